@@ -1,0 +1,72 @@
+"""Atomic files: what exists under its final name is whole."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finfluence.errors import StorageError, explain
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or the folder cannot be written. Nothing that already existed is changed.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.chmod(0o666 & ~_umask())
+        os.replace(part, target)
+    except OSError as error:
+        raise StorageError(
+            explain(
+                f"to write {target}",
+                f"{type(error).__name__}: {error.strerror or error}",
+                "the disk is full, or the folder is read-only",
+                "free some space or choose another folder, then run the same command again with --resume: "
+                "everything finished so far is kept",
+            )
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8 with `\\n` line ends."""
+    with atomic(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` to `path` atomically as JSON."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def digest(*parts: bytes) -> str:
+    """Return a short content hash (first 16 hex digits of SHA-256) of the parts in order."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.hexdigest()[:16]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
