@@ -1,4 +1,4 @@
-"""From a plain dictionary to typed content, checked field by field. Knows the types, nothing of the report."""
+"""From a plain dictionary to typed content, checked field by field. Knows types, nothing of the report."""
 
 import dataclasses
 import difflib
@@ -29,7 +29,7 @@ def build(kind: type[T], value: object, where: str) -> T:
         given = dict(value)
     else:
         raise wrong(where, f"a mapping with the fields of {kind.__name__}", value)
-    hints, required = _fields(kind)
+    hints, required = _fields(typing.cast(type, kind))
     for name in given:
         if name not in hints:
             raise _unknown(where, kind, str(name), list(hints))
@@ -47,7 +47,7 @@ def build(kind: type[T], value: object, where: str) -> T:
 
 
 def convert(hint: Any, value: object, where: str) -> Any:
-    """Return `value` as the type that `hint` describes; the place `where` goes into the message if it cannot be."""
+    """Return `value` as the type that `hint` describes; `where` names its place in messages."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return _optional(args, value, where)
@@ -62,7 +62,9 @@ def convert(hint: Any, value: object, where: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise wrong(where, "a mapping", value)
-        return {str(key): convert(args[1], item, f"{where}[{str(key)[:40]!r}]") for key, item in value.items()}
+        return {
+            str(key): convert(args[1], item, f"{where}[{str(key)[:40]!r}]") for key, item in value.items()
+        }
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, where)
     return _scalar(hint, value, where)

@@ -12,7 +12,7 @@ _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def thumbnail(pixels: NDArray[np.uint8], max_side: int = 64) -> bytes:
-    """Return a PNG of `pixels`, shrunk by whole blocks until no side exceeds `max_side`.
+    r"""Return a PNG of `pixels`, shrunk by whole blocks until no side exceeds `max_side`.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def thumbnail(pixels: NDArray[np.uint8], max_side: int = 64) -> bytes:
     Examples
     --------
     >>> thumbnail(np.zeros((128, 100), dtype=np.uint8))[:4]
-    b'\\x89PNG'
+    b'\x89PNG'
     """
     image = np.asarray(pixels)
     if image.ndim == 2:

@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryInfo:
-    """A measured behaviour. `sign` is +1 where a larger value is better (accuracy), -1 where it is worse (loss)."""
+    """A measured behaviour. `sign`: +1 where a larger value is better (accuracy), -1 where worse (loss)."""
 
     name: str
     sign: int
@@ -43,8 +43,8 @@ class Preview:
 class RowEntry:
     """One row of the training data (or one group) against one query.
 
-    `mu` is signed: positive means that removing the row raises the query. `rank` 1 is the most harmful row of its
-    query. Numbers that are unknown are NaN or None and are shown as "not available".
+    `mu` is signed: positive means that removing the row raises the query. `rank` 1 is the most harmful row of
+    its query. Numbers that are unknown are NaN or None and are shown as "not available".
     """
 
     row_id: str
@@ -100,7 +100,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One version of the training data (original, cleaned, random removals), with a measure per metric name."""
+    """One version of the training data (original, cleaned, random removals), a measure per metric name."""
 
     name: str
     runs: int

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 MISSING = "not available"
 MINUS = "\u2212"
@@ -10,11 +11,11 @@ _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 def visible(text: str, limit: int = 20_000) -> str:
-    """Return `text` with characters that hide or reorder others shown by code point, and cut to `limit`.
+    r"""Return `text` with characters that hide or reorder others shown by code point, and cut to `limit`.
 
     Examples
     --------
-    >>> visible("a\\u202eb\\x00")
+    >>> visible("a\u202eb\x00")
     'a⟨U+202E⟩b⟨U+0000⟩'
     >>> visible("x" * 9, limit=4)
     'xxxx… (9 characters)'
@@ -44,8 +45,13 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace("-", MINUS)
 
 
+def tick(value: float) -> str:
+    """Return a round number for an axis, as short as it can be written."""
+    return f"{value:,.10g}".replace("-", MINUS)
+
+
 def fixed(value: float, decimals: int = 2) -> str:
-    """Return `value` with a fixed number of decimals, so that columns line up; very large ones as `number`."""
+    """Return `value` with fixed decimals, so that columns line up; very large ones as `number` does."""
     if not math.isfinite(value):
         return MISSING
     if abs(value) >= 1e5:
@@ -55,16 +61,16 @@ def fixed(value: float, decimals: int = 2) -> str:
 
 
 def probability(value: float) -> str:
-    """Return a probability for a table: two significant digits, and never a bare 0.
+    r"""Return a probability for a table: two significant digits, and never a bare 0.
 
     Examples
     --------
     >>> probability(0.0312), probability(1e-9), probability(0.5)
-    ('0.031', '< 0.001', '0.50')
+    ('0.031', '<\xa00.001', '0.50')
     """
     if not math.isfinite(value):
         return MISSING
-    return "< 0.001" if value < 0.001 else number(value, 2) if value < 1 else "1"
+    return "<\u00a00.001" if value < 0.001 else number(value, 2) if value < 1 else "1"
 
 
 def percent(value: float) -> str:
@@ -87,20 +93,31 @@ def measure(value: float, lower: float, upper: float, unit: str = "") -> str:
     if not (math.isfinite(width) and width > 0):
         text = number(value)
     else:
-        decimals = min(8, max(0, 1 - math.floor(math.log10(width))))
+        decimals = min(8, max(0, round(1 - math.log10(width))))
         text = f"{fixed(value, decimals)} ({fixed(lower, decimals)} to {fixed(upper, decimals)})"
     return f"{text} {unit}".rstrip()
 
 
-def cell(value: str | int | float | bool | None) -> str:
-    """Return a cell of any table as text."""
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return number(value, 4)
-    return f"{value:,}".replace("-", MINUS) if isinstance(value, int) else value
+def column(values: Sequence[str | int | float | bool | None]) -> tuple[list[str], bool]:
+    """Return the cells of one column as text, and whether they are numbers; numbers share their decimals."""
+    known = [v for v in values if v is not None]
+    if not known or any(isinstance(v, str | bool) for v in known):
+        words = {None: MISSING, True: "yes", False: "no"}
+        return [words[v] if v is None or isinstance(v, bool) else str(v) for v in values], False
+    fractions = [f"{v:.4g}".partition(".")[2] for v in known if isinstance(v, float) and math.isfinite(v)]
+    if any("e" in fraction for fraction in fractions):
+        return [MISSING if v is None else number(float(v)) for v in values], True
+    decimals = max(map(len, fractions), default=0)
+    return [MISSING if v is None else fixed(float(v), decimals) for v in values], True
+
+
+def aligned(values: Iterable[float], digits: int = 3) -> int | None:
+    """Return the decimals that give the largest of `values` `digits` significant digits; None if too many."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    if largest == 0:
+        return 0
+    decimals = digits - 1 - math.floor(math.log10(largest))
+    return max(0, decimals) if decimals <= 7 else None
 
 
 def datum(value: str | int | float | bool | None) -> str:

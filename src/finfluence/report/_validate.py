@@ -26,7 +26,9 @@ def validated(content: ReportContent | Mapping[str, object]) -> ReportContent:
     names = [query.name for query in report.queries]
     for i, query in enumerate(report.queries):
         if query.sign not in (-1, 1):
-            raise wrong(f"content.queries[{i}].sign", "+1 (larger is better) or -1 (larger is worse)", query.sign)
+            raise wrong(
+                f"content.queries[{i}].sign", "+1 (larger is better) or -1 (larger is worse)", query.sign
+            )
         if query.name in names[:i]:
             raise wrong(f"content.queries[{i}].name", "named once only", query.name)
     for i, row in enumerate(report.rows):
@@ -58,13 +60,15 @@ def _check_preview(where: str, row: RowEntry) -> None:
     preview = row.preview
     if preview is None:
         return
-    given = [
-        name for name in ("cells", "image_png", "text") if (getattr(preview, name)) is not None
-    ]
+    given = [name for name in ("cells", "image_png", "text") if (getattr(preview, name)) is not None]
     if len(given) != 1:
         raise wrong(where, "exactly one of cells, image_png, text", given)
     if preview.image_png is not None and not preview.image_png.startswith(PNG_MAGIC):
-        raise wrong(f"{where}.image_png", "the bytes of a PNG file (see finfluence.report.thumbnail)", preview.image_png)
+        raise wrong(
+            f"{where}.image_png",
+            "the bytes of a PNG file (see finfluence.report.thumbnail)",
+            preview.image_png,
+        )
 
 
 def _check_distribution(where: str, d: Distribution) -> None:

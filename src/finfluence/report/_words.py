@@ -1,27 +1,29 @@
 """The sentences of the page: power in words, what removing a row does, and the glossary."""
 
 import math
-from statistics import NormalDist
 
 from finfluence.report._schema import QueryInfo, RowEntry
 from finfluence.report._text import number, percent
+from finfluence.tradeoff import Gaussian
 
 ALPHA = 0.05
 
 GLOSSARY = {
     "μ": "Effect divided by spread, signed: positive means that removing the row raises the query, "
     "negative that removing it lowers the query.",
-    "effect": "What removing the row does to the query, on average over training runs, in the query's own unit.",
+    "effect": "What removing the row does to the query, on average over training runs, in the query's unit.",
     "spread": "Standard deviation of the query between training runs that differ only in their randomness.",
-    "interval": "Range that holds the true value with the level stated, as far as the estimate knows its own error.",
-    "query": "The measured behaviour of the trained model, one number: a held-out loss, an accuracy, a log-probability.",
-    "harmful": "A row whose removal makes the query better: it is harmful to the query asked, not in general.",
+    "interval": "Range that holds the true value with the level stated, as far as the estimate knows it.",
+    "query": "The measured behaviour of the trained model, one number: a held-out loss, an accuracy, "
+    "a log-probability.",
+    "harmful": "A row whose removal makes the query better: harmful to the query asked, not in general.",
     "p-value": "Chance of a μ at least this far from zero if removing the row changed nothing.",
     "false-discovery rate": "Expected share of wrongly named rows among all rows that are named.",
     "q-value": "Smallest false-discovery rate at which the row would still be named.",
     "empirical null": "How μ spreads over rows that do nothing, estimated from the bulk of the data itself.",
-    "own loss": "Mean loss of the row under the finished model, in natural-log units; high for rows that fit badly.",
-    "power": "Chance to notice from one trained model that the row was removed, at a given rate of false alarms.",
+    "own loss": "Mean loss of the row under the finished model, in natural-log units; high for rows that "
+    "fit badly.",
+    "power": "Chance to notice from one trained model that the row was removed, at a given false-alarm rate.",
     "horizon": "How many of the last epochs the replay walked back through; earlier ones are left out.",
     "probes": "A fixed random set of rows evaluated along the way to measure the noise of the batches.",
 }
@@ -35,12 +37,9 @@ def power(mu: float, alpha: float = ALPHA) -> float:
     >>> round(power(1.0, 0.05), 6)
     0.259511
     """
-    if math.isnan(mu):
-        return math.nan
-    if math.isinf(mu):
-        return 1.0
-    normal = NormalDist()
-    return normal.cdf(abs(mu) - normal.inv_cdf(1 - alpha))
+    if math.isfinite(mu):
+        return float(Gaussian(mu).power(alpha))
+    return math.nan if math.isnan(mu) else 1.0
 
 
 def magnitude(lower: float, upper: float) -> tuple[float, float]:
@@ -58,6 +57,8 @@ def power_sentence(row: RowEntry, level: float) -> str:
         return "How often its removal would be noticed is not available, because μ is not."
     low, high = (power(bound) for bound in magnitude(row.lower, row.upper))
     band = "" if math.isnan(low) else f" ({percent(level)} interval {_chance(low)} to {_chance(high)})"
+    if band and _chance(low) == _chance(high):
+        band = f" (the same over the {percent(level)} interval)"
     tail = ", hardly more often than by chance" if chance < 1.5 * ALPHA else ""
     return (
         f"Seen in one model, its removal would be noticed with probability {_chance(chance)}{band} "
@@ -80,7 +81,7 @@ def effect_sentence(row: RowEntry, query: QueryInfo) -> str:
 
 
 def direction(mu: float, query: QueryInfo) -> str:
-    """Return "harmful" where removing the row makes the query better, "helpful" where worse, "" where neither."""
+    """Return "harmful" where removing the row makes the query better, "helpful" where worse, else ""."""
     if not mu or math.isnan(mu):
         return ""
     return "harmful" if query.sign * mu > 0 else "helpful"

@@ -1,0 +1,108 @@
+"""Content in, one HTML file out."""
+
+import base64
+import functools
+import hashlib
+import os
+from collections.abc import Mapping
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from finfluence._files import write_text
+from finfluence.errors import ConfigError, explain
+from finfluence.report._schema import ReportContent
+from finfluence.report._text import visible
+from finfluence.report._validate import validated
+from finfluence.report._view import view
+
+if TYPE_CHECKING:
+    import jinja2
+
+_SCRIPTS = ("normal.js", "tradeoff.js", "rows.js", "page.js")
+
+
+def render(content: ReportContent | Mapping[str, object]) -> str:
+    """Return the report as one HTML page that needs nothing else: no network, no other file.
+
+    Everything that comes from `content` is treated as hostile: it is escaped, characters that hide or reorder
+    text are shown by code point, and the page forbids itself every script but its own.
+
+    Parameters
+    ----------
+    content
+        `ReportContent`, or a plain dictionary with the same fields, nested in the same way.
+
+    Returns
+    -------
+    str
+        The page. The same content gives the same page, byte for byte.
+
+    Raises
+    ------
+    ConfigError
+        The content contradicts the schema, or jinja2 is not installed.
+
+    Examples
+    --------
+    >>> page = render({"title": "toy", "verdict": "Nothing can be told from training noise."})
+    >>> page.startswith("<!doctype html>"), "<script>alert" in page
+    (True, False)
+    """
+    variables = view(validated(content))
+    style, script = _asset("report.css"), "\n".join(_asset(name) for name in _SCRIPTS)
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    template = _environment().get_template("report.html.j2")
+    return template.render(variables, style=style, script=script, policy=policy)
+
+
+def write_report(content: ReportContent | Mapping[str, object], path: str | os.PathLike[str]) -> None:
+    """Render `content` and write it to `path` in one step: the old page or the new one, never half.
+
+    Raises
+    ------
+    ConfigError
+        As `render`.
+    StorageError
+        The file cannot be written; what stood there is unchanged.
+    """
+    write_text(path, render(content))
+
+
+def _environment() -> "jinja2.Environment":
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ConfigError(
+            explain(
+                "jinja2 to be installed, which writes the report page",
+                "no module named jinja2",
+                "finfluence was installed without its extra `report`",
+                "pip install 'finfluence[report]'",
+            )
+        ) from error
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _finalize(value: object) -> object:
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return visible(value)
+    return "" if value is None else value
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return resources.files("finfluence.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _hash(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode("ascii")
