@@ -1,0 +1,16 @@
+"""Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
+
+from finfluence.grads._flat import Layout
+from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._trace import Traced, trace
+
+__all__ = [
+    "Batch",
+    "Layout",
+    "RowLoss",
+    "RowLosses",
+    "Traced",
+    "check_row_losses",
+    "check_row_separable",
+    "trace",
+]

@@ -1,0 +1,8 @@
+"""Results: labelled, immutable in spirit, saved without pickle."""
+
+from finfluence.result._influence import Influence
+from finfluence.result._io import load
+from finfluence.result._names import one_of
+from finfluence.result._text import covers_sentence, sign_sentence
+
+__all__ = ["Influence", "covers_sentence", "load", "one_of", "sign_sentence"]

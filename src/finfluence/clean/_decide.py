@@ -1,0 +1,277 @@
+"""Which rows to drop, relabel or look at, with an error rate and the reason."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from finfluence.clean._rule import act
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import empirical_fdr, label_errors
+
+COLUMNS = (
+    "row_id",
+    "mu",
+    "own_loss",
+    "label",
+    "predicted",
+    "confidence",
+    "q_influence",
+    "q_opposite",
+    "q_loss",
+    "q_value",
+    "flagged",
+    "suggested_action",
+    "suggested_label",
+    "reason",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """One decision per row.
+
+    Attributes
+    ----------
+    frame
+        One line per row: row_id, mu, own_loss, label, predicted, confidence, the q-values of the voices
+        (`q_influence`; `q_opposite`, its mirror: removal would do damage; `q_loss`), `q_value` of the row
+        after paying for the number of voices, `flagged`, `suggested_action` ("keep", "drop", "relabel",
+        "review"), `suggested_label` (None unless relabelling is suggested) and `reason` ("influence",
+        "loss", "both" or "").
+    fdr
+        Expected share of false names among the flagged rows.
+    voices
+        Number of tests that could flag a row: 1, or 2 where own losses were given.
+    relabel_confidence
+        Probability that the model must give to another label before relabelling is suggested.
+    direction
+        "harmful" or "helpful": the side of mu on which influence flags.
+    findings
+        Sentences that qualify the decisions.
+    """
+
+    frame: pd.DataFrame
+    fdr: float
+    voices: int
+    relabel_confidence: float
+    direction: str
+    findings: tuple[str, ...] = ()
+
+    def at(self, fdr: float) -> "Decisions":
+        """Return the decisions at another false-discovery rate, from the same q-values.
+
+        Examples
+        --------
+        >>> z = np.r_[np.random.default_rng(0).laplace(size=500), np.full(40, 30.0)]
+        >>> loose = decide(np.arange(540), z, sign=1)
+        >>> bool(loose.at(0.02).frame["flagged"].sum() < loose.frame["flagged"].sum())
+        True
+        """
+        if not 0.0 < fdr < 1.0:
+            raise ConfigError(
+                explain("fdr between 0 and 1", f"{fdr!r}", "a rate given in percent", "write 0.1 for 10 %")
+            )
+        return replace(self, frame=_judge(self.frame, fdr, self.voices, self.relabel_confidence), fdr=fdr)
+
+
+def decide(
+    row_ids: ArrayLike,
+    mu: ArrayLike,
+    *,
+    sign: int = -1,
+    own_loss: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    predicted: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    p_values: ArrayLike | None = None,
+    fdr: float = 0.1,
+    direction: str = "harmful",
+    relabel_confidence: float = 0.8,
+) -> Decisions:
+    r"""Decide about every row from its influence on one query and, if given, its own final loss.
+
+    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{loss}})),
+              \quad \text{flagged} = \{i : q_i \le \mathrm{fdr}\}
+
+    with V the number of voices, so that the union of what they flag keeps the level.
+
+    Parameters
+    ----------
+    row_ids
+        Unique ids, one per row.
+    mu
+        Signed influence on the query: positive, removing the row raises the query.
+    sign
+        +1 if a larger value of the query is better (accuracy), -1 if worse (loss). Harmful is sign * mu > 0.
+    own_loss
+        Cross-entropy of each row under the final model, in nats; None for regression.
+    labels, predicted, confidence
+        Given label, the model's label, and the probability that the model gives to it. Without them no
+        relabelling is suggested.
+    p_values
+        Two-sided, for the few-rows fallback of `finfluence.stats.empirical_fdr`.
+    fdr
+        Accepted share of false names among the flagged rows.
+    direction
+        "harmful", or "helpful" to name the rows whose removal worsens the query.
+    relabel_confidence
+        Least `confidence` for relabelling.
+
+    Returns
+    -------
+    Decisions
+
+    Raises
+    ------
+    DataError
+        Ids repeat, or columns differ in length.
+    ConfigError
+        An option is unknown or out of range.
+
+    Notes
+    -----
+    The rule ("differs": the model gives another label with at least `relabel_confidence`):
+
+    ==================  ==========  =========  ========  =========
+    influence says      loss says   differs    action    reason
+    ==================  ==========  =========  ========  =========
+    harmful             wrong       yes        relabel   both
+    harmful             wrong       no         drop      both
+    harmful             nothing     any        drop      influence
+    unclear             wrong       yes        relabel   loss
+    unclear             wrong       no         review    loss
+    helpful             wrong       any        review    loss
+    unclear or helpful  nothing     any        keep
+    ==================  ==========  =========  ========  =========
+
+    A row that hurts without a suspicious loss was learned easily: its label may be right and the row still
+    does damage, so it is dropped, never relabelled. A suspicious label on a row that the query needs is
+    shown to a person. For direction "helpful" the first column is mirrored.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> mu = np.r_[rng.laplace(size=970), np.full(30, -25.0)]     # negative: removal lowers the loss
+    >>> decisions = decide(np.arange(1000), mu, sign=-1)
+    >>> decisions.frame["suggested_action"].value_counts().to_dict()
+    {'keep': 966, 'drop': 34}
+    """
+    ids = np.asarray(row_ids)
+    _check_options(sign, direction, relabel_confidence)
+    _check_ids(ids)
+    n = ids.size
+    value = _column(mu, n, "mu", float)
+    side = sign if direction == "harmful" else -sign
+    asked = empirical_fdr(side * value, fdr=fdr, p_values=p_values)
+    opposite = empirical_fdr(side * value, fdr=fdr, direction="helpful", p_values=p_values)
+    findings = list(asked.findings)
+    voices, q_loss = 1, np.ones(n)
+    losses = _column(own_loss, n, "own_loss", float)
+    if own_loss is not None:
+        voices = 2
+        verdict = label_errors(losses, fdr=fdr / voices)
+        q_loss = verdict.q_values
+        findings += verdict.findings
+    frame = pd.DataFrame(
+        {
+            "row_id": ids,
+            "mu": value,
+            "own_loss": losses,
+            "label": _column(labels, n, "labels", object),
+            "predicted": _column(predicted, n, "predicted", object),
+            "confidence": _column(confidence, n, "confidence", float),
+            "q_influence": asked.q_values,
+            "q_opposite": opposite.q_values,
+            "q_loss": q_loss,
+        }
+    )
+    judged = _judge(frame, fdr, voices, relabel_confidence)
+    return Decisions(judged, fdr, voices, relabel_confidence, direction, tuple(findings))
+
+
+def _judge(frame: pd.DataFrame, fdr: float, voices: int, relabel_confidence: float) -> pd.DataFrame:
+    q_influence, q_loss = frame["q_influence"].to_numpy(), frame["q_loss"].to_numpy()
+    known = frame["predicted"].notna() & frame["label"].notna()
+    differs = (
+        known & (frame["predicted"] != frame["label"]) & (frame["confidence"] >= relabel_confidence)
+    ).to_numpy(dtype=bool)
+    decided = act(
+        voices * q_influence <= fdr,
+        frame["q_opposite"].to_numpy() <= fdr,
+        voices * q_loss <= fdr,
+        differs,
+    )
+    q = np.minimum(voices * np.minimum(q_influence, q_loss), 1.0)
+    actions = decided[:, 0]
+    labels = frame["predicted"].astype(object).where(actions == "relabel", None)
+    judged = frame.assign(
+        q_value=q,
+        flagged=q <= fdr,
+        suggested_action=pd.Series(actions, index=frame.index, dtype=object),
+        suggested_label=labels,
+        reason=pd.Series(decided[:, 1], index=frame.index, dtype=object),
+    )
+    return judged[list(COLUMNS)]
+
+
+def _column(values: ArrayLike | None, n: int, name: str, dtype: Any) -> np.ndarray:
+    if values is None:
+        return np.full(n, None if dtype is object else np.nan, dtype=dtype)
+    column = np.asarray(values, dtype=dtype)
+    if column.shape != (n,):
+        raise DataError(
+            explain(
+                f"{name} to hold one value per row id, {n} in all",
+                f"shape {column.shape}",
+                "values of all queries at once, or of another split of the data",
+                f"pass the {name} of one query, in the order of the ids",
+            )
+        )
+    return column
+
+
+def _check_ids(ids: np.ndarray) -> None:
+    series = pd.Series(ids)
+    repeated = series[series.duplicated()].unique()
+    if ids.ndim != 1 or repeated.size:
+        raise DataError(
+            explain(
+                "unique row ids, one decision each",
+                f"{repeated.size} ids that repeat, for instance {repeated[:3].tolist()}",
+                "a frame with one line per row and query",
+                "pick one query first, for instance frame[frame['query'] == name]",
+            )
+        )
+
+
+def _check_options(sign: int, direction: str, relabel_confidence: float) -> None:
+    if sign not in (1, -1):
+        raise ConfigError(
+            explain(
+                "sign to be +1 or -1",
+                f"{sign!r}",
+                "the query's sign left out",
+                "pass +1 for accuracies, -1 for losses",
+            )
+        )
+    if direction not in ("harmful", "helpful"):
+        raise ConfigError(
+            explain(
+                "direction to be 'harmful' or 'helpful'",
+                f"{direction!r}",
+                "cleaning needs one side: what hurts and what helps cannot be removed by one rule",
+                "decide twice, once per direction",
+            )
+        )
+    if not 0.0 < relabel_confidence <= 1.0:
+        raise ConfigError(
+            explain(
+                "relabel_confidence between 0 and 1",
+                f"{relabel_confidence!r}",
+                "a probability given in percent",
+                "write 0.8 for 80 %",
+            )
+        )

@@ -1,0 +1,251 @@
+"""Write a cleaned file and its audit beside it; the source and everything else stay untouched."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finfluence._files import atomic
+from finfluence.clean._decide import Decisions
+from finfluence.clean._delimited import read_sheet
+from finfluence.clean._formulas import neutralised
+from finfluence.clean._plan import Action, make_plan
+from finfluence.clean._sources import (
+    ArraysSource,
+    DelimitedSource,
+    JsonLinesSource,
+    ManifestSource,
+    Opened,
+    ParquetSource,
+)
+from finfluence.errors import ConfigError, DataError, StorageError, explain
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, and how many rows went where.
+
+    Attributes
+    ----------
+    path, audit_path
+        The cleaned file and the record of what was done.
+    kept, dropped, relabelled, review
+        Rows in the cleaned file (relabelled ones and those for review among them), rows that left it, rows
+        with a new label, rows that a person should look at.
+    formula_cells
+        Cells of the cleaned file that a spreadsheet may run; user data, changed only on request.
+    warnings
+        Sentences for the user.
+    """
+
+    path: Path
+    audit_path: Path
+    kept: int
+    dropped: int
+    relabelled: int
+    review: int
+    formula_cells: int
+    warnings: tuple[str, ...]
+
+
+def write_clean(
+    decisions: Decisions,
+    source: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    id_column: str | None = None,
+    ids: Sequence[Any] | np.ndarray | None = None,
+    labels: Sequence[Any] | np.ndarray | None = None,
+    action: Action = "suggested",
+    fdr: float | None = None,
+    escape_formulas: bool = False,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+) -> Written:
+    r"""Write `to`, in the source's format, columns, order and spelling, and an audit beside it, atomically.
+
+    Parameters
+    ----------
+    decisions
+        From `decide`.
+    source
+        The scanned `.csv`, `.tsv`, `.jsonl`, `.parquet` or `.npz` file, or a folder of images.
+    to
+        File to write, of the source's format; `.csv` for a folder: a table of path and label of the kept
+        images, no image is touched.
+    target
+        Column (array of an `.npz`, "y" by default) that holds the labels.
+    id_column
+        Column that held the ids in the scan. Without it, ids are 0-based row numbers of the source.
+    ids, labels
+        For a folder: paths of its images relative to it, and their labels.
+    action, fdr
+        As `apply`.
+    escape_formulas
+        Put an apostrophe before cells of the cleaned CSV that a spreadsheet would run. By default every
+        cell stays as it is, byte for byte, and `Written.warnings` counts such cells.
+    delimiter, encoding
+        Of a delimited file, as found by the scan. By default comma (tab for `.tsv`), and the byte-order
+        mark, UTF-8, cp1252 in that order.
+
+    Returns
+    -------
+    Written
+
+    Raises
+    ------
+    DataError
+        A decided row is not in the source, or every row would leave.
+    ConfigError
+        `to` has another format than the source.
+    StorageError
+        `to` is the source, or a file that `write_clean` did not write; or nothing can be written there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from finfluence.clean import decide
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "train.csv").write_text("x,label\n" + "1.50,cat\n" * 999 + "-7,dog\n")
+    >>> mu = np.r_[np.random.default_rng(0).laplace(size=970), np.full(30, -25.0)]
+    >>> decisions = decide(np.arange(1000), mu)
+    >>> done = write_clean(decisions, folder / "train.csv", folder / "cleaned.csv", target="label")
+    >>> done.kept, done.dropped, done.audit_path.name
+    (966, 34, 'cleaned.audit.csv')
+    """
+    origin, goal = Path(source), Path(to)
+    audit_path = goal.with_name(f"{goal.stem}.audit.csv")
+    _check_paths(origin, goal, audit_path)
+    opened = _open(origin, target, id_column, ids, labels, delimiter, encoding)
+    plan = make_plan(decisions, opened.ids, action, fdr)
+    content, formulas = opened.cleaned(plan, escape_formulas)
+    audit = plan.audit.assign(line=[opened.lines[i] for i in plan.positions])
+    if opened.labels is not None:
+        audit["from_label"] = [opened.labels[i] for i in plan.positions]
+    with atomic(audit_path) as part:
+        part.write_bytes(neutralised(audit).to_csv(index=False, lineterminator="\n").encode("utf-8"))
+    with atomic(goal) as part:
+        part.write_bytes(content)
+    done = Counter(plan.audit["action"])
+    warnings = [*_emptied(opened.labels, plan.keep)]
+    if formulas and not escape_formulas:
+        warnings.append(
+            f"{formulas} cells of {goal.name} start like a formula (= + - @ tab or carriage return) and a "
+            "spreadsheet may run them; they are your data and were left as they are. "
+            "--escape-formulas puts an apostrophe before them."
+        )
+    return Written(
+        goal,
+        audit_path,
+        int(plan.keep.sum()),
+        done["drop"],
+        done["relabel"],
+        done["review"],
+        0 if escape_formulas else formulas,
+        tuple(warnings),
+    )
+
+
+def _open(
+    origin: Path,
+    target: str | None,
+    id_column: str | None,
+    ids: Sequence[Any] | np.ndarray | None,
+    labels: Sequence[Any] | np.ndarray | None,
+    delimiter: str | None,
+    encoding: str | None,
+) -> Opened:
+    kind = origin.suffix.lower()
+    if origin.is_dir():
+        if ids is None:
+            raise ConfigError(
+                explain(
+                    "ids, the relative paths of the folder's images",
+                    "none",
+                    "a folder has no rows of its own",
+                    "pass the ids and labels of the scanned table",
+                )
+            )
+        missing = [str(i) for i in ids if not (origin / str(i)).is_file()]
+        if missing:
+            raise DataError(
+                explain(
+                    f"every scanned image in {origin}",
+                    f"{len(missing)} are gone, for instance {missing[:3]}",
+                    "files moved or renamed since the scan",
+                    "restore them, or scan the folder again",
+                )
+            )
+        return ManifestSource(list(ids), None if labels is None else list(labels))
+    try:
+        if kind in _JSON_LINES:
+            return JsonLinesSource(origin.read_bytes().decode("utf-8"), target, id_column)
+        if kind in _PARQUET:
+            return ParquetSource(pq.read_table(pa.BufferReader(origin.read_bytes())), target, id_column)
+        if kind == ".npz":
+            with np.load(origin, allow_pickle=False) as file:
+                return ArraysSource({name: file[name] for name in file.files}, target, id_column)
+        return DelimitedSource(
+            read_sheet(origin, delimiter or _DELIMITERS.get(kind, ","), encoding), target, id_column
+        )
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(
+            explain(
+                f"{origin} as it was when it was scanned",
+                f"{type(error).__name__}: {error}",
+                "the file was moved, changed or cut off since",
+                "restore the scanned file, or scan the new one",
+            )
+        ) from error
+
+
+def _check_paths(origin: Path, goal: Path, audit_path: Path) -> None:
+    kinds = [_DELIMITERS.keys(), _JSON_LINES, _PARQUET, (".npz",)]
+    own = {".csv"} if origin.is_dir() else {origin.suffix.lower()}
+    allowed = own.union(*(kind for kind in kinds if own & set(kind)))
+    if goal.suffix.lower() not in allowed:
+        raise ConfigError(
+            explain(
+                f"a name that ends in {' or '.join(sorted(allowed))}, the source's format",
+                f"{goal}",
+                "cleaning keeps the format: converting would change cells that nobody asked to change",
+                f"write to {goal.with_suffix(sorted(own)[0])}",
+            )
+        )
+    for path in (goal, audit_path):
+        if path.exists() and origin.exists() and path.samefile(origin):
+            raise StorageError(
+                explain(
+                    "another file than the source",
+                    f"{path}",
+                    "the source is never overwritten",
+                    "choose another name for the cleaned file",
+                )
+            )
+    if goal.exists() and not audit_path.exists():
+        raise StorageError(
+            explain(
+                "a new file, or one that an earlier cleaning wrote",
+                f"{goal} exists, without {audit_path.name} beside it",
+                "the name of a file of yours",
+                "choose another name, or move that file away",
+            )
+        )
+
+
+def _emptied(labels: Sequence[Any] | None, keep: np.ndarray) -> list[str]:
+    if labels is None or len(set(map(str, labels))) > max(2.0, len(keep) ** 0.5):
+        return []
+    gone = set(map(str, labels)) - {str(label) for label, kept in zip(labels, keep, strict=True) if kept}
+    return [f"No row of class {name!r} is left." for name in sorted(gone)]

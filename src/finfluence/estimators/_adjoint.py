@@ -1,0 +1,128 @@
+"""One training step walked backwards, for many queries at once.
+
+Forward: s_{t+1} = U_t(s_t, g_t) with s = (θ, slots) and g_t = mean_{i∈B_t} ∇ℓ_i(θ_t). Backward, for λ = ∂q/∂s:
+
+    u_t       = (∂U_t/∂g)ᵀ λ_{t+1}
+    x_{t,i}   = ⟨u_t, ∇ℓ_i(θ_t)⟩
+    λ_t       = (∂U_t/∂s)ᵀ λ_{t+1} + [H_{B_t}(θ_t) u_t ; 0]
+
+Slopes x and the product H u come out of one forward-over-reverse pass, `jvp` over `grad`, with the row losses as a
+second output; no per-row gradient is formed. Queries share the primal pass through `vmap`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from finfluence.grads import Batch, RowLosses, Traced, trace
+from finfluence.runs import Optimizer
+
+
+class Adjoint:
+    """Backward steps and slopes for one model, loss and optimiser; graphs are traced once per shape.
+
+    Parameters
+    ----------
+    losses : RowLosses
+    optimizer : Optimizer
+        Its functional `update` is differentiated.
+    stochastic : bool
+        The loss draws random numbers (dropout): it is evaluated untraced under the step's own seed.
+    """
+
+    def __init__(self, losses: RowLosses, optimizer: Optimizer, stochastic: bool = False) -> None:
+        self._losses = losses
+        self._optimizer = optimizer
+        self._stochastic = stochastic
+        self._slots = len(optimizer.slots)
+        self._traced: dict[Any, Traced] = {}
+
+    @property
+    def engine(self) -> str:
+        """How the passes ran: "traced", or "eager" with the reason."""
+        reasons = {t.reason for t in self._traced.values() if t.reason}
+        if self._stochastic:
+            return "eager: the loss draws random numbers"
+        return f"eager: {'; '.join(sorted(reasons))}" if reasons else "traced"
+
+    def step(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk one step backwards.
+
+        Parameters
+        ----------
+        state : Tensor [(1+S)·P]
+            s_t, before the step.
+        hyper : Tensor [H]
+            The optimiser's numbers at step t.
+        adjoint : Tensor [Q, 1+S, P]
+            λ_{t+1}.
+
+        Returns
+        -------
+        adjoint [Q, 1+S, P], slopes [Q, B], direction u [Q, P]
+        """
+        keys = sorted(batch)
+
+        def function(state: Tensor, hyper: Tensor, adjoint: Tensor, *fields: Tensor) -> tuple[Tensor, ...]:
+            return self._backward(state, hyper, dict(zip(keys, fields, strict=True)), adjoint, seed)
+
+        out = self._run("step", function, state, hyper, adjoint, *(batch[k] for k in keys))
+        return out[0], out[1], out[2]
+
+    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+        """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P], by forward differentiation only."""
+        keys = sorted(batch)
+
+        def function(theta: Tensor, direction: Tensor, *fields: Tensor) -> Tensor:
+            rows = dict(zip(keys, fields, strict=True))
+            return _each(lambda u: jvp(lambda p: self._losses(p, rows, seed), (theta,), (u,))[1], direction)
+
+        result: Tensor = self._run("slopes", function, theta, direction, *(batch[k] for k in keys))
+        return result
+
+    def _backward(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        theta, *slots = state.view(1 + self._slots, -1).unbind()
+
+        def gradient(point: Tensor) -> tuple[Tensor, Tensor]:
+            def mean(p: Tensor) -> tuple[Tensor, Tensor]:
+                losses = self._losses(p, batch, seed)
+                return losses.mean(), losses
+
+            return grad(mean, has_aux=True)(point)
+
+        def update(theta: Tensor, slots: tuple[Tensor, ...], g: Tensor) -> Tensor:
+            new_theta, new_slots = self._optimizer.update(theta, slots, g, hyper.unbind())
+            return torch.stack([new_theta, *new_slots])
+
+        _, pull = vjp(update, theta, tuple(slots), gradient(theta)[0])
+
+        def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            to_theta, to_slots, direction = pull(after)
+            _, (curved, slopes) = jvp(gradient, (theta,), (direction,))
+            return torch.stack([to_theta + curved, *to_slots]), slopes, direction
+
+        result: tuple[Tensor, Tensor, Tensor] = _each(one, adjoint)
+        return result
+
+    def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
+        if self._stochastic:
+            return function(*tensors)
+        key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))
+        if key not in self._traced:
+            self._traced[key] = trace(function, *tensors)
+        return self._traced[key](*tensors)
+
+
+def _each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:
+    """Map `function` over the leading axis; one entry is not worth a batched operation."""
+    if len(stacked) > 1:
+        return vmap(function, randomness="same")(stacked)
+    out = function(stacked[0])
+    return tuple(o.unsqueeze(0) for o in out) if isinstance(out, tuple) else out.unsqueeze(0)

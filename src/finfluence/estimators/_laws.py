@@ -1,0 +1,95 @@
+"""Effect, spread, μ and its uncertainty from trained runs: two samples per subset, or one sample of half-subsets."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, ttest_ind_from_stats
+
+from finfluence.stats import delong_interval
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Estimates [S, Q] of what removal does, in the result's terms."""
+
+    effect: np.ndarray
+    spread: np.ndarray
+    mu: np.ndarray
+    se: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    p_value: np.ndarray
+    effect_se: np.ndarray
+
+
+def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level: float) -> Law:
+    """Compare runs with all rows [K, Q] to runs without each subset, S × [K_s, Q].
+
+    effect = mean(without) − mean(with); spread² = (var(with) + var(without)) / 2; μ = effect / spread, or the
+    AUC-probit of the two samples. p by Welch's test.
+    """
+    mean_p, var_p, n_p = with_rows.mean(0), with_rows.var(0, ddof=1), len(with_rows)
+    mean_q = np.stack([v.mean(0) for v in without])
+    var_q = np.stack([v.var(0, ddof=1) for v in without])
+    n_q = np.array([len(v) for v in without])[:, None]
+    effect, spread = mean_q - mean_p, np.sqrt((var_p + var_q) / 2)
+    effect_var = var_p / n_p + var_q / n_q
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, p = ttest_ind_from_stats(mean_q, np.sqrt(var_q), n_q, mean_p, np.sqrt(var_p), n_p, equal_var=False)
+        spread_var = (var_p**2 / (n_p - 1) + var_q**2 / (n_q - 1)) / 2
+        d = effect / spread
+        se = np.sqrt(effect_var / spread**2 + d**2 * spread_var / (4 * spread**4))
+    lower, upper = _around(d, se, level)
+    if mu == "auc_probit":
+        parts = [delong_interval(with_rows.T, v.T, level=level) for v in without]
+        d, lower, upper = (np.stack([getattr(i, k) for i in parts]) for k in ("estimate", "lower", "upper"))
+        # at an AUC of 1 the outer bound is infinite: then the inner half-width gives the standard error
+        z = norm.ppf((1 + level) / 2)
+        se = np.where(
+            np.isfinite(lower) & np.isfinite(upper), upper - lower, 2 * np.fmin(d - lower, upper - d)
+        ) / (2 * z)
+    return Law(effect, spread, d, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
+
+
+def half_subsets(first: np.ndarray, second: np.ndarray, kept: np.ndarray, level: float) -> Law:
+    """Read every subset's effect off runs on random halves, each half trained twice.
+
+    effect_s = mean(q | s out) − mean(q | s in) over halves; spread² = mean (first − second)² / 2, the variance
+    between the two trainings of the same half: training randomness alone.
+
+    Parameters
+    ----------
+    first, second : array [H, Q]
+        The two trainings of each half.
+    kept : array of bool [H, S]
+        Which subsets each half kept.
+    """
+    halves = (first + second) / 2
+    n_in, n_out = kept.sum(0)[:, None], (~kept).sum(0)[:, None]
+    # centred first: the sums of squares below would otherwise lose digits to a large common mean
+    centred = halves - halves.mean(0)
+    inside, outside = kept.T.astype(float), (~kept).T.astype(float)
+    mean_in, mean_out = inside @ centred / n_in, outside @ centred / n_out
+    var_in = (inside @ centred**2 / n_in - mean_in**2).clip(0) * n_in / (n_in - 1)
+    var_out = (outside @ centred**2 / n_out - mean_out**2).clip(0) * n_out / (n_out - 1)
+    effect = mean_out - mean_in
+    effect_var = var_in / n_in + var_out / n_out
+    spread = np.broadcast_to(np.sqrt(((first - second) ** 2).mean(0) / 2), effect.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        _, p = ttest_ind_from_stats(
+            mean_out, np.sqrt(var_out), n_out, mean_in, np.sqrt(var_in), n_in, equal_var=False
+        )
+        mu = effect / spread
+        se = np.sqrt(effect_var / spread**2 + mu**2 / (2 * len(first)))
+    lower, upper = _around(mu, se, level)
+    return Law(effect, spread, mu, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
+
+
+def _around(mu: np.ndarray, se: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    half = norm.ppf((1 + level) / 2) * se
+    return mu - half, mu + half
+
+
+def _settled(p: np.ndarray, effect: np.ndarray) -> np.ndarray:
+    """Two constant samples have no test: p is 1 if they are equal, 0 if not."""
+    return np.where(np.isnan(p), np.where(effect == 0, 1.0, 0.0), p)

@@ -1,0 +1,147 @@
+"""Walk a tape backwards, epoch by epoch, and fill the running sums."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finfluence._seeds import stream
+from finfluence.estimators._accumulate import EpochSums, Totals
+from finfluence.estimators._adjoint import Adjoint
+from finfluence.estimators._horizon import Horizon
+from finfluence.runs import Tape, step_seed
+
+ROWS_AT_ONCE = 1024
+FEWEST_PROBES = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated along the way.
+
+    full : all rows at every step; effects come from them.
+    budget : extra row evaluations on probe rows, as a share of the rows that training saw (0: no probes).
+    seed : picks the probe rows, anew in each epoch.
+    """
+
+    full: bool
+    budget: float
+    seed: int
+
+    def probes(self, back: int, rows: int, steps: int, epochs: int) -> tuple[int, int]:
+        """Return (number of probe rows, steps from one evaluation to the next) for the epoch `back` epochs from the end.
+
+        Nearly all of the variance comes from the last epoch, so each epoch gets half of what is left.
+        """
+        if self.full:
+            return rows, 1
+        if not self.budget:
+            return 0, 1
+        share = self.budget * rows * epochs / steps * 0.5 ** (back + 1)
+        every = 1
+        while share * every < FEWEST_PROBES and every * 8 <= steps:
+            every *= 2
+        return int(min(rows, max(FEWEST_PROBES, share * every))), every
+
+
+class Walk:
+    """The state of a backward walk: adjoint λ [Q, 1+S, P], totals, and the next epoch to visit."""
+
+    def __init__(self, tape: Tape, adjoint: Adjoint, start: Tensor, plan: Plan, horizon: Horizon) -> None:
+        self.tape = tape
+        self.plan = plan
+        self.horizon = horizon
+        self._adjoint = adjoint
+        recipe = tape.recipe
+        self.lam = start
+        self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
+        self.totals = Totals(len(recipe.rows), len(start), recipe.epochs, start.device)
+        self.next_epoch = recipe.epochs - 1
+        hyper = [recipe.optimizer.hyper(t, recipe.rate(t)) for t in range(tape.steps)]
+        layout = tape.stepper.layout
+        self._hyper = torch.tensor(hyper, dtype=layout.dtype, device=layout.device)
+        self._segment: tuple[int, Tensor] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every query has reached its horizon or the start of training."""
+        return self.next_epoch < 0 or not bool(self.active.any())
+
+    def epoch(self) -> None:
+        """Walk one epoch backwards and accept or refuse it."""
+        epoch, recipe, plan = self.next_epoch, self.tape.recipe, self.plan
+        per_epoch, n = recipe.steps_per_epoch, len(recipe.rows)
+        count, every = plan.probes(recipe.epochs - 1 - epoch, n, per_epoch, recipe.epochs)
+        rows = self._probe_rows(epoch, count)
+        sums = EpochSums.zeros(n, len(rows), len(self.lam), self.lam.device)
+        for offset in reversed(range(per_epoch)):
+            t = epoch * per_epoch + offset
+            state, batch_rows = self._state(t), self.tape.order[t]
+            seed = step_seed(self.tape.order_seed, t) if self.tape.stepper.stochastic else None
+            batch = self.tape.stepper.batch(batch_rows)
+            self.lam, slopes, direction = self._adjoint.step(state, self._hyper[t], batch, self.lam, seed)
+            if not plan.full:
+                sums.add_batch(batch_rows.to(slopes.device), slopes)
+            weight = _weight(offset, every, per_epoch)
+            if len(rows) and weight:
+                self._probe(sums, rows, state, direction, len(batch_rows), weight, seed)
+            elif not len(rows):
+                sums.add_batch_variance(slopes, len(batch_rows))
+        variance = sums.variance(n, recipe.sampling == "reshuffle")
+        self.active = self.active & self.horizon.accepts(epoch, variance, self.totals.profile)
+        effects = sums.full_effects() if plan.full else sums.effects
+        self.totals.add(epoch, effects, variance, self.active)
+        self.lam = torch.where(self.active[:, None, None], self.lam, torch.zeros_like(self.lam))
+        self.next_epoch = epoch - 1
+
+    def run(self, after_epoch: Callable[[int], None]) -> None:
+        """Walk until done; `after_epoch(next_epoch)` is called after each epoch."""
+        while not self.done:
+            self.epoch()
+            after_epoch(self.next_epoch)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the walk, for saving."""
+        scalars = {"active": self.active, "next_epoch": torch.tensor([self.next_epoch])}
+        return {"lam": self.lam, **scalars, **self.totals.tensors()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from `tensors()`."""
+        device = self.lam.device
+        self.lam = tensors["lam"].to(device)
+        self.active = tensors["active"].to(device)
+        self.next_epoch = int(tensors["next_epoch"])
+        self.totals.restore(tensors)
+
+    def _probe(
+        self, sums: EpochSums, rows: Tensor, state: Tensor, direction: Tensor, batch: int, weight: float, seed: int | None
+    ) -> None:
+        theta = state[: self.tape.stepper.layout.size]
+        parts = [
+            self._adjoint.slopes(theta, direction, self.tape.stepper.batch(part), seed)
+            for part in rows.split(ROWS_AT_ONCE)
+        ]
+        slopes = torch.cat(parts, dim=1)
+        sums.add_probes(slopes, weight)
+        sums.add_batch_variance(slopes, batch, weight)
+
+    def _probe_rows(self, epoch: int, count: int) -> Tensor:
+        n = len(self.tape.recipe.rows)
+        drawn = stream(self.plan.seed, "probe", epoch).permutation(n)[:count] if count < n else np.arange(n)
+        return torch.from_numpy(np.sort(drawn))
+
+    def _state(self, t: int) -> Tensor:
+        index = t // self.tape.every
+        if self._segment is None or not 0 <= t - self._segment[0] < len(self._segment[1]):
+            first, states = self.tape.segment(index)
+            self._segment = (first, states.to(self.lam.device))
+        return self._segment[1][t - self._segment[0]]
+
+
+def _weight(offset: int, every: int, per_epoch: int) -> float:
+    """Steps of the epoch that the evaluation at `offset` stands for; 0 where there is none."""
+    first = offset - offset % every
+    size = min(every, per_epoch - first)
+    return float(size) if offset == first + size // 2 else 0.0

@@ -1,0 +1,101 @@
+"""Per-row losses as a pure function of the flat parameter vector."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from finfluence.errors import ConfigError, NotSupportedError, explain
+from finfluence.grads._flat import Layout
+
+Batch = dict[str, Tensor]
+RowLoss = Callable[[nn.Module, Batch], Tensor]
+
+
+class _Bound(nn.Module):
+    """The model and its loss as one module, so that `functional_call` reaches both."""
+
+    def __init__(self, model: nn.Module, loss: RowLoss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.training = model.training
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.loss(self.model, batch)
+
+
+class RowLosses:
+    """ℓ(θ, batch) ∈ ℝᴮ for a model and a per-row loss, pure in θ.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A copy owned by the caller; it is read, its parameters are swapped only during a call.
+    loss : callable
+        `loss(model, batch) -> Tensor[B]`, one loss per row.
+    layout : Layout
+        Where the trainable parameters lie in θ.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1)
+    >>> losses = RowLosses(model, lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, Layout(model))
+    >>> losses(torch.zeros(3), {"x": torch.ones(4, 2), "y": torch.ones(4)}).tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout) -> None:
+        self._bound = _Bound(model, loss)
+        self.layout = layout
+
+    def __call__(self, theta: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+        """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""
+        named = {f"model.{name}": view for name, view in self.layout.split(theta).items()}
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        with sdpa_kernel(SDPBackend.MATH):
+            return functional_call(self._bound, named, (batch,))
+
+
+def check_row_losses(losses: Tensor, rows: int) -> None:
+    """Raise unless `losses` is one finite-typed number per row.
+
+    Raises
+    ------
+    ConfigError
+        The loss returned something other than a floating tensor of shape [rows].
+    """
+    if isinstance(losses, Tensor) and losses.shape == (rows,) and losses.is_floating_point():
+        return
+    got = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+    raise ConfigError(
+        explain(
+            f"the loss to return one number per row: a tensor of shape ({rows},)",
+            got,
+            "the loss averages over the batch (reduction='mean')",
+            "use reduction='none', and average over tokens or outputs inside each row only",
+        )
+    )
+
+
+def check_row_separable(model: nn.Module) -> None:
+    """Raise if a layer lets one row's loss depend on the other rows of its batch.
+
+    Raises
+    ------
+    NotSupportedError
+        A batch-normalisation layer is in training mode.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise NotSupportedError(
+                explain(
+                    "a model whose loss for one row does not depend on the other rows of the batch",
+                    f"{type(module).__name__} in training mode at '{name or type(model).__name__}'",
+                    "batch normalisation mixes the rows of a batch",
+                    "use GroupNorm or LayerNorm, or freeze it with .eval() in the model factory",
+                )
+            )

@@ -1,0 +1,116 @@
+"""Files that hold a table: CSV, TSV, Parquet and JSON lines, each read into a frame of untouched cells."""
+
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finfluence.errors import DataError, explain
+from finfluence.ingest._csv import decode, read_csv
+from finfluence.ingest._messages import listed
+
+TABLE_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as it is in its file."""
+
+    frame: pd.DataFrame
+    details: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_sheet(path: Path, format: str, data: bytes) -> Sheet:
+    """Read the bytes of a table file and check its outline: some rows, and column names that differ."""
+    if format in ("csv", "tsv"):
+        sheet = Sheet(*read_csv(path, data, "\t" if format == "tsv" else None))
+    elif format == "parquet":
+        sheet = Sheet(_read_parquet(path, data))
+    else:
+        sheet = Sheet(_read_json_lines(path, data))
+    check_outline(sheet.frame, str(path))
+    return sheet
+
+
+def check_outline(frame: pd.DataFrame, name: str) -> None:
+    """Refuse a frame without rows or with two columns of one name."""
+    repeated = [str(column) for column, count in Counter(map(str, frame.columns)).items() if count > 1]
+    if repeated:
+        places = [i + 1 for i, column in enumerate(frame.columns) if str(column) == repeated[0]]
+        raise DataError(
+            explain(
+                "column names that differ",
+                f"{name} has {listed(repeated)} more than once (columns {listed(places)})",
+                "tables joined side by side, or a first line that is data and no header",
+                "rename the columns, or add a header line",
+            )
+        )
+    if len(frame) == 0:
+        raise DataError(
+            explain(
+                "at least one row of data",
+                f"{name} has {len(frame.columns)} columns and no rows",
+                "a filter that kept nothing, or a file without its header line",
+                "export the file again, or name another",
+            )
+        )
+
+
+def _read_parquet(path: Path, data: bytes) -> pd.DataFrame:
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            explain(
+                "a Parquet file",
+                f"{path} cannot be read: {str(error).splitlines()[0]}",
+                "a download or a copy that did not finish, or another format under this extension",
+                "write the file again",
+            )
+        ) from error
+    if len(set(table.column_names)) < len(table.column_names):
+        names = pd.DataFrame(columns=pd.Index(table.column_names, dtype=object))
+        check_outline(names, str(path))
+    return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
+
+
+def _read_json_lines(path: Path, data: bytes) -> pd.DataFrame:
+    text, _ = decode(path, data)
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise _bad_line(path, number, str(error)) from error
+        if not isinstance(record, dict):
+            raise _bad_line(path, number, f"the line holds a {type(record).__name__}")
+        records.append(record)
+    return pd.DataFrame(records, dtype=object)
+
+
+def _bad_line(path: Path, number: int, got: str) -> DataError:
+    return DataError(
+        explain(
+            "one JSON object in every line",
+            f"{path}, line {number}: {got}",
+            "one large JSON document instead of JSON lines, or a file cut off in the middle",
+            "write one object per line; with pandas: frame.to_json(path, orient='records', lines=True)",
+        )
+    )

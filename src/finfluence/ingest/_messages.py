@@ -1,0 +1,39 @@
+"""Words shared by the messages of this package: short lists, near misses, optional libraries."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from finfluence.errors import ConfigError, explain
+
+
+def listed(values: Iterable[Any], limit: int = 5) -> str:
+    """Return the first `limit` values, quoted where they are text, and how many more there are."""
+    items = list(values)
+    shown = ", ".join(repr(item) if isinstance(item, str) else str(item) for item in items[:limit])
+    more = len(items) - limit
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def nearest(name: str, options: Iterable[Any]) -> str:
+    """Return `"; did you mean 'label'?"` if an option looks like `name`, else nothing."""
+    names = {str(option).strip().casefold(): str(option) for option in options}
+    close = difflib.get_close_matches(name.strip().casefold(), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import an optional library, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            explain(
+                f"the library {module.split('.')[0]!r}, which {purpose}",
+                f"it cannot be imported ({error})",
+                "finfluence was installed without its extra 'data'",
+                "pip install 'finfluence[data]'",
+            )
+        ) from error

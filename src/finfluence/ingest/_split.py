@@ -1,0 +1,277 @@
+"""Training part and hold-out part, with all that is estimated taken from the training part alone."""
+
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from finfluence._seeds import stream
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.ingest._columns import counts_rows
+from finfluence.ingest._features import TableEncoder
+from finfluence.ingest._messages import listed, nearest, require
+from finfluence.ingest._raw import RawTable
+from finfluence.ingest._read import read_like
+from finfluence.ingest._scaling import ArrayScaler, PixelScaler, to_pictures
+from finfluence.ingest._table import Table, Target
+from finfluence.ingest._target import class_keys, fit_target, to_numbers
+from finfluence.ingest._values import canonical
+
+DEFAULT_FRACTION = 0.2
+
+
+def split(
+    raw: RawTable,
+    holdout: str | os.PathLike[str] | RawTable | None = None,
+    holdout_fraction: float | None = None,
+    seed: int = 0,
+) -> tuple[Table, Table]:
+    """Return the training part and the hold-out part, ready for a model.
+
+    Parameters
+    ----------
+    raw
+        What `read` returned.
+    holdout
+        A file or folder of the same layout (or a `RawTable`) to hold out; then all of `raw` is for training.
+    holdout_fraction
+        Share of rows to hold out, drawn by `seed`, in each class alike. None takes the official hold-out part
+        of a built-in set that has one, else 0.2. A class with a single row stays in training.
+    seed
+        Seed of the draw and of the projection of texts.
+
+    Returns
+    -------
+    tuple of Table
+        Training and hold-out rows, each in the order of the file, with the same features.
+
+    Raises
+    ------
+    DataError
+        Too few rows, or a hold-out part with other columns or with classes that training does not know.
+    ConfigError
+        `holdout_fraction` is not between 0 and 1, or does not go with a hold-out file.
+    """
+    if holdout is not None and holdout_fraction is not None:
+        raise ConfigError(
+            explain(
+                "either a hold-out file or a hold-out fraction",
+                f"both ({holdout_fraction} and a file)",
+                "options copied from two commands",
+                "leave one of them out",
+            )
+        )
+    if holdout is not None:
+        other = holdout if isinstance(holdout, RawTable) else read_like(raw, holdout)
+        _check_same_layout(raw, other)
+        return _prepare(raw, other, seed, ())
+    if raw.official is not None and holdout_fraction is None:
+        return _prepare(raw, raw.official, seed, ())
+    fraction = DEFAULT_FRACTION if holdout_fraction is None else holdout_fraction
+    train, held, notes = _draw(raw, fraction, seed)
+    return _prepare(raw.take(train), raw.take(held), seed, notes, whole=raw)
+
+
+def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    if not 0 < fraction < 1:
+        raise ConfigError(
+            explain(
+                "a hold-out fraction between 0 and 1",
+                str(fraction),
+                "a percentage instead of a fraction" if fraction >= 1 else "no rows to hold out",
+                "use 0.2 for one row in five",
+            )
+        )
+    if len(raw) < 4:
+        raise DataError(
+            explain(
+                "at least 4 rows to split into training and hold-out",
+                f"{len(raw)} rows",
+                "a sample file instead of the data",
+                "give more rows, or a hold-out file by --holdout",
+            )
+        )
+    keys = class_keys(raw.labels) if raw.task == "classification" else np.zeros(len(raw), dtype=np.int64)
+    held, alone = [], 0
+    for key in range(int(keys.max()) + 1):
+        members = np.flatnonzero(keys == key)
+        count = int(np.clip(round(fraction * len(members)), 1, len(members) - 1)) if len(members) > 1 else 0
+        alone += len(members) == 1
+        held.append(stream(seed, "hold-out", key).permutation(members)[:count])
+    mask = np.zeros(len(raw), dtype=bool)
+    mask[np.concatenate(held)] = True
+    notes = [f"hold-out: {int(mask.sum())} of {len(raw)} rows, drawn by seed {seed}"]
+    if raw.task == "classification":
+        notes[0] += ", in each class alike"
+    if alone:
+        notes.append(f"{alone} classes have a single row, which stays in training: nothing can test them")
+    return np.flatnonzero(~mask), np.flatnonzero(mask), tuple(notes)
+
+
+def _check_same_layout(raw: RawTable, other: RawTable) -> None:
+    if raw.kind != other.kind:
+        raise DataError(
+            explain(
+                f"a hold-out part of the same kind as the training data ({raw.kind})",
+                other.kind,
+                "files of two data sets",
+                "give hold-out data of the same format",
+            )
+        )
+    if raw.frame is not None and other.frame is not None:
+        _check_columns(list(raw.frame.columns), list(other.frame.columns))
+        return
+    shapes = [(item.pixels if item.pixels is not None else item.array) for item in (raw, other)]
+    ours, theirs = (list(values.shape[1:]) for values in shapes if values is not None)
+    if ours != theirs:
+        raise DataError(
+            explain(
+                f"hold-out samples of shape {ours}, as in training",
+                f"shape {theirs}",
+                "files of two data sets, or another preparation",
+                "prepare both parts in the same way",
+            )
+        )
+
+
+def _check_columns(ours: list[str], theirs: list[str]) -> None:
+    lacking = [name for name in ours if name not in theirs]
+    extra = [name for name in theirs if name not in ours]
+    if not lacking and not extra:
+        return
+    got = [f"lacks {listed(lacking)}"] if lacking else []
+    got += [f"has {listed(extra)} in addition"] if extra else []
+    hint = nearest(lacking[0], extra) if lacking else ""
+    raise DataError(
+        explain(
+            f"the hold-out file to have the {len(ours)} columns of the training file",
+            f"it {' and '.join(got)}{hint}",
+            "files of two exports, or a renamed column",
+            "export both files with the same columns (their order does not matter)",
+        )
+    )
+
+
+def _check_classes(target: Target, other: RawTable) -> None:
+    if target.classes is None:
+        return
+    known = {canonical(name) for name in target.classes}
+    counts = pd.Series(other.labels, dtype=object).value_counts(sort=False)
+    unseen = {value: int(count) for value, count in counts.items() if canonical(value) not in known}
+    if unseen:
+        first = str(next(iter(unseen)))
+        raise DataError(
+            explain(
+                f"hold-out rows of the {len(known)} training classes: {listed(target.classes, 10)}",
+                "classes that training never shows: "
+                + listed(f"{value} ({count} rows)" for value, count in unseen.items())
+                + nearest(first, target.classes),
+                "a spelling that differs, or a rare class that fell into one part",
+                "correct the spelling, or leave those rows out of the hold-out part",
+            )
+        )
+
+
+def _prepare(
+    train: RawTable, held: RawTable, seed: int, notes: tuple[str, ...], whole: RawTable | None = None
+) -> tuple[Table, Table]:
+    if len(train) < 2 or len(held) < 1:
+        raise DataError(
+            explain(
+                "at least two training rows and one hold-out row",
+                f"{len(train)} and {len(held)}",
+                "a sample file instead of the data",
+                "give more rows",
+            )
+        )
+    target = fit_target(train.labels, train.target_name, train.task, train.decimal)
+    _check_classes(target, held)
+    encoded = _encode(train, held, seed, whole or train)
+    used, dropped = encoded["used"], encoded["dropped"]
+    notes = (*train.notes, *notes, *(f"column {name!r} not used: {why}" for name, why in dropped.items()))
+    notes += tuple(
+        f"column {name!r}: {how}" for name, how in used.items() if "missing" in how or "comma" in how
+    )
+    shared = {"features": encoded["features"], "used": used, "dropped": dropped, "notes": notes}
+    return (
+        _table(train, encoded["train"], target, encoded["low_high"], shared),
+        _table(held, encoded["held"], target, encoded["low_high"], shared),
+    )
+
+
+def _table(
+    raw: RawTable, x: np.ndarray, target: Target, low_high: tuple[float, float], shared: dict[str, Any]
+) -> Table:
+    if raw.task == "regression":
+        y = target.encode(to_numbers(raw.labels, raw.decimal))
+    else:
+        y = target.encode(raw.labels)
+    named = dict.fromkeys(
+        name for name in (raw.target_name, raw.id_column, raw.group_column) if name is not None
+    )
+    return Table(
+        x=x,
+        y=y,
+        ids=raw.ids,
+        groups=raw.groups,
+        task=raw.task,
+        target=target,
+        frame=raw.frame,
+        kind=raw.kind,
+        source=raw.source,
+        pictures=None if raw.pixels is None else to_pictures(raw.pixels, *low_high),
+        shown_first=tuple(named),
+        **shared,
+    )
+
+
+def _encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> dict[str, Any]:
+    low_high = (0.0, 255.0)
+    if train.frame is not None and held.frame is not None and whole.frame is not None:
+        roles = {train.target_name: "target", train.id_column: "id", train.group_column: "group"}
+        names = [name for name in train.frame.columns if name not in roles]
+        counters = [name for name in names if counts_rows(whole.frame[name])]
+        names = [name for name in names if name not in counters]
+        encoder = TableEncoder(seed, train.decimal)
+        with _one_thread():
+            x, x_held = (
+                encoder.fit_transform(_features(train, names)),
+                encoder.transform(_features(held, names)),
+            )
+        dropped = {**dict.fromkeys(counters, "it numbers the rows"), **encoder.dropped}
+        used, features = dict(encoder.used), encoder.features
+    elif train.pixels is not None and held.pixels is not None:
+        pixels = PixelScaler().fit(train.pixels)
+        x, x_held = pixels.transform(train.pixels), pixels.transform(held.pixels)
+        low_high = (float(train.pixels.min()), float(train.pixels.max()))
+        features = tuple(f"channel {i}" for i in range(train.pixels.shape[-1]))
+        used, dropped = {"pixels": "standardised in each channel"}, {}
+    else:
+        assert train.array is not None and held.array is not None
+        arrays = ArrayScaler().fit(train.array)
+        x, x_held = arrays.transform(train.array), arrays.transform(held.array)
+        features, dropped = arrays.features, arrays.dropped
+        used = {"x": f"{len(features)} columns, standardised"}
+    return {
+        "train": x,
+        "held": x_held,
+        "features": features,
+        "used": used,
+        "dropped": dropped,
+        "low_high": low_high,
+    }
+
+
+def _features(raw: RawTable, names: list[str]) -> pd.DataFrame:
+    assert raw.frame is not None
+    return raw.frame[names].set_axis(raw.ids, axis=0)
+
+
+def _one_thread() -> Any:
+    """Keep linear algebra on one thread: sums in another order would change the last digits."""
+    try:
+        return require("threadpoolctl", "makes projections repeatable").threadpool_limits(1)
+    except ConfigError:
+        return nullcontext()

@@ -1,0 +1,212 @@
+"""Training rows: named fields of equal length, read by position, named by id."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from finfluence._files import digest
+from finfluence.errors import DataError, explain
+from finfluence.grads import Batch
+
+
+class RowSource(Protocol):
+    """What a recipe needs of its data: a length, ids, and batches by position."""
+
+    ids: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def batch(self, positions: Tensor) -> Batch:
+        """Return the fields of the rows at `positions`."""
+
+    def digest(self) -> str:
+        """Return a hash of the content."""
+
+
+class Rows:
+    """Rows held in memory as tensors of equal length.
+
+    Parameters
+    ----------
+    x, y : array or Tensor, optional
+        Inputs and targets; any further field is named by keyword. Floating NumPy arrays become float32;
+        tensors are taken as they are.
+    ids : sequence, optional
+        One unique id per row, for results (default 0 … n−1).
+
+    Notes
+    -----
+    A batch is a dict of the fields plus `"id"`, the rows' positions (int64).
+
+    Raises
+    ------
+    DataError
+        Fields of different length, repeated ids, NaN or infinite values.
+
+    Examples
+    --------
+    >>> rows = Rows(x=np.eye(3), y=np.array([0, 1, 1]), ids=["a", "b", "c"])
+    >>> rows.batch(torch.tensor([2]))["y"].tolist()
+    [1]
+    """
+
+    def __init__(self, x: Any = None, y: Any = None, ids: Sequence[Any] | None = None, **fields: Any) -> None:
+        given = {"x": x, "y": y, **fields}
+        self.fields: dict[str, Tensor] = {k: _tensor(k, v) for k, v in given.items() if v is not None}
+        lengths = {k: len(v) for k, v in self.fields.items()}
+        if len(set(lengths.values())) != 1:
+            raise DataError(
+                explain(
+                    "at least one field, all with one entry per row",
+                    ", ".join(f"{k}: {n} rows" for k, n in lengths.items()) or "no field",
+                    "inputs and targets come from different selections",
+                    "select the same rows for every field",
+                )
+            )
+        self.ids = _ids(ids, next(iter(lengths.values())))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, positions: Tensor) -> Batch:
+        """Return the fields of the rows at `positions` (int64), and the positions as `"id"`."""
+        return {**{k: v[positions] for k, v in self.fields.items()}, "id": positions}
+
+    def digest(self) -> str:
+        """Return a hash of fields and ids."""
+        parts = [
+            k.encode() + bytes(str(v.dtype), "ascii") + _bytes(v) for k, v in sorted(self.fields.items())
+        ]
+        return digest(*parts, repr(self.ids.tolist()).encode())
+
+
+class DatasetRows:
+    """A map-style `torch.utils.data.Dataset` whose items are dicts or tuples, read item by item.
+
+    Tuples become the fields "x", "y" (two entries) or "0", "1", … . An item's own "id" names the row.
+    """
+
+    def __init__(self, dataset: Dataset[Any], ids: Sequence[Any] | None = None) -> None:
+        self._dataset = dataset
+        n = len(dataset)  # type: ignore[arg-type]
+        if ids is None and n and isinstance(dataset[0], Mapping) and "id" in dataset[0]:
+            ids = [_plain(dataset[i]["id"]) for i in range(n)]
+        self.ids = _ids(ids, n)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, positions: Tensor) -> Batch:
+        """Return the collated items at `positions`, and the positions as `"id"`."""
+        items = [_as_dict(self._dataset[int(i)]) for i in positions]
+        return {**default_collate(items), "id": positions}
+
+    def digest(self) -> str:
+        """Return a hash of every item."""
+        parts = []
+        for i in range(len(self)):
+            item = self.batch(torch.tensor([i]))
+            parts.append(b"".join(k.encode() + _bytes(v) for k, v in sorted(item.items())))
+        return digest(*parts, repr(self.ids.tolist()).encode())
+
+
+def as_rows(data: Any) -> RowSource:
+    """Return `data` as a row source: `Rows`, a mapping of fields, or a map-style dataset.
+
+    Raises
+    ------
+    DataError
+        The data is none of these.
+    """
+    if isinstance(data, (Rows, DatasetRows)):
+        return data
+    if isinstance(data, Mapping):
+        return Rows(**data)
+    if (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, (np.ndarray, Tensor))
+    ):
+        return DatasetRows(data)
+    raise DataError(
+        explain(
+            "fi.Rows(x=…, y=…), a dict of arrays, or a map-style torch Dataset",
+            type(data).__name__,
+            "an iterable dataset or a bare array has no rows that can be named",
+            "wrap arrays as fi.Rows(x=X, y=y, ids=ids)",
+        )
+    )
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                explain(
+                    f"numbers in field '{name}'",
+                    f"an array of {array.dtype}",
+                    "texts or objects were passed",
+                    "encode them as numbers first (finfluence scan does it for files)",
+                )
+            )
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32, copy=False)
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[:, 0]
+        raise DataError(
+            explain(
+                f"finite numbers in field '{name}'",
+                f"NaN or infinity in {len(bad)} rows, first at position {int(bad[0])}",
+                "missing values, or a division by zero upstream",
+                "impute or drop these rows (finfluence scan imputes for files)",
+            )
+        )
+    return tensor
+
+
+def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
+    values = np.arange(n) if ids is None else np.asarray([_plain(i) for i in ids])
+    if len(values) != n:
+        raise DataError(
+            explain(
+                f"one id for each of {n} rows",
+                f"{len(values)} ids",
+                "ids and data come from different selections",
+                "pass ids=None or one id per row",
+            )
+        )
+    unique, counts = np.unique(values, return_counts=True)
+    if len(unique) < n:
+        repeated = ", ".join(repr(_plain(i)) for i in unique[counts > 1][:3])
+        raise DataError(
+            explain(
+                "unique row ids",
+                f"{int((counts > 1).sum())} ids used more than once, such as {repeated}",
+                "the id column is not a key, or rows were duplicated",
+                "pass another id column, or none to number the rows",
+            )
+        )
+    return values
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _as_dict(item: Any) -> dict[str, Any]:
+    if isinstance(item, Mapping):
+        return {k: v for k, v in item.items() if k != "id"}
+    names = ["x", "y"] if len(item) == 2 else [str(i) for i in range(len(item))]
+    return dict(zip(names, item, strict=True))
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""

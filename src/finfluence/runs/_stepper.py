@@ -1,0 +1,142 @@
+"""The training step itself: a plain torch.optim loop, able to start from any recorded state."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from finfluence._seeds import torch_seed
+from finfluence.errors import ConfigError, explain
+from finfluence.grads import Layout, check_row_losses, check_row_separable
+from finfluence.runs._recipe import Recipe
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's default generator inside the block and give its state back afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)  # noqa: TID251 - forked, restored on exit
+        yield
+
+
+def initial_model(recipe: Recipe, seed: int) -> nn.Module:
+    """Return the model a run of `recipe` starts from: the factory's, or a copy of the given one.
+
+    Raises
+    ------
+    ConfigError
+        The factory returned something other than an nn.Module.
+    """
+    if isinstance(recipe.model, nn.Module):
+        model: nn.Module = copy.deepcopy(recipe.model)
+    else:
+        with seeded(torch_seed(seed, "init")):
+            model = recipe.model(seed)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            explain(
+                "model to be an nn.Module, or callable(seed) -> nn.Module",
+                f"a callable that returned {type(model).__name__}",
+                "the factory forgets its return statement",
+                "return the module from the factory",
+            )
+        )
+    check_row_separable(model)
+    return model
+
+
+class Stepper:
+    """Runs single training steps of a recipe; `state` is the flat vector [θ | slot₁ | …] of (1+S)·P numbers."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module, seed: int) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.seed = seed
+        self.layout = Layout(model)
+        self.parameters = self.layout.parameters(model)
+        self.optimizer = recipe.optimizer.torch(self.parameters)
+        self.width = (1 + len(recipe.optimizer.slots)) * self.layout.size
+        self.stochastic = self._draws_randomness()
+        self._views: list[Tensor] | None = None
+
+    def step(self, t: int, rows: Tensor) -> Tensor:
+        """Take step t on the rows at these positions; return the mean loss before the step."""
+        batch = self.batch(rows)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.optimizer.lr * self.recipe.rate(t)
+        if self.stochastic:
+            torch.default_generator.manual_seed(step_seed(self.seed, t))
+        mean = self.recipe.loss(self.model, batch).mean()
+        mean.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return mean.detach()
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the batch at these positions, on the parameters' device."""
+        batch = self.recipe.rows.batch(rows)
+        if self.layout.device.type == "cpu":
+            return batch
+        return {k: v.to(self.layout.device) for k, v in batch.items()}
+
+    def read_into(self, out: Tensor) -> None:
+        """Copy the current state into `out` [(1+S)·P]."""
+        if self._views is None:
+            parts = self._state_parts()
+            if all(p.is_contiguous() for p in parts) and len(parts) * self.layout.size == self.width * len(
+                self.parameters
+            ):
+                self._views = [p.view(-1) for p in parts]
+            else:
+                out.zero_()
+                joined = self.layout.flatten(parts)
+                out[: len(joined)] = joined
+                return
+        torch.cat(self._views, out=out)
+
+    def load(self, t: int, state: Tensor) -> None:
+        """Set parameters and optimiser to `state`, as they were before step t."""
+        size = self.layout.size
+        self.layout.assign(self.model, state[:size])
+        self._views = None
+        self.optimizer.state.clear()
+        if t == 0 or not self.recipe.optimizer.slots:
+            return
+        for index, name in enumerate(self.recipe.optimizer.slots, start=1):
+            parts = self.layout.split(state[index * size : (index + 1) * size])
+            for parameter, part in zip(self.parameters, parts.values(), strict=True):
+                self.optimizer.state[parameter][name] = part.clone()
+        if "exp_avg" in self.recipe.optimizer.slots:
+            for parameter in self.parameters:
+                self.optimizer.state[parameter]["step"] = torch.tensor(float(t))
+
+    def check_first_batch(self, rows: Tensor) -> None:
+        """Raise unless the loss gives one number per row on a first batch."""
+        with torch.no_grad(), seeded(0):
+            check_row_losses(self.recipe.loss(self.model, self.batch(rows)), len(rows))
+
+    def _state_parts(self) -> list[Tensor]:
+        """Return parameters and optimiser buffers in the order of the state; before the first step, parameters only."""
+        parts = [p.detach() for p in self.parameters]
+        for name in self.recipe.optimizer.slots:
+            parts += [
+                self.optimizer.state[p][name]
+                for p in self.parameters
+                if name in self.optimizer.state.get(p, {})
+            ]
+        return parts
+
+    def _draws_randomness(self) -> bool:
+        rows = torch.arange(min(len(self.recipe.rows), self.recipe.batch_size))
+        with torch.no_grad(), seeded(0), warnings.catch_warnings():
+            before = torch.default_generator.get_state()
+            self.recipe.loss(self.model, self.batch(rows))
+            return not torch.equal(before, torch.default_generator.get_state())
+
+
+def step_seed(seed: int, t: int) -> int:
+    """Return the seed of torch's generator for dropout and the like at step t."""
+    return torch_seed(seed, "dropout", t)
