@@ -97,7 +97,7 @@ class Gaussian(TradeOff):
         return self.mu**2 / 2.0
 
     def delta(self, epsilon: ArrayLike) -> float | np.ndarray:
-        r"""Return :math:`\Phi(-\varepsilon/\mu+\mu/2) - e^{\varepsilon}\Phi(-\varepsilon/\mu-\mu/2)`, mu unsigned."""
+        r"""Return :math:`\Phi(m/2-\varepsilon/m) - e^\varepsilon\Phi(-m/2-\varepsilon/m)`, m = abs(mu)."""
         eps, mu = np.asarray(epsilon, dtype=np.float64), abs(self.mu)
         if mu == 0.0:
             return Perfect().delta(eps)
