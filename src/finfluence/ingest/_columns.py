@@ -63,10 +63,12 @@ def describe(series: pd.Series, max_levels: int, decimal: str = ".") -> Column:
     if missing.all():
         return Column(name, "dropped", "every cell is missing")
     present = cells[~missing]
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return _words_column(name, cells, missing, max_levels)
     if not looks_like_code(present):
         for mark in dict.fromkeys((".", decimal)):
             values = numbers(cells, mark)
-            if np.isfinite(values).sum() >= MOSTLY * len(present):
+            if (~np.isnan(values)).sum() >= MOSTLY * len(present):
                 _finite(values, series)
                 return _number_column(
                     name, values, missing, int(np.isnan(values).sum() - missing.sum()), mark

@@ -111,6 +111,15 @@ def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _check_same_layout(raw: RawTable, other: RawTable) -> None:
+    if raw.source.digest == other.source.digest:
+        raise DataError(
+            explain(
+                "hold-out rows that are not the training rows",
+                f"{other.source.name} has the very content of {raw.source.name}",
+                "one file given twice",
+                "name another file, or leave --holdout out to draw hold-out rows",
+            )
+        )
     if raw.kind != other.kind:
         raise DataError(
             explain(

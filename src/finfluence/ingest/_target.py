@@ -153,7 +153,7 @@ def _refuse_single(keys: list[object], name: str) -> None:
 def _refuse_singletons(labels: np.ndarray, name: str) -> None:
     counts = np.bincount(class_keys(labels))
     alone = int((counts == 1).sum())
-    if alone > len(counts) / 2:
+    if alone > len(counts) / 2 and len(counts) > 2:
         raise DataError(
             explain(
                 f"classes of the target {name!r} with several rows each",

@@ -1,5 +1,6 @@
 """Text columns as a few dense numbers: hashing, TF-IDF and truncated SVD, with bounded memory."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,14 @@ from finfluence.ingest._messages import require
 BUCKETS = 2**16
 FIT_ROWS = 10_000
 SHORT_SIZE = 30
+_WORD = re.compile(r"\b\w+\b")
 LONG_TEXT = 3
 """Mean number of words from which words (and pairs of words) are counted; below, character n-grams."""
 
 
 @dataclass(eq=False)
 class TextEncoder:
-    """One text column: at most `size` columns (30 if texts are short), mean 0 and mean variance 1 in training.
+    """One text column: at most `size` columns (30 for short texts), mean 0 and mean variance 1 in training.
 
     The vocabulary is hashed into 65,536 buckets and the projection fitted on at most 10,000 rows, so memory
     is bounded whatever the texts are.
@@ -36,10 +38,11 @@ class TextEncoder:
         text = require("sklearn.feature_extraction.text", "turns text into numbers")
         decomposition = require("sklearn.decomposition", "turns text into numbers")
         present = [cell for cell in cells if cell]
-        wordy = np.mean([len(cell.split()) for cell in present[:FIT_ROWS]]) >= LONG_TEXT
+        wordy = np.mean([len(_WORD.findall(cell)) for cell in present[:FIT_ROWS]]) >= LONG_TEXT
         self._counter = text.HashingVectorizer(
             n_features=BUCKETS,
             analyzer="word" if wordy else "char_wb",
+            token_pattern=_WORD.pattern if wordy else None,
             ngram_range=(1, 2) if wordy else (2, 4),
             alternate_sign=False,
             norm=None,
@@ -50,7 +53,8 @@ class TextEncoder:
         sample = np.sort(rng.choice(len(cells), min(len(cells), FIT_ROWS), replace=False))
         weighted = self._weights.transform(counts)
         size = max(1, min(self.size if wordy else SHORT_SIZE, self.size, len(sample) // 4))
-        self._projection = decomposition.TruncatedSVD(size, random_state=self.seed).fit(weighted[sample])
+        with np.errstate(invalid="ignore"):  # explained variance of texts that are all alike
+            self._projection = decomposition.TruncatedSVD(size, random_state=self.seed).fit(weighted[sample])
         dense = self._projection.transform(weighted)
         variance = dense.var(axis=0)
         self._keep = np.flatnonzero(variance > 1e-9 * max(variance.max(), 1e-30))
