@@ -130,7 +130,10 @@ def _spans(text: str, delimiter: str) -> list[tuple[int, int]]:
 
 
 def _suspect(delimiter: str) -> re.Pattern[str]:
-    return re.compile(rf'(?:^|["\r\n{re.escape(delimiter)}])[=+\-@\t\r]')
+    """Pattern of a record that may hold a formula-like cell; plain signed numbers, the common case, pass."""
+    end = rf'["\r\n{re.escape(delimiter)}]'
+    number = rf"[\d.]+(?:[eE][+-]?\d+)?(?:{end}|$)"
+    return re.compile(rf"(?:^|{end})(?:[=@\t\r]|[+-](?!{number}))")
 
 
 def _records(text: str, delimiter: str, path: Path) -> Iterator[Record]:
