@@ -1,19 +1,16 @@
 """Metrics and baselines: how good a detector or an estimate is, beside what is cheap."""
 
 from finfluence.evaluate._baselines import cleanlab_score, loss_score, margin_score, random_score
+from finfluence.evaluate._consistency import consistent_and_correct, jaccard, jaccard_by_chance, top_ids
 from finfluence.evaluate._metrics import (
     Agreement,
     agreement,
     average_precision,
-    consistent_and_correct,
     coverage,
     false_discovery_proportion,
-    jaccard,
-    jaccard_by_chance,
     recall_at,
     recall_flagged,
     spread_ratio,
-    top_ids,
 )
 
 __all__ = [

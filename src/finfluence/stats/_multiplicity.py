@@ -99,8 +99,9 @@ def empirical_fdr(
     heavy tails, a sharp peak, a wrong scale and correlation that widens the bulk are all learned from the
     other side. Helpful rows make the answer careful, never bold: as many of them in the other tail hide
     the harmful ones, for that is what a heavy-tailed null looks like. A bulk that leans towards the asked
-    side breaks the assumption; a finding says so if it leans strongly, a mild lean is invisible. A single row cannot be flagged alone at fdr = 0.1:
-    the null's own tail is known no better than to a fifth of a row.
+    side breaks the assumption; a finding says so if it leans strongly, a mild lean is invisible. A single
+    row cannot be flagged alone at fdr = 0.1: the null's own tail is known no better than to a fifth of a
+    row.
 
     O(n log n).
 
