@@ -1,4 +1,4 @@
-"""Do two runs name the same rows, and the right ones?"""
+"""Whether two runs name the same rows, and the right ones."""
 
 from collections.abc import Sequence
 from typing import Any
