@@ -47,7 +47,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` atomically, as UTF-8 with `\\n` line ends."""
+    """Write `text` to `path` atomically, as UTF-8; line ends stay as they are."""
     with atomic(path) as part:
         part.write_bytes(text.encode("utf-8"))
 

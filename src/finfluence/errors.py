@@ -1,4 +1,4 @@
-"""Exceptions, named by what the user can do next. Every message says: expected, got, likely cause, next step."""
+"""Exceptions named by what the user can do next; a message says expected, got, likely cause, next step."""
 
 
 class FinfluenceError(Exception):

@@ -12,27 +12,29 @@ Both terms come from the same rows of the epoch (the probes), so each epoch's pa
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 @dataclass
 class EpochSums:
-    """Sums of one epoch, in float64: effects [n, Q], probe sums [m, Q], variance of the batch means [Q]."""
+    """Sums of one epoch, in float64: effects [n, Q]; per probe row, slopes [m, Q] and squared deviations [m, Q]."""
 
     effects: Tensor
-    probes: Tensor
-    batch_variance: Tensor
+    slopes: Tensor
+    squares: Tensor
+    variance: Tensor
+    variance_error: Tensor
 
     @classmethod
     def zeros(cls, rows: int, probes: int, queries: int, device: torch.device) -> "EpochSums":
         """Return empty sums."""
-        options = {"dtype": torch.float64, "device": device}
-        return cls(
-            torch.zeros(rows, queries, **options),
-            torch.zeros(probes, queries, **options),
-            torch.zeros(queries, **options),
-        )
+
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(*shape, queries, dtype=torch.float64, device=device)
+
+        return cls(empty(rows), empty(probes), empty(probes), empty(), empty())
 
     def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
         """Add the batch's own rows: slopes x [Q, B] at positions `rows` [B]."""
@@ -40,56 +42,89 @@ class EpochSums:
         terms = (x.mean(1, keepdim=True) - x) / (x.shape[1] - 1)
         self.effects.index_add_(0, rows, terms.T)
 
-    def add_batch_variance(self, slopes: Tensor, batch_size: int, weight: float = 1.0) -> None:
-        """Add weight · S²(x)/B of one step from slopes [Q, m]."""
-        self.batch_variance += slopes.double().var(1) * (weight / batch_size)
+    def add_batch_variance(self, slopes: Tensor) -> None:
+        """Add S²(x)/B of one step from the batch's own slopes [Q, B]: independent batches need no probes."""
+        size = slopes.shape[1]
+        squares = (slopes.double() - slopes.double().mean(1, keepdim=True)) ** 2
+        self.variance += squares.sum(1) / (size - 1) / size
+        self.variance_error += squares.var(1) / size / size**2
 
-    def add_probes(self, slopes: Tensor, weight: float) -> None:
-        """Add weight · x of the probe rows [Q, m]."""
-        self.probes += weight * slopes.double().T
+    def add_probes(self, slopes: Tensor, batch_size: int, weight: float) -> None:
+        """Add one step's slopes of the probe rows [Q, m], standing for `weight` steps with batches of this size."""
+        x = slopes.double().T
+        self.slopes += weight * x
+        self.squares += (weight / batch_size) * (x - x.mean(0)) ** 2
 
-    def variance(self, rows: int, reshuffled: bool) -> Tensor:
-        """Return this epoch's part of Var(q) [Q]."""
-        if not reshuffled:
-            return self.batch_variance
-        return self.batch_variance - self.probes.var(0) / rows
+    def close(self, rows: int, reshuffled: bool) -> None:
+        """Turn the probe sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
+        m = len(self.slopes)
+        if not m:
+            return
+        parts = self.squares.clone()
+        if reshuffled:
+            parts -= (self.slopes - self.slopes.mean(0)) ** 2 / rows
+        self.variance = parts.sum(0) / (m - 1)
+        self.variance_error = parts.var(0) / m * (1 - m / rows)
 
     def full_effects(self) -> Tensor:
         """Return effects [n, Q] when the probes are all rows."""
-        return (self.probes.mean(0) - self.probes) / (len(self.probes) - 1)
+        return (self.slopes.mean(0) - self.slopes) / (len(self.slopes) - 1)
 
 
 class Totals:
-    """Sums over the epochs accepted so far, and what their sampling error is estimated from."""
+    """Sums over the epochs accepted so far, and what their error is estimated from."""
+
+    NAMES = ("effects", "roughness", "previous", "profile", "profile_error", "accepted")
 
     def __init__(self, rows: int, queries: int, epochs: int, device: torch.device) -> None:
-        options = {"dtype": torch.float64, "device": device}
-        self.effects = torch.zeros(rows, queries, **options)
-        self.roughness = torch.zeros(rows, queries, **options)
-        self._previous = torch.zeros(rows, queries, **options)
-        self.profile = torch.full((epochs, queries), torch.nan, **options)
+        def filled(value: float, *shape: int) -> Tensor:
+            return torch.full((*shape, queries), value, dtype=torch.float64, device=device)
+
+        self.effects = filled(0.0, rows)
+        self.roughness = filled(0.0, rows)
+        self.previous = filled(0.0, rows)
+        self.profile = filled(torch.nan, epochs)
+        self.profile_error = filled(0.0, epochs)
         self.accepted = torch.zeros(queries, dtype=torch.int64, device=device)
 
-    def add(self, epoch: int, effects: Tensor, variance: Tensor, active: Tensor) -> None:
-        """Add one epoch's effects [n, Q] and variance [Q] for the queries still active [Q] (bool)."""
+    def add(self, epoch: int, effects: Tensor, sums: EpochSums, active: Tensor) -> None:
+        """Add one epoch's effects [n, Q] and variance for the queries still active [Q] (bool)."""
         kept = torch.where(active, effects, torch.zeros_like(effects))
         self.effects += kept
-        step = torch.where(self.accepted > 0, kept - self._previous, kept)
-        self.roughness += torch.where(active, step * step, torch.zeros_like(step))
-        self._previous = kept
-        self.profile[epoch] = torch.where(active, variance, self.profile[epoch])
+        both = active & (self.accepted > 0)
+        self.roughness += torch.where(both, (kept - self.previous) ** 2, torch.zeros_like(kept))
+        self.previous = kept
+        self.profile[epoch] = torch.where(active, sums.variance, self.profile[epoch])
+        self.profile_error[epoch] = torch.where(active, sums.variance_error, self.profile_error[epoch])
         self.accepted += active
 
-    def spread(self) -> Tensor:
-        """Return sd of q over batch order [Q], from the epochs accepted."""
-        return self.profile.nan_to_num(0.0).sum(0).clamp_min(0.0).sqrt()
+    def variance(self) -> Tensor:
+        """Return Var(q) over batch order [Q], from the epochs accepted."""
+        return self.profile.nan_to_num(0.0).sum(0).clamp_min(0.0)
+
+    def effect_variance(self) -> Tensor:
+        """Return the variance of each effect as an estimate [n, Q], from how its terms differ between epochs.
+
+        Σ_e (c_e − c_{e+1})²/2 · E/(E−1): the terms of neighbouring epochs have nearly the same mean.
+        """
+        epochs = self.accepted.double()
+        factor = torch.where(
+            epochs > 1, epochs / (epochs - 1).clamp_min(1), torch.full_like(epochs, torch.nan)
+        )
+        return self.roughness / 2 * factor
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors, for saving."""
-        names = ("effects", "roughness", "_previous", "profile", "accepted")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self.NAMES}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take everything back from `tensors()`."""
-        for name in self.tensors():
+        for name in self.NAMES:
             setattr(self, name, tensors[name].to(self.effects.device))
+
+
+def sum_over(subsets: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Return Σ_{i∈S} values_i for every subset of positions: [n, Q] to [S, Q]."""
+    if all(len(s) == 1 for s in subsets):
+        return values[np.concatenate(subsets)]
+    return np.stack([values[s].sum(0) for s in subsets])

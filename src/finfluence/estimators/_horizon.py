@@ -6,34 +6,47 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
+from finfluence.runs import Recipe
+
+GROWTH = 3.0
 
 
 @dataclass(frozen=True)
 class Horizon:
     """Decides, per query, whether an epoch further back still belongs to the linear response.
 
+    Noise enters an epoch in proportion to its squared learning rates, and stable training forgets it on the way
+    to the end. So an epoch's variance over its Σ lr² may be large in the last epochs and must not be larger
+    further back: an epoch that exceeds `growth` times each later one is refused, with all before it.
+
+    Parameters
+    ----------
+    noise : tuple of float
+        Σ of squared learning-rate factors of each epoch.
     epochs : int or None
         Walk exactly this many epochs; None: stop automatically.
     growth : float
-        Automatic: refuse an epoch whose variance exceeds `growth` times that of the last epoch of training, and all before it.
+        How far an epoch may exceed later ones: the variances are estimates themselves.
     """
 
-    last: int
+    noise: tuple[float, ...]
     epochs: int | None
-    growth: float = 1.0
+    growth: float = GROWTH
 
     def accepts(self, epoch: int, variance: Tensor, profile: Tensor) -> Tensor:
-        """Return a mask [Q]: whether `epoch`, with this variance [Q], is accepted given the profile so far [E, Q]."""
+        """Return a mask [Q]: is `epoch`, with this variance [Q], accepted given the variances so far [E, Q]?"""
         finite = torch.isfinite(variance)
-        back = self.last - epoch
+        back = len(self.noise) - 1 - epoch
         if self.epochs is not None:
             return finite & (back < self.epochs)
         if back == 0:
             return finite
-        return finite & (variance <= self.growth * profile[self.last])
+        noise = torch.tensor(self.noise, dtype=variance.dtype, device=variance.device).clamp_min(1e-300)
+        later = (profile[epoch + 1 :] / noise[epoch + 1 :, None]).nan_to_num(0.0).amax(0)
+        return finite & (variance / noise[epoch] <= self.growth * later)
 
 
-def horizon_for(value: int | str, epochs: int) -> Horizon:
+def horizon_for(value: int | str, recipe: Recipe) -> Horizon:
     """Return the rule for the argument `horizon`: "auto", or a number of epochs.
 
     Raises
@@ -41,10 +54,12 @@ def horizon_for(value: int | str, epochs: int) -> Horizon:
     ConfigError
         Neither.
     """
+    epochs, per_epoch = recipe.epochs, recipe.steps_per_epoch
+    noise = tuple(sum(recipe.rate(e * per_epoch + j) ** 2 for j in range(per_epoch)) for e in range(epochs))
     if value == "auto":
-        return Horizon(epochs - 1, None)
+        return Horizon(noise, None)
     if isinstance(value, int) and 1 <= value <= epochs:
-        return Horizon(epochs - 1, value)
+        return Horizon(noise, value)
     raise ConfigError(
         explain(
             f"horizon to be 'auto' or a number of epochs from 1 to {epochs}",

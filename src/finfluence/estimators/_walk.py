@@ -88,11 +88,11 @@ class Walk:
             if len(rows) and weight:
                 self._probe(sums, rows, state, direction, len(batch_rows), weight, seed)
             elif not len(rows):
-                sums.add_batch_variance(slopes, len(batch_rows))
-        variance = sums.variance(n, recipe.sampling == "reshuffle")
-        self.active = self.active & self.horizon.accepts(epoch, variance, self.totals.profile)
+                sums.add_batch_variance(slopes)
+        sums.close(n, recipe.sampling == "reshuffle")
+        self.active = self.active & self.horizon.accepts(epoch, sums.variance, self.totals.profile)
         effects = sums.full_effects() if plan.full else sums.effects
-        self.totals.add(epoch, effects, variance, self.active)
+        self.totals.add(epoch, effects, sums, self.active)
         self.lam = torch.where(self.active[:, None, None], self.lam, torch.zeros_like(self.lam))
         self.next_epoch = epoch - 1
 
@@ -116,7 +116,14 @@ class Walk:
         self.totals.restore(tensors)
 
     def _probe(
-        self, sums: EpochSums, rows: Tensor, state: Tensor, direction: Tensor, batch: int, weight: float, seed: int | None
+        self,
+        sums: EpochSums,
+        rows: Tensor,
+        state: Tensor,
+        direction: Tensor,
+        batch: int,
+        weight: float,
+        seed: int | None,
     ) -> None:
         theta = state[: self.tape.stepper.layout.size]
         parts = [
@@ -124,8 +131,7 @@ class Walk:
             for part in rows.split(ROWS_AT_ONCE)
         ]
         slopes = torch.cat(parts, dim=1)
-        sums.add_probes(slopes, weight)
-        sums.add_batch_variance(slopes, batch, weight)
+        sums.add_probes(slopes, batch, weight)
 
     def _probe_rows(self, epoch: int, count: int) -> Tensor:
         n = len(self.tape.recipe.rows)

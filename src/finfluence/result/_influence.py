@@ -54,6 +54,7 @@ class Influence:
         spread: Any,
         se: Any,
         p_value: Any,
+        effect_se: Any = None,
         subsets: Sequence[Any] | np.ndarray,
         queries: Sequence[str],
         attrs: Mapping[str, Any],
@@ -82,7 +83,7 @@ class Influence:
         mu = ratio if mu is None else np.asarray(mu, dtype=np.float64)
         half = norm.ppf((1 + level) / 2) * np.asarray(se, dtype=np.float64)
         values = {
-            "effect": effect, "spread": spread, "mu": mu, "se": se, "p_value": p_value,
+            "effect": effect, "effect_se": np.full(shape, np.nan) if effect_se is None else effect_se, "spread": spread, "mu": mu, "se": se, "p_value": p_value,
             "lower": mu - half if lower is None else lower, "upper": mu + half if upper is None else upper,
             **(extra or {}),
         }  # fmt: skip
@@ -106,8 +107,14 @@ class Influence:
                 "subset": np.asarray(subsets),
                 "query": np.asarray(list(queries), dtype=str),
                 "size": ("subset", np.ones(shape[0], dtype=np.int64) if sizes is None else np.asarray(sizes)),
-                "unit": ("query", np.asarray(["nats"] * shape[1] if units is None else list(units), dtype=str)),
-                "sign": ("query", np.asarray([-1] * shape[1] if signs is None else list(signs), dtype=np.int64)),
+                "unit": (
+                    "query",
+                    np.asarray(["nats"] * shape[1] if units is None else list(units), dtype=str),
+                ),
+                "sign": (
+                    "query",
+                    np.asarray([-1] * shape[1] if signs is None else list(signs), dtype=np.int64),
+                ),
             },
             attrs={**attrs, "level": float(level)},
         )
@@ -144,7 +151,9 @@ class Influence:
         frames = []
         for name in names:
             part = self.data.sel(query=name)
-            estimates = [v for v in ESTIMATES if v in part] + [v for v in part.data_vars if v not in ESTIMATES]
+            estimates = [v for v in ESTIMATES if v in part] + [
+                v for v in part.data_vars if v not in ESTIMATES
+            ]
             columns = {v: part[v].values for v in estimates}
             frames.append(pd.DataFrame({"row_id": self.subsets, "query": name, **columns}))
         return pd.concat(frames, ignore_index=True)
@@ -166,7 +175,9 @@ class Influence:
         order = np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:n]
         return self.to_frame(self._query(query)).iloc[order].reset_index(drop=True)
 
-    def select(self, fdr: float = 0.1, query: str | None = None, direction: Direction = "harmful") -> pd.DataFrame:
+    def select(
+        self, fdr: float = 0.1, query: str | None = None, direction: Direction = "harmful"
+    ) -> pd.DataFrame:
         """Return the subsets that can be told from the bulk at a false-discovery rate.
 
         The null is empirical: it is fitted to the middle of all subsets' μ, so that an error common to all of
@@ -181,7 +192,9 @@ class Influence:
 
         if not 0 < fdr < 1:
             raise ConfigError(
-                explain("fdr between 0 and 1", repr(fdr), "a percentage was passed", "pass 0.1 for ten percent")
+                explain(
+                    "fdr between 0 and 1", repr(fdr), "a percentage was passed", "pass 0.1 for ten percent"
+                )
             )
         result = empirical_fdr(self.harm(query), direction=direction)
         frame = self.to_frame(self._query(query)).assign(q_value=result.q_values)

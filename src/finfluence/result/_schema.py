@@ -17,7 +17,10 @@ class Field:
 
 FIELDS = (
     Field("effect", ("subset", "query"), "E[q without the subset] − E[q with it], in the query's unit"),
-    Field("spread", ("subset", "query"), "standard deviation of q over training randomness, in the query's unit"),
+    Field("effect_se", ("subset", "query"), "standard error of effect as an estimate, in the query's unit"),
+    Field(
+        "spread", ("subset", "query"), "standard deviation of q over training randomness, in the query's unit"
+    ),
     Field("mu", ("subset", "query"), "effect / spread; positive: removing the subset raises the query"),
     Field("se", ("subset", "query"), "standard error of mu as an estimate"),
     Field("lower", ("subset", "query"), "lower end of the interval for mu"),

@@ -31,7 +31,9 @@ def describe(data: xr.Dataset) -> str:
         spread = part["spread"].values[np.isfinite(part["spread"].values)]
         if len(mu):
             typical = f", spread {np.median(spread):.3g} {part['unit'].item()}" if len(spread) else ""
-            lines.append(f"    mu from {mu.min():+.3g} to {mu.max():+.3g}, median |mu| {np.median(np.abs(mu)):.3g}{typical}")
+            lines.append(
+                f"    mu from {mu.min():+.3g} to {mu.max():+.3g}, median |mu| {np.median(np.abs(mu)):.3g}{typical}"
+            )
     if q > 6:
         lines.append(f"  … and {q - 6} more queries")
     for finding in data.attrs.get("findings", []):

@@ -1,0 +1,83 @@
+"""finfluence: which training rows made a model worse, and how sure one can be of it.
+
+Names are loaded on first use; importing the package imports neither torch nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finfluence.estimators import replay as replay
+    from finfluence.estimators import retrain as retrain
+    from finfluence.result import Influence as Influence
+    from finfluence.result import load as load
+    from finfluence.result import pool as pool
+    from finfluence.runs import (
+        SGD as SGD,
+    )
+    from finfluence.runs import (
+        Adam as Adam,
+    )
+    from finfluence.runs import (
+        AdamW as AdamW,
+    )
+    from finfluence.runs import (
+        Query as Query,
+    )
+    from finfluence.runs import (
+        Recipe as Recipe,
+    )
+    from finfluence.runs import (
+        Rows as Rows,
+    )
+    from finfluence.runs import (
+        Tape as Tape,
+    )
+    from finfluence.runs import (
+        each_loss as each_loss,
+    )
+    from finfluence.runs import (
+        mean_loss as mean_loss,
+    )
+    from finfluence.runs import (
+        own_loss as own_loss,
+    )
+    from finfluence.runs import (
+        train as train,
+    )
+    from finfluence.tradeoff import Gaussian as Gaussian
+
+_HOME = {
+    **dict.fromkeys(
+        (
+            "SGD",
+            "Adam",
+            "AdamW",
+            "Query",
+            "Recipe",
+            "Rows",
+            "Tape",
+            "each_loss",
+            "mean_loss",
+            "own_loss",
+            "train",
+        ),
+        "runs",
+    ),
+    **dict.fromkeys(("replay", "retrain"), "estimators"),
+    **dict.fromkeys(("Influence", "load", "pool"), "result"),
+    "Gaussian": "tradeoff",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'finfluence' has no attribute {name!r}")
+    return getattr(import_module(f"finfluence.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

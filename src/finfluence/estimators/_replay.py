@@ -1,0 +1,334 @@
+"""replay: one tape to the influence of every row."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from finfluence._files import atomic, digest
+from finfluence._progress import Progress, silent
+from finfluence.errors import ConfigError, explain
+from finfluence.estimators._accumulate import sum_over
+from finfluence.estimators._adjoint import Adjoint
+from finfluence.estimators._fine import fine_monte_carlo, fine_rao_blackwell
+from finfluence.estimators._horizon import Horizon, horizon_for
+from finfluence.estimators._subsets import Given, find_subsets
+from finfluence.estimators._walk import Plan, Walk
+from finfluence.grads import RowLosses
+from finfluence.result import Influence, one_of
+from finfluence.runs import AnyQuery, Tape, check_queries, gradients, read_tensors, seeded
+
+METHODS = ("online", "full", "fine", "fine-mc")
+SAVE_SECONDS = 10.0
+
+
+def replay(
+    tape: Tape,
+    queries: Sequence[AnyQuery] | AnyQuery,
+    method: Literal["online", "full", "fine", "fine-mc"] = "online",
+    subsets: Given = None,
+    *,
+    horizon: int | Literal["auto"] = "auto",
+    probe_budget: float = 0.4,
+    auxiliary: Tape | None = None,
+    records: int = 100,
+    seed: int | None = None,
+    memory_bytes: int = 2**30,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Influence:
+    """Estimate what removing each subset does to each query, from one training run.
+
+    Walking the tape backwards with λ = ∂q/∂s gives for each step t the slope x_{t,i} = ⟨u_t, ∇ℓ_i(θ_t)⟩ of every
+    row's loss along u_t = (∂U_t/∂g)ᵀλ_{t+1}, and with it
+
+        effect(S) = Σ_t [mean_{j∈D∖S} x_{t,j} − mean_{j∈D} x_{t,j}],      spread² = Var over batch orders of Σ_t mean_{B_t} x_t,
+
+    in the query's own unit, at a fixed number of steps. μ = effect/spread.
+
+    Parameters
+    ----------
+    tape : Tape
+        From `train`.
+    queries : Query or list
+        `mean_loss`, `each_loss`, `own_loss`, or any `Query`.
+    method : {"online", "full", "fine", "fine-mc"}
+        *online*: each row is evaluated where the run used it. *full*: all rows at every step; exact and dear.
+        *fine*, *fine-mc*: the published single-run algorithm of f-influence, in closed form and by Monte Carlo; it is
+        first-order and gives μ only (effect and spread are NaN).
+    subsets : None, {name: row ids} or list
+        None: every row alone. Groups come from the same walk: their linear effect at first order.
+    horizon : "auto" or int
+        How many epochs to walk back. "auto" stops, per query, where the response stops being stable.
+    probe_budget : float
+        Extra row evaluations for the spread under reshuffling, as a share of the rows that training saw (*online*).
+    auxiliary : Tape, optional
+        Second run for difference in differences (*fine-mc*).
+    records : int
+        Steps recorded (*fine*, *fine-mc*), after a burn-in of a tenth of the run.
+    seed : int, optional
+        For probe rows and Monte Carlo; default: the tape's order seed.
+    memory_bytes : int
+        Bound on the memory of a walk; queries that do not fit together walk one after the other.
+    out : path, optional
+        Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
+    progress : callable
+        Called as `progress("replay", done, total)` in epochs.
+
+    Returns
+    -------
+    Influence
+        `effect_se`, `se`, `lower`, `upper` and `p_value` cover the sampling error of this run's own terms and of the
+        spread. They do not cover what another seed would change, nor linearisation: pool runs, or verify.
+
+    Raises
+    ------
+    ConfigError, DataError, StorageError
+
+    Notes
+    -----
+    Cost: two to three training runs for one query over all epochs, a fifth of that or less for each further
+    query; in proportion to the horizon. Memory: sums per (row, query), never gradients.
+
+    Assumes that removal changes training little (linear response). Fails for chaotic training and large groups.
+
+    References
+    ----------
+    f-influence, arXiv 2510.10510, for the question and the methods *fine* and *fine-mc*.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from finfluence.runs import SGD, Recipe, Rows, own_loss, train
+    >>> x, y = np.ones((4, 1)), np.array([0.0, 0.0, 0.0, 4.0])
+    >>> recipe = Recipe(data=Rows(x=x, y=y), model=nn.Linear(1, 1, bias=False), optimizer=SGD(lr=0.1),
+    ...                 loss=lambda m, b: 0.5 * (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=2, epochs=40)
+    >>> influence = replay(train(recipe), own_loss([3]), method="full")
+    >>> bool(influence.data.effect[3, 0] > 0)     # without row 3, its own loss is larger
+    True
+    """
+    one_of(method, METHODS, "method")
+    listed = check_queries(queries)
+    found = find_subsets(tape.recipe, subsets)
+    where = found.positions
+    seed = tape.order_seed if seed is None else seed
+    model = tape.model()
+    labels: dict[str, Any] = {
+        "subsets": found.names,
+        "sizes": found.sizes,
+        "queries": [name for q in listed for name in q.names],
+        "units": [q.unit for q in listed for _ in q.names],
+        "signs": [q.sign for q in listed for _ in q.names],
+        "own_loss": _group_means(where, final_losses(tape, model)),
+    }
+    if method in ("fine", "fine-mc"):
+        if method == "fine":
+            mu, extra = fine_rao_blackwell(tape, listed, where, records, progress), {}
+        else:
+            mu, scan = fine_monte_carlo(tape, auxiliary, listed, where, records, seed, progress)
+            extra = {"mu_scan": scan}
+        unknown = np.full_like(mu, np.nan)
+        return Influence.build(
+            effect=unknown, spread=unknown, se=unknown, p_value=unknown, mu=mu, extra=extra,
+            attrs={**_attrs(tape, method), "records": records}, **labels,
+        )  # fmt: skip
+    reshuffled = tape.recipe.sampling == "reshuffle"
+    if not 0 < probe_budget < np.inf:
+        raise ConfigError(
+            explain(
+                "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.4"
+            )
+        )
+    plan = Plan(method == "full", probe_budget if reshuffled else 0.0, seed)
+    parts = _estimate(
+        tape, listed, model, plan, horizon_for(horizon, tape.recipe), memory_bytes, out, progress
+    )
+    return _assemble(tape, method, plan, where, labels, parts)
+
+
+def final_losses(tape: Tape, model: nn.Module, rows_at_once: int = 1024) -> np.ndarray:
+    """Return each training row's loss under `model` [n], in evaluation mode."""
+    recipe = tape.recipe
+    model.eval()
+    with torch.no_grad():
+        parts = [
+            recipe.loss(model, tape.stepper.batch(p))
+            for p in torch.arange(len(recipe.rows)).split(rows_at_once)
+        ]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _estimate(
+    tape: Tape,
+    queries: list[AnyQuery],
+    model: nn.Module,
+    plan: Plan,
+    horizon: Horizon,
+    memory_bytes: int,
+    out: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Walk all queries, as many together as memory allows; return their sums."""
+    stepper, recipe = tape.stepper, tape.recipe
+    values, slopes = gradients(queries, model, recipe, stepper.layout.parameters(model))
+    adjoint = Adjoint(
+        RowLosses(stepper.model, recipe.loss, stepper.layout), recipe.optimizer, stepper.stochastic
+    )
+    together = max(1, int(memory_bytes // _bytes_per_query(tape)))
+    walks: list[dict[str, np.ndarray]] = []
+    chunks = slopes.split(together)
+    for index, chunk in enumerate(chunks):
+        start = torch.zeros(
+            len(chunk),
+            1 + len(recipe.optimizer.slots),
+            stepper.layout.size,
+            dtype=chunk.dtype,
+            device=chunk.device,
+        )
+        start[:, 0] = chunk
+        walk = Walk(tape, adjoint, start, plan, horizon)
+
+        def tell(next_epoch: int, index: int = index) -> None:
+            progress(
+                "replay", index * recipe.epochs + recipe.epochs - 1 - next_epoch, len(chunks) * recipe.epochs
+            )
+
+        with seeded(0):
+            _run_resumable(walk, tape, chunk, Path(out) if out is not None else None, tell)
+        totals = walk.totals
+        walks.append(
+            {
+                "effects": totals.effects.T.cpu().numpy(),
+                "effect_variance": totals.effect_variance().T.cpu().numpy(),
+                "variance": totals.variance().cpu().numpy(),
+                "variance_error": totals.profile_error.sum(0).cpu().numpy(),
+                "profile": totals.profile.T.cpu().numpy(),
+                "horizon": totals.accepted.cpu().numpy(),
+            }
+        )
+    progress("replay", len(chunks) * recipe.epochs, len(chunks) * recipe.epochs)
+    joined = {name: np.concatenate([w[name] for w in walks]).T for name in walks[0]}
+    return {**joined, "values": values, "engine": adjoint.engine}
+
+
+def _run_resumable(
+    walk: Walk, tape: Tape, start: Tensor, folder: Path | None, tell: Callable[[int], None]
+) -> None:
+    """Run the walk; with a folder, save its state now and then, and go on from a saved one."""
+    if folder is None:
+        walk.run(tell)
+        return
+    header = repr((tape.recipe.describe(), tape.init_seed, tape.order_seed, walk.plan, walk.horizon))
+    key = digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    path = folder / f"replay-{key}.safetensors"
+    if path.exists():
+        walk.restore(read_tensors(path))
+    saved_at = time.monotonic()
+
+    def after(next_epoch: int) -> None:
+        nonlocal saved_at
+        tell(next_epoch)
+        if walk.done or time.monotonic() - saved_at > SAVE_SECONDS:
+            with atomic(path) as part:
+                save_file({k: v.contiguous().cpu() for k, v in walk.tensors().items()}, part)
+            saved_at = time.monotonic()
+
+    walk.run(after)
+
+
+def _assemble(
+    tape: Tape,
+    method: str,
+    plan: Plan,
+    where: list[np.ndarray],
+    labels: dict[str, Any],
+    parts: dict[str, Any],
+) -> Influence:
+    n = len(tape.recipe.rows)
+    scale = np.array([(n - 1) / (n - len(w)) for w in where])[:, None]
+    effect = scale * sum_over(where, parts["effects"])
+    effect_se = scale * np.sqrt(sum_over(where, parts["effect_variance"]))
+    spread = np.broadcast_to(np.sqrt(parts["variance"]), effect.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.sqrt(parts["variance_error"]) / (2 * parts["variance"])
+        se = np.hypot(effect_se / spread, effect / spread * relative)
+        p_value = 2 * norm.sf(np.abs(effect) / effect_se)
+    epochs = tape.recipe.epochs
+    short = [
+        f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
+    ]
+    findings = list(_findings(tape, parts["engine"]))
+    if short:
+        findings.append(
+            f"the walk covers fewer than the {epochs} epochs of training for {', '.join(short[:4])}"
+            f"{' …' if len(short) > 4 else ''}; effects of earlier epochs are left out"
+        )
+    attrs = {
+        **_attrs(tape, method),
+        "horizon": [int(h) for h in parts["horizon"]],
+        "epochs": epochs,
+        "probe_budget": plan.budget,
+        "engine": parts["engine"],
+        "query_values": [parts["values"].tolist()],
+        "spread_profile": parts["profile"].T.tolist(),
+        "findings": findings,
+    }
+    return Influence.build(
+        effect=effect, effect_se=effect_se, spread=spread, se=se, p_value=p_value, attrs=attrs, **labels
+    )
+
+
+def _attrs(tape: Tape, method: str) -> dict[str, Any]:
+    return {
+        "method": method,
+        "runs": 1,
+        "seeds": [{"init": tape.init_seed, "order": tape.order_seed}],
+        "covers": ["batch order"],
+        "n_rows": len(tape.recipe.rows),
+        "recipe": tape.recipe.describe(),
+        "recipe_digest": tape.recipe.digest(),
+        "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
+    }
+
+
+def _findings(tape: Tape, engine: str) -> list[str]:
+    found = []
+    if tape.recipe.random_initialisation:
+        found.append(
+            "the initialisation is random and one run sees no other: the spread leaves it out; pool several runs"
+        )
+    if tape.stepper.stochastic:
+        found.append("the loss draws random numbers (dropout): the spread leaves them out; pool several runs")
+    if engine.startswith("eager") and not tape.stepper.stochastic:
+        found.append(f"the model could not be traced and was replayed step by step, more slowly ({engine})")
+    return found
+
+
+def _group_means(where: list[np.ndarray], losses: np.ndarray) -> np.ndarray:
+    return sum_over(where, losses[:, None])[:, 0] / np.array([len(w) for w in where])
+
+
+def _bytes_per_query(tape: Tape) -> float:
+    """Estimate a walk's memory for each further query: states, running sums, and tangents of all activations."""
+    recipe, stepper = tape.recipe, tape.stepper
+    held: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        held.append(tensor.numel() * tensor.itemsize)
+        return tensor
+
+    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        recipe.loss(stepper.model, stepper.batch(tape.order[0]))
+    activations = 4 * sum(held)
+    states = 6 * (1 + len(recipe.optimizer.slots)) * stepper.layout.size * stepper.layout.dtype.itemsize
+    sums = 8 * 8 * len(recipe.rows)
+    return float(activations + states + sums)
