@@ -1,5 +1,6 @@
 """Per-row losses as a pure function of the flat parameter vector."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads._flat import Layout
+
+with warnings.catch_warnings():  # loaded by the first forward derivative; scripts itself with a deprecated call
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import torch._decomp.decompositions_for_jvp
 
 Batch = dict[str, Tensor]
 RowLoss = Callable[[nn.Module, Batch], Tensor]

@@ -93,9 +93,13 @@ class Recipe:
         object.__setattr__(self, "rows", as_rows(self.data))
         for name in ("batch_size", "epochs"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, int(value))
+            elif not isinstance(value, int) or isinstance(value, bool):
+                value = 0
+            if value < 1:
                 raise _config(
-                    f"{name} to be a whole number of at least 1", repr(value), f"set {name} to 1 or more"
+                    f"{name} to be a whole number of at least 1", repr(getattr(self, name)), f"set {name} to 1 or more"
                 )
         if not isinstance(self.optimizer, (SGD, Adam)):
             raise _config(

@@ -158,7 +158,8 @@ def _tensor(name: str, value: Any) -> Tensor:
             )
         if array.dtype.kind == "f":
             array = array.astype(np.float32, copy=False)
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[:, 0]
         raise DataError(

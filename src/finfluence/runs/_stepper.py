@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._seeds import torch_seed
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads import Layout, check_row_losses, check_row_separable
 from finfluence.runs._recipe import Recipe
 
@@ -34,7 +34,7 @@ def initial_model(recipe: Recipe, seed: int) -> nn.Module:
         model: nn.Module = copy.deepcopy(recipe.model)
     else:
         with seeded(torch_seed(seed, "init")):
-            model = recipe.model(seed)
+            model = copy.deepcopy(recipe.model(seed))  # a factory may hand out one and the same module
     if not isinstance(model, nn.Module):
         raise ConfigError(
             explain(
@@ -61,6 +61,7 @@ class Stepper:
         self.width = (1 + len(recipe.optimizer.slots)) * self.layout.size
         self.stochastic = self._draws_randomness()
         self._views: list[Tensor] | None = None
+        self._reached: list[bool] | None = None
 
     def step(self, t: int, rows: Tensor) -> Tensor:
         """Take step t on the rows at these positions; return the mean loss before the step."""
@@ -71,6 +72,7 @@ class Stepper:
             torch.default_generator.manual_seed(step_seed(self.seed, t))
         mean = self.recipe.loss(self.model, batch).mean()
         mean.backward()
+        self._check_same_parameters()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return mean.detach()
@@ -121,20 +123,53 @@ class Stepper:
     def _state_parts(self) -> list[Tensor]:
         """Return parameters and optimiser buffers in the order of the state; before the first step, parameters only."""
         parts = [p.detach() for p in self.parameters]
+        if not self.optimizer.state:
+            return parts
         for name in self.recipe.optimizer.slots:
-            parts += [
-                self.optimizer.state[p][name]
-                for p in self.parameters
-                if name in self.optimizer.state.get(p, {})
-            ]
+            for p in self.parameters:
+                held = self.optimizer.state.get(p, {})
+                parts.append(held[name] if name in held else torch.zeros_like(p))
         return parts
+
+    def _check_same_parameters(self) -> None:
+        """Raise if the loss reaches other parameters than it did at the first step: torch.optim skips the others."""
+        reached = [p.grad is not None for p in self.parameters]
+        if self._reached is None:
+            self._reached = reached
+        if reached == self._reached:
+            return
+        changed = [n for n, a, b in zip(self.layout.names, reached, self._reached, strict=True) if a != b]
+        raise NotSupportedError(
+            explain(
+                "a loss that reaches the same parameters at every step",
+                f"'{changed[0]}' with a gradient at some steps and none at others",
+                "the model skips layers depending on the batch, and the optimiser then skips their update",
+                "let every layer take part, for instance multiplied by zero",
+            )
+        )
 
     def _draws_randomness(self) -> bool:
         rows = torch.arange(min(len(self.recipe.rows), self.recipe.batch_size))
+        buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         with torch.no_grad(), seeded(0), warnings.catch_warnings():
             before = torch.default_generator.get_state()
             self.recipe.loss(self.model, self.batch(rows))
-            return not torch.equal(before, torch.default_generator.get_state())
+            drawn = not torch.equal(before, torch.default_generator.get_state())
+        written = [n for n, b in self.model.named_buffers() if n in buffers and not _same(b, buffers[n])]
+        if written:
+            raise NotSupportedError(
+                explain(
+                    "a model that training changes in its parameters only",
+                    f"a forward pass that writes on buffer '{written[0]}'",
+                    "running statistics or power iterations are kept between steps",
+                    "use a layer without them (track_running_stats=False), or freeze it with .eval() in the model factory",
+                )
+            )
+        return drawn
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num()))
 
 
 def step_seed(seed: int, t: int) -> int:
