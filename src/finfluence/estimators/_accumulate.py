@@ -5,7 +5,7 @@ Effect of removing row i at fixed step count:  effect_i = −Σ_t (x_{t,i} − m
 an unbiased estimate. *full* takes all rows.
 
 Spread from batch order, with S² the variance over rows (n−1):
-independent batches    Var = Σ_t S²(x_t)/B
+independent batches    Var = Σ_t S²(x_t)/B · (n−1)/n   (from the rows of an independent batch itself: Σ_t S²(x_t)/B)
 reshuffled each epoch  Var = Σ_e [ Σ_{t∈e} S²(x_t)/B − S²(Σ_{t∈e} x_t)/n ]
 Both terms come from the same rows of the epoch (the probes), so each epoch's part is never negative.
 """
@@ -37,17 +37,18 @@ class EpochSums:
         return cls(empty(rows), empty(probes), empty(probes), empty(), empty())
 
     def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
-        """Add the batch's own rows: slopes x [Q, B] at positions `rows` [B]."""
-        x = slopes.double()
-        terms = (x.mean(1, keepdim=True) - x) / (x.shape[1] - 1)
+        """Add the batch's own rows: slopes x [Q, M] of the batch at positions `rows` [B], then of M − B other rows."""
+        x, size = slopes.double(), slopes.shape[1]
+        terms = (x.mean(1, keepdim=True) - x[:, : len(rows)]) * size / (size - 1) / len(rows)
         self.effects.index_add_(0, rows, terms.T)
 
-    def add_batch_variance(self, slopes: Tensor) -> None:
-        """Add S²(x)/B of one step from the batch's own slopes [Q, B]: independent batches need no probes."""
+    def add_batch_variance(self, slopes: Tensor, batch: int, rows: int) -> None:
+        """Add Var(mean_B x) of one step from slopes [Q, M] of an independent batch, or of one row and others."""
         size = slopes.shape[1]
         squares = (slopes.double() - slopes.double().mean(1, keepdim=True)) ** 2
-        self.variance += squares.sum(1) / (size - 1) / size
-        self.variance_error += squares.var(1) / size / size**2
+        different = 1 - 1 / rows if size > batch else 1.0  # rows drawn without replacement
+        self.variance += different * squares.sum(1) / (size - 1) / batch
+        self.variance_error += squares.var(1) / size / batch**2
 
     def add_probes(self, slopes: Tensor, batch_size: int, weight: float) -> None:
         """Add one step's slopes of the probe rows [Q, m], standing for `weight` steps with batches of this size."""
@@ -63,6 +64,8 @@ class EpochSums:
         parts = self.squares.clone()
         if reshuffled:
             parts -= (self.slopes - self.slopes.mean(0)) ** 2 / rows
+        else:
+            parts *= 1 - 1 / rows
         self.variance = parts.sum(0) / (m - 1)
         self.variance_error = parts.var(0) / m * (1 - m / rows)
 

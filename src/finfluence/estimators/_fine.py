@@ -17,15 +17,14 @@ from finfluence._progress import Progress
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._accumulate import sum_over
-from finfluence.estimators._adjoint import Adjoint
-from finfluence.grads import RowLosses
+from finfluence.estimators._adjoint import adjoint_of
 from finfluence.runs import AnyQuery, Tape, gradients
 from finfluence.stats import auc_probit, max_scan
 
 BURN_IN = 0.1
 
 
-def step_influence(slopes: np.ndarray, subset: np.ndarray, size: np.ndarray, batch: int) -> np.ndarray:
+def step_influence(slopes: np.ndarray, where: list[np.ndarray], batch: int) -> np.ndarray:
     """Return d′_t of one step in closed form, the batch noise integrated out.
 
     With s̄, σ² mean and population variance of s over D∖S:  mean_Q = s̄, sd_Q = σ/√b,
@@ -35,49 +34,43 @@ def step_influence(slopes: np.ndarray, subset: np.ndarray, size: np.ndarray, bat
     ----------
     slopes : array [n, Q]
         s_j of all rows, with S.
-    subset : array [S, Q]
-        Σ_{j∈S} s_j.
-    size : array [S]
-        |S|.
+    where : list of int arrays
+        Positions of the rows of each S.
     batch : int
         b.
+
+    Returns
+    -------
+    array [S, Q]
+        Zero where S lowers the query exactly as a batch without it does.
 
     Examples
     --------
     >>> s = np.array([[1.0], [2.0], [3.0], [6.0]])
-    >>> float(step_influence(s, s[3:], np.array([1]), 4)[0, 0].round(6))
+    >>> float(step_influence(s, [np.array([3])], 4)[0, 0].round(6))
     -2.164007
     """
-    n, count = len(slopes), size[:, None]
-    mean = (slopes.sum(0) - subset) / (n - count)
-    return _distance(slopes, subset, count, batch, mean, (slopes**2).sum(0))
-
-
-def _distance(
-    slopes: np.ndarray,
-    subset: np.ndarray,
-    count: np.ndarray,
-    batch: int,
-    mean: np.ndarray,
-    square: np.ndarray,
-) -> np.ndarray:
-    own_square = subset**2 / count
-    variance = np.maximum((square - own_square) / (len(slopes) - count) - mean**2, 0.0)
+    count = np.array([len(w) for w in where])[:, None]
+    centred = slopes - slopes.mean(0)  # d′ does not depend on a common shift; squares lose no digits
+    subset = sum_over(where, centred)
+    outside = len(slopes) - count
+    mean = (centred.sum(0) - subset) / outside
+    square = ((centred**2).sum(0) - sum_over(where, centred**2)) / outside
     shift = mean - (batch * mean + subset) / (batch + count)
     ratio = batch / (batch + count)
+    noise = np.maximum(square - mean**2, 0.0) / batch * (1 + ratio**2) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(shift == 0, 0.0, shift / np.sqrt(variance / batch * (1 + ratio**2) / 2))
+        return np.where(shift == 0, 0.0, shift / np.sqrt(noise))
 
 
 def fine_rao_blackwell(
     tape: Tape, queries: list[AnyQuery], where: list[np.ndarray], records: int, progress: Progress
 ) -> np.ndarray:
     """Return μ [S, Q] by the closed form: steps composed, |μ| = √Σ_t d′_t², with the sign of −Σ_t d′_t."""
-    size = np.array([len(w) for w in where])
     total = np.zeros((len(where), sum(len(q.names) for q in queries)))
     squared = np.zeros_like(total)
     for slopes in _recorded(tape, queries, records, progress):
-        d = step_influence(slopes, sum_over(where, slopes), size, tape.recipe.batch_size)
+        d = step_influence(slopes, where, tape.recipe.batch_size)
         total += d
         squared += d**2
     return -np.sign(total) * np.sqrt(squared)
@@ -145,12 +138,41 @@ def _arms(
     return out[0], out[1]
 
 
+def check_recording(tape: Tape, auxiliary: Tape | None, records: object) -> None:
+    """Raise unless `records` steps can be recorded on the tape and the auxiliary run goes with it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(records, (int, np.integer)) or isinstance(records, bool) or records < 1:
+        raise ConfigError(
+            explain(
+                "records to be a whole number of at least 1",
+                repr(records),
+                "a share or a text was passed",
+                "use the default, 100",
+            )
+        )
+    if auxiliary is None:
+        return
+    ours, theirs = tape.recipe.digest(), auxiliary.recipe.digest()
+    seeds = (tape.init_seed, tape.order_seed)
+    if ours != theirs or seeds == (auxiliary.init_seed, auxiliary.order_seed):
+        raise ConfigError(
+            explain(
+                "auxiliary to be another run of the same recipe",
+                "a run of another recipe" if ours != theirs else f"a run of the same seeds {seeds}",
+                "tapes were mixed up, or one tape was passed twice",
+                "train the auxiliary run from the same recipe with another seed",
+            )
+        )
+
+
 def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progress) -> Iterator[np.ndarray]:
     """Yield s [n, Q] at evenly spaced steps after the burn-in."""
     stepper, recipe = tape.stepper, tape.recipe
-    adjoint = Adjoint(
-        RowLosses(stepper.model, recipe.loss, stepper.layout), recipe.optimizer, stepper.stochastic
-    )
+    adjoint = adjoint_of(tape)
     model = tape.model()
     parameters = stepper.layout.parameters(model)
     first = int(BURN_IN * tape.steps)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,8 +59,9 @@ def horizon_for(value: int | str, recipe: Recipe) -> Horizon:
     noise = tuple(sum(recipe.rate(e * per_epoch + j) ** 2 for j in range(per_epoch)) for e in range(epochs))
     if value == "auto":
         return Horizon(noise, None)
-    if isinstance(value, int) and 1 <= value <= epochs:
-        return Horizon(noise, value)
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if whole and 1 <= int(value) <= epochs:
+        return Horizon(noise, int(value))
     raise ConfigError(
         explain(
             f"horizon to be 'auto' or a number of epochs from 1 to {epochs}",

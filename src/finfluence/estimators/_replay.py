@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from finfluence._files import atomic, digest
 from finfluence._progress import Progress, silent
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError, DataError, explain
 from finfluence.estimators._accumulate import sum_over
-from finfluence.estimators._adjoint import Adjoint
-from finfluence.estimators._fine import fine_monte_carlo, fine_rao_blackwell
+from finfluence.estimators._adjoint import adjoint_of
+from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
 from finfluence.estimators._horizon import Horizon, horizon_for
 from finfluence.estimators._subsets import Given, find_subsets
 from finfluence.estimators._walk import Plan, Walk
-from finfluence.grads import RowLosses
 from finfluence.result import Influence, one_of
 from finfluence.runs import AnyQuery, Tape, check_queries, gradients, read_tensors, seeded
 
@@ -37,7 +36,7 @@ def replay(
     subsets: Given = None,
     *,
     horizon: int | Literal["auto"] = "auto",
-    probe_budget: float = 0.4,
+    probe_budget: float = 0.25,
     auxiliary: Tape | None = None,
     records: int = 100,
     seed: int | None = None,
@@ -120,22 +119,29 @@ def replay(
     listed = check_queries(queries)
     found = find_subsets(tape.recipe, subsets)
     where = found.positions
+    _check_left(tape, found.names, where)
     seed = tape.order_seed if seed is None else seed
     model = tape.model()
+    with seeded(0):
+        own = _group_means(where, final_losses(tape, model))
     labels: dict[str, Any] = {
         "subsets": found.names,
         "sizes": found.sizes,
         "queries": [name for q in listed for name in q.names],
         "units": [q.unit for q in listed for _ in q.names],
         "signs": [q.sign for q in listed for _ in q.names],
-        "own_loss": _group_means(where, final_losses(tape, model)),
+        "own_loss": own,
     }
     if method in ("fine", "fine-mc"):
-        if method == "fine":
-            mu, extra = fine_rao_blackwell(tape, listed, where, records, progress), {}
-        else:
-            mu, scan = fine_monte_carlo(tape, auxiliary, listed, where, records, seed, progress)
-            extra = {"mu_scan": scan}
+        check_recording(tape, auxiliary, records)
+        extra = {}
+        with seeded(0):
+            if method == "fine":
+                mu = fine_rao_blackwell(tape, listed, where, records, progress)
+            else:
+                mu, extra["mu_scan"] = fine_monte_carlo(
+                    tape, auxiliary, listed, where, records, seed, progress
+                )
         unknown = np.full_like(mu, np.nan)
         return Influence.build(
             effect=unknown, spread=unknown, se=unknown, p_value=unknown, mu=mu, extra=extra,
@@ -145,7 +151,7 @@ def replay(
     if not 0 < probe_budget < np.inf:
         raise ConfigError(
             explain(
-                "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.4"
+                "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.25"
             )
         )
     plan = Plan(method == "full", probe_budget if reshuffled else 0.0, seed)
@@ -179,10 +185,9 @@ def _estimate(
 ) -> dict[str, Any]:
     """Walk all queries, as many together as memory allows; return their sums."""
     stepper, recipe = tape.stepper, tape.recipe
-    values, slopes = gradients(queries, model, recipe, stepper.layout.parameters(model))
-    adjoint = Adjoint(
-        RowLosses(stepper.model, recipe.loss, stepper.layout), recipe.optimizer, stepper.stochastic
-    )
+    with seeded(0):
+        values, slopes = gradients(queries, model, recipe, stepper.layout.parameters(model))
+    adjoint = adjoint_of(tape)
     together = max(1, int(memory_bytes // _bytes_per_query(tape)))
     walks: list[dict[str, np.ndarray]] = []
     chunks = slopes.split(together)
@@ -258,6 +263,8 @@ def _assemble(
     effect = scale * sum_over(where, parts["effects"])
     effect_se = scale * np.sqrt(sum_over(where, parts["effect_variance"]))
     spread = np.broadcast_to(np.sqrt(parts["variance"]), effect.shape)
+    lost = parts["horizon"] == 0
+    effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.sqrt(parts["variance_error"]) / (2 * parts["variance"])
         se = np.hypot(effect_se / spread, effect / spread * relative)
@@ -267,6 +274,11 @@ def _assemble(
         f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
     ]
     findings = list(_findings(tape, parts["engine"]))
+    if lost.any():
+        named = [repr(q) for q, gone in zip(labels["queries"], lost, strict=True) if gone]
+        findings.append(
+            f"nothing can be said of {', '.join(named[:4])}: the response is not finite in the last epoch already"
+        )
     if short:
         findings.append(
             f"the walk covers fewer than the {epochs} epochs of training for {', '.join(short[:4])}"
@@ -293,11 +305,31 @@ def _attrs(tape: Tape, method: str) -> dict[str, Any]:
         "runs": 1,
         "seeds": [{"init": tape.init_seed, "order": tape.order_seed}],
         "covers": ["batch order"],
+        "uncovered": _uncovered(tape),
         "n_rows": len(tape.recipe.rows),
         "recipe": tape.recipe.describe(),
         "recipe_digest": tape.recipe.digest(),
         "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
     }
+
+
+def _uncovered(tape: Tape) -> list[str]:
+    """Name the randomness of training that one run does not show."""
+    return ["initialisation"] * tape.recipe.random_initialisation + ["dropout"] * tape.stepper.stochastic
+
+
+def _check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:
+    n = len(tape.recipe.rows)
+    for name, rows in zip(names, where, strict=True):
+        if len(rows) == n:
+            raise DataError(
+                explain(
+                    f"at least one row to be left without subset '{name}'",
+                    f"all {n} rows in it",
+                    "the subset is the whole data set",
+                    "take a smaller subset",
+                )
+            )
 
 
 def _findings(tape: Tape, engine: str) -> list[str]:

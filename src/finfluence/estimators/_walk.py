@@ -14,7 +14,8 @@ from finfluence.estimators._horizon import Horizon
 from finfluence.runs import Tape, step_seed
 
 ROWS_AT_ONCE = 1024
-FEWEST_PROBES = 32
+FEWEST_PROBES = 64
+FEWEST_EVALUATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,21 @@ class Plan:
     seed: int
 
     def probes(self, back: int, rows: int, steps: int, epochs: int) -> tuple[int, int]:
-        """Return (number of probe rows, steps from one evaluation to the next) for the epoch `back` epochs from the end.
+        """Return (number of probe rows, steps from one evaluation to the next), `back` epochs from the end.
 
-        Nearly all of the variance comes from the last epoch, so each epoch gets half of what is left.
+        Nearly all of the variance comes from the last epoch: each epoch gets half of what is left, at least
+        `FEWEST_EVALUATIONS` evaluations of `FEWEST_PROBES` rows. Only two row counts occur, so that few graphs
+        are traced.
         """
         if self.full:
             return rows, 1
         if not self.budget:
             return 0, 1
         share = self.budget * rows * epochs / steps * 0.5 ** (back + 1)
-        every = 1
-        while share * every < FEWEST_PROBES and every * 8 <= steps:
-            every *= 2
-        return int(min(rows, max(FEWEST_PROBES, share * every))), every
+        if back == 0 and share >= FEWEST_PROBES:
+            return int(min(rows, share)), 1
+        every = int(min(max(1, FEWEST_PROBES // max(share, 1e-9)), max(1, steps // FEWEST_EVALUATIONS)))
+        return min(rows, FEWEST_PROBES), every
 
 
 class Walk:
@@ -83,12 +86,15 @@ class Walk:
             batch = self.tape.stepper.batch(batch_rows)
             self.lam, slopes, direction = self._adjoint.step(state, self._hyper[t], batch, self.lam, seed)
             if not plan.full:
+                if len(batch_rows) == 1:
+                    others = self._slopes(state, direction, self._others(t, int(batch_rows)), seed)
+                    slopes = torch.cat([slopes, others], 1)
                 sums.add_batch(batch_rows.to(slopes.device), slopes)
             weight = _weight(offset, every, per_epoch)
             if len(rows) and weight:
-                self._probe(sums, rows, state, direction, len(batch_rows), weight, seed)
+                sums.add_probes(self._slopes(state, direction, rows, seed), len(batch_rows), weight)
             elif not len(rows):
-                sums.add_batch_variance(slopes)
+                sums.add_batch_variance(slopes, len(batch_rows), n)
         sums.close(n, recipe.sampling == "reshuffle")
         self.active = self.active & self.horizon.accepts(epoch, sums.variance, self.totals.profile)
         effects = sums.full_effects() if plan.full else sums.effects
@@ -115,23 +121,17 @@ class Walk:
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
 
-    def _probe(
-        self,
-        sums: EpochSums,
-        rows: Tensor,
-        state: Tensor,
-        direction: Tensor,
-        batch: int,
-        weight: float,
-        seed: int | None,
-    ) -> None:
-        theta = state[: self.tape.stepper.layout.size]
-        parts = [
-            self._adjoint.slopes(theta, direction, self.tape.stepper.batch(part), seed)
-            for part in rows.split(ROWS_AT_ONCE)
-        ]
-        slopes = torch.cat(parts, dim=1)
-        sums.add_probes(slopes, batch, weight)
+    def _slopes(self, state: Tensor, direction: Tensor, rows: Tensor, seed: int | None) -> Tensor:
+        """Return the slopes x [Q, m] of any rows at a step."""
+        theta, batch = state[: self.tape.stepper.layout.size], self.tape.stepper.batch
+        parts = [self._adjoint.slopes(theta, direction, batch(r), seed) for r in rows.split(ROWS_AT_ONCE)]
+        return torch.cat(parts, dim=1)
+
+    def _others(self, t: int, row: int) -> Tensor:
+        """Draw rows to compare a batch of one row with."""
+        n = len(self.tape.recipe.rows)
+        drawn = stream(self.plan.seed, "others", t).permutation(n - 1)[:FEWEST_PROBES]
+        return torch.from_numpy(np.sort(drawn + (drawn >= row)))
 
     def _probe_rows(self, epoch: int, count: int) -> Tensor:
         n = len(self.tape.recipe.rows)

@@ -13,7 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from finfluence.grads._value_shapes import shaped_by_values
 
 aten = torch.ops.aten
 
@@ -67,10 +71,12 @@ def trace(function: Callable[..., Any], *example: Tensor) -> Traced:
     [4.0, 9.0]
     """
     try:
-        with _no_collection():
-            raw = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        with _no_collection(), tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+            raw = make_fx(function)(*example)
     except Exception as error:  # any Python the tracer cannot follow: the function itself still works
         return Traced(function, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+    if (name := shaped_by_values(raw.graph)) is not None:
+        return Traced(function, None, f"the shape of a result of {name} depends on values")
     graph = clean(raw)
     want, got = function(*example), Traced(function, graph, None)(*example)
     if not _equal(want, got):
@@ -80,7 +86,7 @@ def trace(function: Callable[..., Any], *example: Tensor) -> Traced:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Pause cyclic garbage collection: tracing makes many small objects, and collecting takes half its time."""
+    """Pause cyclic garbage collection: tracing makes many small objects, and collecting took half its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr.errors
 
+from finfluence._files import digest
 from finfluence.errors import StorageError, explain
 from finfluence.result._influence import Influence
 from finfluence.result._schema import ESTIMATES, FORMAT, VERSION
@@ -21,8 +22,10 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a result's dataset as a Zarr folder that takes its name only when whole."""
     target = Path(path)
     labels = {name: data[name].values.tolist() for name in _LABELS}
-    header = {"format": FORMAT, "version": VERSION, "labels": labels, "attrs": _plain(data.attrs)}
     arrays = data.drop_vars(_LABELS).assign_attrs({})
+    header = {
+        "format": FORMAT, "version": VERSION, "labels": labels, "attrs": _plain(data.attrs), "content": _content(arrays),
+    }  # fmt: skip
     arrays.attrs = {"finfluence": header}
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
@@ -68,10 +71,18 @@ def load(path: str | os.PathLike[str]) -> Influence:
         missing = [name for name in ESTIMATES if name not in data]
         if missing:
             raise KeyError(missing[0])
+        if header.get("content", None) not in (None, _content(arrays)):
+            raise ValueError("other numbers than were saved")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise _foreign(Path(path), f"damaged arrays ({type(error).__name__}: {error})") from error
     data.attrs = header["attrs"]
     return Influence(data)
+
+
+def _content(arrays: xr.Dataset) -> str:
+    """Return a hash of all numbers: a lost chunk reads as NaN without any error."""
+    parts = [np.ascontiguousarray(arrays[name].values) for name in sorted(map(str, arrays.data_vars))]
+    return digest(*(part.tobytes() for part in parts))
 
 
 def _check_ours(path: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ PRIOR_RUNS = 4.0
 def pool(results: Sequence[Influence]) -> Influence:
     """Pool the influences of R training runs of one recipe under different seeds.
 
-    effect = mean over runs. spread² = mean within-run variance, plus, where the initialisation was random, what the
-    runs' query values vary beyond it: max(0, Var_r(q_r) − mean within). The variance of each effect is moderated,
+    effect = mean over runs. spread² = mean within-run variance, plus, where the initialisation was random or the loss
+    drew random numbers, what the runs' query values vary beyond it: max(0, Var_r(q_r) − mean within). The variance of each effect is moderated,
     v = (d₀·v₀ + (R−1)·s²)/(d₀ + R−1), v₀ the mean of the runs' own estimates, s² the variance between runs, d₀ = 4.
 
     Parameters
@@ -27,12 +27,12 @@ def pool(results: Sequence[Influence]) -> Influence:
     Returns
     -------
     Influence
-        `runs` is R; `covers` gains "initialisation" if the runs drew their own.
+        `runs` is R; `covers` gains what one run does not show: "initialisation" if the runs drew their own, "dropout".
 
     Raises
     ------
     DataError
-        Nothing to pool, different subsets, queries or recipes, or one run twice.
+        Nothing to pool, different subsets, queries, methods or recipes, a pooled result, or one run twice.
     """
     _check(results)
     if len(results) == 1:
@@ -49,8 +49,8 @@ def pool(results: Sequence[Influence]) -> Influence:
     first = results[0].data
     values = np.concatenate([r.data.attrs["query_values"] for r in results])
     covers = list(first.attrs["covers"])
-    if first.attrs["recipe"]["initialisation"] == "random":
-        covers.append("initialisation")
+    if uncovered := first.attrs.get("uncovered", []):
+        covers += uncovered
         beyond = np.maximum(0.0, values.var(0, ddof=1) - variance)
         variance_error = variance_error + np.where(beyond > 0, 2 * (variance + beyond) ** 2 / (runs - 1), 0.0)
         variance = variance + beyond
@@ -65,6 +65,7 @@ def pool(results: Sequence[Influence]) -> Influence:
         "runs": runs,
         "seeds": [s for r in results for s in r.data.attrs["seeds"]],
         "covers": covers,
+        "uncovered": [],
         "query_values": values.tolist(),
         "findings": list(dict.fromkeys(findings)),
     }
@@ -87,8 +88,12 @@ def _check(results: Sequence[Influence]) -> None:
             for axis in ("subset", "query"):
                 if not np.array_equal(first[axis].values, other[axis].values):
                     problem = f"results over different {axis} axes"
+            if first.attrs["method"] != other.attrs["method"]:
+                problem = "results of different methods"
             if first.attrs.get("recipe_digest") != other.attrs.get("recipe_digest"):
                 problem = "results of different recipes"
+        if problem is None and len(results) > 1 and any(r.data.attrs["runs"] != 1 for r in results):
+            problem = "a result that is pooled already"
         seeds = [repr(s) for r in results for s in r.data.attrs.get("seeds", [])]
         if problem is None and len(set(seeds)) < len(seeds):
             problem = "one run more than once"

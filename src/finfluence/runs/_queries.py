@@ -87,6 +87,8 @@ class _LossQuery:
     def values(self, model: nn.Module, recipe: Recipe) -> Tensor:
         """Return the losses [len(names)], with their graph."""
         source = recipe.rows if self.rows is None else self.rows
+        if self.rows is None:
+            _check_positions(self.positions, len(source))
         positions = torch.tensor(self.positions, dtype=torch.int64)
         device = next(model.parameters()).device
         batch = {k: v.to(device) for k, v in source.batch(positions).items()}
@@ -98,6 +100,19 @@ class _LossQuery:
 
 
 AnyQuery = Query | _LossQuery
+
+
+def _check_positions(positions: tuple[int, ...], rows: int) -> None:
+    wrong = [p for p in positions if not 0 <= p < rows]
+    if wrong:
+        raise ConfigError(
+            explain(
+                f"positions of training rows from 0 to {rows - 1} in fi.own_loss",
+                repr(wrong[0]),
+                "row ids were passed, or positions of another table",
+                "pass positions; a row's position is its place in the training data",
+            )
+        )
 
 
 def mean_loss(
@@ -167,7 +182,7 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     wrong = [type(q).__name__ for q in listed if not (hasattr(q, "values") and hasattr(q, "names"))]
     names = [n for q in listed if not wrong for n in q.names]
     repeated = sorted({n for n in names if names.count(n) > 1})
-    if wrong or repeated or not listed:
+    if wrong or repeated or not names:
         raise ConfigError(
             explain(
                 "one or more queries with different names",
@@ -204,6 +219,15 @@ def gradients(
                             "check the trained model's loss, or bound the query",
                         )
                     )
+                if not outputs.requires_grad:
+                    raise ConfigError(
+                        explain(
+                            f"query '{name}' to be differentiable in the model's parameters",
+                            "a value without a gradient",
+                            "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model",
+                            "ask for a loss, a margin or a log-probability, or measure it with fi.retrain",
+                        )
+                    )
                 grads = torch.autograd.grad(
                     outputs[k], parameters, retain_graph=k + 1 < len(query.names), allow_unused=True
                 )
@@ -211,7 +235,7 @@ def gradients(
                     torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True)
                 ]
                 rows.append(torch.cat([p.reshape(-1) for p in parts]))
-                values.append(float(outputs[k]))
+                values.append(float(outputs[k].detach()))
     finally:
         for module in was_training:
             module.training = True

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from finfluence import _files
@@ -48,6 +49,8 @@ def train(
 
     Raises
     ------
+    ConfigError
+        A seed that is no whole number ≥ 0.
     TrainingError
         The loss became NaN or infinite; the step is named.
     StorageError
@@ -67,8 +70,8 @@ def train(
     >>> train(recipe, seed=0).steps
     4
     """
-    init = seed if init_seed is None else init_seed
-    order = seed if order_seed is None else order_seed
+    init = _check_seed(seed if init_seed is None else init_seed)
+    order = _check_seed(seed if order_seed is None else order_seed)
     tape = _open_or_start(recipe, init, order, Path(out) if out is not None else None, resume, snapshot_bytes)
     if not tape.finished:
         _run(tape, progress)
@@ -145,10 +148,9 @@ def _check_finite(tape: Tape, since: int) -> None:
     )
 
 
-def check_seed(seed: object) -> int:
-    """Return `seed` if it is a whole number ≥ 0, else raise ConfigError."""
-    if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
-        return seed
+def _check_seed(seed: object) -> int:
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
+        return int(seed)
     raise ConfigError(
         explain(
             "seed to be a whole number ≥ 0",
