@@ -1,4 +1,4 @@
-"""Effect, spread, μ and its uncertainty from trained runs: two samples per subset, or one sample of half-subsets."""
+"""Effect, spread, μ and its uncertainty from trained runs: two samples each, or random halves."""
 
 from dataclasses import dataclass
 
@@ -54,8 +54,8 @@ def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level
 def half_subsets(first: np.ndarray, second: np.ndarray, kept: np.ndarray, level: float) -> Law:
     """Read every subset's effect off runs on random halves, each half trained twice.
 
-    effect_s = mean(q | s out) − mean(q | s in) over halves; spread² = mean (first − second)² / 2, the variance
-    between the two trainings of the same half: training randomness alone.
+    effect_s = mean(q | s out) − mean(q | s in) over halves; spread² = mean (first − second)² / 2, the
+    variance between the two trainings of the same half: training randomness alone.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which runs a retraining consists of: seeds and rows of every arm, so that adding runs later repeats none."""
+"""Which runs a retraining consists of: seeds and rows of every arm, so that more can be added later."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -85,4 +85,6 @@ def random_halves(
     for row in kept:
         out = [rows for rows, inside in zip(subsets.positions, row, strict=True) if not inside]
         keeps.append(without(n_rows, np.concatenate(out)) if out else np.arange(n_rows, dtype=np.int64))
-    return kept, [seeds.run(keep, 0) for keep in keeps], [seeds.run(keep, 1) for keep in keeps]
+    # numbered by half, so that two halves that happen to keep the same rows are still trained apart
+    first, second = ([seeds.run(keep, 2 * h + k) for h, keep in enumerate(keeps)] for k in (0, 1))
+    return kept, first, second

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from finfluence.estimators._batched import ALIGNED
 from finfluence.grads import Layout
 from finfluence.runs import AnyQuery, Recipe
-
-_LANES = 8
 
 
 class _Asked(nn.Module):
@@ -27,7 +26,7 @@ class _Asked(nn.Module):
 
 
 def query_values(recipe: Recipe, model: nn.Module, queries: Sequence[AnyQuery]) -> np.ndarray:
-    """Return the values [Q] of all queries for one model, in evaluation mode; NaN where a query is not finite."""
+    """Return the values [Q] of all queries for one model, in evaluation mode."""
     was_training = [m for m in model.modules() if m.training]
     model.eval()
     try:
@@ -45,15 +44,19 @@ class StackedQueries:
     ----------
     template : nn.Module
         A model of ours, used up: it is put into evaluation mode and its parameters are overwritten.
+    together : bool
+        Ask `ALIGNED` models at once; else one after the other.
     """
 
-    def __init__(self, recipe: Recipe, template: nn.Module, queries: Sequence[AnyQuery]) -> None:
+    def __init__(
+        self, recipe: Recipe, template: nn.Module, queries: Sequence[AnyQuery], together: bool = True
+    ) -> None:
         self._recipe = recipe
         self._model = template.eval()
         self._queries = queries
         self._layout = Layout(template)
         self._asked = _Asked(self._model, queries, recipe)
-        self.stacks: bool | None = None
+        self.stacks: bool | None = None if together else False
 
     def __call__(self, thetas: Tensor) -> np.ndarray:
         """Return the values [R, Q] at parameters [R, P]; NaN parameters give NaN."""
@@ -69,7 +72,9 @@ class StackedQueries:
 
     def _stacked(self, thetas: Tensor) -> np.ndarray:
         ask = vmap(lambda theta: functional_call(self._asked, dict(self._named(theta)), ()))
-        return torch.cat([ask(part) for part in thetas.split(_LANES)]).cpu().numpy()
+        padding = thetas[-1:].expand(-len(thetas) % ALIGNED, -1)
+        parts = [ask(part) for part in torch.cat([thetas, padding]).split(ALIGNED)]
+        return torch.cat(parts)[: len(thetas)].cpu().numpy()
 
     def _one_by_one(self, thetas: Tensor) -> np.ndarray:
         values = []

@@ -34,7 +34,8 @@ def find_subsets(recipe: Recipe, given: Given) -> Subsets:
     Parameters
     ----------
     given : None, mapping or sequence
-        None: every row alone. A mapping: name to row ids. A sequence: of row ids (each alone) or of groups of ids.
+        None: every row alone. A mapping: name to row ids. A sequence: of row ids, each alone, or of
+        groups of ids.
 
     Raises
     ------

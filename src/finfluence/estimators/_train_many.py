@@ -52,8 +52,8 @@ def train_many(
     Parameters
     ----------
     executor : {None, "serial", "joblib"}
-        None: stacked in this process; what cannot be stacked, over processes. "joblib": always over processes.
-        "serial": always in this process.
+        None: stacked in this process; what cannot be stacked, over processes. "joblib": always over
+        processes. "serial": always in this process.
     n_jobs : int, optional
         Processes; all cores by default. Results do not depend on it.
     max_bytes : int
@@ -63,7 +63,8 @@ def train_many(
 
     Notes
     -----
-    Each process uses one thread. On CPU a run's values do not depend on which runs are trained beside it.
+    Each process uses one thread. On CPU a run's values do not depend on which runs are trained beside it,
+    as long as `max_bytes` has room for a stack.
     """
     values = np.full((len(runs), sum(len(q.names) for q in queries)), np.nan)
     if not len(runs):
@@ -93,7 +94,7 @@ def final_models(recipe: Recipe, runs: Sequence[RunSpec], max_bytes: int = 2**30
         if not runs or not_stackable(recipe, (seeds * 2)[:2]):
             return [train_one(recipe, run) for run in runs]
         stack = Stack(recipe, initial_model(recipe, seeds[0]))
-        thetas = torch.cat([stack.train(part) for part in _split(runs, stack.lanes(max_bytes))])
+        thetas = torch.cat(list(_trained(stack, runs, stack.lanes(max_bytes))))
         return [_model(recipe, run, theta) for run, theta in zip(runs, thetas, strict=True)]
 
 
@@ -105,11 +106,10 @@ def _model(recipe: Recipe, run: RunSpec, theta: Tensor) -> nn.Module | None:
     return model
 
 
-def _split(runs: Sequence[RunSpec], most: int) -> list[Sequence[RunSpec]]:
-    """Split into parts of nearly equal length, none longer than `most`."""
-    parts = -(-len(runs) // most)
-    edges = np.linspace(0, len(runs), parts + 1).round().astype(int)
-    return [runs[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+def _trained(stack: Stack, runs: Sequence[RunSpec], lanes: int) -> Iterator[Tensor]:
+    """Yield the final parameters of the runs, at most `lanes` at once."""
+    for first in range(0, len(runs), lanes):
+        yield stack.train(runs[first : first + lanes], padded=lanes > 1)
 
 
 def _use_processes(executor: Executor | None, stacked: bool) -> bool:
@@ -169,12 +169,14 @@ class _Worker:
         if self._lanes:
             seed = task.runs[0].init_seed
             self._stack = Stack(task.recipe, initial_model(task.recipe, seed))
-            self._ask = StackedQueries(task.recipe, initial_model(task.recipe, seed), task.queries)
+            self._ask = StackedQueries(
+                task.recipe, initial_model(task.recipe, seed), task.queries, together=self._lanes > 1
+            )
 
     def __call__(self, runs: Sequence[RunSpec]) -> np.ndarray:
         if self._lanes:
-            parts = [self._ask(self._stack.train(part)) for part in _split(runs, self._lanes)]
-            return np.concatenate(parts)
+            thetas = _trained(self._stack, runs, self._lanes)
+            return np.concatenate([self._ask(theta) for theta in thetas])
         width = sum(len(q.names) for q in self._queries)
         values = []
         for run in runs:
