@@ -44,7 +44,7 @@ def mlp(activation: type[nn.Module], seed: int) -> nn.Module:
 
 
 def digits_data(seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Return x, noisy y, clean y, flipped positions of 1,000 training digits, and x, y of the 797 held out."""
+    """Return x, noisy y, clean y, flipped positions (1,000 digits), and x, y of the 797 held out."""
     x, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(x))
@@ -56,7 +56,7 @@ def digits_data(seed: int = 0) -> tuple[np.ndarray, ...]:
 
 
 def digits(setting: str = "sgd", seed: int = 0) -> Problem:
-    """Return the digits problem of the calibration: MLP 64-32-10, batch 50, reshuffled, fixed initialisation."""
+    """Return the calibration problem: digits, MLP 64-32-10, batch 50, reshuffled, fixed initialisation."""
     optimizer, epochs, activation = SETTINGS[setting]
     x, noisy, clean, flipped, x_test, y_test = digits_data(seed)
     recipe = fr.Recipe(
@@ -72,7 +72,7 @@ def digits(setting: str = "sgd", seed: int = 0) -> Problem:
         **{f"20 random {k}": rng.choice(N_TRAIN, 20, replace=False).tolist() for k in range(3)},
         **{f"20 flipped {k}": rng.choice(flipped, 20, replace=False).tolist() for k in range(3)},
         **{
-            f"20 of class {c}": rng.choice(np.intersect1d(good, np.flatnonzero(clean == c)), 20, replace=False).tolist()
+            f"20 of class {c}": rng.choice(good[clean[good] == c], 20, replace=False).tolist()
             for c in (0, 3, 6, 8)
         },
     }  # fmt: skip

@@ -1,0 +1,82 @@
+"""Seconds per training run: a plain torch loop over seeds against stacked copies, one thread, same process.
+
+python benchmarks/retrain_speed.py [--problem mlp|adamw|cnn] [--runs 128] [--lanes 8 16 32 64 128]
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from problems import digits, row_loss
+from torch import nn
+
+import finfluence.runs as fr
+from finfluence.estimators import RunSpec, train_many
+from finfluence.estimators._batched import Stack
+from finfluence.runs import initial_model, seeded
+
+
+def plain(recipe: fr.Recipe, seed: int) -> None:
+    """Train as a user would: torch.optim, one run after the other."""
+    model = initial_model(recipe, seed)
+    optimizer = recipe.optimizer.torch(model.parameters())
+    fields = recipe.rows.fields
+    for epoch in range(recipe.epochs):
+        for rows in recipe.epoch_order(seed, epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(fields["x"][rows]), fields["y"][rows]).backward()
+            optimizer.step()
+
+
+def cnn_recipe() -> fr.Recipe:
+    base = digits("sgd").recipe.rows.fields
+    with seeded(0):
+        model = nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
+        )  # fmt: skip
+    data = fr.Rows(x=base["x"], y=base["y"])
+    return fr.Recipe(data=data, model=model, loss=row_loss, optimizer=fr.SGD(lr=0.1), batch_size=50, epochs=5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problem", choices=["mlp", "adamw", "cnn"], default="mlp")
+    parser.add_argument("--runs", type=int, default=128)
+    parser.add_argument("--lanes", type=int, nargs="*", default=[8, 16, 32, 64, 128])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    problem = digits("adamw" if args.problem == "adamw" else "sgd")
+    recipe = cnn_recipe() if args.problem == "cnn" else problem.recipe
+    plain(recipe, 0)
+    specs = [RunSpec(0, k) for k in range(args.runs)]
+    # plain runs before and after the stacked ones, so that both see the same machine
+    loops = []
+    stacked = []
+    for _ in range(3):
+        started = time.perf_counter()
+        plain(recipe, 1)
+        loops.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        train_many(recipe, specs, problem.queries[:1], executor="serial")
+        stacked.append((time.perf_counter() - started) / args.runs)
+    loop, many = statistics.median(loops), statistics.median(stacked)
+    print(f"{args.problem}: {recipe.steps} steps a run, {args.runs} runs, one thread")
+    print(f"plain loop     {loop * 1e3:8.2f} ms a run  {loop / recipe.steps * 1e6:7.1f} us a step")
+    step = many / recipe.steps
+    print(f"train_many     {many * 1e3:8.2f} ms a run  {step * 1e6:7.1f} us a step  {loop / many:5.2f} x")
+    for lanes in args.lanes:
+        stack = Stack(recipe, initial_model(recipe, 0))
+        stack.train(specs[:lanes])
+        started = time.perf_counter()
+        stack.train(specs[:lanes])
+        one = (time.perf_counter() - started) / lanes
+        print(f"stack of {lanes:4d}  {one * 1e3:8.2f} ms a run, traced already  {loop / one:5.2f} x")
+
+
+if __name__ == "__main__":
+    main()
