@@ -4,6 +4,10 @@ from finfluence.result._influence import Influence
 from finfluence.result._io import load
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
+from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
 from finfluence.result._text import covers_sentence, sign_sentence
 
-__all__ = ["Influence", "covers_sentence", "load", "one_of", "pool", "sign_sentence"]
+__all__ = [
+    "Influence", "covers_sentence", "distribution", "facts", "load", "meaning", "one_of", "pool", "query_infos",
+    "row_entries", "sign_sentence",
+]  # fmt: skip

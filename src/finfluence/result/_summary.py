@@ -1,0 +1,148 @@
+"""A result as report content: for results that stand alone, and as building blocks for the scan's report."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from finfluence.report import Distribution, Finding, Origin, QueryInfo, ReportContent, RowEntry
+from finfluence.result._names import one_of
+from finfluence.result._text import covers_sentence, sign_sentence
+from finfluence.stats import empirical_fdr
+
+if TYPE_CHECKING:
+    from finfluence.result._influence import Influence
+
+SHOWN = 250
+_BINS = 60
+
+
+def content(influence: "Influence", query: str | None = None, fdr: float = 0.1) -> ReportContent:
+    """Return what a report on `influence` shows: all queries, or the one that is named."""
+    names = influence.queries if query is None else [one_of(query, influence.queries, "query")]
+    rows: list[RowEntry] = []
+    distributions, findings, verdicts = [], [], []
+    for name in names:
+        found = empirical_fdr(
+            influence.harm(name), fdr=fdr, p_values=influence.data["p_value"].sel(query=name).values
+        )
+        frame = influence.to_frame(name).assign(q_value=found.q_values, flagged=found.flagged)
+        rows += row_entries(frame, influence.harm(name))
+        distributions += distribution(influence, name, found.threshold)
+        findings += [Finding(code="FI020", severity="warning", text=f"{name}: {t}") for t in found.findings]
+        n, named = len(frame), int(found.flagged.sum())
+        verdicts.append(
+            f"{named:,} of {n:,} rows make '{name}' worse; at a false-discovery rate of {100 * fdr:.3g} % about "
+            f"{round(fdr * named)} of these {'are' if round(fdr * named) != 1 else 'is'} named wrongly."
+            if named
+            else f"Nothing can be told from training noise: no row of {n:,} is named on '{name}'."
+        )
+    attrs = influence.data.attrs
+    return ReportContent(
+        title=f"Influence of {len(influence.subsets):,} rows",
+        verdict=verdicts[0],
+        queries=query_infos(influence, names),
+        rows=tuple(rows),
+        findings=(
+            *findings,
+            *(Finding(code="FI010", severity="info", text=str(t)) for t in attrs.get("findings", [])),
+        ),
+        meaning=meaning(influence, names),
+        distributions=tuple(distributions),
+        origin=Origin(facts=facts(attrs)),
+        level=float(attrs["level"]),
+    )
+
+
+def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **more: Any) -> list[RowEntry]:
+    """Return the entries of one query: what is flagged, and the `shown` most harmful and most helpful rows.
+
+    Parameters
+    ----------
+    frame
+        As `Influence.to_frame` of one query, with `q_value` and `flagged`.
+    harm
+        Orientation of each line: larger is more harmful.
+    **more
+        Further fields of `RowEntry`, each a sequence over the lines of `frame`.
+    """
+    order = np.argsort(-np.nan_to_num(harm, nan=-np.inf), kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    wanted = np.asarray(frame["flagged"], dtype=bool).copy()
+    wanted[order[:shown]] = True
+    wanted[order[max(0, len(order) - shown) :]] = True
+    names = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value", "own_loss")
+    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in names}
+    ids, queries, flagged = frame["row_id"].tolist(), frame["query"].tolist(), frame["flagged"].tolist()
+    return [
+        RowEntry(
+            row_id=str(ids[i]),
+            query=str(queries[i]),
+            rank=int(rank[i]),
+            flagged=bool(flagged[i]),
+            **{name: float(values[i]) for name, values in columns.items()},
+            **{name: values[i] for name, values in more.items()},
+        )
+        for i in order[wanted[order]]
+    ]
+
+
+def distribution(influence: "Influence", name: str, threshold: float = float("nan")) -> list[Distribution]:
+    """Return the histogram of μ on one query (none where μ does not vary), beside the mirror image of its bulk.
+
+    The drawn null is what the flagged side would hold if it looked like the other one.
+    """
+    mu = influence.data["mu"].sel(query=name).values
+    mu = mu[np.isfinite(mu)]
+    if len(mu) < 2 or mu.min() == mu.max():
+        return []
+    low, high = np.quantile(mu, [0.002, 0.998])
+    reach = max(high - low, 1e-12)
+    edges = np.linspace(max(mu.min(), low - 0.3 * reach), min(mu.max(), high + 0.3 * reach), _BINS + 1)
+    clipped = np.clip(mu, edges[0], edges[-1])
+    counts = np.histogram(clipped, edges)[0]
+    centre = float(np.median(mu))
+    sign = int(influence.data["sign"].sel(query=name))
+    helpful = clipped[(clipped - centre) * sign <= 0]
+    mirrored = np.histogram(np.concatenate([helpful, 2 * centre - helpful]), edges)[0]
+    middles = 0.5 * (edges[1:] + edges[:-1])
+    return [
+        Distribution(
+            query=name,
+            edges=tuple(edges.tolist()),
+            counts=tuple(counts.astype(float).tolist()),
+            thresholds=(sign * float(threshold),) if np.isfinite(threshold) else (),
+            null_x=tuple(middles.tolist()),
+            null_y=tuple(mirrored.astype(float).tolist()),
+        )
+    ]
+
+
+def query_infos(influence: "Influence", names: Sequence[str]) -> tuple[QueryInfo, ...]:
+    """Return name, sign and unit of the queries."""
+    data = influence.data
+    return tuple(
+        QueryInfo(name=n, sign=int(data["sign"].sel(query=n)), unit=str(data["unit"].sel(query=n).item()))
+        for n in names
+    )
+
+
+def meaning(influence: "Influence", names: Sequence[str]) -> tuple[str, ...]:
+    """Return the sentences on sign, unit, number of runs and covered randomness."""
+    infos = query_infos(influence, names[:3])
+    signs = [sign_sentence(q.name, q.unit, q.sign) + "." for q in infos]
+    return (*signs, covers_sentence(influence.data.attrs).capitalize() + ".")
+
+
+def facts(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return what the attributes say about the making, as plain values."""
+    recipe = attrs.get("recipe", {})
+    found: dict[str, Any] = {"method": attrs["method"], "runs": attrs["runs"], "rows": attrs["n_rows"]}
+    if recipe:
+        found["optimiser"] = ", ".join(f"{k} {v}" for k, v in recipe["optimizer"].items())
+        found["batch size"], found["epochs"] = recipe["batch_size"], recipe["epochs"]
+        found["data"] = recipe["data"]
+    found |= {f"version of {k}": v for k, v in attrs.get("versions", {}).items()}
+    return found

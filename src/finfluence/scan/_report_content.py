@@ -1,0 +1,215 @@
+"""The page of a scan: verdict, qualifications, the rows themselves, before and after, and how it was made."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
+from finfluence.ingest import Table as Rows
+from finfluence.report import (
+    Arm,
+    Cleaning,
+    Difference,
+    Finding,
+    Measure,
+    Metric,
+    Origin,
+    Preview,
+    ReportContent,
+    RowEntry,
+    Table,
+    thumbnail,
+)
+from finfluence.result import Influence, distribution, meaning, query_infos, row_entries
+from finfluence.scan._decisions import Decided
+from finfluence.scan._estimate import HELD_OUT, OWN, Estimate
+from finfluence.scan._words import proof_sentence
+
+SHOWN, SHOWN_FURTHER = 250, 50
+
+
+def content(
+    run: Mapping[str, Any],
+    train: Rows,
+    estimate: Estimate,
+    decided: Decided,
+    verdict: str,
+    findings: list[tuple[str, str]],
+    proof: Mapping[str, Any] | None,
+    command: str,
+) -> ReportContent:
+    """Return everything that the report shows."""
+    influence = estimate.influence
+    rows: list[RowEntry] = []
+    distributions = []
+    previews: dict[int, Preview] = {}
+    for name in influence.queries:
+        rows += _rows(influence, name, decided.lines, train, previews)
+        if name != OWN:
+            distributions += distribution(influence, name, _threshold(decided, name, influence))
+    tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups, float(run["options"]["fdr"]))]
+    source = run["options"]["source"]
+    target = run["options"]["target"]
+    return ReportContent(
+        title=f"{str(source).rsplit('/', 1)[-1]}" + (f", target “{target}”" if target else ""),
+        verdict=verdict,
+        queries=query_infos(influence, influence.queries),
+        rows=tuple(rows),
+        findings=tuple(Finding(code=code, severity=_severity(code), text=text) for code, text in findings),
+        meaning=meaning(influence, influence.queries),
+        distributions=tuple(distributions),
+        cleaning=_cleaning(proof),
+        tables=tuple(tables),
+        origin=Origin(facts=_facts(run, influence), command=command),
+        level=float(influence.data.attrs["level"]),
+    )
+
+
+def agreement(each: np.ndarray, ids: np.ndarray) -> dict[str, Any] | None:
+    """Return how far the runs agree: Jaccard index of their k most harmful rows, and Spearman, over all pairs."""
+    if len(each) < 2:
+        return None
+    k = max(1, min(100, len(ids) // 10))
+    pairs = list(itertools.combinations(range(len(each)), 2))
+    tops = [top_ids(one, ids, k) for one in each]
+    return {
+        "k": k,
+        "jaccard": float(np.mean([jaccard(tops[a], tops[b]) for a, b in pairs])),
+        "chance": jaccard_by_chance(k, len(ids)),
+        "spearman": float(np.mean([spearmanr(each[a], each[b])[0] for a, b in pairs])),
+    }
+
+
+def preview_of(train: Rows, i: int) -> Preview:
+    """Return what row `i` looks like."""
+    shown = train.preview(i)
+    if "image" in shown:
+        return Preview(image_png=thumbnail(np.ascontiguousarray(shown["image"])))
+    return Preview(cells=shown["cells"])
+
+
+def _rows(
+    influence: Influence, name: str, lines: pd.DataFrame, train: Rows, previews: dict[int, Preview]
+) -> list[RowEntry]:
+    frame = lines[lines["query"] == name].reset_index(drop=True)
+    harm = influence.data["mu"].sel(query=name) * influence.data["sign"].sel(query=name)
+    at = pd.Index(influence.subsets).get_indexer(frame["row_id"])
+    entries = row_entries(
+        frame,
+        harm.values[at],
+        SHOWN if name == HELD_OUT else SHOWN_FURTHER,
+        action=frame["suggested_action"].tolist(),
+        reason=frame["reason"].tolist(),
+        label=[str(v) for v in frame["label"]],
+        suggested_label=["" if v is None or v != v else str(v) for v in frame["suggested_label"]],
+        group=frame["group"].tolist(),
+        preview=_Lazy(train, at, previews),
+    )
+    return entries
+
+
+class _Lazy:
+    """Previews by line, made only for the rows that are shown."""
+
+    def __init__(self, train: Rows, at: np.ndarray, made: dict[int, Preview]) -> None:
+        self._train, self._at, self._made = train, at, made
+
+    def __getitem__(self, line: int) -> Preview:
+        row = int(self._at[line])
+        if row not in self._made:
+            self._made[row] = preview_of(self._train, row)
+        return self._made[row]
+
+
+def _threshold(decided: Decided, name: str, influence: Influence) -> float:
+    """Return the least harmfulness on a query that was named because of it."""
+    lines = decided.lines[decided.lines["query"] == name]
+    named = decided.decisions.voices * lines["q_influence"].to_numpy() <= decided.decisions.fdr
+    return float(influence.harm(name)[named].min()) if named.any() else float("nan")
+
+
+def _agreement(estimate: Estimate, ids: np.ndarray) -> list[Table]:
+    found = agreement(estimate.each, ids)
+    if found is None:
+        return []
+    return [
+        Table(
+            title="Agreement between the single runs",
+            columns=("figure", "mean over pairs of runs", "by chance"),
+            rows=(
+                (
+                    f"share of common rows among the {found['k']} most harmful (Jaccard)",
+                    found["jaccard"],
+                    found["chance"],
+                ),
+                ("rank correlation of μ over all rows (Spearman)", found["spearman"], 0.0),
+            ),
+            note="How alike single trainings rank the rows on the held-out loss; the decisions use all of them pooled. "
+            "Agreement alone does not prove that a ranking is right.",
+        )
+    ]
+
+
+def _groups(groups: Influence | None, fdr: float) -> list[Table]:
+    if groups is None:
+        return []
+    top = groups.top(len(groups.subsets), HELD_OUT)
+    sizes = dict(zip(groups.subsets.tolist(), groups.data["size"].values.tolist(), strict=True))
+    rows = tuple(
+        (str(g), sizes[g], float(e), float(m), float(lo), float(up), float(p))
+        for g, e, m, lo, up, p in top[["row_id", "effect", "mu", "lower", "upper", "p_value"]].itertuples(
+            index=False
+        )
+    )
+    return [
+        Table(
+            title="Groups of rows, most harmful first",
+            columns=("group", "rows", "effect on the held-out loss", "μ", "lower", "upper", "p-value"),
+            rows=rows[:200],
+            note="What removing the whole group does, to first order: large groups are estimated less well. Positive: "
+            "removal raises the held-out loss, so the group helps. The p-values are not adjusted for the number of groups.",
+        )
+    ]
+
+
+def _cleaning(proof: Mapping[str, Any] | None) -> Cleaning | None:
+    if proof is None or not proof["arms"]:
+        return None
+    return Cleaning(
+        sentence=proof_sentence(proof),
+        metrics=tuple(Metric(**m) for m in proof["metrics"]),
+        arms=tuple(
+            Arm(name=a["name"], runs=a["runs"], values={k: Measure(**v) for k, v in a["values"].items()})
+            for a in proof["arms"]
+        ),
+        differences=tuple(Difference(**d) for d in proof["differences"]),
+    )
+
+
+def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
+    data, training = run["data"], run["training"]
+    attrs = influence.data.attrs
+    optimizer = training["optimizer"]
+    return {
+        "data": f"{data['train_rows']:,} training rows, {data['asked_rows']:,} held-out rows asked, "
+        f"{data['judging_rows']:,} held-out rows that judge",
+        "digest of the data": data["source"]["digest"][:16],
+        "task": data["task"],
+        "model": f"{training['model']}, {training['parameters']:,} parameters",
+        "training": f"{optimizer['name']} at {optimizer['lr']:g}, {training['epochs']} epochs, batches of "
+        f"{training['batch_size']}, {training['steps']:,} steps",
+        "method": f"replay, {attrs['method']}",
+        "horizon": f"the last {', '.join(str(h) for h in dict.fromkeys(attrs['horizon']))} of {training['epochs']} epochs",
+        "training runs replayed": attrs["runs"],
+        "randomness in the spread": ", ".join(attrs["covers"]),
+        "seed": run["options"]["seed"],
+        "versions": ", ".join(f"{k} {v}" for k, v in run["versions"].items()),
+    }
+
+
+def _severity(code: str) -> Any:
+    return {"1": "info", "2": "warning", "3": "info", "4": "warning"}.get(code[3:4], "info")
