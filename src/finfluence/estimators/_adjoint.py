@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.grads import Batch, RowLosses, Traced, trace
-from finfluence.runs import Optimizer
+from finfluence.runs import Optimizer, Tape
 
 
 class Adjoint:
@@ -118,6 +118,16 @@ class Adjoint:
         if key not in self._traced:
             self._traced[key] = trace(function, *tensors)
         return self._traced[key](*tensors)
+
+
+def adjoint_of(tape: Tape) -> Adjoint:
+    """Return the tape's adjoint, its graphs traced once for all replays of the tape."""
+    if "adjoint" not in tape.memo:
+        stepper, recipe = tape.stepper, tape.recipe
+        losses = RowLosses(stepper.model, recipe.loss, stepper.layout)
+        tape.memo["adjoint"] = Adjoint(losses, recipe.optimizer, stepper.stochastic)
+    found: Adjoint = tape.memo["adjoint"]
+    return found
 
 
 def _each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:

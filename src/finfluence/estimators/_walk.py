@@ -70,7 +70,8 @@ class Walk:
     @property
     def done(self) -> bool:
         """Whether every query has reached its horizon or the start of training."""
-        return self.next_epoch < 0 or not bool(self.active.any())
+        walked = self.tape.recipe.epochs - 1 - self.next_epoch
+        return self.next_epoch < 0 or walked == self.horizon.epochs or not bool(self.active.any())
 
     def epoch(self) -> None:
         """Walk one epoch backwards and accept or refuse it."""

@@ -32,6 +32,8 @@ class Tape:
         k, the spacing of kept states.
     order : list of Tensor
         Row positions of each step.
+    memo : dict
+        What estimators work out once for this tape, such as traced graphs; never saved.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Tape:
         self.folder = folder
         self.order = recipe.order(order_seed)
         self.stepper = Stepper(recipe, initial_model(recipe, init_seed), order_seed)
+        self.memo: dict[str, Any] = {}
         self.snapshots = Snapshots(self.stepper.width, self.stepper.layout.dtype, folder)
 
     @property
