@@ -1,0 +1,5 @@
+"""The command line: `finfluence scan`, `clean`, `show`, `demo`."""
+
+from finfluence.cli._app import main
+
+__all__ = ["main"]

@@ -2,6 +2,6 @@
 
 from finfluence.scan._cleaned import clean_scan
 from finfluence.scan._options import ScanOptions
-from finfluence.scan._pipeline import ScanResult, open_scan, scan
+from finfluence.scan._pipeline import ScanResult, open_scan, read_run, scan
 
-__all__ = ["ScanOptions", "ScanResult", "clean_scan", "open_scan", "scan"]
+__all__ = ["ScanOptions", "ScanResult", "clean_scan", "open_scan", "read_run", "scan"]

@@ -17,7 +17,8 @@ FORMAT = "finfluence-scan"
 VERSION = 1
 LIBRARIES = ("finfluence", "torch", "numpy", "pandas", "scipy", "statsmodels", "scikit-learn", "skrub")
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
-RUN, SUMMARY, PROOF, GROUPS, LOG = "run.yaml", "scan.json", "proof.json", "groups.parquet", "scan.log"
+RUN, SUMMARY, PROOF, LOG = "run.yaml", "scan.json", "proof.json", "scan.log"
+GROUPS, PREVIEWS = "groups.parquet", "previews.parquet"
 
 
 class ScanFolder:

@@ -17,11 +17,11 @@ from finfluence.result import covers_sentence, sign_sentence
 from finfluence.scan._data import ScanData, read_data
 from finfluence.scan._decisions import Decided, decide_rows, read_table, write_frame, write_table
 from finfluence.scan._estimate import HELD_OUT, Estimate, estimate, main_queries
-from finfluence.scan._folder import FORMAT, GROUPS, INFLUENCE, LOG, REPORT, VERSION, ScanFolder, versions
+from finfluence.scan._folder import FORMAT, GROUPS, INFLUENCE, LOG, PREVIEWS, REPORT, VERSION, ScanFolder, versions
 from finfluence.scan._log import logged, recorded
 from finfluence.scan._options import ScanOptions
 from finfluence.scan._proof import automatic_runs, prove
-from finfluence.scan._report_content import agreement, content
+from finfluence.scan._report_content import agreement, content, short_previews
 from finfluence.scan._training import Training, plan_training
 from finfluence.scan._words import NOTHING, command, counts, proof_sentence, verdict
 
@@ -105,6 +105,11 @@ def open_scan(path: str | Path) -> ScanResult:
     return ScanResult(folder.path, folder.read_summary(), read_table(folder))
 
 
+def read_run(path: str | Path) -> dict[str, Any]:
+    """Return what `run.yaml` in a scan's folder says: options, data, training, versions."""
+    return ScanFolder(path).read_run()
+
+
 def _work(
     options: ScanOptions,
     data: ScanData,
@@ -157,6 +162,7 @@ def _work(
             summary["command"],
         )
         write_report(page, folder / REPORT)
+        write_frame(folder / PREVIEWS, short_previews(data.train, decided.lines))
     for line in (summary["verdict"], summary["proof"]):
         if line:
             log.info("%s", line)
@@ -225,8 +231,13 @@ def _summary(
         "findings": [list(f) for f in findings],
         "proof": proof_sentence(proof),
         "command": run["command"],
+        "holdout_in_source": options.holdout is None and not _official(data),
         "seconds": dict(seconds),
     }
+
+
+def _official(data: ScanData) -> bool:
+    return data.asked.source.digest != data.train.source.digest
 
 
 @contextmanager

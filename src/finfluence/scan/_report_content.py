@@ -92,6 +92,21 @@ def preview_of(train: Rows, i: int) -> Preview:
     return Preview(cells=shown["cells"])
 
 
+def short_previews(train: Rows, lines: pd.DataFrame, most: int = 2_000) -> pd.DataFrame:
+    """Return a few words on the named rows and the most harmful and helpful ones, for the terminal."""
+    order = lines.assign(_far=lines["mu"].abs()).sort_values(["flagged", "_far"], ascending=False, kind="stable")
+    ids = order["row_id"].drop_duplicates().head(most)
+    at = pd.Index(train.ids).get_indexer(ids)
+    return pd.DataFrame({"row_id": ids.astype(str).to_numpy(), "preview": [_short(train, int(i)) for i in at]})
+
+
+def _short(train: Rows, i: int) -> str:
+    if train.pictures is not None:
+        return str(train.ids[i]) if train.source.format == "folder" else "image"
+    cells = train.preview(i, max_cells=8, max_text=40)["cells"]
+    return ", ".join(f"{k}={v}" for k, v in cells.items() if k not in train.shown_first)
+
+
 def _rows(
     influence: Influence, name: str, lines: pd.DataFrame, train: Rows, previews: dict[int, Preview]
 ) -> list[RowEntry]:

@@ -85,7 +85,7 @@ def proof_sentence(proof: Mapping[str, Any] | None) -> str:
     )
     return (
         f"Trained again ({runs} times each) on the cleaned rows, {' and '.join(parts)}; removing {proof['changed_rows']:,} "
-        f"random rows instead {beside if beside.startswith('does') else beside} ({proof['metrics'][0]['name']})."
+        f"random rows instead {beside} ({proof['metrics'][0]['name']})."
     )
 
 
@@ -128,4 +128,5 @@ def _change(name: str, difference: Mapping[str, float], better: str) -> str:
 
 
 def _signed(difference: Mapping[str, float]) -> str:
-    return f"{difference['value']:+.3g} [{difference['lower']:+.3g}, {difference['upper']:+.3g}]"
+    value, lower, upper = (0.0 if abs(difference[k]) < 1e-12 else difference[k] for k in ("value", "lower", "upper"))
+    return f"{value:+.3g} [{lower:+.3g}, {upper:+.3g}]"

@@ -1,0 +1,138 @@
+"""What reaches the terminal: text in which nothing hides, progress, tables. Data never reaches it as markup."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 160
+_CELL = 36
+
+
+def safe(text: object, limit: int = 10_000, lines: bool = False) -> str:
+    r"""Return `text` with every character that could steer a terminal or hide others written as an escape.
+
+    Examples
+    --------
+    >>> print(safe("a\x1b[31mb\u202e\n"))
+    a\x1b[31mb\u202e\n
+    >>> safe("two\nlines", lines=True) == "two\nlines"
+    True
+    """
+    given = str(text)
+    kept = given if len(given) <= limit else given[: limit - 1] + "…"
+    if kept.isprintable():
+        return kept
+    return "".join(
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode("ascii") for c in kept
+    )
+
+
+class Screen:
+    """Standard output for results, standard error for errors; quiet keeps only the verdict."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.out = Console(file=sys.stdout, highlight=False, emoji=False)
+        if not self.out.is_terminal:
+            self.out = Console(file=sys.stdout, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True)
+
+    def say(self, text: object, style: str = "") -> None:
+        """Print a sentence, wrapped only on a terminal."""
+        if not self.quiet:
+            self.always(text, style)
+
+    def always(self, text: object, style: str = "") -> None:
+        """Print a sentence even when quiet."""
+        shown = Text(safe(text, lines=True), style=style)
+        self.out.print(shown, soft_wrap=not self.out.is_terminal)
+
+    def command(self, text: str) -> None:
+        """Print a command to type: on its own line, never wrapped or cut."""
+        if not self.quiet:
+            self.out.print(Text("  " + safe(text), style="bold cyan"), soft_wrap=True)
+
+    def table(self, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table; columns are (name, whether right-aligned); the last one takes what room is left."""
+        if self.quiet:
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        cells = [[safe(cell, _CELL if i < len(row) - 1 else 200) for i, cell in enumerate(row)] for row in rows]
+        for place, (name, right) in enumerate(columns):
+            widest = max([cell_len(name), *(cell_len(row[place]) for row in cells)])
+            table.add_column(
+                name,
+                justify="right" if right else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                min_width=widest if place < len(columns) - 1 else 0,
+            )
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        self.out.print(table)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Yield a progress callable: bars with the time left on a terminal, a line per finished stage elsewhere."""
+        if self.quiet:
+            yield lambda stage, done, total: None
+        elif self.out.is_terminal:
+            with _Bars(self.out) as bars:
+                yield bars
+        else:
+            yield _lines(self)
+
+
+class _Bars:
+    """One bar per stage; finished stages stay as a line."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far `stage` has come."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(safe(stage), total=total)
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+
+def _lines(screen: Screen) -> Callable[[str, int, int], None]:
+    ended: set[str] = set()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if done == total and stage not in ended:
+            ended.add(stage)
+            screen.say(f"{stage}: done")
+
+    return tell
+
+
+def complain(text: str) -> None:
+    """Print an error on standard error, without markup or control characters."""
+    console: Any = Console(file=sys.stderr, highlight=False, emoji=False, stderr=True)
+    console.print(Text(safe(text, lines=True)), soft_wrap=True)

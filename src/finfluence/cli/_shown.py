@@ -1,0 +1,94 @@
+"""The end of a scan on the terminal: verdict, worst rows, what to type next."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from finfluence.cli._screen import Screen
+
+WORST = 10
+
+
+def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "held-out") -> None:
+    """Print the verdict, what it means, the worst rows and the next command."""
+    summary = result.summary
+    screen.always(summary["verdict"], "bold")
+    if summary["proof"]:
+        screen.say(summary["proof"])
+    for code, text in summary["findings"]:
+        if code.startswith(("FI02", "FI04")):
+            screen.say(f"note: {text}")
+    screen.say("")
+    show_rows(screen, result, top, query)
+    screen.say("")
+    screen.say(f"{summary['sign']}.")
+    screen.say(f"{summary['covers'].capitalize()}.")
+    screen.say(f"Report: {result.folder / 'report.html'}")
+
+
+def show_rows(screen: Screen, result: Any, top: int, query: str) -> None:
+    """Print the worst rows of a query: named ones first, then by μ."""
+    lines = result.lines[result.lines["query"] == query]
+    sign = -1.0 if query != "own" else 1.0
+    order = lines.assign(_harm=sign * lines["mu"], _named=lines["flagged"]).sort_values(
+        ["_named", "_harm"], ascending=False, kind="stable"
+    )
+    previews = short_previews(result)
+    labelled = lines["confidence"].notna().any()
+    columns = [("row", False), ("μ", True), ("95 % interval", True), ("q", True), ("own loss", True), ("action", False)]
+    columns += [("label", False), ("models say", False)] if labelled else []
+    columns += [("why", False), ("row in short", False)]
+    rows = []
+    for line in order.head(top).to_dict("records"):
+        action = str(line["suggested_action"])
+        if action == "relabel":
+            action += f" to {line['suggested_label']}"
+        cells = [
+            line["row_id"],
+            _number(line["mu"]),
+            f"[{_number(line['lower'])}, {_number(line['upper'])}]",
+            _q(line["q_value"]),
+            _number(line["own_loss"]),
+            action,
+        ]
+        cells += [line["label"], f"{line['predicted']} ({line['confidence']:.2f})"] if labelled else []
+        rows.append([*cells, line["reason"], previews.get(str(line["row_id"]), "")])
+    if query not in ("held-out", "own"):
+        screen.say(f"Worst rows for {query}:")
+    screen.table(columns, rows)
+
+
+def next_commands(screen: Screen, result: Any, run: Mapping[str, Any]) -> None:
+    """Print what to type next."""
+    source, name = Path(str(run["data"]["source"]["name"])), run["data"]["source"]["format"]
+    suffix = {"folder": ".csv", "builtin": ".npz"}.get(name, source.suffix)
+    screen.say("Next:")
+    screen.command(shlex.join(["finfluence", "clean", _relative(result.folder), "--to", f"cleaned{suffix}"]))
+
+
+def short_previews(result: Any) -> dict[str, str]:
+    """Return a few words on each row that the scan wrote one for."""
+    path = result.folder / "previews.parquet"
+    if not path.exists():
+        return {}
+    frame = pd.read_parquet(path)
+    return dict(zip(frame["row_id"].astype(str), frame["preview"], strict=True))
+
+
+def _relative(folder: Path) -> str:
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
+
+
+def _number(value: float) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
+def _q(value: float) -> str:
+    return "–" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
