@@ -22,11 +22,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         The disk is full or the folder cannot be written. Nothing that already existed is changed.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
+    part = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
         yield part
         with part.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -43,7 +44,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             )
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        if part is not None:
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -1,7 +1,7 @@
 """Commands and their options. Everything heavy is imported inside the commands, so that `--help` stays quick."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -53,12 +53,21 @@ def scan(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for all results (new or empty).")],
-    target: Annotated[str | None, typer.Option(help="Column with the label or the number to predict.")] = None,
-    holdout: Annotated[Path | None, typer.Option(help="File or folder with held-out rows, checked if you can.")] = None,
-    holdout_fraction: Annotated[float | None, typer.Option(help="Share of rows to hold out.", show_default="0.2")] = None,
-    id_column: Annotated[str | None, typer.Option("--id", help="Column with unique row ids; else row numbers from 0.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Column with the label or the number to predict.")
+    ] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="File or folder with held-out rows, checked if you can.")
+    ] = None,
+    holdout_fraction: Annotated[
+        float | None, typer.Option(help="Share of rows to hold out.", show_default="0.2")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Column with unique row ids; else row numbers from 0.")
+    ] = None,
     group_column: Annotated[
-        str | None, typer.Option("--group", help="Column with groups (source, annotator): measured as a whole, too.")
+        str | None,
+        typer.Option("--group", help="Column with groups (source, annotator): measured as a whole, too."),
     ] = None,
     task: Annotated[str, typer.Option(help="auto, classification or regression.")] = "auto",
     query: Annotated[
@@ -72,9 +81,15 @@ def scan(
     model: Annotated[
         str, typer.Option(help="auto (images: cnn, else mlp), linear, mlp, cnn or package.module:factory.")
     ] = "auto",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the rows.", show_default="by the number of rows")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step.", show_default="by the number of rows")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="adamw 0.001, linear 0.005, sgd 0.05")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the rows.", show_default="by the number of rows")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows per step.", show_default="by the number of rows")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate.", show_default="adamw 0.001, linear 0.005, sgd 0.05")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "adamw",
     runs: Annotated[
         int,
@@ -86,13 +101,19 @@ def scan(
     seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
     fdr: Annotated[float, typer.Option(help="Accepted share of false names among the named rows.")] = 0.1,
     proof: Annotated[
-        bool, typer.Option("--proof/--no-proof", help="Train again on the original, cleaned and randomly thinned rows.")
+        bool,
+        typer.Option(
+            "--proof/--no-proof", help="Train again on the original, cleaned and randomly thinned rows."
+        ),
     ] = True,
     proof_runs: Annotated[
-        int | None, typer.Option(help="Trainings for each of the three.", show_default="20, fewer above 5,000 rows")
+        int | None,
+        typer.Option(help="Trainings for each of the three.", show_default="20, fewer above 5,000 rows"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted scan.")] = False,
-    keep_tapes: Annotated[bool, typer.Option("--keep-tapes", help="Keep the recorded trainings (up to 1 GiB each).")] = False,
+    keep_tapes: Annotated[
+        bool, typer.Option("--keep-tapes", help="Keep the recorded trainings (up to 1 GiB each).")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the rows that make a model worse, and prove it by training without them."""
@@ -120,7 +141,8 @@ def clean(
     out: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
     to: Annotated[Path, typer.Option(help="File to write; its audit is written beside it.")],
     fdr: Annotated[
-        float | None, typer.Option(help="Another false-discovery rate than the scan's.", show_default="the scan's")
+        float | None,
+        typer.Option(help="Another false-discovery rate than the scan's.", show_default="the scan's"),
     ] = None,
     action: Annotated[
         str | None,
@@ -131,7 +153,10 @@ def clean(
         ),
     ] = None,
     escape_formulas: Annotated[
-        bool, typer.Option("--escape-formulas", help="Put an apostrophe before cells that a spreadsheet would run.")
+        bool,
+        typer.Option(
+            "--escape-formulas", help="Put an apostrophe before cells that a spreadsheet would run."
+        ),
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -141,7 +166,11 @@ def clean(
         from finfluence.scan import clean_scan, open_scan
 
         done = clean_scan(
-            out, to, fdr=fdr, action=action or "suggested", escape_formulas=escape_formulas  # type: ignore[arg-type]
+            out,
+            to,
+            fdr=fdr,
+            action=cast(Any, action or "suggested"),
+            escape_formulas=escape_formulas,
         )
         result = open_scan(out)
         screen.always(

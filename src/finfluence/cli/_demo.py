@@ -29,7 +29,12 @@ def run_demo(screen: Screen, out: Path, short: bool) -> None:
     screen.say("")
     screen.always(found.sentence, "bold")
     screen.table(
-        [("detector", False), ("average precision", True), ("found at the level", True), ("of them wrongly named", True)],
+        [
+            ("detector", False),
+            ("average precision", True),
+            ("found at the level", True),
+            ("of them wrongly named", True),
+        ],
         found.table,
     )
     screen.say("Average precision: 1 is a perfect ranking of the planted errors, 0.1 a random one.")

@@ -70,7 +70,9 @@ def told(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
 def _fault(error: Exception, log: Path | None) -> typer.Exit:
     place: object = log
     if log is None or not log.exists():
-        with tempfile.NamedTemporaryFile("w", prefix="finfluence-", suffix=".log", delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="finfluence-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
             traceback.print_exception(error, file=file)
         place = file.name
     complain(

@@ -1,16 +1,19 @@
 """What reaches the terminal: text in which nothing hides, progress, tables. Data never reaches it as markup."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
+
+from finfluence._progress import Progress, silent
 
 PLAIN_WIDTH = 160
 _CELL = 36
@@ -31,7 +34,8 @@ def safe(text: object, limit: int = 10_000, lines: bool = False) -> str:
     if kept.isprintable():
         return kept
     return "".join(
-        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode("ascii") for c in kept
+        c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode("ascii")
+        for c in kept
     )
 
 
@@ -42,7 +46,9 @@ class Screen:
         self.quiet = quiet
         self.out = Console(file=sys.stdout, highlight=False, emoji=False)
         if not self.out.is_terminal:
-            self.out = Console(file=sys.stdout, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True)
+            self.out = Console(
+                file=sys.stdout, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True
+            )
 
     def say(self, text: object, style: str = "") -> None:
         """Print a sentence, wrapped only on a terminal."""
@@ -64,7 +70,9 @@ class Screen:
         if self.quiet:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        cells = [[safe(cell, _CELL if i < len(row) - 1 else 200) for i, cell in enumerate(row)] for row in rows]
+        cells = [
+            [safe(cell, _CELL if i < len(row) - 1 else 200) for i, cell in enumerate(row)] for row in rows
+        ]
         for place, (name, right) in enumerate(columns):
             widest = max([cell_len(name), *(cell_len(row[place]) for row in cells)])
             table.add_column(
@@ -79,10 +87,10 @@ class Screen:
         self.out.print(table)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
+    def progress(self) -> Iterator[Progress]:
         """Yield a progress callable: bars with the time left on a terminal, a line per finished stage elsewhere."""
         if self.quiet:
-            yield lambda stage, done, total: None
+            yield silent
         elif self.out.is_terminal:
             with _Bars(self.out) as bars:
                 yield bars
@@ -94,7 +102,7 @@ class _Bars:
     """One bar per stage; finished stages stay as a line."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -121,7 +129,7 @@ class _Bars:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
 
-def _lines(screen: Screen) -> Callable[[str, int, int], None]:
+def _lines(screen: Screen) -> Progress:
     ended: set[str] = set()
 
     def tell(stage: str, done: int, total: int) -> None:

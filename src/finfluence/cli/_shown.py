@@ -39,7 +39,14 @@ def show_rows(screen: Screen, result: Any, top: int, query: str) -> None:
     )
     previews = short_previews(result)
     labelled = lines["confidence"].notna().any()
-    columns = [("row", False), ("μ", True), ("95 % interval", True), ("q", True), ("own loss", True), ("action", False)]
+    columns = [
+        ("row", False),
+        ("μ", True),
+        ("95 % interval", True),
+        ("q", True),
+        ("own loss", True),
+        ("action", False),
+    ]
     columns += [("label", False), ("models say", False)] if labelled else []
     columns += [("why", False), ("row in short", False)]
     rows = []

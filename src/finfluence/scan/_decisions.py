@@ -55,12 +55,12 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
         labels=labels,
         predicted=predicted if classes else None,
         confidence=confidence if classes else None,
-        p_values=data["p_value"].sel(query=HELD_OUT).values,
+        p_values=_p_values(estimate, HELD_OUT),
         fdr=fdr,
     )
     q_each, findings = {HELD_OUT: first.frame["q_influence"].to_numpy()}, list(first.findings)
     for name in queries[1:]:
-        found = empirical_fdr(influence.harm(name), fdr=fdr, p_values=data["p_value"].sel(query=name).values)
+        found = empirical_fdr(influence.harm(name), fdr=fdr, p_values=_p_values(estimate, name))
         q_each[name] = found.q_values
         findings += [f"{name}: {text}" for text in found.findings]
     frame = first.frame.copy()
@@ -72,6 +72,11 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
         lines, replace(first, frame=frame, voices=voices, findings=tuple(dict.fromkeys(findings)))
     )
     return Decided(decisions, _judged(lines, decisions))
+
+
+def _p_values(estimate: Estimate, query: str) -> np.ndarray:
+    """Return two-sided p-values; unknown ones (a walk of one epoch has no error estimate) say nothing: 1."""
+    return np.nan_to_num(estimate.influence.data["p_value"].sel(query=query).values, nan=1.0)
 
 
 def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:

@@ -66,6 +66,7 @@ def _lock(handler: logging.FileHandler, path: Path) -> None:
     except ImportError:
         return
     try:
+        assert handler.stream is not None
         fcntl.flock(handler.stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise StorageError(

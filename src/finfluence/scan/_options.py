@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import le
 from typing import Any
 
 from finfluence.errors import ConfigError, explain
@@ -80,7 +82,7 @@ class ScanOptions:
         if ":" not in self.model:
             one_of(self.model, MODELS, "model (or package.module:factory)")
         for option, least in (("runs", 1), ("epochs", 1), ("batch_size", 1), ("proof_runs", 2), ("seed", 0)):
-            self._check(option, f"a whole number of at least {least}", lambda v, least=least: v >= least)
+            self._check(option, f"a whole number of at least {least}", partial(le, least))
         self._check("lr", "a positive number", lambda v: 0 < v < float("inf"))
         self._check("fdr", "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
 

@@ -17,13 +17,23 @@ from finfluence.result import covers_sentence, sign_sentence
 from finfluence.scan._data import ScanData, read_data
 from finfluence.scan._decisions import Decided, decide_rows, read_table, write_frame, write_table
 from finfluence.scan._estimate import HELD_OUT, Estimate, estimate, main_queries
-from finfluence.scan._folder import FORMAT, GROUPS, INFLUENCE, LOG, PREVIEWS, REPORT, VERSION, ScanFolder, versions
+from finfluence.scan._folder import (
+    FORMAT,
+    GROUPS,
+    INFLUENCE,
+    LOG,
+    PREVIEWS,
+    REPORT,
+    VERSION,
+    ScanFolder,
+    versions,
+)
 from finfluence.scan._log import logged, recorded
 from finfluence.scan._options import ScanOptions
 from finfluence.scan._proof import automatic_runs, prove
 from finfluence.scan._report_content import agreement, content, short_previews
 from finfluence.scan._training import Training, plan_training
-from finfluence.scan._words import NOTHING, command, counts, proof_sentence, verdict
+from finfluence.scan._words import NOTHING, command, counts, proof_sentence, surer, verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +224,18 @@ def _summary(
         )
     if proof is not None and proof["diverged_runs"]:
         findings.append(("FI041", f"{proof['diverged_runs']} runs of the proof diverged and were left out."))
+    if proof is not None and surer(proof):
+        findings.append(
+            (
+                "FI042",
+                "Cleaning raises the held-out loss but not the errors: the models became surer, and held-out rows with "
+                "wrong labels now cost more. Give checked held-out rows by --holdout.",
+            )
+        )
     findings += [("FI010", str(text)) for text in attrs.get("findings", [])]
-    findings += [("FI030", note) for note in data.notes]
+    columns = [note for note in data.notes if note.startswith("column ")]
+    findings += [("FI030", note) for note in data.notes if note not in columns]
+    findings += [("FI030", "; ".join(columns))] if columns else []
     return {
         "format": FORMAT,
         "version": VERSION,

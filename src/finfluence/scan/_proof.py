@@ -55,7 +55,7 @@ def prove(
     y = data.train.y.copy()
     if relabel.any():
         y[relabel] = data.train.target.encode(frame["suggested_label"].to_numpy(dtype=object)[relabel])
-    relabelled = replace(training.recipe, data=Rows(x=data.train.x, y=y, ids=data.train.ids))
+    relabelled = replace(training.recipe, data=Rows(x=data.train.x, y=y, ids=data.train.ids.tolist()))
     seeds = [torch_seed(seed, "proof", run) % 2**31 for run in range(runs)]
     kept = np.flatnonzero(~drop)
     random = [np.sort(stream(seed, "random removal", r).permutation(n)[changed:]) for r in range(runs)]

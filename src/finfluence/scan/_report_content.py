@@ -94,10 +94,14 @@ def preview_of(train: Rows, i: int) -> Preview:
 
 def short_previews(train: Rows, lines: pd.DataFrame, most: int = 2_000) -> pd.DataFrame:
     """Return a few words on the named rows and the most harmful and helpful ones, for the terminal."""
-    order = lines.assign(_far=lines["mu"].abs()).sort_values(["flagged", "_far"], ascending=False, kind="stable")
+    order = lines.assign(_far=lines["mu"].abs()).sort_values(
+        ["flagged", "_far"], ascending=False, kind="stable"
+    )
     ids = order["row_id"].drop_duplicates().head(most)
     at = pd.Index(train.ids).get_indexer(ids)
-    return pd.DataFrame({"row_id": ids.astype(str).to_numpy(), "preview": [_short(train, int(i)) for i in at]})
+    return pd.DataFrame(
+        {"row_id": ids.astype(str).to_numpy(), "preview": [_short(train, int(i)) for i in at]}
+    )
 
 
 def _short(train: Rows, i: int) -> str:

@@ -93,7 +93,7 @@ def plan_training(options: ScanOptions, train: Table) -> Training:
             torch.manual_seed(torch_seed(seeds[0], "init"))  # noqa: TID251 - forked, restored on exit
             fixed = model(seeds[0])
     recipe = Recipe(
-        data=Rows(x=train.x, y=train.y, ids=train.ids),
+        data=Rows(x=train.x, y=train.y, ids=train.ids.tolist()),
         model=fixed,
         loss=row_squared_error if classes is None else row_cross_entropy,
         optimizer=_optimizer(options, model.name),

@@ -89,6 +89,14 @@ def proof_sentence(proof: Mapping[str, Any] | None) -> str:
     )
 
 
+def surer(proof: Mapping[str, Any]) -> bool:
+    """Return whether cleaning surely raised the held-out loss of a classification without lowering its accuracy."""
+    found = {(d["metric"], d["name"]): d for d in proof["differences"]}
+    loss = found.get(("held-out loss", "cleaned − original"))
+    accuracy = found.get(("held-out accuracy", "cleaned − original"))
+    return loss is not None and accuracy is not None and loss["lower"] > 0 and accuracy["upper"] > 0
+
+
 def command(run: Mapping[str, Any], out: str) -> str:
     """Return the command line that repeats the scan, with every resolved option."""
     options, training = run["options"], run["training"]
@@ -128,5 +136,7 @@ def _change(name: str, difference: Mapping[str, float], better: str) -> str:
 
 
 def _signed(difference: Mapping[str, float]) -> str:
-    value, lower, upper = (0.0 if abs(difference[k]) < 1e-12 else difference[k] for k in ("value", "lower", "upper"))
+    value, lower, upper = (
+        0.0 if abs(difference[k]) < 1e-12 else difference[k] for k in ("value", "lower", "upper")
+    )
     return f"{value:+.3g} [{lower:+.3g}, {upper:+.3g}]"

@@ -124,5 +124,8 @@ def run(prepared: Prepared, progress: Progress = silent) -> Found:
         f"of {int(named.sum())} named rows {int((named & ~planted).sum())} are no planted errors "
         f"({100 * share:.1f} %; asked for at most {100 * fdr:.0f} % false names)."
     )
-    write_json(prepared.out.parent / "demo.json", {"sentence": sentence, "table": table, "proof": result.summary["proof"]})
+    write_json(
+        prepared.out.parent / "demo.json",
+        {"sentence": sentence, "table": table, "proof": result.summary["proof"]},
+    )
     return Found(result, written, sentence, table)
