@@ -41,6 +41,11 @@ def fashion(share: float = 0.1, seed: int = 0, epochs: int = 8) -> Problem:
     y_test = np.searchsorted(classes, held.labels[:HELD_OUT].astype(str)).astype(np.int64)
     noisy, flipped = flip(y, share, seed)
     recipe = fi.Recipe(
-        data=fi.Rows(x=x, y=noisy), model=cnn, loss=row_loss, optimizer=fi.AdamW(lr=2e-3), batch_size=50, epochs=epochs
+        data=fi.Rows(x=x, y=noisy),
+        model=cnn,
+        loss=row_loss,
+        optimizer=fi.AdamW(lr=2e-3),
+        batch_size=50,
+        epochs=epochs,
     )
     return Problem(recipe, {}, [fi.mean_loss(x_test, y_test, name="held-out")], y, flipped, x_test, y_test)

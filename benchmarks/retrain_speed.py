@@ -1,6 +1,6 @@
 """Seconds per training run: a plain torch loop over seeds against stacked copies, one thread, same process.
 
-python benchmarks/retrain_speed.py [--problem mlp|adamw|cnn] [--runs 128] [--lanes 8 16 32 64 128]
+python -m benchmarks.retrain_speed [--problem mlp|adamw|cnn] [--runs 128] [--lanes 8 16 32 64 128]
 """
 
 import argparse
@@ -9,10 +9,10 @@ import time
 
 import torch
 import torch.nn.functional as F
-from problems import digits, row_loss
 from torch import nn
 
 import finfluence.runs as fr
+from benchmarks.problems import digits, row_loss
 from finfluence.estimators import RunSpec, train_many
 from finfluence.estimators._batched import Stack
 from finfluence.runs import initial_model, seeded

@@ -1,6 +1,6 @@
 """The truth on digits by retraining: what every estimate of influence is checked against.
 
-    python benchmarks/truth_digits.py --setting sgd [--runs 960 --runs-without 320 --out bench-out]
+    python -m benchmarks.truth_digits --setting sgd [--runs 960 --runs-without 320 --out bench-out]
 
 Writes <out>/truth-digits-<setting>.npz (see `save`) and the same as a Zarr result; finished runs are kept in
 <out>/truth-runs, so that a stopped command goes on where it was. One thread, about five minutes a setting.
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from problems import SETTINGS, Problem, digits
 
+from benchmarks.problems import SETTINGS, Problem, digits
 from finfluence.estimators import retrain
 from finfluence.result import Influence
 

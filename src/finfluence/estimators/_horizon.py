@@ -9,7 +9,7 @@ from torch import Tensor
 from finfluence.errors import ConfigError, explain
 from finfluence.runs import Recipe
 
-GROWTH = 3.0
+GROWTH, RISE = 3.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Horizon:
     """Decides, per query, whether an epoch further back still belongs to the linear response.
 
     Noise enters an epoch in proportion to its squared learning rates, and stable training forgets it on the way
-    to the end. So an epoch's variance over its Σ lr² may be large in the last epochs and must not be larger
-    further back: an epoch that exceeds `growth` times each later one is refused, with all before it.
+    to the end. So an epoch's variance over its Σ lr² is largest in the last epochs. An epoch that exceeds `growth`
+    times the largest of the later ones, or `rise` times the smallest, is refused, with all before it.
 
     Parameters
     ----------
@@ -26,13 +26,14 @@ class Horizon:
         Σ of squared learning-rate factors of each epoch.
     epochs : int or None
         Walk exactly this many epochs; None: stop automatically.
-    growth : float
-        How far an epoch may exceed later ones: the variances are estimates themselves.
+    growth, rise : float
+        How far an epoch may exceed later ones: the variances are estimates themselves, and training is rougher early.
     """
 
     noise: tuple[float, ...]
     epochs: int | None
     growth: float = GROWTH
+    rise: float = RISE
 
     def accepts(self, epoch: int, variance: Tensor, profile: Tensor) -> Tensor:
         """Return a mask [Q]: is `epoch`, with this variance [Q], accepted given the variances so far [E, Q]?"""
@@ -43,8 +44,9 @@ class Horizon:
         if back == 0:
             return finite
         noise = torch.tensor(self.noise, dtype=variance.dtype, device=variance.device).clamp_min(1e-300)
-        later = (profile[epoch + 1 :] / noise[epoch + 1 :, None]).nan_to_num(0.0).amax(0)
-        return finite & (variance / noise[epoch] <= self.growth * later)
+        later = (profile[epoch + 1 :] / noise[epoch + 1 :, None]).nan_to_num(0.0)
+        bound = torch.minimum(self.growth * later.amax(0), self.rise * later.amin(0))
+        return finite & (variance / noise[epoch] <= bound)
 
 
 def horizon_for(value: int | str, recipe: Recipe) -> Horizon:

@@ -74,7 +74,7 @@ class Rows:
 
     def batch(self, positions: Tensor) -> Batch:
         """Return the fields of the rows at `positions` (int64), and the positions as `"id"`."""
-        return {**{k: v[positions] for k, v in self.fields.items()}, "id": positions}
+        return {**{k: v.index_select(0, positions) for k, v in self.fields.items()}, "id": positions}
 
     def digest(self) -> str:
         """Return a hash of fields and ids."""

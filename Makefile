@@ -1,0 +1,45 @@
+# The two commands of the README are `make demo` and `make test`. Each sets everything up first.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+SHORT ?=
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test calibration bench lint format setup clean
+
+demo: setup
+	$(VENV)/bin/finfluence demo $(if $(SHORT),--short) --out demo-out
+
+test: setup
+	$(PY) -m pytest -n 2 --dist loadscope
+
+calibration: setup
+	$(PY) -m pytest -m calibration -n 2 --timeout 3600 -s
+
+bench: setup
+	$(PY) -m benchmarks
+
+lint: setup
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: setup
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+setup: $(READY)
+
+# constraints-cpu.txt pins the CPU build of torch; uv reads no pip configuration, so pip's find-links are passed on.
+$(READY): pyproject.toml constraints-cpu.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet uv && \
+	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(VENV)/bin/uv pip install --quiet --python $(PY) -c constraints-cpu.txt \
+	  -e '.[data,report,baselines,test,dev]' || \
+	  $(VENV)/bin/pip install --quiet -c constraints-cpu.txt -e '.[data,report,baselines,test,dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo-out bench-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
