@@ -33,11 +33,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(stream.fileno())
         part.chmod(0o666 & ~_umask())
         os.replace(part, target)
-    except OSError as error:
+    except Exception as error:
+        # The writer of safetensors reports a full disk as an error of its own.
+        if not isinstance(error, OSError) and "I/O error" not in str(error):
+            raise
         raise StorageError(
             explain(
                 f"to write {target}",
-                f"{type(error).__name__}: {error.strerror or error}",
+                f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
                 "the disk is full, or the folder is read-only",
                 "free some space or choose another folder, then run the same command again with --resume: "
                 "everything finished so far is kept",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -17,6 +17,7 @@ from finfluence._progress import Progress, silent
 
 PLAIN_WIDTH = 160
 _CELL = 36
+_LEAST = 12
 
 
 def safe(text: object, limit: int = 10_000, lines: bool = False) -> str:
@@ -70,20 +71,17 @@ class Screen:
         if self.quiet:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        cells = [
-            [safe(cell, _CELL if i < len(row) - 1 else 200) for i, cell in enumerate(row)] for row in rows
-        ]
-        for place, (name, right) in enumerate(columns):
-            widest = max([cell_len(name), *(cell_len(row[place]) for row in cells)])
-            table.add_column(
-                name,
-                justify="right" if right else "left",
-                no_wrap=True,
-                overflow="ellipsis",
-                min_width=widest if place < len(columns) - 1 else 0,
-            )
+        last = len(columns) - 1
+        cells = [[safe(c, 200 if i == last else _CELL) for i, c in enumerate(row)] for row in rows]
+        lengths = zip([name for name, _ in columns], *cells, strict=True)
+        taken = sum(max(cell_len(text) for text in column) + 2 for column in list(lengths)[:last])
+        room = self.out.width - taken
+        shown = last + 1 if room >= _LEAST else last
+        for name, right in columns[:shown]:
+            table.add_column(name, justify="right" if right else "left", no_wrap=True)
         for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
+            row[last] = set_cell_size(row[last], min(room, cell_len(row[last]))) if room >= _LEAST else ""
+            table.add_row(*(Text(cell) for cell in row[:shown]))
         self.out.print(table)
 
     @contextmanager
