@@ -59,8 +59,10 @@ def compare(method: str, estimate: Influence, true: Influence) -> Line:
     mu, mu_true = estimate.data["mu"].values.ravel(), true.data["mu"].values.ravel()
     found = agreement(mu, mu_true)
     spread, spread_true = estimate.data["spread"].values, true.data["spread"].values
-    half = 1.96 * np.hypot(estimate.data["se"].values, true.data["se"].values).ravel()
-    inside = coverage(mu - half, mu + half, mu_true) if np.isfinite(half).any() else np.nan
+    lower, upper = estimate.data["lower"].values.ravel(), estimate.data["upper"].values.ravel()
+    noise = 1.96 * true.data["se"].values.ravel()
+    lower, upper = mu - np.hypot(mu - lower, noise), mu + np.hypot(upper - mu, noise)
+    inside = coverage(lower, upper, mu_true) if np.isfinite(lower).any() else np.nan
     with np.errstate(invalid="ignore"):
         ratio = float(np.median(spread_true / spread)) if np.isfinite(spread).all() else np.nan
     return Line(method, found.pearson, found.slope, found.spearman, ratio, inside)

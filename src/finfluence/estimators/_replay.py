@@ -22,7 +22,7 @@ from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_
 from finfluence.estimators._horizon import Horizon, horizon_for
 from finfluence.estimators._subsets import Given, find_subsets
 from finfluence.estimators._walk import Plan, Walk
-from finfluence.result import Influence, one_of
+from finfluence.result import Influence, one_of, ratio_interval
 from finfluence.runs import AnyQuery, Tape, check_queries, gradients, read_tensors, seeded
 
 METHODS = ("online", "full", "fine", "fine-mc")
@@ -267,8 +267,8 @@ def _assemble(
     effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.sqrt(parts["variance_error"]) / (2 * parts["variance"])
-        se = np.hypot(effect_se / spread, effect / spread * relative)
         p_value = 2 * norm.sf(np.abs(effect) / effect_se)
+    se, lower, upper = ratio_interval(effect, effect_se, spread, np.broadcast_to(relative, effect.shape))
     epochs = tape.recipe.epochs
     short = [
         f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
@@ -295,7 +295,15 @@ def _assemble(
         "findings": findings,
     }
     return Influence.build(
-        effect=effect, effect_se=effect_se, spread=spread, se=se, p_value=p_value, attrs=attrs, **labels
+        effect=effect,
+        effect_se=effect_se,
+        spread=spread,
+        se=se,
+        lower=lower,
+        upper=upper,
+        p_value=p_value,
+        attrs=attrs,
+        **labels,
     )
 
 

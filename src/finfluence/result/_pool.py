@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from finfluence.errors import DataError, explain
 from finfluence.result._influence import Influence
+from finfluence.result._ratio import ratio_interval
 from finfluence.result._schema import ESTIMATES
 
 PRIOR_RUNS = 4.0
@@ -56,9 +57,9 @@ def pool(results: Sequence[Influence]) -> Influence:
         variance = variance + beyond
     spread = np.sqrt(variance)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mu = effect / spread
-        se = np.hypot(effect_se / spread, mu * np.sqrt(variance_error) / (2 * variance))
+        relative = np.sqrt(variance_error) / (2 * variance)
         p_value = 2 * norm.sf(np.abs(effect) / effect_se)
+    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, first.attrs["level"])
     findings = [f for r in results for f in r.data.attrs.get("findings", []) if "pool" not in f]
     attrs = {
         **first.attrs,
@@ -71,7 +72,7 @@ def pool(results: Sequence[Influence]) -> Influence:
     }
     attrs.pop("spread_profile", None)
     return Influence.build(
-        effect=effect, effect_se=effect_se, spread=spread, se=se, p_value=p_value,
+        effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper, p_value=p_value,
         subsets=first["subset"].values, queries=results[0].queries, attrs=attrs,
         units=first["unit"].values.tolist(), signs=first["sign"].values.tolist(), sizes=first["size"].values,
         own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0), level=first.attrs["level"],
