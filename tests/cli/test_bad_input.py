@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from scan.small_data import blobs, blobs_csv, image_folder
 from typer.testing import CliRunner
 
 from finfluence.cli._app import app
+from scan.small_data import blobs, blobs_csv, image_folder
 
 QUICK = ["--runs", "1", "--epochs", "2", "--no-proof"]
 

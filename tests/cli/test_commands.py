@@ -9,11 +9,11 @@ import time
 
 import pandas as pd
 import pytest
-from scan.small_data import blobs_csv, mixed_csv
 from typer.testing import CliRunner
 
 from finfluence.cli._app import app
 from finfluence.cli._screen import safe
+from scan.small_data import blobs_csv, mixed_csv
 
 QUICK = ["--runs", "1", "--epochs", "3", "--no-proof"]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 import yaml
-from scan.small_data import blobs_csv
 
 from finfluence.errors import StorageError
 from finfluence.scan import ScanOptions, open_scan, scan
+from scan.small_data import blobs_csv
 
 SCRIPT = """
-import json, os, signal, sys
+import importlib, json, os, signal, sys
+for heavy in ("torch._dynamo", "torch.fx.experimental.proxy_tensor", "sympy", "skrub", "joblib"):
+    importlib.import_module(heavy)  # once, before the forks
 from finfluence.scan import ScanOptions, scan
 
 source, folder, whole = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

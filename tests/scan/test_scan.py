@@ -7,14 +7,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from scan.small_data import QUICK, arrays_npz, blobs, blobs_csv, image_folder, mixed_csv, regression_csv
 
 import finfluence as fi
 from finfluence.scan import ScanOptions, clean_scan, open_scan, scan
+from scan.small_data import QUICK, arrays_npz, blobs, blobs_csv, image_folder, mixed_csv, regression_csv
 
-NAMED = (
-    "row_id query effect spread mu se lower upper p_value q_value flagged suggested_action suggested_label own_loss reason"
-).split()
+NAMED = [
+    "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value",
+    "q_value", "flagged", "suggested_action", "suggested_label", "own_loss", "reason",
+]  # fmt: skip
 
 
 def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):

@@ -12,8 +12,8 @@ def run_demo(screen: Screen, out: Path, short: bool) -> None:
     """Plant, scan, clean, count; print each step as the command that does it."""
     prepared = demo.prepare(out, short)
     screen.say(
-        f"Handwritten digits: {prepared.n_rows:,} rows in {prepared.train}, {len(prepared.planted):,} of them with a wrong "
-        "label planted; clean held-out rows beside them."
+        f"Handwritten digits: {prepared.n_rows:,} rows in {prepared.train}, {len(prepared.planted):,} of them with a "
+        "wrong label planted; clean held-out rows beside them."
     )
     screen.command(shlex.join(prepared.command))
     with screen.progress() as progress:

@@ -4,8 +4,8 @@ from finfluence.result._influence import Influence
 from finfluence.result._io import load
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
-from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
 from finfluence.result._ratio import ratio_interval
+from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
 from finfluence.result._text import covers_sentence, sign_sentence
 
 __all__ = [

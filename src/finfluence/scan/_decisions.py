@@ -18,8 +18,8 @@ from finfluence.stats import empirical_fdr
 
 COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
-    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "label", "predicted", "confidence", "group",
-    "effect_se", "q_influence", "q_opposite", "q_loss",
+    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "label", "predicted",
+    "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
 )  # fmt: skip
 
 

@@ -111,6 +111,7 @@ def _one_run(
     def replay_progress(stage: str, done: int, total: int) -> None:
         progress(f"replay run {run + 1} of {of}", done, total)
 
+    training_progress("train", 0, training.recipe.steps)
     tape = train(
         training.recipe, out=place, init_seed=seed, order_seed=seed, resume=True, progress=training_progress
     )

@@ -190,7 +190,8 @@ def _groups(groups: Influence | None, fdr: float) -> list[Table]:
             columns=("group", "rows", "effect on the held-out loss", "μ", "lower", "upper", "p-value"),
             rows=rows[:200],
             note="What removing the whole group does, to first order: large groups are estimated less well. Positive: "
-            "removal raises the held-out loss, so the group helps. The p-values are not adjusted for the number of groups.",
+            "removal raises the held-out loss, so the group helps. The p-values are not adjusted "
+            "for the number of groups.",
         )
     ]
 
@@ -213,6 +214,7 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
     data, training = run["data"], run["training"]
     attrs = influence.data.attrs
     optimizer = training["optimizer"]
+    horizon = ", ".join(str(h) for h in sorted(set(attrs["horizon"])))
     return {
         "data": f"{data['train_rows']:,} training rows, {data['asked_rows']:,} held-out rows asked, "
         f"{data['judging_rows']:,} held-out rows that judge",
@@ -222,7 +224,7 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
         "training": f"{optimizer['name']} at {optimizer['lr']:g}, {training['epochs']} epochs, batches of "
         f"{training['batch_size']}, {training['steps']:,} steps",
         "method": f"replay, {attrs['method']}",
-        "horizon": f"the last {', '.join(str(h) for h in dict.fromkeys(attrs['horizon']))} of {training['epochs']} epochs",
+        "horizon": f"the last {horizon} of {training['epochs']} epochs",
         "training runs replayed": attrs["runs"],
         "randomness in the spread": ", ".join(attrs["covers"]),
         "seed": run["options"]["seed"],

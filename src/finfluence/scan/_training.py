@@ -61,8 +61,8 @@ def row_squared_error(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def plan_training(options: ScanOptions, train: Table) -> Training:
     """Return the recipe for the training rows.
 
-    About 450 steps are made, by batches of n/40 rows (a power of two between 8 and 256) and at least 5 epochs: enough to
-    learn, too few to memorise wrong labels.
+    About 450 steps are made, by batches of n/40 rows (a power of two between 8 and 256) and at least 5 epochs: enough
+    to learn, too few to memorise wrong labels.
 
     Raises
     ------

@@ -45,7 +45,8 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
         return f"{NOTHING}: none of {n} rows is named at a false-discovery rate of {level}."
     false = fdr * named
     wrongly = f"about {round(false)}" if false >= 1 else "less than one"
-    tail = f"at a false-discovery rate of {level} {wrongly} of these {'are' if round(false) > 1 else 'is'} named wrongly."
+    verb = "are" if round(false) > 1 else "is"
+    tail = f"at a false-discovery rate of {level} {wrongly} of these {verb} named wrongly."
     loss = (
         "held-out loss"
         if set(found["by_query"]) <= {"held-out"}
@@ -60,8 +61,8 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
             f"worse); {tail}"
         )
     return (
-        f"{named:,} of {n} rows are named: {harmful:,} make the {loss} worse, {doubted:,} carry a label that the models "
-        f"contradict ({found['both']:,} both); {tail}"
+        f"{named:,} of {n} rows are named: {harmful:,} make the {loss} worse, {doubted:,} carry a label that the "
+        f"models contradict ({found['both']:,} both); {tail}"
     )
 
 
@@ -84,8 +85,8 @@ def proof_sentence(proof: Mapping[str, Any] | None) -> str:
         else "does not change it measurably"
     )
     return (
-        f"Trained again ({runs} times each) on the cleaned rows, {' and '.join(parts)}; removing {proof['changed_rows']:,} "
-        f"random rows instead {beside} ({proof['metrics'][0]['name']})."
+        f"Trained again ({runs} times each) on the cleaned rows, {' and '.join(parts)}; removing "
+        f"{proof['changed_rows']:,} random rows instead {beside} ({proof['metrics'][0]['name']})."
     )
 
 
