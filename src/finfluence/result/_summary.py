@@ -1,7 +1,7 @@
 """A result as report content: for results that stand alone, and as building blocks for the scan's report."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,9 @@ def content(influence: "Influence", query: str | None = None, fdr: float = 0.1) 
     """Return what a report on `influence` shows: all queries, or the one that is named."""
     names = influence.queries if query is None else [one_of(query, influence.queries, "query")]
     rows: list[RowEntry] = []
-    distributions, findings, verdicts = [], [], []
+    distributions: list[Distribution] = []
+    findings: list[Finding] = []
+    verdicts: list[str] = []
     for name in names:
         found = empirical_fdr(
             influence.harm(name), fdr=fdr, p_values=influence.data["p_value"].sel(query=name).values
@@ -82,11 +84,15 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
             query=str(queries[i]),
             rank=int(rank[i]),
             flagged=bool(flagged[i]),
-            **{name: float(values[i]) for name, values in columns.items()},
+            **cast(Any, {name: float(values[i]) for name, values in columns.items()}),
             **{name: values[i] for name, values in more.items()},
         )
         for i in order[wanted[order]]
     ]
+
+
+def _at(columns: dict[str, np.ndarray], more: dict[str, Any], i: int) -> dict[str, Any]:
+    return {name: float(v[i]) for name, v in columns.items()} | {name: v[i] for name, v in more.items()}
 
 
 def distribution(influence: "Influence", name: str, threshold: float = float("nan")) -> list[Distribution]:
