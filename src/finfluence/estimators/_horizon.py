@@ -18,7 +18,8 @@ class Horizon:
 
     Noise enters an epoch in proportion to its squared learning rates, and stable training forgets it on the way
     to the end. So an epoch's variance over its Σ lr² is largest in the last epochs. An epoch that exceeds `growth`
-    times the largest of the later ones, or `rise` times the smallest, is refused, with all before it.
+    times the largest of the later ones, or `rise` times the smallest, by more than two standard errors of its own
+    estimate, is refused, with all before it.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ class Horizon:
     epochs : int or None
         Walk exactly this many epochs; None: stop automatically.
     growth, rise : float
-        How far an epoch may exceed later ones: the variances are estimates themselves, and training is rougher early.
+        How far an epoch may exceed later ones: training is rougher early.
     """
 
     noise: tuple[float, ...]
@@ -35,8 +36,11 @@ class Horizon:
     growth: float = GROWTH
     rise: float = RISE
 
-    def accepts(self, epoch: int, variance: Tensor, profile: Tensor) -> Tensor:
-        """Return a mask [Q]: is `epoch`, with this variance [Q], accepted given the variances so far [E, Q]?"""
+    def accepts(self, epoch: int, variance: Tensor, error: Tensor, profile: Tensor) -> Tensor:
+        """Return a mask [Q]: is `epoch` accepted, given the variances so far [E, Q]?
+
+        `variance` [Q] is the epoch's own, `error` [Q] the variance of that estimate.
+        """
         finite = torch.isfinite(variance)
         back = len(self.noise) - 1 - epoch
         if self.epochs is not None:
@@ -46,7 +50,8 @@ class Horizon:
         noise = torch.tensor(self.noise, dtype=variance.dtype, device=variance.device).clamp_min(1e-300)
         later = (profile[epoch + 1 :] / noise[epoch + 1 :, None]).nan_to_num(0.0)
         bound = torch.minimum(self.growth * later.amax(0), self.rise * later.amin(0))
-        return finite & (variance / noise[epoch] <= bound)
+        surely = variance - 2 * error.clamp_min(0.0).sqrt()
+        return finite & (surely / noise[epoch] <= bound)
 
 
 def horizon_for(value: int | str, recipe: Recipe) -> Horizon:

@@ -97,7 +97,9 @@ class Walk:
             elif not len(rows):
                 sums.add_batch_variance(slopes, len(batch_rows), n)
         sums.close(n, recipe.sampling == "reshuffle")
-        self.active = self.active & self.horizon.accepts(epoch, sums.variance, self.totals.profile)
+        self.active = self.active & self.horizon.accepts(
+            epoch, sums.variance, sums.variance_error, self.totals.profile
+        )
         effects = sums.full_effects() if plan.full else sums.effects
         self.totals.add(epoch, effects, sums, self.active)
         self.lam = torch.where(self.active[:, None, None], self.lam, torch.zeros_like(self.lam))

@@ -11,7 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads._flat import Layout
 
-with warnings.catch_warnings():  # loaded by the first forward derivative; scripts itself with a deprecated call
+with (
+    warnings.catch_warnings()
+):  # loaded by the first forward derivative; scripts itself with a deprecated call
     warnings.simplefilter("ignore", DeprecationWarning)
     import torch._decomp.decompositions_for_jvp
 

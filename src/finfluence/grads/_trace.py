@@ -139,7 +139,8 @@ def _functionalise(graph: fx.Graph) -> bool:
     return True
 
 
-def _meta(node: Any) -> tuple[Any, ...] | None:
+def _meta(node: Any) -> Any:
+    """Return (shape, dtype) of what a node computes, or None if unknown."""
     value = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
     return (tuple(value.shape), value.dtype) if value is not None and hasattr(value, "shape") else None
 
@@ -233,12 +234,13 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
             node.target = aten.reshape.default
 
 
-def _common(node: fx.Node) -> fx.Node | None:
+def _common(node: Any) -> fx.Node | None:
     """Return the matrix that `node` repeats along its leading axis, if it does."""
     while node.target is aten.view.default and _meta(node) == _meta(node.args[0]):
         node = node.args[0]
     source = node.args[0] if node.target is aten.expand.default else None
-    return source if source is not None and _meta(source) is not None and len(_meta(source)[0]) == 2 else None
+    meta = _meta(source)
+    return source if isinstance(source, fx.Node) and meta is not None and len(meta[0]) == 2 else None
 
 
 def _merge_repeats(graph: fx.Graph) -> None:

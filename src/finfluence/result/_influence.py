@@ -138,8 +138,8 @@ class Influence:
 
         Source: f-influence (arXiv 2510.10510), Definition 2.5.
         """
-        absolute = np.abs(self.data["mu"])
-        return absolute.copy(data=norm.cdf(absolute - norm.ppf(1 - alpha))).rename("power")
+        mu = self.data["mu"]
+        return mu.copy(data=norm.cdf(np.abs(mu.values) - norm.ppf(1 - alpha))).rename("power")
 
     def tradeoff(self, subset: Any, query: str | None = None) -> Gaussian:
         """Return the trade-off function G_μ of one subset on one query."""

@@ -87,7 +87,7 @@ def _content(arrays: xr.Dataset) -> str:
 
 def _check_ours(path: Path) -> dict[str, Any]:
     try:
-        header = zarr.open_group(str(path), mode="r").attrs.asdict()["finfluence"]
+        header: Any = zarr.open_group(str(path), mode="r").attrs.asdict()["finfluence"]
         if header["format"] != FORMAT or header["version"] > VERSION:
             raise KeyError("format")
     except (KeyError, TypeError, OSError, ValueError, zarr.errors.GroupNotFoundError) as error:

@@ -42,8 +42,11 @@ def pool(results: Sequence[Influence]) -> Influence:
     runs = len(results)
     effect = stack["effect"].mean(0)
     between = stack["effect"].var(0, ddof=1)
-    within = (stack["effect_se"] ** 2).mean(0)
-    effect_se = np.sqrt((PRIOR_RUNS * within + (runs - 1) * between) / (PRIOR_RUNS + runs - 1) / runs)
+    known = np.isfinite(stack["effect_se"])
+    within = np.where(known, stack["effect_se"], 0.0) ** 2
+    prior = np.where(known.any(0), PRIOR_RUNS, 0.0)
+    within = within.sum(0) / np.maximum(known.sum(0), 1)
+    effect_se = np.sqrt((prior * within + (runs - 1) * between) / (prior + runs - 1) / runs)
     variances = stack["spread"] ** 2
     variance = variances.mean(0)
     variance_error = variances.var(0, ddof=1) / runs

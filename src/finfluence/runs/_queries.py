@@ -178,7 +178,7 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     ConfigError
         No query, something that is no query, or two of one name.
     """
-    listed = [queries] if hasattr(queries, "values") and hasattr(queries, "names") else list(queries)  # type: ignore[arg-type]
+    listed = [queries] if hasattr(queries, "values") and hasattr(queries, "names") else list(queries)
     wrong = [type(q).__name__ for q in listed if not (hasattr(q, "values") and hasattr(q, "names"))]
     names = [n for q in listed if not wrong for n in q.names]
     repeated = sorted({n for n in names if names.count(n) > 1})
@@ -199,7 +199,7 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
 
 
 def gradients(
-    queries: Sequence[AnyQuery], model: nn.Module, recipe: Recipe, parameters: list[Tensor]
+    queries: Sequence[AnyQuery], model: nn.Module, recipe: Recipe, parameters: Sequence[Tensor]
 ) -> tuple[np.ndarray, Tensor]:
     """Return values [Q] and gradients [Q, P] of all queries at the model's parameters, in evaluation mode."""
     was_training = [m for m in model.modules() if m.training]
