@@ -9,6 +9,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test calibration bench lint format setup clean
 
 demo: setup
+	rm -rf demo-out
 	$(VENV)/bin/finfluence demo $(if $(SHORT),--short) --out demo-out
 
 test: setup

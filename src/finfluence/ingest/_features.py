@@ -14,7 +14,7 @@ from finfluence.ingest._messages import require
 from finfluence.ingest._text import TextEncoder
 from finfluence.ingest._values import texts
 
-CLIP = 10.0
+CLIP = 3.0
 """Standardised numbers are cut here, so that one typing error cannot burst a training."""
 LEVEL_BUDGET = 1000
 TEXT_BUDGET = 400
@@ -29,7 +29,7 @@ class TableEncoder:
     """Features of a table: fitted once on the training part, then applied to any part.
 
     Numbers and dates: missing cells replaced by the median and marked by a column of their own, then
-    standardised and cut at ±10. Categories: one 0/1 column a level (at most 40 levels). Text: hashed words or
+    standardised and cut at ±3. Categories: one 0/1 column a level (at most 40 levels). Text: hashed words or
     character n-grams, TF-IDF, truncated SVD (at most 200 columns). Constant and empty columns are left out.
     The frame's index names the rows in messages.
     """

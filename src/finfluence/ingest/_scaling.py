@@ -9,7 +9,7 @@ from finfluence.errors import DataError, explain
 
 @dataclass(eq=False)
 class ArrayScaler:
-    """Columns standardised and cut at ±10; constant columns are left out."""
+    """Columns standardised and cut at ±3; constant columns are left out."""
 
     _keep: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     _mean: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -39,7 +39,7 @@ class ArrayScaler:
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Return float32 `[n, features]`."""
-        return np.clip((x[:, self._keep] - self._mean) / self._scale, -10, 10).astype(np.float32)
+        return np.clip((x[:, self._keep] - self._mean) / self._scale, -3, 3).astype(np.float32)
 
 
 @dataclass(eq=False)

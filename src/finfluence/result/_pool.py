@@ -17,8 +17,9 @@ def pool(results: Sequence[Influence]) -> Influence:
     """Pool the influences of R training runs of one recipe under different seeds.
 
     effect = mean over runs. spread² = mean within-run variance, plus, where the initialisation was random or the loss
-    drew random numbers, what the runs' query values vary beyond it: max(0, Var_r(q_r) − mean within). The variance of each effect is moderated,
-    v = (d₀·v₀ + (R−1)·s²)/(d₀ + R−1), v₀ the mean of the runs' own estimates, s² the variance between runs, d₀ = 4.
+    drew random numbers, what the runs' query values vary beyond it: max(0, Var_r(q_r) − mean within).
+    The variance of each effect is moderated, v = (d₀·v₀ + (R−1)·s²)/(d₀ + R−1), v₀ the mean of the runs' own
+    estimates where they have one (else d₀ = 0), s² the variance between runs, d₀ = 4.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from finfluence.scan._options import ScanOptions
 from finfluence.scan._pipeline import ScanResult, scan
 
 ERROR_SHARE = 0.1
-HELD_OUT = 397
+HELD_OUT = 797
 
 
 @dataclass(frozen=True, eq=False)
