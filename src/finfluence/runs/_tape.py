@@ -127,11 +127,11 @@ class Tape:
         """
         tape = resume(Path(folder), recipe)
         if not tape.finished:
-            done, total = len(tape.snapshots) - 1, tape.kept_steps - 1
+            done = max(0, len(tape.snapshots) - 1) * tape.every
             raise StorageError(
                 explain(
                     f"a finished tape in {folder}",
-                    f"one that ends after {max(0, done) * tape.every} of {total * tape.every} steps",
+                    f"one that ends after {done} of {tape.steps} steps",
                     "the training was interrupted, or files of the tape were removed",
                     "finish it: fi.train(recipe, out=…, resume=True) goes on where it stopped",
                 )
