@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
+from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch, RowLosses, Traced, trace
 from finfluence.runs import Optimizer, Tape
 
@@ -65,6 +66,11 @@ class Adjoint:
         Returns
         -------
         adjoint [Q, 1+S, P], slopes [Q, B], direction u [Q, P]
+
+        Raises
+        ------
+        NotSupportedError
+            An operation of the model or loss has no forward-over-reverse derivative.
         """
         keys = sorted(batch)
 
@@ -101,17 +107,30 @@ class Adjoint:
             new_theta, new_slots = self._optimizer.update(theta, slots, g, hyper.unbind())
             return torch.stack([new_theta, *new_slots])
 
-        _, pull = vjp(update, theta, tuple(slots), gradient(theta)[0])
+        _, pull, *_ = vjp(update, theta, tuple(slots), gradient(theta)[0])
 
         def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             to_theta, to_slots, direction = pull(after)
-            _, (curved, slopes) = jvp(gradient, (theta,), (direction,))
+            _, (curved, slopes), *_ = jvp(gradient, (theta,), (direction,))
             return torch.stack([to_theta + curved, *to_slots]), slopes, direction
 
         result: tuple[Tensor, Tensor, Tensor] = _each(one, adjoint)
         return result
 
     def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
+        try:
+            return self._traced_run(kind, function, *tensors)
+        except NotImplementedError as error:
+            raise NotSupportedError(
+                explain(
+                    "a model and loss of operations that PyTorch can differentiate forward over reverse",
+                    str(error).splitlines()[0][:200],
+                    "a fused or rarely used operation has no second derivative there",
+                    "write that part with elementary operations (a Huber loss with torch.where, for instance)",
+                )
+            ) from error
+
+    def _traced_run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
         if self._stochastic:
             return function(*tensors)
         key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
+from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 
 with (
@@ -63,7 +64,7 @@ class RowLosses:
         named = {f"model.{name}": view for name, view in self.layout.split(theta).items()}
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        with sdpa_kernel(SDPBackend.MATH):
+        with Elementary(), sdpa_kernel(SDPBackend.MATH):
             return functional_call(self._bound, named, (batch,))
 
 
