@@ -64,7 +64,9 @@ def test_fashion_mnist_elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b"\1\2\3\4"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09ab")]
+    "content",
+    [b"no gzip", gzip.compress(b"\1\2\3\4"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09ab")],
+    ids=["no gzip", "no header", "cut short"],
 )
 def test_damaged_idx_file(write, refused, content):
     with refused(DataError, "a gzipped IDX file", "a.gz cannot be read", "did not finish", "--reinstall"):

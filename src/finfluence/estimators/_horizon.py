@@ -37,7 +37,7 @@ class Horizon:
     rise: float = RISE
 
     def accepts(self, epoch: int, variance: Tensor, error: Tensor, profile: Tensor) -> Tensor:
-        """Return a mask [Q]: is `epoch` accepted, given the variances so far [E, Q]?
+        """Return a mask [Q]: which queries accept `epoch`, given the variances so far [E, Q].
 
         `variance` [Q] is the epoch's own, `error` [Q] the variance of that estimate.
         """

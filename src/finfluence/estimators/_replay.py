@@ -49,7 +49,8 @@ def replay(
     Walking the tape backwards with λ = ∂q/∂s gives for each step t the slope x_{t,i} = ⟨u_t, ∇ℓ_i(θ_t)⟩ of every
     row's loss along u_t = (∂U_t/∂g)ᵀλ_{t+1}, and with it
 
-        effect(S) = Σ_t [mean_{j∈D∖S} x_{t,j} − mean_{j∈D} x_{t,j}],      spread² = Var over batch orders of Σ_t mean_{B_t} x_t,
+        effect(S) = Σ_t [mean_{j∈D∖S} x_{t,j} − mean_{j∈D} x_{t,j}]
+        spread²   = Var over batch orders of Σ_t mean_{j∈B_t} x_{t,j}
 
     in the query's own unit, at a fixed number of steps. μ = effect/spread.
 

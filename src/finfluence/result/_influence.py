@@ -83,7 +83,9 @@ class Influence:
         mu = ratio if mu is None else np.asarray(mu, dtype=np.float64)
         half = norm.ppf((1 + level) / 2) * np.asarray(se, dtype=np.float64)
         values = {
-            "effect": effect, "effect_se": np.full(shape, np.nan) if effect_se is None else effect_se, "spread": spread, "mu": mu, "se": se, "p_value": p_value,
+            "effect": effect,
+            "effect_se": np.full(shape, np.nan) if effect_se is None else effect_se,
+            "spread": spread, "mu": mu, "se": se, "p_value": p_value,
             "lower": mu - half if lower is None else lower, "upper": mu + half if upper is None else upper,
             **(extra or {}),
         }  # fmt: skip

@@ -24,7 +24,8 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     labels = {name: data[name].values.tolist() for name in _LABELS}
     arrays = data.drop_vars(_LABELS).assign_attrs({})
     header = {
-        "format": FORMAT, "version": VERSION, "labels": labels, "attrs": _plain(data.attrs), "content": _content(arrays),
+        "format": FORMAT, "version": VERSION, "labels": labels, "attrs": _plain(data.attrs),
+        "content": _content(arrays),
     }  # fmt: skip
     arrays.attrs = {"finfluence": header}
     target.parent.mkdir(parents=True, exist_ok=True)

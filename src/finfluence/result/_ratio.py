@@ -9,9 +9,9 @@ def ratio_interval(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (se, lower, upper) of μ = effect/spread.
 
-    The effect's error is additive, the spread's a factor k = exp(z·relative), so that μ keeps the effect's sign where the
-    effect is certain. Distances are added in squares (the MOVER principle): a = z·effect_se/spread with |μ|(k − 1) on
-    the side away from zero, with |μ|(1 − 1/k) on the side towards it.
+    The effect's error is additive, the spread's a factor k = exp(z·relative), so that μ keeps the effect's sign
+    where the effect is certain. Distances are added in squares (the MOVER principle): a = z·effect_se/spread with
+    |μ|(k − 1) on the side away from zero, with |μ|(1 − 1/k) on the side towards it.
 
     Parameters
     ----------

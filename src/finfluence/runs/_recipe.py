@@ -99,7 +99,9 @@ class Recipe:
                 value = 0
             if value < 1:
                 raise _config(
-                    f"{name} to be a whole number of at least 1", repr(getattr(self, name)), f"set {name} to 1 or more"
+                    f"{name} to be a whole number of at least 1",
+                    repr(getattr(self, name)),
+                    f"set {name} to 1 or more",
                 )
         if not isinstance(self.optimizer, (SGD, Adam)):
             raise _config(

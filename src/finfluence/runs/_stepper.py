@@ -162,7 +162,8 @@ class Stepper:
                     "a model that training changes in its parameters only",
                     f"a forward pass that writes on buffer '{written[0]}'",
                     "running statistics or power iterations are kept between steps",
-                    "use a layer without them (track_running_stats=False), or freeze it with .eval() in the model factory",
+                    "use a layer without them (track_running_stats=False), "
+                    "or freeze it with .eval() in the model factory",
                 )
             )
         return drawn
