@@ -90,7 +90,7 @@ def test_nothing_is_learned_from_the_hold_out(mixed):
     again, held = split(from_frame(changed, target="label", id_column="key"))
     np.testing.assert_array_equal(again.ids, train.ids)
     np.testing.assert_array_equal(again.x, train.x)
-    assert np.abs(held.x[:, held.features.index("income")]).max() == 10.0
+    assert np.abs(held.x[:, held.features.index("income")]).max() == 3.0
     assert held.x[:, [i for i, name in enumerate(held.features) if name.startswith("city")]].sum() == 0
 
 
@@ -150,10 +150,10 @@ def test_mixed_cells_below_nine_tenths_numbers_are_words():
     assert train.used == {"x": "category of 4 levels"}
 
 
-def test_one_typing_error_is_cut_at_ten():
+def test_one_typing_error_is_cut_at_three():
     frame = pd.DataFrame({"x": [*np.linspace(0, 1, 999), 1e12], "label": ["a", "b"] * 500})
     encoded = TableEncoder().fit_transform(frame[["x"]])
-    assert encoded.max() == 10.0
+    assert encoded.max() == 3.0
 
 
 def test_text_width_is_bounded_whatever_the_vocabulary():

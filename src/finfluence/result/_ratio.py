@@ -30,13 +30,13 @@ def ratio_interval(
     [1.0, 0.751, 5.329]
     """
     z = norm.ppf((1 + level) / 2)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # no spread: no finite μ
         mu = effect / spread
         additive = z * effect_se / spread
         factor = np.exp(z * relative)
         away = np.hypot(additive, np.abs(mu) * (factor - 1))
         towards = np.hypot(additive, np.abs(mu) * (1 - 1 / factor))
         se = np.hypot(effect_se / spread, mu * relative)
-    lower = mu - np.where(mu > 0, towards, away)
-    upper = mu + np.where(mu > 0, away, towards)
+        lower = mu - np.where(mu > 0, towards, away)
+        upper = mu + np.where(mu > 0, away, towards)
     return se, lower, upper
