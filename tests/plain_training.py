@@ -45,7 +45,9 @@ def made(factory: Callable[[], nn.Module], seed: int = 0, dtype: torch.dtype = D
         return factory().to(dtype)
 
 
-def table(n: int = 12, width: int = 4, classes: int = 3, dtype: torch.dtype = DOUBLE, seed: int = 3) -> fr.Rows:
+def table(
+    n: int = 12, width: int = 4, classes: int = 3, dtype: torch.dtype = DOUBLE, seed: int = 3
+) -> fr.Rows:
     rng = np.random.default_rng(seed)
     x = torch.from_numpy(rng.normal(size=(n, width))).to(dtype)
     return fr.Rows(x=x, y=torch.from_numpy(rng.integers(0, classes, n)))

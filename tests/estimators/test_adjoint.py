@@ -9,13 +9,13 @@ import copy
 import math
 
 import numpy as np
-import plain_training as pt
 import pytest
 import torch
 from torch import Tensor, nn
 
 import finfluence as fi
 import finfluence.runs as fr
+import plain_training as pt
 from finfluence.estimators._adjoint import Adjoint
 from finfluence.grads import RowLosses
 
@@ -30,7 +30,9 @@ def walked(tape: fr.Tape, queries: list[fr.AnyQuery]) -> tuple[np.ndarray, Tenso
     _, start = fr.gradients(queries, model, recipe, stepper.layout.parameters(model))
     lam = torch.zeros(len(start), 1 + len(recipe.optimizer.slots), stepper.layout.size, dtype=start.dtype)
     lam[:, 0] = start
-    adjoint = Adjoint(RowLosses(stepper.model, recipe.loss, stepper.layout), recipe.optimizer, stepper.stochastic)
+    adjoint = Adjoint(
+        RowLosses(stepper.model, recipe.loss, stepper.layout), recipe.optimizer, stepper.stochastic
+    )
     out = torch.zeros(len(recipe.rows), len(start), dtype=pt.DOUBLE)
     with fr.seeded(0):
         for t in reversed(range(tape.steps)):
@@ -155,7 +157,9 @@ def token_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 def tokens(n: int = 8) -> fr.Rows:
     rng = np.random.default_rng(0)
-    return fr.Rows(x=torch.from_numpy(rng.integers(0, 6, (n, 5))), y=torch.from_numpy(rng.integers(0, 6, (n, 5))))
+    return fr.Rows(
+        x=torch.from_numpy(rng.integers(0, 6, (n, 5))), y=torch.from_numpy(rng.integers(0, 6, (n, 5)))
+    )
 
 
 @pytest.mark.parametrize(("kind", "count"), [("layer", 1), ("layer", 4), ("function", 4)])
@@ -181,7 +185,9 @@ def test_convolutions(name):
         )  # fmt: skip
 
     rng = np.random.default_rng(1)
-    rows = fr.Rows(x=torch.from_numpy(rng.normal(size=(8, 2, 4, 4))), y=torch.from_numpy(rng.integers(0, 3, 8)))
+    rows = fr.Rows(
+        x=torch.from_numpy(rng.normal(size=(8, 2, 4, 4))), y=torch.from_numpy(rng.integers(0, 3, 8))
+    )
     ours, theirs = pt.OPTIMIZERS[name]
     recipe = pt.recipe(data=rows, model=pt.made(conv), optimizer=ours, schedule="cosine")
     assert_adjoint(recipe, theirs, some_queries(rows, 4))
@@ -246,7 +252,9 @@ def quadratic_tape(epochs: int = 50) -> fr.Tape:
     nn.init.zeros_(model.weight)
     rows = fr.Rows(x=torch.ones(4, 1, dtype=pt.DOUBLE), y=torch.tensor([0.0, 0, 0, 4], dtype=pt.DOUBLE))
     return fi.train(
-        fr.Recipe(data=rows, model=model, loss=pt.square_loss, optimizer=fr.SGD(lr=0.1), batch_size=4, epochs=epochs)
+        fr.Recipe(
+            data=rows, model=model, loss=pt.square_loss, optimizer=fr.SGD(lr=0.1), batch_size=4, epochs=epochs
+        )
     )
 
 
@@ -269,7 +277,9 @@ def test_slopes_need_no_more_than_the_direction():
     adjoint = Adjoint(losses, described.optimizer)
     theta = tape.state(3)
     point = theta.clone().requires_grad_(True)
-    per_row = torch.stack([torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses(point, rows)])
+    per_row = torch.stack(
+        [torch.autograd.grad(loss, point, retain_graph=True)[0] for loss in losses(point, rows)]
+    )
     for count in (1, 5):
         u = torch.randn(count, layout.size, dtype=pt.DOUBLE, generator=torch.Generator().manual_seed(count))
         torch.testing.assert_close(adjoint.slopes(theta, u, rows), u @ per_row.T, rtol=1e-12, atol=1e-14)

@@ -20,7 +20,9 @@ class Tied(nn.Module):
 
 def test_layout_names_each_trainable_tensor_once():
     layout = Layout(Tied())
-    assert layout.names == ["a.weight", "a.bias", "b.bias"] and layout.sizes == [9, 3, 3] and layout.size == 15
+    assert (
+        layout.names == ["a.weight", "a.bias", "b.bias"] and layout.sizes == [9, 3, 3] and layout.size == 15
+    )
 
 
 def test_round_trip_and_assignment():

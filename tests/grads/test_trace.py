@@ -103,8 +103,14 @@ def squared(model, batch):
 
 def fused(model, batch):
     out, y = model(batch["x"]), batch["y"].double()
-    several = F.mse_loss(out[:, 0], y, reduction="none") + F.huber_loss(out[:, 1], y, reduction="none", delta=0.7)
-    return several + F.smooth_l1_loss(out[:, 2], y, reduction="none") + nn.MSELoss(reduction="none")(out[:, 1], y)
+    several = F.mse_loss(out[:, 0], y, reduction="none") + F.huber_loss(
+        out[:, 1], y, reduction="none", delta=0.7
+    )
+    return (
+        several
+        + F.smooth_l1_loss(out[:, 2], y, reduction="none")
+        + nn.MSELoss(reduction="none")(out[:, 1], y)
+    )
 
 
 def by_id(model, batch):
@@ -197,7 +203,10 @@ def test_an_operation_without_forward_derivative_is_named():
     with pytest.raises(NotSupportedError) as caught:
         compare(pt.made(lambda: dense(nn.Tanh())), loss, 4, fr.SGD(lr=0.1), 1)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "expected a model and loss of operations that PyTorch can differentiate forward over reverse"
+    assert (
+        lines[0]
+        == "expected a model and loss of operations that PyTorch can differentiate forward over reverse"
+    )
     assert lines[1].startswith("  got: ") and "jvp" in lines[1]
     assert lines[2].startswith("  likely cause: a fused or rarely used operation")
     assert lines[3].startswith("  next step: write that part with elementary operations")

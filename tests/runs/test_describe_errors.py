@@ -1,15 +1,15 @@
 """What no training can use is refused when it is described, in four parts."""
 
 import numpy as np
-import plain_training as pt
 import pytest
 import torch
-from test_tape import assert_parts
 from torch import nn
 
 import finfluence as fi
 import finfluence.runs as fr
+import plain_training as pt
 from finfluence.errors import ConfigError, DataError, NotSupportedError, TrainingError
+from four_parts import assert_parts
 
 
 def refused(kind, parts, call, *args, **kwargs):
@@ -26,7 +26,10 @@ def test_rows():
     )  # fmt: skip
     refused(DataError, ("at least one field", "no field", "different selections", "same rows"), fr.Rows)
     refused(
-        DataError, ("numbers in field 'x'", "an array of <U1", "texts or objects", "encode them"), fr.Rows, x=["a", "b"]
+        DataError,
+        ("numbers in field 'x'", "an array of <U1", "texts or objects", "encode them"),
+        fr.Rows,
+        x=["a", "b"],
     )
     bad = x.copy()
     bad[1, 0] = np.nan
@@ -39,7 +42,11 @@ def test_rows():
         fr.Rows, x=x, weight=torch.tensor([float("inf"), 1, 1]),
     )  # fmt: skip
     refused(
-        DataError, ("one id for each of 3 rows", "2 ids", "different selections", "ids=None"), fr.Rows, x=x, ids=["a", "b"]
+        DataError,
+        ("one id for each of 3 rows", "2 ids", "different selections", "ids=None"),
+        fr.Rows,
+        x=x,
+        ids=["a", "b"],
     )
     refused(
         DataError, ("unique row ids", "1 ids used more than once, such as 'a'", "not a key", "none to number"),
@@ -49,9 +56,15 @@ def test_rows():
 
 
 def test_rows_keep_their_types_and_ids():
-    rows = fr.Rows(x=np.ones((3, 2)), y=np.array([0, 1, 2], dtype=np.int64), flag=[True, False, True], ids=[7, 5, 6])
+    rows = fr.Rows(
+        x=np.ones((3, 2)), y=np.array([0, 1, 2], dtype=np.int64), flag=[True, False, True], ids=[7, 5, 6]
+    )
     batch = rows.batch(torch.tensor([2, 0]))
-    assert batch["x"].dtype == torch.float32 and batch["y"].tolist() == [2, 0] and batch["flag"].dtype == torch.bool
+    assert (
+        batch["x"].dtype == torch.float32
+        and batch["y"].tolist() == [2, 0]
+        and batch["flag"].dtype == torch.bool
+    )
     assert batch["id"].tolist() == [2, 0] and rows.ids.tolist() == [7, 5, 6]
     assert fr.Rows(x=torch.ones(2, 1, dtype=pt.DOUBLE)).fields["x"].dtype == pt.DOUBLE
 
@@ -75,7 +88,9 @@ class Items(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         x, y = self.fields["x"][i], self.fields["y"][i]
-        return {"tuple": (x, y), "dict": {"x": x, "y": y}, "named": {"x": x, "y": y, "id": f"row {i}"}}[self.form]
+        return {"tuple": (x, y), "dict": {"x": x, "y": y}, "named": {"x": x, "y": y, "id": f"row {i}"}}[
+            self.form
+        ]
 
 
 @pytest.mark.parametrize("form", ["tuple", "dict", "named"])
@@ -105,7 +120,10 @@ def test_recipe():
         pt.recipe, optimizer=torch.optim.Adam([nn.Parameter(torch.ones(1))]),
     )  # fmt: skip
     refused(
-        ConfigError, ("'reshuffle' or 'independent'", "'shuffle'", "mistyped", "one of the two"), pt.recipe, sampling="shuffle"
+        ConfigError,
+        ("'reshuffle' or 'independent'", "'shuffle'", "mistyped", "one of the two"),
+        pt.recipe,
+        sampling="shuffle",
     )
     refused(
         ConfigError, ("constant, linear, cosine or a callable", "'step'", "mistyped", "callable(step, total_steps)"),
@@ -119,13 +137,18 @@ def test_recipe():
 
 def test_optimizers():
     refused(
-        ConfigError, ("SGD(lr=…) to be zero or positive and finite", "lr=-0.1", "sign or a unit", "≥ 0"), fr.SGD, lr=-0.1
+        ConfigError,
+        ("SGD(lr=…) to be zero or positive and finite", "lr=-0.1", "sign or a unit", "≥ 0"),
+        fr.SGD,
+        lr=-0.1,
     )
     refused(
         ConfigError, ("AdamW(weight_decay=…)", "weight_decay=inf", "sign or a unit", "≥ 0"),
         fr.AdamW, weight_decay=float("inf"),
     )  # fmt: skip
-    refused(ConfigError, ("Adam(betas=…)", "betas=(0.9, nan)", "sign", "≥ 0"), fr.Adam, betas=(0.9, float("nan")))
+    refused(
+        ConfigError, ("Adam(betas=…)", "betas=(0.9, nan)", "sign", "≥ 0"), fr.Adam, betas=(0.9, float("nan"))
+    )
     for wrong in ({"momentum": 0.0}, {"momentum": 0.9, "dampening": 0.1}):
         refused(
             ConfigError, ("momentum > 0 and dampening = 0 with nesterov=True", "momentum=", "defined only there", "nesterov=False"),
@@ -136,7 +159,11 @@ def test_optimizers():
 @pytest.mark.parametrize("seed", [1.5, "0", -1, True])
 def test_seeds(seed):
     refused(
-        ConfigError, ("seed to be a whole number ≥ 0", repr(seed), "float or a text", "seed=0"), fi.train, pt.recipe(), seed=seed
+        ConfigError,
+        ("seed to be a whole number ≥ 0", repr(seed), "float or a text", "seed=0"),
+        fi.train,
+        pt.recipe(),
+        seed=seed,
     )
 
 
@@ -201,7 +228,11 @@ def test_divergence_names_the_step(tmp_path):
     with pytest.raises(TrainingError) as caught:
         fi.train(described, out=tmp_path)
     assert_parts(
-        caught.value, "a finite training loss at every step", "at step ", "learning rate (1000) is too high", "tenfold"
+        caught.value,
+        "a finite training loss at every step",
+        "at step ",
+        "learning rate (1000) is too high",
+        "tenfold",
     )
     model = pt.made(lambda: nn.Linear(1, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e3)
@@ -248,11 +279,18 @@ def test_queries():
         ask(lambda m: m),
     )  # fmt: skip
     refused(
-        ConfigError, ("from 0 to 11 in fi.own_loss", "12", "row ids were passed", "pass positions"), ask(fi.own_loss([3, 12]))
+        ConfigError,
+        ("from 0 to 11 in fi.own_loss", "12", "row ids were passed", "pass positions"),
+        ask(fi.own_loss([3, 12])),
     )
     refused(ConfigError, ("from 0 to 11", "-1", "row ids", "positions"), ask(fi.own_loss([-1])))
     refused(
-        ConfigError, ("one name for each of 12 rows", "1 names", "filtered", "name every row"), fi.each_loss, x, y, names=["a"]
+        ConfigError,
+        ("one name for each of 12 rows", "1 names", "filtered", "name every row"),
+        fi.each_loss,
+        x,
+        y,
+        names=["a"],
     )
     refused(
         ConfigError, ("one number per row: a tensor of shape (1,)", "shape ()", "averages", "reduction='none'"),

@@ -3,17 +3,17 @@
 import copy
 
 import numpy as np
-import plain_training as pt
 import pytest
 import torch
 from torch import nn
 
 import finfluence as fi
 import finfluence.runs as fr
+import plain_training as pt
 
 
 def global_states() -> tuple[bytes, bytes]:
-    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()
 
 
 def noisy_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:

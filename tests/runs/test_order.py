@@ -1,10 +1,10 @@
 """Batch order: what every usual loader does, from its own seed, at a fixed number of steps."""
 
 import numpy as np
-import plain_training as pt
 import torch
 
 import finfluence as fi
+import plain_training as pt
 
 
 def test_each_epoch_visits_every_row_once():

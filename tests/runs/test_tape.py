@@ -8,15 +8,16 @@ import sys
 import textwrap
 import time
 
-import plain_training as pt
 import pytest
 import torch
 from torch import nn
 
 import finfluence as fi
 import finfluence.runs as fr
+import plain_training as pt
 from finfluence.errors import NotSupportedError, StorageError
 from finfluence.runs import _snapshots
+from four_parts import assert_parts
 
 
 class Gated(nn.Module):
@@ -185,22 +186,11 @@ def test_a_full_disk_leaves_the_tape_as_it_was(tmp_path, monkeypatch):
     )  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["tape.json"]
     monkeypatch.undo()
-    assert torch.equal(
-        fi.train(described, out=tmp_path, resume=True).state(), fi.train(described).state()
-    )
+    assert torch.equal(fi.train(described, out=tmp_path, resume=True).state(), fi.train(described).state())
 
 
 def _no_space(tensors, path):
     raise OSError(28, "No space left on device")
-
-
-def assert_parts(error, expected, got, cause, next_step):
-    lines = str(error).splitlines()
-    assert lines[0].startswith("expected ") and expected in lines[0], lines[0]
-    for line, prefix, part in zip(
-        lines[1:], ("  got: ", "  likely cause: ", "  next step: "), (got, cause, next_step), strict=True
-    ):
-        assert line.startswith(prefix) and part in line, line
 
 
 def test_folder_of_another_run(tmp_path):
@@ -215,7 +205,11 @@ def test_folder_of_another_run(tmp_path):
     with pytest.raises(StorageError) as caught:
         fi.train(described, seed=1, out=tmp_path, resume=True)
     assert_parts(
-        caught.value, "seeds init=1, order=1", "init=0, order=0", "a run of another seed", "the seed of that run"
+        caught.value,
+        "seeds init=1, order=1",
+        "init=0, order=0",
+        "a run of another seed",
+        "the seed of that run",
     )
     for changed, word in (
         (pt.recipe(optimizer=fr.SGD(lr=0.2)), "optimizer"), (pt.recipe(data=pt.table(seed=4)), "data"),
@@ -236,7 +230,11 @@ def test_no_tape_and_foreign_tape(tmp_path):
     with pytest.raises(StorageError) as caught:
         fr.Tape.open(tmp_path, described)
     assert_parts(
-        caught.value, f"a tape in {tmp_path} (a file tape.json)", "no such file", "mistyped", "fi.train(recipe, out=…)"
+        caught.value,
+        f"a tape in {tmp_path} (a file tape.json)",
+        "no such file",
+        "mistyped",
+        "fi.train(recipe, out=…)",
     )
     for text in ("{", "[]", '{"format": "other"}', json.dumps({"format": "finfluence-tape", "version": 99})):
         (tmp_path / "tape.json").write_text(text)
@@ -261,11 +259,17 @@ def test_states_of_another_width(tmp_path):
 
     described = pt.recipe()
     fi.train(described, out=tmp_path)
-    save_file({"states": torch.zeros(2, 3), "losses": torch.zeros(1)}, tmp_path / "states-00000000.safetensors")
+    save_file(
+        {"states": torch.zeros(2, 3), "losses": torch.zeros(1)}, tmp_path / "states-00000000.safetensors"
+    )
     with pytest.raises(StorageError) as caught:
         fr.Tape.open(tmp_path, described)
     assert_parts(
-        caught.value, "numbers in states-00000000.safetensors", "3", "another model or optimiser", "choose another folder"
+        caught.value,
+        "numbers in states-00000000.safetensors",
+        "3",
+        "another model or optimiser",
+        "choose another folder",
     )
 
 
@@ -276,7 +280,11 @@ def test_unfinished_tape_words(tmp_path):
     with pytest.raises(StorageError) as caught:
         fr.Tape.open(tmp_path, described)
     assert_parts(
-        caught.value, f"a finished tape in {tmp_path}", "ends after 0 of 9 steps", "interrupted", "resume=True"
+        caught.value,
+        f"a finished tape in {tmp_path}",
+        "ends after 0 of 9 steps",
+        "interrupted",
+        "resume=True",
     )
 
 
@@ -293,7 +301,11 @@ def test_layers_skipped_at_some_steps_are_refused():
     with pytest.raises(NotSupportedError) as caught:
         fi.train(pt.recipe(model=pt.made(Skipping), optimizer=fr.Adam(lr=0.1), epochs=5))
     assert_parts(
-        caught.value, "the same parameters at every step", "'sometimes.weight'", "skips layers", "multiplied by zero"
+        caught.value,
+        "the same parameters at every step",
+        "'sometimes.weight'",
+        "skips layers",
+        "multiplied by zero",
     )
 
 

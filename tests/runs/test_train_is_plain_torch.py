@@ -4,12 +4,12 @@ import copy
 import math
 
 import numpy as np
-import plain_training as pt
 import pytest
 import torch
 from torch import nn
 
 import finfluence.runs as fr
+import plain_training as pt
 
 
 def conv() -> nn.Module:
@@ -28,7 +28,9 @@ def assert_plain(described: fr.Recipe, torch_optimizer, seed: int = 5) -> None:
     tape = fr.train(described, seed=seed)
     model = copy.deepcopy(described.model)
     rates = [described.rate(t) for t in range(described.steps)]
-    model, losses = pt.plain(described, model, described.order(seed), torch_optimizer(model.parameters()), rates)
+    model, losses = pt.plain(
+        described, model, described.order(seed), torch_optimizer(model.parameters()), rates
+    )
     trained = tape.model()
     for (name, ours), theirs in zip(trained.named_parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -132,7 +134,11 @@ def test_adam_leaves_coordinates_without_gradient_where_they_are():
 
 def test_optimizer_defaults_are_torchs():
     parameters = [nn.Parameter(torch.ones(1))]
-    for ours, theirs in ((fr.SGD(), torch.optim.SGD), (fr.Adam(), torch.optim.Adam), (fr.AdamW(), torch.optim.AdamW)):
+    for ours, theirs in (
+        (fr.SGD(), torch.optim.SGD),
+        (fr.Adam(), torch.optim.Adam),
+        (fr.AdamW(), torch.optim.AdamW),
+    ):
         defaults = theirs(parameters).defaults
         for name, value in ours.describe().items():
             if name != "name":
