@@ -1,8 +1,18 @@
 """Estimators of influence: replay of one run, retraining of many."""
 
 from finfluence.estimators._batched import RunSpec
+from finfluence.estimators._parallel import one_thread
 from finfluence.estimators._replay import final_losses, replay
 from finfluence.estimators._retrain import retrain
 from finfluence.estimators._train_many import ManyRuns, final_models, train_many
 
-__all__ = ["ManyRuns", "RunSpec", "final_losses", "final_models", "replay", "retrain", "train_many"]
+__all__ = [
+    "ManyRuns",
+    "RunSpec",
+    "final_losses",
+    "final_models",
+    "one_thread",
+    "replay",
+    "retrain",
+    "train_many",
+]

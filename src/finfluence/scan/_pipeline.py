@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from finfluence._progress import Progress, silent
+from finfluence.estimators import one_thread
 from finfluence.report import write_report
 from finfluence.result import covers_sentence, sign_sentence
 from finfluence.scan._data import ScanData, read_data
@@ -90,7 +90,7 @@ def scan(options: ScanOptions, progress: Progress = silent) -> ScanResult:
     """
     folder = ScanFolder(options.out)
     folder.prepare(options.resume)
-    with _one_thread():
+    with one_thread():
         progress("read", 0, 1)
         data = read_data(options)
         training = plan_training(options, data.train)
@@ -266,14 +266,3 @@ def _timed(seconds: dict[str, float], stage: str, log: logging.Logger) -> Iterat
     yield
     seconds[stage] = round(time.perf_counter() - start, 3)
     log.info("%s: %.1f s", stage, seconds[stage])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: the numbers do not depend on the number of cores, and small models train faster."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
