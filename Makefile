@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SHORT ?=
+EXTRAS := data,report,baselines,ray,lightning,oracle,test,dev
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test calibration bench lint format setup clean
@@ -38,8 +39,8 @@ $(READY): pyproject.toml constraints-cpu.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet uv && \
 	  UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(VENV)/bin/uv pip install --quiet --python $(PY) -c constraints-cpu.txt \
-	  -e '.[data,report,baselines,test,dev]' || \
-	  $(VENV)/bin/pip install --quiet -c constraints-cpu.txt -e '.[data,report,baselines,test,dev]'
+	  -e '.[$(EXTRAS)]' || \
+	  $(VENV)/bin/pip install --quiet -c constraints-cpu.txt -e '.[$(EXTRAS)]'
 	touch $(READY)
 
 clean:
