@@ -110,6 +110,13 @@ def scan(
         int | None,
         typer.Option(help="Trainings for each of the three.", show_default="20, fewer above 5,000 rows"),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Train and replay once more with planted neutral rows, and print how many do not come out neutral.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted scan.")] = False,
     keep_tapes: Annotated[
         bool, typer.Option("--keep-tapes", help="Keep the recorded trainings (up to 1 GiB each).")
@@ -128,7 +135,8 @@ def scan(
             source=source, out=out, target=target, holdout=holdout, holdout_fraction=holdout_fraction,
             id_column=id_column, group_column=group_column, task=task, queries=tuple(query or ("held-out",)),
             model=model, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, runs=runs, seed=seed,
-            fdr=fdr, proof=proof, proof_runs=proof_runs, resume=resume, keep_tapes=keep_tapes,
+            fdr=fdr, proof=proof, proof_runs=proof_runs, self_test=self_test,
+            resume=resume, keep_tapes=keep_tapes,
         )  # fmt: skip
         with screen.progress() as progress:
             result = run_scan(options, progress)

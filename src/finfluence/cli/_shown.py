@@ -19,6 +19,8 @@ def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "hel
     screen.always(summary["verdict"], "bold")
     if summary["proof"]:
         screen.say(summary["proof"])
+    if summary.get("self_test"):
+        screen.say(summary["self_test"])
     for code, text in summary["findings"]:
         if code.startswith(("FI02", "FI04")):
             screen.say(f"note: {text}")

@@ -157,6 +157,22 @@ class Table:
             pictures=None if self.pictures is None else self.pictures[at],
         )
 
+    def followed_by(self, other: "Table") -> "Table":
+        """Return the rows of this table, then those of `other`, which must be scaled and named alike."""
+        parts = (self, other)
+        frames = [t.frame for t in parts if t.frame is not None]
+        pictures = [t.pictures for t in parts if t.pictures is not None]
+        groups = [t.groups for t in parts if t.groups is not None]
+        return replace(
+            self,
+            x=np.concatenate([t.x for t in parts]),
+            y=np.concatenate([t.y for t in parts]),
+            ids=np.concatenate([t.ids for t in parts]),
+            groups=np.concatenate(groups) if len(groups) == 2 else None,
+            frame=pd.concat(frames, ignore_index=True) if len(frames) == 2 else None,
+            pictures=np.concatenate(pictures) if len(pictures) == 2 else None,
+        )
+
     def preview(self, i: int, max_cells: int = CELL_LIMIT, max_text: int = TEXT_LIMIT) -> dict[str, Any]:
         """Return what a reader should see of row `i`.
 

@@ -18,7 +18,7 @@ VERSION = 1
 LIBRARIES = ("finfluence", "torch", "numpy", "pandas", "scipy", "statsmodels", "scikit-learn", "skrub")
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 RUN, SUMMARY, PROOF, LOG = "run.yaml", "scan.json", "proof.json", "scan.log"
-GROUPS, PREVIEWS = "groups.parquet", "previews.parquet"
+GROUPS, PREVIEWS, SELF_TEST = "groups.parquet", "previews.parquet", "self-test.json"
 
 
 class ScanFolder:
@@ -74,7 +74,8 @@ class ScanFolder:
             raise self._unwritable(error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise self._unwritable(PermissionError(13, "Permission denied"))
-        for stale in [*self.path.glob(".*.part"), *self.path.glob("runs/*/.*.part")]:
+        nested = (p for runs in ("runs", "self-test/runs") for p in self.path.glob(f"{runs}/*/.*.part"))
+        for stale in [*self.path.glob(".*.part"), *nested]:
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
     def start(self, run: dict[str, Any]) -> None:

@@ -47,6 +47,8 @@ class ScanOptions:
         Accepted share of false names among the named rows.
     proof, proof_runs
         Whether to retrain on the original, the cleaned and randomly thinned rows, and how often each.
+    self_test
+        Train and replay once more with planted neutral rows, and count how many do not come out neutral.
     resume
         Go on with an interrupted scan in `out`.
     keep_tapes
@@ -72,6 +74,7 @@ class ScanOptions:
     fdr: float = 0.1
     proof: bool = True
     proof_runs: int | None = None
+    self_test: bool = False
     resume: bool = False
     keep_tapes: bool = False
 

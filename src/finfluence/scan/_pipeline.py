@@ -32,6 +32,7 @@ from finfluence.scan._log import logged, recorded
 from finfluence.scan._options import ScanOptions
 from finfluence.scan._proof import automatic_runs, prove
 from finfluence.scan._report_content import agreement, content, short_previews
+from finfluence.scan._self_test import self_test
 from finfluence.scan._training import Training, plan_training
 from finfluence.scan._words import NOTHING, command, counts, proof_sentence, surer, verdict
 
@@ -158,8 +159,14 @@ def _work(
             proof = prove(
                 training, data, decided.decisions, folder, runs=runs, seed=options.seed, progress=progress
             )
+    tested = None
+    if options.self_test:
+        with _timed(seconds, "self-test", log):
+            tested = self_test(
+                training, data, decided, folder, fdr=options.fdr, seed=options.seed, progress=progress
+            )
     progress("report", 0, 1)
-    summary = _summary(options, data, found, decided, proof, run, seconds)
+    summary = _summary(options, data, found, decided, proof, tested, run, seconds)
     with _timed(seconds, "report", log):
         page = content(
             run,
@@ -169,11 +176,12 @@ def _work(
             summary["verdict"],
             summary["findings"],
             proof,
+            tested,
             summary["command"],
         )
         write_report(page, folder / REPORT)
         write_frame(folder / PREVIEWS, short_previews(data.train, decided.lines))
-    for line in (summary["verdict"], summary["proof"]):
+    for line in (summary["verdict"], summary["proof"], summary["self_test"]):
         if line:
             log.info("%s", line)
     folder.finish(summary)
@@ -203,6 +211,7 @@ def _summary(
     found: Estimate,
     decided: Decided,
     proof: Mapping[str, Any] | None,
+    tested: Mapping[str, Any] | None,
     run: Mapping[str, Any],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -232,6 +241,8 @@ def _summary(
                 "wrong labels now cost more. Give checked held-out rows by --holdout.",
             )
         )
+    if tested is not None and not tested["passed"]:
+        findings.append(("FI043", str(tested["sentence"])))
     findings += [("FI010", str(text)) for text in attrs.get("findings", [])]
     columns = [note for note in data.notes if note.startswith("column ")]
     findings += [("FI030", note) for note in data.notes if note not in columns]
@@ -250,6 +261,7 @@ def _summary(
         "agreement": agreement(found.each, data.train.ids),
         "findings": [list(f) for f in findings],
         "proof": proof_sentence(proof),
+        "self_test": "" if tested is None else tested["sentence"],
         "command": run["command"],
         "holdout_in_source": options.holdout is None and not _official(data),
         "seconds": dict(seconds),

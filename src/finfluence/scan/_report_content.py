@@ -40,6 +40,7 @@ def content(
     verdict: str,
     findings: list[tuple[str, str]],
     proof: Mapping[str, Any] | None,
+    tested: Mapping[str, Any] | None,
     command: str,
 ) -> ReportContent:
     """Return everything that the report shows."""
@@ -51,7 +52,7 @@ def content(
         rows += _rows(influence, name, decided.lines, train, previews)
         if name != OWN:
             distributions += distribution(influence, name, _threshold(decided, name, influence))
-    tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups, float(run["options"]["fdr"]))]
+    tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups), *_self_test(tested)]
     source = run["options"]["source"]
     target = run["options"]["target"]
     return ReportContent(
@@ -173,7 +174,7 @@ def _agreement(estimate: Estimate, ids: np.ndarray) -> list[Table]:
     ]
 
 
-def _groups(groups: Influence | None, fdr: float) -> list[Table]:
+def _groups(groups: Influence | None) -> list[Table]:
     if groups is None:
         return []
     top = groups.top(len(groups.subsets), HELD_OUT)
@@ -192,6 +193,41 @@ def _groups(groups: Influence | None, fdr: float) -> list[Table]:
             note="What removing the whole group does, to first order: large groups are estimated less well. Positive: "
             "removal raises the held-out loss, so the group helps. The p-values are not adjusted "
             "for the number of groups.",
+        )
+    ]
+
+
+def _self_test(tested: Mapping[str, Any] | None) -> list[Table]:
+    if tested is None:
+        return []
+    kinds = [
+        ("rows that differ from their own copy", "rejected", "pairs", f"{100 * tested['level']:.3g} %"),
+        (
+            "copies of unnamed rows that are named",
+            "named_copies",
+            "copies",
+            f"at most {100 * tested['fdr']:.3g} %",
+        ),
+        ("held-out rows put into the training that are named", "named_swaps", "swaps", "as training rows"),
+    ]
+    rows = tuple(
+        (
+            what,
+            tested[count],
+            tested[of],
+            *(tested[f"{count}_rate"][k] for k in ("value", "lower", "upper")),
+            expected,
+        )
+        for what, count, of, expected in kinds
+        if tested[of]
+    )
+    return [
+        Table(
+            title="Self-test: planted neutral rows",
+            columns=("what", "count", "of", "rate", "lower", "upper", "expected"),
+            rows=rows,
+            note=f"{tested['sentence']} The planted rows took part in trainings of their own; the results above are "
+            "untouched.",
         )
     ]
 

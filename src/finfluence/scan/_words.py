@@ -126,6 +126,8 @@ def command(run: Mapping[str, Any], out: str) -> str:
         parts += [] if query == "held-out" else ["--query", query]
     if not options["proof"]:
         parts.append("--no-proof")
+    if options["self_test"]:
+        parts.append("--self-test")
     return shlex.join(parts)
 
 
