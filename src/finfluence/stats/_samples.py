@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from finfluence.errors import DataError, explain
+from finfluence.stats._checks import pair
 
 
 class Binormal(NamedTuple):
@@ -128,54 +128,6 @@ def pooled_d(with_rows: ArrayLike, without_rows: ArrayLike) -> np.ndarray:
         return np.where((scale == 0.0) & (gap == 0.0), 0.0, gap / scale)
 
 
-def max_scan(
-    with_rows: ArrayLike, without_rows: ArrayLike, *, trim: float = 0.0, smoothing: float = 0.0
-) -> np.ndarray:
-    r"""Estimate mu by the published threshold scan: the implied mu of largest magnitude. Biased away from 0.
-
-    .. math:: \mu_\tau = \Phi^{-1}(1 - \alpha_\tau) - \Phi^{-1}(\beta_\tau), \quad
-              \alpha_\tau = P(X > \tau),\ \beta_\tau = P(Y \le \tau)
-
-    Parameters
-    ----------
-    with_rows, without_rows
-        Samples along the last axis; leading axes broadcast, one pair of samples each.
-    trim
-        Use only thresholds whose alpha and beta both lie in [trim, 1 - trim].
-    smoothing
-        Counts added to each of the two outcomes of each rate (one half is usual). With 0, thresholds with
-        a rate of exactly 0 or 1 are left out, for their mu is infinite.
-
-    Returns
-    -------
-    ndarray
-        One signed mu per pair. Where no threshold is left, the pair is scanned again without trimming and
-        with one half added to each count.
-
-    Notes
-    -----
-    With no influence at all and n = 100 values per sample the mean absolute answer is 0.62 (0.43 with
-    trim=0.05), where `auc_probit` gives 0.12. Offered for comparison with the publication.
-
-    References
-    ----------
-    f-influence, arXiv 2510.10510, stage 2 of the single-run algorithm.
-
-    Examples
-    --------
-    >>> round(float(max_scan([0.0, 1.0, 2.0, 3.0], [1.5, 2.5, 3.5, 4.5])), 4)
-    1.349
-    """
-    x, y = pair(with_rows, without_rows)
-    n, m = x.shape[-1], y.shape[-1]
-    below_x, below_y, distinct = _counts_below(x, y)
-    answer, found = _scan(below_x, below_y, distinct, n, m, trim, smoothing)
-    if not np.all(found):
-        wide, any_left = _scan(below_x, below_y, distinct, n, m, 0.0, smoothing or 0.5)
-        answer = np.where(found, answer, np.where(any_left, wide, 0.0))
-    return answer
-
-
 def binormal(with_rows: ArrayLike, without_rows: ArrayLike) -> Binormal:
     r"""Fit a straight line to the probit ROC: mu, and the slope that tells how Gaussian the curve is.
 
@@ -207,7 +159,7 @@ def binormal(with_rows: ArrayLike, without_rows: ArrayLike) -> Binormal:
     """
     x, y = pair(with_rows, without_rows, least=2)
     n, m = x.shape[-1], y.shape[-1]
-    below_x, below_y, distinct = _counts_below(x, y)
+    below_x, below_y, distinct = counts_below(x, y)
     far, hit = (n - below_x + 0.5) / (n + 1), (m - below_y + 0.5) / (m + 1)
     u, v = ndtri(far), ndtri(hit)
     variance = far * (1 - far) / (n * _density(u) ** 2) + hit * (1 - hit) / (m * _density(v) ** 2)
@@ -221,33 +173,7 @@ def binormal(with_rows: ArrayLike, without_rows: ArrayLike) -> Binormal:
     return Binormal((v0 - slope * u0) * np.sqrt(2.0 / (1.0 + slope**2)), slope)
 
 
-def pair(with_rows: ArrayLike, without_rows: ArrayLike, least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return both samples as float64 with equal leading axes, after checking size and finiteness."""
-    x, y = (np.atleast_1d(np.asarray(s, dtype=np.float64)) for s in (with_rows, without_rows))
-    if min(x.shape[-1], y.shape[-1]) < least:
-        raise DataError(
-            explain(
-                f"at least {least} value(s) with and without the rows",
-                f"{x.shape[-1]} with, {y.shape[-1]} without",
-                "too few runs finished",
-                "train more runs",
-            )
-        )
-    bad = int(np.isnan(x).sum()), int(np.isnan(y).sum())
-    if any(bad):
-        raise DataError(
-            explain(
-                "samples without NaN",
-                f"{bad[0]} NaN with the rows, {bad[1]} without",
-                "runs that diverged",
-                "leave out those runs by name, or lower the learning rate and train them again",
-            )
-        )
-    lead = np.broadcast_shapes(x.shape[:-1], y.shape[:-1])
-    return np.broadcast_to(x, lead + x.shape[-1:]), np.broadcast_to(y, lead + y.shape[-1:])
-
-
-def _counts_below(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def counts_below(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At each pooled value: how many x and y are <= it, and whether it ends its ties (the last does not)."""
     pooled = np.concatenate([x, y], axis=-1)
     order = np.argsort(pooled, axis=-1, kind="stable")
@@ -257,28 +183,6 @@ def _counts_below(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     distinct = np.zeros(pooled.shape, dtype=bool)
     distinct[..., :-1] = ordered[..., :-1] < ordered[..., 1:]
     return below_x, below_y, distinct
-
-
-def _scan(
-    below_x: np.ndarray,
-    below_y: np.ndarray,
-    distinct: np.ndarray,
-    n: int,
-    m: int,
-    trim: float,
-    smoothing: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mu of largest magnitude over admissible thresholds, and whether there was any."""
-    specificity = (np.arange(n + 1) + smoothing) / (n + 2 * smoothing)  # 1 - alpha by count
-    miss = (np.arange(m + 1) + smoothing) / (m + 2 * smoothing)
-    usable_x = (specificity > 0) & (specificity < 1) & (specificity >= trim) & (specificity <= 1 - trim)
-    usable_y = (miss > 0) & (miss < 1) & (miss >= trim) & (miss <= 1 - trim)
-    probit_x = np.where(usable_x, ndtri(np.where(usable_x, specificity, 0.5)), 0.0)
-    probit_y = np.where(usable_y, ndtri(np.where(usable_y, miss, 0.5)), 0.0)
-    usable = distinct & usable_x[below_x] & usable_y[below_y]
-    mu = np.where(usable, probit_x[below_x] - probit_y[below_y], 0.0)
-    best = np.argmax(np.abs(mu), axis=-1)[..., None]
-    return np.take_along_axis(mu, best, axis=-1)[..., 0], usable.any(axis=-1)
 
 
 def _density(z: np.ndarray) -> np.ndarray:
