@@ -1,34 +1,64 @@
 """Statistics of influence: mu from two samples, intervals, and which rows stand out at what error rate."""
 
 from finfluence.stats._bootstrap import bootstrap_interval
+from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
 from finfluence.stats._intervals import Interval, mean_interval, paired_difference, welch_difference
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
 from finfluence.stats._multiplicity import Direction, Discoveries, empirical_fdr, one_sided
+from finfluence.stats._one_run import certify_one_run, certify_one_run_epsilon
 from finfluence.stats._own_loss import LossVerdict, label_errors
-from finfluence.stats._samples import Binormal, auc, auc_probit, binormal, pooled_d
+from finfluence.stats._permutation import (
+    PermutationTest,
+    block_permutation_p,
+    mean_difference,
+    permutation_p,
+    rank_p,
+)
 from finfluence.stats._precision import pooled_d_se, runs_needed
+from finfluence.stats._samples import Binormal, auc, auc_probit, binormal, pooled_d
 from finfluence.stats._scan import max_scan
+from finfluence.stats._series import (
+    block_bootstrap_interval,
+    block_length,
+    effective_size,
+    series_mean_interval,
+)
 
 __all__ = [
     "Binormal",
+    "Certificate",
     "Direction",
     "Discoveries",
     "Interval",
     "LossVerdict",
+    "PermutationTest",
     "auc",
     "auc_probit",
     "binormal",
+    "block_bootstrap_interval",
+    "block_length",
+    "block_permutation_p",
     "bootstrap_interval",
+    "certify",
+    "certify_counts",
+    "certify_one_run",
+    "certify_one_run_epsilon",
+    "clopper_pearson",
     "delong_interval",
+    "effective_size",
     "empirical_fdr",
     "label_errors",
     "max_scan",
+    "mean_difference",
     "mean_interval",
     "one_sided",
     "paired_difference",
+    "permutation_p",
     "pooled_d",
     "pooled_d_interval",
     "pooled_d_se",
+    "rank_p",
     "runs_needed",
+    "series_mean_interval",
     "welch_difference",
 ]
