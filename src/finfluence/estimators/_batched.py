@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from finfluence.estimators._paired import paired_order
 from finfluence.grads import Batch, Layout, RowLosses, Traced, trace
 from finfluence.grads._softmax import split_log_softmax
 from finfluence.runs import Recipe, Rows, RowSource, Stepper, initial_model, seeded
@@ -21,11 +22,21 @@ ALIGNED = 16
 
 @dataclass(frozen=True, eq=False)
 class RunSpec:
-    """One run of a recipe: its seeds, and the positions of the rows it trains on (all if None)."""
+    """One run of a recipe: its seeds, and the positions of the rows it trains on (all if None).
+
+    `paired` runs follow the batch order of the run on all rows with the same seeds as closely as they can.
+    """
 
     init_seed: int
     order_seed: int
     keep: np.ndarray | None = None
+    paired: bool = False
+
+    def epoch_order(self, recipe: Recipe, epoch: int) -> list[Tensor]:
+        """Return the row positions of each step of one epoch."""
+        if self.paired and self.keep is not None:
+            return paired_order(recipe, self.order_seed, epoch, self.keep)
+        return recipe.epoch_order(self.order_seed, epoch, self.keep)
 
 
 class Stack:
@@ -69,7 +80,7 @@ class Stack:
         state = [theta, *(torch.zeros_like(theta) for _ in range(self._slots))]
         t = 0
         for epoch in range(recipe.epochs):
-            orders = [recipe.epoch_order(run.order_seed, epoch, run.keep) for run in runs]
+            orders = [run.epoch_order(recipe, epoch) for run in runs]
             for step in range(recipe.steps_per_epoch):
                 positions = torch.stack([order[step] for order in orders])
                 state = self._advance(state, self.batch(positions), t)

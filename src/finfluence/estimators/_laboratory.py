@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,20 @@ class Laboratory:
     reused: int = 0
     how: str = "every run was in the store"
     findings: list[str] = field(default_factory=list)
+    _asked: set[str] = field(default_factory=set)
 
     @property
     def names(self) -> list[str]:
         """One name for each column of `values`."""
         return [name for query in self.queries for name in query.names]
 
+    @cached_property
+    def _signature(self) -> str:
+        return signature(self.recipe, self.queries)
+
     def values(self, runs: Sequence[RunSpec]) -> np.ndarray:
         """Return query values [runs, Q], NaN for runs that diverged."""
-        base = signature(self.recipe, self.queries)
-        keys = [run_key(base, self.recipe, run) for run in runs]
+        keys = [run_key(self._signature, self.recipe, run) for run in runs]
         missing = {key: run for key, run in zip(keys, runs, strict=True) if self.store.get(key) is None}
         new = list(missing)
         if missing:
@@ -46,7 +51,9 @@ class Laboratory:
                 on_done=lambda indices, values: self.store.add([new[i] for i in indices], values),
             )  # fmt: skip
             self.how = result.how
-        self.trained, self.reused = self.trained + len(new), self.reused + len(keys) - len(new)
+        self.trained += len(new)
+        self.reused += len(set(keys) - self._asked - missing.keys())
+        self._asked |= set(keys)
         return np.stack([_found(self.store, key) for key in keys])
 
     def own_losses(self, subsets: Subsets, runs: Sequence[RunSpec]) -> np.ndarray:

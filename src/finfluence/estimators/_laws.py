@@ -1,16 +1,20 @@
-"""Effect, spread, μ and its uncertainty from trained runs: two samples each, or random halves."""
+"""Effect, spread, μ and its uncertainty from trained runs: two samples each, pairs, or random halves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, ttest_ind_from_stats
+from scipy.stats import norm, t, ttest_ind_from_stats
 
 from finfluence.stats import delong_interval
 
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Estimates [S, Q] of what removal does, in the result's terms."""
+    """Estimates [S, Q] of what removal does, in the result's terms.
+
+    `common` is the part of effect_se² that comes from runs shared by all subsets.
+    """
 
     effect: np.ndarray
     spread: np.ndarray
@@ -20,6 +24,7 @@ class Law:
     upper: np.ndarray
     p_value: np.ndarray
     effect_se: np.ndarray
+    common: np.ndarray
 
 
 def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level: float) -> Law:
@@ -27,6 +32,12 @@ def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level
 
     effect = mean(without) − mean(with); spread² = (var(with) + var(without)) / 2; μ = effect / spread, or the
     AUC-probit of the two samples. p by Welch's test.
+
+    Notes
+    -----
+    The standard error of μ is the larger of two: under normal laws (Hedges), and by the delta method with the
+    samples' own third and fourth moments. The first alone covers 89 % instead of 95 % for exponential laws at
+    μ = 2, the second alone 92 % for normal laws at μ = 5 and 20 runs.
     """
     mean_p, var_p, n_p = with_rows.mean(0), with_rows.var(0, ddof=1), len(with_rows)
     mean_q = np.stack([v.mean(0) for v in without])
@@ -38,7 +49,11 @@ def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level
         _, p = ttest_ind_from_stats(mean_q, np.sqrt(var_q), n_q, mean_p, np.sqrt(var_p), n_p, equal_var=False)
         spread_var = (var_p**2 / (n_p - 1) + var_q**2 / (n_q - 1)) / 2
         d = effect / spread
-        se = np.sqrt(effect_var / spread**2 + d**2 * spread_var / (4 * spread**4))
+        normal = effect_var / spread**2 + d**2 * spread_var / (4 * spread**4)
+        own = _moved(_moments(with_rows), -1, d, spread) / n_p
+        moments = [np.stack(m) for m in zip(*(_moments(v) for v in without), strict=True)]
+        own += _moved(moments, 1, d, spread) / n_q
+    se = np.sqrt(np.fmax(normal, own))
     lower, upper = _around(d, se, level)
     if mu == "auc_probit":
         parts = [delong_interval(with_rows.T, v.T, level=level) for v in without]
@@ -48,7 +63,54 @@ def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level
         se = np.where(
             np.isfinite(lower) & np.isfinite(upper), upper - lower, 2 * np.fmin(d - lower, upper - d)
         ) / (2 * z)
-    return Law(effect, spread, d, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
+    common = np.broadcast_to(var_p / n_p, effect.shape)
+    return Law(effect, spread, d, se, lower, upper, _settled(p, effect), np.sqrt(effect_var), common)
+
+
+def pairs(parts: list[tuple[np.ndarray, np.ndarray]], level: float) -> Law:
+    """Compare runs in pairs, S × ([K_s, Q] with all rows, [K_s, Q] without): the k-th of both share their seeds.
+
+    effect = mean(without − with), its error that of a mean of differences; spread and μ as for two samples. p by
+    Student's test on the differences. The standard error of μ is the larger of two, as for two samples.
+    """
+    columns: list[tuple[np.ndarray, ...]] = []
+    for x, y in parts:
+        count = len(x)
+        difference, var_x, var_y = y - x, x.var(0, ddof=1), y.var(0, ddof=1)
+        effect, effect_var = difference.mean(0), difference.var(0, ddof=1) / count
+        spread = np.sqrt((var_x + var_y) / 2)
+        both = ((x - x.mean(0)) * (y - y.mean(0))).sum(0) / (count - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            d = effect / spread
+            spread_var = (var_x**2 + var_y**2 + 2 * both**2) / (2 * (count - 1))
+            normal = effect_var / spread**2 + d**2 * spread_var / (4 * spread**4)
+            own = (_slopes(x, -1, d, spread) + _slopes(y, 1, d, spread)).var(0, ddof=1) / count
+            p = 2 * t.sf(np.abs(effect) / np.sqrt(effect_var), count - 1)
+        columns.append((effect, spread, d, np.sqrt(np.fmax(normal, own)), p, np.sqrt(effect_var)))
+    effect, spread, d, se, p, effect_se = (np.stack(part) for part in zip(*columns, strict=True))
+    return Law(
+        effect, spread, d, se, *_around(d, se, level), _settled(p, effect), effect_se, np.zeros_like(effect)
+    )
+
+
+def _slopes(values: np.ndarray, sign: int, d: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return d's influence function at each run: ± x/spread − d x²/(4 spread²), x about its mean."""
+    centred = values - values.mean(0)
+    return sign * centred / spread - d / (4 * spread**2) * centred**2
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return var(x), cov(x, x²) and var(x²) [Q] of runs [K, Q] about their mean."""
+    centred = values - values.mean(0)
+    square = centred**2
+    degrees = len(values) - 1
+    return square.sum(0) / degrees, (centred * square).sum(0) / degrees, square.var(0, ddof=1)
+
+
+def _moved(moments: Sequence[np.ndarray], sign: int, d: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return the variance of `_slopes` from the moments of the runs."""
+    c = d / (4 * spread**2)
+    return moments[0] / spread**2 - 2 * sign * c / spread * moments[1] + c**2 * moments[2]
 
 
 def half_subsets(first: np.ndarray, second: np.ndarray, kept: np.ndarray, level: float) -> Law:
@@ -82,7 +144,8 @@ def half_subsets(first: np.ndarray, second: np.ndarray, kept: np.ndarray, level:
         mu = effect / spread
         se = np.sqrt(effect_var / spread**2 + mu**2 / (2 * len(first)))
     lower, upper = _around(mu, se, level)
-    return Law(effect, spread, mu, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
+    none = np.zeros_like(effect)
+    return Law(effect, spread, mu, se, lower, upper, _settled(p, effect), np.sqrt(effect_var), none)
 
 
 def _around(mu: np.ndarray, se: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from finfluence.errors import ConfigError, explain
 from finfluence.estimators._batched import RunSpec
 from finfluence.runs import Recipe, Stepper, initial_model, seeded
 
-Executor = Literal["serial", "joblib"]
+Executor = Literal["serial", "joblib", "ray"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ def train_one(recipe: Recipe, run: RunSpec) -> nn.Module | None:
     t = 0
     with seeded(0):
         for epoch in range(recipe.epochs):
-            for rows in recipe.epoch_order(run.order_seed, epoch, run.keep):
+            for rows in run.epoch_order(recipe, epoch):
                 stepper.step(t, rows)
                 t += 1
     state = torch.empty(stepper.width, dtype=stepper.layout.dtype, device=stepper.layout.device)
@@ -48,8 +48,13 @@ def over_processes(
     """Yield `work(task)` for every task as each is finished, from `n_jobs` processes of one thread each."""
     joblib = _joblib()
     with joblib.parallel_config("loky", inner_max_num_threads=1):
-        parallel = joblib.Parallel(n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered")
+        parallel = joblib.Parallel(n_jobs=processes(n_jobs), return_as="generator_unordered")
         yield from parallel(joblib.delayed(work)(task) for task in tasks)
+
+
+def processes(n_jobs: int | None) -> int:
+    """Return the number of processes that `over_processes` uses."""
+    return n_jobs or int(_joblib().cpu_count())
 
 
 def has_joblib() -> bool:

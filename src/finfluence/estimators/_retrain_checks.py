@@ -10,13 +10,13 @@ from finfluence.estimators._subsets import Subsets
 def check_options(design: str, mu: str, runs: int, runs_without: int, level: float) -> None:
     """Raise ConfigError for options that no design takes, or too few runs for a spread."""
     if (
-        design not in ("leave-out", "half-subsets")
+        design not in ("leave-out", "half-subsets", "paired")
         or mu not in ("pooled_d", "auc_probit")
         or not 0 < level < 1
     ):
         raise ConfigError(
             explain(
-                "design 'leave-out' or 'half-subsets', mu 'pooled_d' or 'auc_probit', level between 0 and 1",
+                "design 'leave-out', 'half-subsets' or 'paired', mu 'pooled_d' or 'auc_probit', level between 0 and 1",
                 f"design={design!r}, mu={mu!r}, level={level!r}",
                 "a mistyped word",
                 "use one of these",
@@ -29,6 +29,15 @@ def check_options(design: str, mu: str, runs: int, runs_without: int, level: flo
                 f"runs={runs}, mu={mu!r}",
                 "each half is trained twice, and their laws are mixtures that an AUC cannot split",
                 "pass for instance runs=400",
+            )
+        )
+    if design == "paired" and (mu != "pooled_d" or runs_without > runs):
+        raise ConfigError(
+            explain(
+                "mu='pooled_d' and no more runs without a subset than on all rows for design='paired'",
+                f"runs={runs}, runs_without={runs_without}, mu={mu!r}",
+                "run k without a subset is compared with run k on all rows; an AUC takes its samples as independent",
+                "leave runs_without out, or use design='leave-out'",
             )
         )
     if min(runs, runs_without) < 2:

@@ -22,12 +22,15 @@ class Seeds:
     master: int
     vary: Vary
 
-    def run(self, keep: np.ndarray | None, k: int) -> RunSpec:
-        """Return run k of the arm that trains on the rows `keep`; arms draw independent seeds."""
-        arm = 0 if keep is None else int(digest(keep.tobytes()), 16)
+    def run(self, keep: np.ndarray | None, k: int, paired: bool = False) -> RunSpec:
+        """Return run k of the arm that trains on the rows `keep`.
+
+        Arms draw independent seeds; paired ones share those of run k on all rows.
+        """
+        arm = 0 if keep is None or paired else int(digest(keep.tobytes()), 16)
         order = self.master if self.vary == "init" else torch_seed(self.master, "retrain order", arm, k)
         init = self.master if self.vary == "order" else torch_seed(self.master, "retrain init", arm, k)
-        return RunSpec(init, order, keep)
+        return RunSpec(init, order, keep, paired)
 
 
 def covers(recipe: Recipe, vary: Vary, stochastic: bool) -> list[str]:
@@ -63,12 +66,14 @@ def without(n_rows: int, removed: np.ndarray) -> np.ndarray:
 
 
 def leave_out(
-    seeds: Seeds, n_rows: int, subsets: Subsets, runs: int, runs_without: int
-) -> tuple[list[RunSpec], list[list[RunSpec]]]:
-    """Return the runs on all rows, and those without each subset."""
-    everything = [seeds.run(None, k) for k in range(runs)]
-    keeps = [without(n_rows, rows) for rows in subsets.positions]
-    return everything, [[seeds.run(keep, k) for k in range(runs_without)] for keep in keeps]
+    seeds: Seeds, n_rows: int, subsets: Subsets, counts: np.ndarray, paired: bool = False
+) -> list[list[RunSpec]]:
+    """Return the runs on all rows, then those without each subset: `counts` [1 + S] of them."""
+    keeps = [None, *(without(n_rows, rows) for rows in subsets.positions)]
+    return [
+        [seeds.run(keep, k, paired and keep is not None) for k in range(count)]
+        for keep, count in zip(keeps, counts.tolist(), strict=True)
+    ]
 
 
 def random_halves(

@@ -103,7 +103,8 @@ def run_key(base: str, recipe: Recipe, run: RunSpec) -> str:
     """Return the key of one run under the signature `base`."""
     init = run.init_seed if recipe.random_initialisation else "fixed"
     keep = b"all" if run.keep is None else np.ascontiguousarray(run.keep, dtype=np.int64).tobytes()
-    return digest(base.encode(), repr((init, run.order_seed)).encode(), keep)
+    paired = [b"paired"] if run.paired and run.keep is not None else []
+    return digest(base.encode(), repr((init, run.order_seed)).encode(), keep, *paired)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,15 @@ from torch import Tensor, nn
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._batched import RunSpec, Stack, not_stackable
-from finfluence.estimators._parallel import Executor, has_joblib, one_thread, over_processes, train_one
+from finfluence.estimators._parallel import (
+    Executor,
+    has_joblib,
+    one_thread,
+    over_processes,
+    processes,
+    train_one,
+)
+from finfluence.estimators._ray import ray_workers
 from finfluence.estimators._states_queried import StackedQueries, query_values
 from finfluence.grads import Layout
 from finfluence.runs import AnyQuery, Recipe, initial_model
@@ -28,12 +37,18 @@ class ManyRuns:
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _Common:
+    """What all tasks share: what is trained, what is asked, copies at once (0: one by one)."""
+
     recipe: Recipe
     queries: Sequence[AnyQuery]
+    lanes: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
     runs: Sequence[RunSpec]
     indices: np.ndarray
-    lanes: int
 
 
 def train_many(
@@ -51,11 +66,12 @@ def train_many(
 
     Parameters
     ----------
-    executor : {None, "serial", "joblib"}
+    executor : {None, "serial", "joblib", "ray"}
         None: stacked in this process; what cannot be stacked, over processes. "joblib": always over
-        processes. "serial": always in this process.
+        processes. "serial": always in this process. "ray": over the Ray cluster that this process is connected
+        to, or RAY_ADDRESS names, or runs on this machine; else one is started here and stopped at the end.
     n_jobs : int, optional
-        Processes; all cores by default. Results do not depend on it.
+        Processes; all cores by default (Ray: all CPUs of the cluster). Results do not depend on it.
     max_bytes : int
         Memory for the copies trained at once.
     on_done : callable
@@ -73,11 +89,9 @@ def train_many(
         seeds = list(dict.fromkeys(run.init_seed for run in runs))
         reason = not_stackable(recipe, (seeds * 2)[:2])
         lanes = 0 if reason else Stack(recipe, initial_model(recipe, seeds[0])).lanes(max_bytes)
-        processes = _use_processes(executor, stacked=reason is None)
+        common = _Common(recipe, queries, lanes)
         done = 0
-        for indices, part in _results(
-            _tasks(recipe, runs, queries, lanes, processes, n_jobs), processes, n_jobs
-        ):
+        for indices, part in _results(common, runs, _place(executor, stacked=reason is None), n_jobs):
             values[indices] = part
             if on_done is not None:
                 on_done(indices, part)
@@ -112,65 +126,65 @@ def _trained(stack: Stack, runs: Sequence[RunSpec], lanes: int) -> Iterator[Tens
         yield stack.train(runs[first : first + lanes], padded=lanes > 1)
 
 
-def _use_processes(executor: Executor | None, stacked: bool) -> bool:
-    if executor not in (None, "serial", "joblib"):
+def _place(executor: Executor | None, stacked: bool) -> Executor:
+    """Return where to train: the executor asked for, or the one that suits."""
+    if executor not in (None, "serial", "joblib", "ray"):
         raise ConfigError(
             explain(
-                "executor to be None, 'serial' or 'joblib'",
+                "executor to be None, 'serial', 'joblib' or 'ray'",
                 repr(executor),
                 "another backend's name was passed",
                 "pass executor='joblib' to use every core",
             )
         )
-    return executor == "joblib" or (executor is None and not stacked and has_joblib())
-
-
-def _tasks(
-    recipe: Recipe,
-    runs: Sequence[RunSpec],
-    queries: Sequence[AnyQuery],
-    lanes: int,
-    processes: bool,
-    n_jobs: int | None,
-) -> list[_Task]:
-    """Cut the runs into tasks: one stack each here, several stacks (or single runs) each over processes."""
-    size = max(1, lanes)
-    if processes:
-        from joblib import cpu_count
-
-        share = -(-len(runs) // (n_jobs or cpu_count()))
-        size = min(share, lanes * _STACKS_PER_TASK) if lanes else min(16, -(-share // 4))
-    indices = np.arange(len(runs))
-    cuts = [indices[a : a + size] for a in range(0, len(runs), size)]
-    return [_Task(recipe, queries, [runs[i] for i in cut], cut, lanes) for cut in cuts]
+    return executor or ("serial" if stacked or not has_joblib() else "joblib")
 
 
 def _results(
-    tasks: list[_Task], processes: bool, n_jobs: int | None
+    common: _Common, runs: Sequence[RunSpec], place: Executor, n_jobs: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if processes:
-        yield from over_processes(_alone, tasks, n_jobs)
-        return
-    worker = _Worker(tasks[0])
-    for task in tasks:
-        yield task.indices, worker(task.runs)
+    """Yield indices and values of runs as they are finished."""
+    if place == "serial":
+        worker = _Worker(common, runs[0].init_seed)
+        for task in _tasks(runs, max(1, common.lanes)):
+            yield task.indices, worker(task.runs)
+    elif place == "joblib":
+        tasks = _tasks(runs, _share(len(runs), common.lanes, processes(n_jobs)))
+        yield from over_processes(partial(_alone, common), tasks, n_jobs)
+    else:
+        with ray_workers(n_jobs) as workers:
+            yield from workers.map(
+                _alone, common, _tasks(runs, _share(len(runs), common.lanes, workers.count))
+            )
 
 
-def _alone(task: _Task) -> tuple[np.ndarray, np.ndarray]:
+def _share(n_runs: int, lanes: int, workers: int) -> int:
+    """Return how many runs to give to a worker at once: some stacks, or a few single runs."""
+    share = -(-n_runs // workers)
+    return min(share, lanes * _STACKS_PER_TASK) if lanes else min(16, -(-share // 4))
+
+
+def _tasks(runs: Sequence[RunSpec], size: int) -> list[_Task]:
+    indices = np.arange(len(runs))
+    cuts = [indices[a : a + size] for a in range(0, len(runs), size)]
+    return [_Task([runs[i] for i in cut], cut) for cut in cuts]
+
+
+def _alone(common: _Common, task: _Task) -> tuple[np.ndarray, np.ndarray]:
     with one_thread():
-        return task.indices, _Worker(task)(task.runs)
+        return task.indices, _Worker(common, task.runs[0].init_seed)(task.runs)
 
 
 class _Worker:
     """Trains runs of one recipe in this process and asks the queries."""
 
-    def __init__(self, task: _Task) -> None:
-        self._recipe, self._queries, self._lanes = task.recipe, task.queries, task.lanes
+    def __init__(self, common: _Common, seed: int) -> None:
+        self._recipe, self._queries, self._lanes = common.recipe, common.queries, common.lanes
         if self._lanes:
-            seed = task.runs[0].init_seed
-            self._stack = Stack(task.recipe, initial_model(task.recipe, seed))
+            recipe = self._recipe
+            self._stack = Stack(recipe, initial_model(recipe, seed))
             self._ask = StackedQueries(
-                task.recipe, initial_model(task.recipe, seed), task.queries, together=self._lanes > 1
+                recipe, initial_model(recipe, seed), self._queries, together=self._lanes > 1
             )
 
     def __call__(self, runs: Sequence[RunSpec]) -> np.ndarray:
