@@ -42,7 +42,7 @@ class EpochSums:
         terms = (x.mean(1, keepdim=True) - x[:, : len(rows)]) * size / (size - 1) / len(rows)
         self.effects.index_add_(0, rows, terms.T)
 
-    def add_batch_variance(self, slopes: Tensor, batch: int, rows: int) -> None:
+    def add_batch_variance(self, slopes: Tensor, batch: float, rows: int) -> None:
         """Add Var(mean_B x) of one step from slopes [Q, M] of an independent batch, or of one row and others."""
         size = slopes.shape[1]
         squares = (slopes.double() - slopes.double().mean(1, keepdim=True)) ** 2
@@ -50,7 +50,7 @@ class EpochSums:
         self.variance += different * squares.sum(1) / (size - 1) / batch
         self.variance_error += squares.var(1) / size / batch**2
 
-    def add_probes(self, slopes: Tensor, batch_size: int, weight: float) -> None:
+    def add_probes(self, slopes: Tensor, batch_size: float, weight: float) -> None:
         """Add one step's slopes of the probe rows [Q, m], standing for `weight` steps with batches of this size."""
         x = slopes.double().T
         self.slopes += weight * x

@@ -70,7 +70,7 @@ def fine_rao_blackwell(
     total = np.zeros((len(where), sum(len(q.names) for q in queries)))
     squared = np.zeros_like(total)
     for slopes in _recorded(tape, queries, records, progress):
-        d = step_influence(slopes, where, tape.recipe.batch_size)
+        d = step_influence(slopes, where, tape.batch_size)
         total += d
         squared += d**2
     return -np.sign(total) * np.sqrt(squared)
@@ -105,9 +105,9 @@ def fine_monte_carlo(
     signals = [list(_recorded(run, queries, records, progress)) for run in runs]
     with_s, without_s = [], []
     for t, main in enumerate(signals[0]):
-        p, q = _arms(main, where, tape.recipe.batch_size, seed, t, include=True)
+        p, q = _arms(main, where, tape.batch_size, seed, t, include=True)
         if auxiliary is not None:
-            p_aux, q_aux = _arms(signals[1][t], where, tape.recipe.batch_size, seed, t, include=False)
+            p_aux, q_aux = _arms(signals[1][t], where, tape.batch_size, seed, t, include=False)
             p, q = p - p_aux, q - q_aux
         with_s.append(p)
         without_s.append(q)
@@ -156,9 +156,9 @@ def check_recording(tape: Tape, auxiliary: Tape | None, records: object) -> None
         )
     if auxiliary is None:
         return
-    ours, theirs = tape.recipe.digest(), auxiliary.recipe.digest()
-    seeds = (tape.init_seed, tape.order_seed)
-    if ours != theirs or seeds == (auxiliary.init_seed, auxiliary.order_seed):
+    ours, theirs = tape.digest(), auxiliary.digest()
+    seeds = tuple(tape.identity().values())
+    if ours != theirs or tape.identity() == auxiliary.identity():
         raise ConfigError(
             explain(
                 "auxiliary to be another run of the same recipe",
@@ -171,19 +171,18 @@ def check_recording(tape: Tape, auxiliary: Tape | None, records: object) -> None
 
 def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progress) -> Iterator[np.ndarray]:
     """Yield s [n, Q] at evenly spaced steps after the burn-in."""
-    stepper, recipe = tape.stepper, tape.recipe
-    adjoint = adjoint_of(tape)
+    adjoint, layout = adjoint_of(tape), tape.layout
     model = tape.model()
-    parameters = stepper.layout.parameters(model)
+    parameters = layout.parameters(model)
     first = int(BURN_IN * tape.steps)
     steps = np.unique(np.linspace(first, tape.steps - 1, min(records, tape.steps - first)).astype(int))
-    for done, t in enumerate(steps, start=1):
-        theta = tape.state(int(t))[: stepper.layout.size].to(stepper.layout.device)
-        stepper.layout.assign(model, theta)
-        _, gradient = gradients(queries, model, recipe, list[Tensor](parameters))
+    for done, t in enumerate(steps.tolist(), start=1):
+        theta = tape.state(t)[: layout.size].to(layout.device)
+        layout.assign(model, theta)
+        _, gradient = gradients(queries, model, tape, list[Tensor](parameters))
         parts = [
-            adjoint.slopes(theta, gradient, stepper.batch(p), 0)
-            for p in torch.arange(len(recipe.rows)).split(1024)
+            adjoint.slopes(theta, gradient, tape.batch(p, t), 0)
+            for p in torch.arange(len(tape.rows)).split(1024)
         ]
         progress("record", done, len(steps))
         yield torch.cat(parts, 1).T.double().cpu().numpy()

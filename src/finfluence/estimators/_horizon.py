@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
-from finfluence.runs import Recipe
+from finfluence.runs import Recipe, Tape
 
 GROWTH, RISE = 3.0, 25.0
 
@@ -24,7 +24,7 @@ class Horizon:
     Parameters
     ----------
     noise : tuple of float
-        Σ of squared learning-rate factors of each epoch.
+        Σ of squared learning rates of each epoch, up to one common factor.
     epochs : int or None
         Walk exactly this many epochs; None: stop automatically.
     growth, rise : float
@@ -54,7 +54,7 @@ class Horizon:
         return finite & (surely / noise[epoch] <= bound)
 
 
-def horizon_for(value: int | str, recipe: Recipe) -> Horizon:
+def horizon_for(value: int | str, run: Recipe | Tape) -> Horizon:
     """Return the rule for the argument `horizon`: "auto", or a number of epochs.
 
     Raises
@@ -62,8 +62,7 @@ def horizon_for(value: int | str, recipe: Recipe) -> Horizon:
     ConfigError
         Neither.
     """
-    epochs, per_epoch = recipe.epochs, recipe.steps_per_epoch
-    noise = tuple(sum(recipe.rate(e * per_epoch + j) ** 2 for j in range(per_epoch)) for e in range(epochs))
+    noise, epochs = run.noise, len(run.noise)
     if value == "auto":
         return Horizon(noise, None)
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

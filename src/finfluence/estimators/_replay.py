@@ -118,10 +118,10 @@ def replay(
     """
     one_of(method, METHODS, "method")
     listed = check_queries(queries)
-    found = find_subsets(tape.recipe, subsets)
+    found = find_subsets(tape, subsets)
     where = found.positions
     _check_left(tape, found.names, where)
-    seed = tape.order_seed if seed is None else seed
+    seed = tape.seed if seed is None else seed
     model = tape.model()
     with seeded(0):
         own = _group_means(where, final_losses(tape, model))
@@ -148,29 +148,22 @@ def replay(
             effect=unknown, spread=unknown, se=unknown, p_value=unknown, mu=mu, extra=extra,
             attrs={**_attrs(tape, method), "records": records}, **labels,
         )  # fmt: skip
-    reshuffled = tape.recipe.sampling == "reshuffle"
     if not 0 < probe_budget < np.inf:
         raise ConfigError(
             explain(
                 "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.25"
             )
         )
-    plan = Plan(method == "full", probe_budget if reshuffled else 0.0, seed)
-    parts = _estimate(
-        tape, listed, model, plan, horizon_for(horizon, tape.recipe), memory_bytes, out, progress
-    )
+    plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
+    parts = _estimate(tape, listed, model, plan, horizon_for(horizon, tape), memory_bytes, out, progress)
     return _assemble(tape, method, plan, where, labels, parts)
 
 
 def final_losses(tape: Tape, model: nn.Module, rows_at_once: int = 1024) -> np.ndarray:
     """Return each training row's loss under `model` [n], in evaluation mode."""
-    recipe = tape.recipe
     model.eval()
     with torch.no_grad():
-        parts = [
-            recipe.loss(model, tape.stepper.batch(p))
-            for p in torch.arange(len(recipe.rows)).split(rows_at_once)
-        ]
+        parts = [tape.loss(model, tape.batch(p)) for p in torch.arange(len(tape.rows)).split(rows_at_once)]
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -185,9 +178,9 @@ def _estimate(
     progress: Progress,
 ) -> dict[str, Any]:
     """Walk all queries, as many together as memory allows; return their sums."""
-    stepper, recipe = tape.stepper, tape.recipe
+    layout, epochs = tape.layout, len(tape.epochs)
     with seeded(0):
-        values, slopes = gradients(queries, model, recipe, stepper.layout.parameters(model))
+        values, slopes = gradients(queries, model, tape, layout.parameters(model))
     adjoint = adjoint_of(tape)
     together = max(1, int(memory_bytes // _bytes_per_query(tape)))
     walks: list[dict[str, np.ndarray]] = []
@@ -195,8 +188,8 @@ def _estimate(
     for index, chunk in enumerate(chunks):
         start = torch.zeros(
             len(chunk),
-            1 + len(recipe.optimizer.slots),
-            stepper.layout.size,
+            1 + len(tape.optimizer.slots),
+            layout.size,
             dtype=chunk.dtype,
             device=chunk.device,
         )
@@ -204,9 +197,7 @@ def _estimate(
         walk = Walk(tape, adjoint, start, plan, horizon)
 
         def tell(next_epoch: int, index: int = index) -> None:
-            progress(
-                "replay", index * recipe.epochs + recipe.epochs - 1 - next_epoch, len(chunks) * recipe.epochs
-            )
+            progress("replay", index * epochs + epochs - 1 - next_epoch, len(chunks) * epochs)
 
         with seeded(0):
             _run_resumable(walk, tape, chunk, Path(out) if out is not None else None, tell)
@@ -221,7 +212,7 @@ def _estimate(
                 "horizon": totals.accepted.cpu().numpy(),
             }
         )
-    progress("replay", len(chunks) * recipe.epochs, len(chunks) * recipe.epochs)
+    progress("replay", len(chunks) * epochs, len(chunks) * epochs)
     joined = {name: np.concatenate([w[name] for w in walks]).T for name in walks[0]}
     return {**joined, "values": values, "engine": adjoint.engine}
 
@@ -233,7 +224,7 @@ def _run_resumable(
     if folder is None:
         walk.run(tell)
         return
-    header = repr((tape.recipe.describe(), tape.init_seed, tape.order_seed, walk.plan, walk.horizon))
+    header = repr((tape.describe(), *tape.identity().values(), walk.plan, walk.horizon))
     key = digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     path = folder / f"replay-{key}.safetensors"
     if path.exists():
@@ -259,7 +250,7 @@ def _assemble(
     labels: dict[str, Any],
     parts: dict[str, Any],
 ) -> Influence:
-    n = len(tape.recipe.rows)
+    n = len(tape.rows)
     scale = np.array([(n - 1) / (n - len(w)) for w in where])[:, None]
     effect = scale * sum_over(where, parts["effects"])
     effect_se = scale * np.sqrt(sum_over(where, parts["effect_variance"]))
@@ -270,7 +261,7 @@ def _assemble(
         relative = np.sqrt(parts["variance_error"]) / (2 * parts["variance"])
         p_value = 2 * norm.sf(np.abs(effect) / effect_se)
     se, lower, upper = ratio_interval(effect, effect_se, spread, np.broadcast_to(relative, effect.shape))
-    epochs = tape.recipe.epochs
+    epochs = len(tape.epochs)
     short = [
         f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
     ]
@@ -312,23 +303,18 @@ def _attrs(tape: Tape, method: str) -> dict[str, Any]:
     return {
         "method": method,
         "runs": 1,
-        "seeds": [{"init": tape.init_seed, "order": tape.order_seed}],
+        "seeds": [tape.identity()],
         "covers": ["batch order"],
-        "uncovered": _uncovered(tape),
-        "n_rows": len(tape.recipe.rows),
-        "recipe": tape.recipe.describe(),
-        "recipe_digest": tape.recipe.digest(),
+        "uncovered": tape.uncovered(),
+        "n_rows": len(tape.rows),
+        "recipe": tape.describe(),
+        "recipe_digest": tape.digest(),
         "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
     }
 
 
-def _uncovered(tape: Tape) -> list[str]:
-    """Name the randomness of training that one run does not show."""
-    return ["initialisation"] * tape.recipe.random_initialisation + ["dropout"] * tape.stepper.stochastic
-
-
 def _check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:
-    n = len(tape.recipe.rows)
+    n = len(tape.rows)
     for name, rows in zip(names, where, strict=True):
         if len(rows) == n:
             raise DataError(
@@ -343,13 +329,13 @@ def _check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:
 
 def _findings(tape: Tape, engine: str) -> list[str]:
     found = []
-    if tape.recipe.random_initialisation:
+    if "initialisation" in tape.uncovered():
         found.append(
             "the initialisation is random and one run sees no other: the spread leaves it out; pool several runs"
         )
-    if tape.stepper.stochastic:
+    if tape.stochastic:
         found.append("the loss draws random numbers (dropout): the spread leaves them out; pool several runs")
-    if engine.startswith("eager") and not tape.stepper.stochastic:
+    if engine.startswith("eager") and not tape.stochastic:
         found.append(f"the model could not be traced and was replayed step by step, more slowly ({engine})")
     return found
 
@@ -360,7 +346,6 @@ def _group_means(where: list[np.ndarray], losses: np.ndarray) -> np.ndarray:
 
 def _bytes_per_query(tape: Tape) -> float:
     """Estimate a walk's memory for each further query: states, running sums, and tangents of all activations."""
-    recipe, stepper = tape.recipe, tape.stepper
     held: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -368,8 +353,8 @@ def _bytes_per_query(tape: Tape) -> float:
         return tensor
 
     with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        recipe.loss(stepper.model, stepper.batch(tape.order[0]))
+        tape.loss(tape.working, tape.at(0).batch)
     activations = 4 * sum(held)
-    states = 6 * (1 + len(recipe.optimizer.slots)) * stepper.layout.size * stepper.layout.dtype.itemsize
-    sums = 8 * 8 * len(recipe.rows)
+    states = 6 * (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
+    sums = 8 * 8 * len(tape.rows)
     return float(activations + states + sums)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from finfluence.errors import DataError, explain
-from finfluence.runs import Recipe, Rows
+from finfluence.runs import Recipe, Rows, Task
 
 Given = Mapping[Any, Sequence[Any]] | Sequence[Any] | np.ndarray | None
 
@@ -28,7 +28,7 @@ class Subsets:
         return np.array([len(p) for p in self.positions], dtype=np.int64)
 
 
-def find_subsets(recipe: Recipe, given: Given) -> Subsets:
+def find_subsets(task: Task, given: Given) -> Subsets:
     """Return the subsets that `given` names.
 
     Parameters
@@ -42,7 +42,7 @@ def find_subsets(recipe: Recipe, given: Given) -> Subsets:
     DataError
         An unknown id, an empty subset, a row named twice in one, two subsets of one name.
     """
-    ids = recipe.rows.ids
+    ids = task.rows.ids
     if given is None:
         return Subsets(ids, [np.array([i]) for i in range(len(ids))])
     named: list[tuple[Any, list[Any]]] = []
@@ -96,11 +96,11 @@ def check_removable(recipe: Recipe, subsets: Subsets) -> None:
             )
 
 
-def class_labels(recipe: Recipe) -> np.ndarray | None:
+def class_labels(task: Task) -> np.ndarray | None:
     """Return the classes of all rows where field "y" looks like classes: whole numbers, few of them."""
-    if not isinstance(recipe.rows, Rows) or "y" not in recipe.rows.fields:
+    if not isinstance(task.rows, Rows) or "y" not in task.rows.fields:
         return None
-    y = recipe.rows.fields["y"]
+    y = task.rows.fields["y"]
     if y.ndim != 1 or y.is_floating_point():
         return None
     values = y.cpu().numpy()

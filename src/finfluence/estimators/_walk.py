@@ -11,7 +11,7 @@ from finfluence._seeds import stream
 from finfluence.estimators._accumulate import EpochSums, Totals
 from finfluence.estimators._adjoint import Adjoint
 from finfluence.estimators._horizon import Horizon
-from finfluence.runs import Tape, step_seed
+from finfluence.runs import Step, Tape
 
 ROWS_AT_ONCE = 1024
 FEWEST_PROBES = 64
@@ -57,46 +57,42 @@ class Walk:
         self.plan = plan
         self.horizon = horizon
         self._adjoint = adjoint
-        recipe = tape.recipe
         self.lam = start
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
-        self.totals = Totals(len(recipe.rows), len(start), recipe.epochs, start.device)
-        self.next_epoch = recipe.epochs - 1
-        hyper = [recipe.optimizer.hyper(t, recipe.rate(t)) for t in range(tape.steps)]
-        layout = tape.stepper.layout
-        self._hyper = torch.tensor(hyper, dtype=layout.dtype, device=layout.device)
+        self.totals = Totals(len(tape.rows), len(start), len(tape.epochs), start.device)
+        self.next_epoch = len(tape.epochs) - 1
         self._segment: tuple[int, Tensor] | None = None
 
     @property
     def done(self) -> bool:
         """Whether every query has reached its horizon or the start of training."""
-        walked = self.tape.recipe.epochs - 1 - self.next_epoch
+        walked = len(self.tape.epochs) - 1 - self.next_epoch
         return self.next_epoch < 0 or walked == self.horizon.epochs or not bool(self.active.any())
 
     def epoch(self) -> None:
         """Walk one epoch backwards and accept or refuse it."""
-        epoch, recipe, plan = self.next_epoch, self.tape.recipe, self.plan
-        per_epoch, n = recipe.steps_per_epoch, len(recipe.rows)
-        count, every = plan.probes(recipe.epochs - 1 - epoch, n, per_epoch, recipe.epochs)
+        epoch, plan, n = self.next_epoch, self.plan, len(self.tape.rows)
+        steps, epochs = self.tape.epochs[epoch], len(self.tape.epochs)
+        count, every = plan.probes(epochs - 1 - epoch, n, len(steps), epochs)
         rows = self._probe_rows(epoch, count)
         sums = EpochSums.zeros(n, len(rows), len(self.lam), self.lam.device)
-        for offset in reversed(range(per_epoch)):
-            t = epoch * per_epoch + offset
-            state, batch_rows = self._state(t), self.tape.order[t]
-            seed = step_seed(self.tape.order_seed, t) if self.tape.stepper.stochastic else None
-            batch = self.tape.stepper.batch(batch_rows)
-            self.lam, slopes, direction = self._adjoint.step(state, self._hyper[t], batch, self.lam, seed)
+        for t in reversed(steps):
+            state, step = self._state(t), self.tape.at(t)
+            self.lam, slopes, direction = self._adjoint.step(
+                state, step.hyper, step.batch, self.lam, step.seed
+            )
+            slopes = step.unweighted(slopes)
             if not plan.full:
-                if len(batch_rows) == 1:
-                    others = self._slopes(state, direction, self._others(t, int(batch_rows)), seed)
+                if len(step.rows) == 1:
+                    others = self._slopes(t, step, state, direction, self._others(t, int(step.rows)))
                     slopes = torch.cat([slopes, others], 1)
-                sums.add_batch(batch_rows.to(slopes.device), slopes)
-            weight = _weight(offset, every, per_epoch)
+                sums.add_batch(step.rows.to(slopes.device), step.centred(slopes))
+            weight = _weight(t - steps.start, every, len(steps))
             if len(rows) and weight:
-                sums.add_probes(self._slopes(state, direction, rows, seed), len(batch_rows), weight)
+                sums.add_probes(self._slopes(t, step, state, direction, rows), step.size, weight)
             elif not len(rows):
-                sums.add_batch_variance(slopes, len(batch_rows), n)
-        sums.close(n, recipe.sampling == "reshuffle")
+                sums.add_batch_variance(slopes, step.size, n)
+        sums.close(n, self.tape.reshuffled)
         self.active = self.active & self.horizon.accepts(
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
@@ -124,27 +120,29 @@ class Walk:
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
 
-    def _slopes(self, state: Tensor, direction: Tensor, rows: Tensor, seed: int | None) -> Tensor:
-        """Return the slopes x [Q, m] of any rows at a step."""
-        theta, batch = state[: self.tape.stepper.layout.size], self.tape.stepper.batch
-        parts = [self._adjoint.slopes(theta, direction, batch(r), seed) for r in rows.split(ROWS_AT_ONCE)]
-        return torch.cat(parts, dim=1)
+    def _slopes(self, t: int, step: Step, state: Tensor, direction: Tensor, rows: Tensor) -> Tensor:
+        """Return the slopes x [Q, m] of any rows at step t, scaled as the step weighs a row."""
+        theta, batch = state[: self.tape.layout.size], self.tape.batch
+        parts = [
+            self._adjoint.slopes(theta, direction, batch(r, t), step.seed) for r in rows.split(ROWS_AT_ONCE)
+        ]
+        slopes = torch.cat(parts, dim=1)
+        return slopes if step.total == 1.0 else slopes * step.total
 
     def _others(self, t: int, row: int) -> Tensor:
         """Draw rows to compare a batch of one row with."""
-        n = len(self.tape.recipe.rows)
+        n = len(self.tape.rows)
         drawn = stream(self.plan.seed, "others", t).permutation(n - 1)[:FEWEST_PROBES]
         return torch.from_numpy(np.sort(drawn + (drawn >= row)))
 
     def _probe_rows(self, epoch: int, count: int) -> Tensor:
-        n = len(self.tape.recipe.rows)
+        n = len(self.tape.rows)
         drawn = stream(self.plan.seed, "probe", epoch).permutation(n)[:count] if count < n else np.arange(n)
         return torch.from_numpy(np.sort(drawn))
 
     def _state(self, t: int) -> Tensor:
-        index = t // self.tape.every
         if self._segment is None or not 0 <= t - self._segment[0] < len(self._segment[1]):
-            first, states = self.tape.segment(index)
+            first, states = self.tape.segment_of(t)
             self._segment = (first, states.to(self.lam.device))
         return self._segment[1][t - self._segment[0]]
 

@@ -6,11 +6,12 @@ from finfluence.runs._recipe import SCHEDULES, Recipe
 from finfluence.runs._rows import DatasetRows, Rows, RowSource, as_rows
 from finfluence.runs._snapshots import read_tensors
 from finfluence.runs._stepper import Stepper, initial_model, seeded, step_seed
+from finfluence.runs._steps import Step, Task, Update
 from finfluence.runs._tape import Tape
 from finfluence.runs._train import train
 
 __all__ = [
     "SCHEDULES", "SGD", "Adam", "AdamW", "AnyQuery", "DatasetRows", "Optimizer", "Query", "Recipe", "RowSource", "Rows",
-    "Stepper", "Tape", "as_rows", "check_queries", "each_loss", "gradients", "initial_model", "mean_loss", "own_loss",
-    "read_tensors", "seeded", "step_seed", "train",
+    "Step", "Stepper", "Tape", "Task", "Update", "as_rows", "check_queries", "each_loss", "gradients", "initial_model",
+    "mean_loss", "own_loss", "read_tensors", "seeded", "step_seed", "train",
 ]  # fmt: skip

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import check_row_losses
-from finfluence.runs._recipe import Recipe
 from finfluence.runs._rows import Rows
+from finfluence.runs._steps import Task
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Query:
         """One name for each number that `values` returns."""
         return (self.name,)
 
-    def values(self, model: nn.Module, recipe: Recipe) -> Tensor:
+    def values(self, model: nn.Module, recipe: Task) -> Tensor:
         """Return q(θ) as a tensor [len(names)], with its graph."""
         value = self.fn(model)
         if not isinstance(value, Tensor) or value.numel() != 1:
@@ -84,7 +84,7 @@ class _LossQuery:
     unit: str = "nats"
     sign: int = -1
 
-    def values(self, model: nn.Module, recipe: Recipe) -> Tensor:
+    def values(self, model: nn.Module, recipe: Task) -> Tensor:
         """Return the losses [len(names)], with their graph."""
         source = recipe.rows if self.rows is None else self.rows
         if self.rows is None:
@@ -199,7 +199,7 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
 
 
 def gradients(
-    queries: Sequence[AnyQuery], model: nn.Module, recipe: Recipe, parameters: Sequence[Tensor]
+    queries: Sequence[AnyQuery], model: nn.Module, recipe: Task, parameters: Sequence[Tensor]
 ) -> tuple[np.ndarray, Tensor]:
     """Return values [Q] and gradients [Q, P] of all queries at the model's parameters, in evaluation mode."""
     was_training = [m for m in model.modules() if m.training]

@@ -150,6 +150,12 @@ class Recipe:
         schedule = SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
         return float(schedule(step, self.steps))
 
+    @property
+    def noise(self) -> tuple[float, ...]:
+        """Σ of squared learning-rate factors of each epoch."""
+        length = self.steps_per_epoch
+        return tuple(sum(self.rate(e * length + j) ** 2 for j in range(length)) for e in range(self.epochs))
+
     def epoch_order(self, seed: int, epoch: int, keep: np.ndarray | None = None) -> list[Tensor]:
         """Return the row positions of each step of one epoch under order seed `seed`.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +12,122 @@ from torch import Tensor, nn
 
 from finfluence import _files
 from finfluence.errors import StorageError, explain
+from finfluence.grads import Batch
 from finfluence.runs._recipe import Recipe
+from finfluence.runs._recipe_steps import RecipeSteps
 from finfluence.runs._snapshots import Snapshots
-from finfluence.runs._stepper import Stepper, initial_model, seeded
+from finfluence.runs._stepper import Stepper, seeded
+from finfluence.runs._steps import Step
 
 FORMAT = "finfluence-tape"
 VERSION = 1
 
 
 class Tape:
-    """The states of one run: every k-th is kept, the others are recomputed bit for bit.
+    """The states of one run: some are kept, the others are recomputed bit for bit.
 
     A state is the flat vector [θ | optimiser slots] before a step. Made by `train`; read by `replay`.
 
     Attributes
     ----------
-    recipe : Recipe
-    init_seed, order_seed : int
-    every : int
-        k, the spacing of kept states.
-    order : list of Tensor
-        Row positions of each step.
+    rows, loss : training rows and the loss of each, `loss(model, batch) -> Tensor[B]`
+    layout : Layout
+        Where the trained parameters lie in θ.
+    optimizer : Update
+        The functional update of a step.
+    epochs : sequence of range
+        The steps of each pass over the rows; they may differ in length.
+    noise : tuple of float
+        Σ of squared learning rates of each epoch, up to one common factor.
+    reshuffled : bool
+        Within an epoch no row is drawn twice; otherwise every batch is drawn anew from all rows.
+    stochastic : bool
+        The loss draws random numbers (dropout).
+    seed : int
+        Where estimators take their own randomness from, unless told otherwise.
     memo : dict
         What estimators work out once for this tape, such as traced graphs; never saved.
     """
 
-    def __init__(
-        self, recipe: Recipe, init_seed: int, order_seed: int, every: int, folder: Path | None
-    ) -> None:
-        self.recipe = recipe
-        self.init_seed = init_seed
-        self.order_seed = order_seed
+    def __init__(self, run: RecipeSteps, every: int, folder: Path | None) -> None:
+        self._run = run
         self.every = every
         self.folder = folder
-        self.order = recipe.order(order_seed)
-        self.stepper = Stepper(recipe, initial_model(recipe, init_seed), order_seed)
         self.memo: dict[str, Any] = {}
-        self.snapshots = Snapshots(self.stepper.width, self.stepper.layout.dtype, folder)
+        self.snapshots = Snapshots(run.width, run.layout.dtype, folder)
+        self.rows, self.loss, self.step_loss = run.rows, run.loss, run.step_loss
+        self.working, self.layout, self.optimizer = run.model, run.layout, run.optimizer
+        self.stochastic, self.reshuffled = run.stochastic, run.reshuffled
+        self.seed = run.order_seed
 
     @property
     def steps(self) -> int:
         """Number of optimiser steps T."""
-        return len(self.order)
+        return self._run.count
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of an ordinary step."""
+        return self._run.batch_size
+
+    @property
+    def epochs(self) -> Sequence[range]:
+        """The steps of each epoch."""
+        return self._run.epochs
+
+    @property
+    def noise(self) -> tuple[float, ...]:
+        """Σ of squared learning rates of each epoch, up to one common factor."""
+        return self._run.noise
+
+    def at(self, t: int) -> Step:
+        """Return step t: its rows, their batch, the optimiser's numbers and the random state."""
+        return self._run.at(t)
+
+    def batch(self, positions: Tensor, t: int | None = None) -> Batch:
+        """Return the rows at these positions on the parameters' device, with the random state of step t."""
+        return self._run.batch(positions, t)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every run of this training has in common, as plain values."""
+        return self._run.describe()
+
+    def digest(self) -> str:
+        """Return a hash of `describe()`."""
+        return self._run.digest()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run from others of the same training, such as its seeds."""
+        return self._run.identity()
+
+    def uncovered(self) -> list[str]:
+        """Name the randomness of training that this run does not show."""
+        return self._run.uncovered()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that `train` followed."""
+        return self._run.recipe
+
+    @property
+    def stepper(self) -> Stepper:
+        """What takes the recipe's steps."""
+        return self._run.stepper
+
+    @property
+    def order(self) -> list[Tensor]:
+        """Row positions of each step."""
+        return self._run.order
+
+    @property
+    def init_seed(self) -> int:
+        """Seed of the initialisation."""
+        return self._run.init_seed
+
+    @property
+    def order_seed(self) -> int:
+        """Seed of the batch order."""
+        return self._run.order_seed
 
     @property
     def finished(self) -> bool:
@@ -80,31 +155,35 @@ class Tape:
         start = self.snapshots[index]
         if count == 1:
             return first, start.unsqueeze(0)
-        states = torch.empty(count, self.stepper.width, dtype=self.stepper.layout.dtype)
+        states = torch.empty(count, self._run.width, dtype=self.layout.dtype)
         states[0] = start
-        self.stepper.load(first, start.to(self.stepper.layout.device))
+        self._run.load(first, start.to(self.layout.device))
         with seeded(0):
             for offset in range(1, count):
-                self.stepper.step(first + offset - 1, self.order[first + offset - 1])
-                self.stepper.read_into(states[offset])
+                self._run.take(first + offset - 1)
+                self._run.read_into(states[offset])
         return first, states
+
+    def segment_of(self, t: int) -> tuple[int, Tensor]:
+        """Return (first step, states) of the segment that holds step t."""
+        return self.segment(t // self.every)
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""
-        model = initial_model(self.recipe, self.init_seed)
-        self.stepper.layout.assign(model, self.state(step)[: self.stepper.layout.size])
+        model = self._run.initial_model()
+        self.layout.assign(model, self.state(step)[: self.layout.size])
         return model
 
     def state(self, step: int | None = None) -> Tensor:
         """Return the state before `step` (default: the final one)."""
         if step is None or step == self.steps:
             return self.final_state()
-        first, states = self.segment(step // self.every)
+        first, states = self.segment_of(step)
         return states[step - first]
 
     def header(self) -> dict[str, Any]:
         """Return what identifies the run."""
-        initial = self.stepper.layout.theta(initial_model(self.recipe, self.init_seed)).cpu()
+        initial = self.layout.theta(self._run.initial_model()).cpu()
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -142,7 +221,8 @@ class Tape:
 def resume(folder: Path, recipe: Recipe) -> Tape:
     """Return the tape in `folder` as far as it got."""
     header = read_header(folder)
-    tape = Tape(recipe, header["init_seed"], header["order_seed"], header["every"], folder)
+    run = RecipeSteps(recipe, header["init_seed"], header["order_seed"])
+    tape = Tape(run, header["every"], folder)
     differing = differences(header, tape.header())
     if differing:
         raise StorageError(

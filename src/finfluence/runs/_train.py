@@ -10,6 +10,7 @@ from finfluence import _files
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, StorageError, TrainingError, explain
 from finfluence.runs._recipe import Recipe
+from finfluence.runs._recipe_steps import RecipeSteps
 from finfluence.runs._stepper import seeded
 from finfluence.runs._tape import Tape
 from finfluence.runs._tape import resume as resume_tape
@@ -102,7 +103,7 @@ def _open_or_start(
                 )
             )
         return tape
-    tape = Tape(recipe, init, order, 1, folder)
+    tape = Tape(RecipeSteps(recipe, init, order), 1, folder)
     state_bytes = tape.stepper.width * tape.stepper.layout.dtype.itemsize
     tape.every = min(max(1, -(-tape.steps * state_bytes // snapshot_bytes)), tape.steps)
     tape.stepper.check_first_batch(tape.order[0])
