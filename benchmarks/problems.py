@@ -1,6 +1,8 @@
 """The problems that benchmarks and the calibration test share: data, planted errors, model, sets, queries."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch.nn.functional as F
@@ -8,9 +10,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import finfluence.runs as fr
-from finfluence.runs import seeded
+from benchmarks.models import cnn, mlp, transformer
 
-N_TRAIN, FLIPPED_SHARE, WIDTH = 1000, 0.1, 32
+N_TRAIN, FLIPPED_SHARE = 1000, 0.1
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,40 @@ class Problem:
     y_test: np.ndarray
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How a digits problem is trained; `random` draws the initialisation anew in each run.
+
+    The truth takes `runs` trainings on all rows and `runs_without` without each set; `few`: of two thirds of the sets.
+    """
+
+    model: Callable[[int], nn.Module]
+    optimizer: fr.SGD | fr.AdamW
+    epochs: int
+    random: bool = False
+    runs: int = 960
+    runs_without: int = 320
+    few: bool = False
+
+
+def _mlp(activation: type[nn.Module]) -> Callable[[int], nn.Module]:
+    return partial(mlp, activation)
+
+
 SETTINGS = {
-    "sgd": (fr.SGD(lr=0.1), 30, nn.ReLU),
-    "adamw": (fr.AdamW(lr=1e-3), 20, nn.GELU),
-    "adamw-3e-3": (fr.AdamW(lr=3e-3), 20, nn.GELU),
+    "sgd": Setting(_mlp(nn.ReLU), fr.SGD(lr=0.1), 30),
+    "adamw": Setting(_mlp(nn.GELU), fr.AdamW(lr=1e-3), 20),
+    "adamw-3e-3": Setting(_mlp(nn.GELU), fr.AdamW(lr=3e-3), 20),
+    "sgd-random": Setting(_mlp(nn.ReLU), fr.SGD(lr=0.1), 30, random=True, runs=600, runs_without=200),
+    "adamw-random": Setting(_mlp(nn.GELU), fr.AdamW(lr=1e-3), 20, random=True, runs=600, runs_without=200),
+    "cnn": Setting(cnn, fr.SGD(lr=0.02, momentum=0.9), 20, runs=480, runs_without=160, few=True),
+    "transformer": Setting(transformer, fr.AdamW(lr=7e-4), 15, runs=320, runs_without=100, few=True),
+    "transformer-rough": Setting(transformer, fr.AdamW(lr=2e-3), 15, runs=320, runs_without=100, few=True),
 }
 
 
 def row_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
-
-
-def mlp(activation: type[nn.Module], seed: int) -> nn.Module:
-    """Return the 64-32-10 network with the weights of `seed`."""
-    with seeded(seed):
-        return nn.Sequential(nn.Linear(64, WIDTH), activation(), nn.Linear(WIDTH, 10))
 
 
 def digits_data(seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -56,12 +77,12 @@ def digits_data(seed: int = 0) -> tuple[np.ndarray, ...]:
 
 
 def digits(setting: str = "sgd", seed: int = 0) -> Problem:
-    """Return the calibration problem: digits, MLP 64-32-10, batch 50, reshuffled, fixed initialisation."""
-    optimizer, epochs, activation = SETTINGS[setting]
+    """Return a calibration problem: 1,000 digits, a tenth of the labels flipped, batch 50, reshuffled."""
+    chosen = SETTINGS[setting]
     x, noisy, clean, flipped, x_test, y_test = digits_data(seed)
     recipe = fr.Recipe(
-        data=fr.Rows(x=x, y=noisy), model=mlp(activation, seed), loss=row_loss, optimizer=optimizer,
-        batch_size=50, epochs=epochs,
+        data=fr.Rows(x=x, y=noisy), model=chosen.model if chosen.random else chosen.model(seed), loss=row_loss,
+        optimizer=chosen.optimizer, batch_size=50, epochs=chosen.epochs,
     )  # fmt: skip
     rng = np.random.default_rng([seed, 1])
     good = np.setdiff1d(np.arange(N_TRAIN), flipped)
@@ -76,9 +97,15 @@ def digits(setting: str = "sgd", seed: int = 0) -> Problem:
             for c in (0, 3, 6, 8)
         },
     }  # fmt: skip
+    if chosen.few:
+        bad_rows, good_rows = bad_rows[:6], good_rows[:4]
+        singles = {
+            f"{kind} row {i}" for kind, rows in (("flipped", bad_rows), ("good", good_rows)) for i in rows
+        }
+        subsets = {name: rows for name, rows in subsets.items() if len(rows) > 1 or name in singles}
     queries: list[fr.AnyQuery] = [fr.mean_loss(x_test, y_test, name="held-out")]
     queries += [fr.mean_loss(x_test[y_test == c], y_test[y_test == c], name=f"class {c}") for c in range(10)]
-    singles = rng.choice(len(x_test), 5, replace=False)
-    queries.append(fr.each_loss(x_test[singles], y_test[singles], names=[f"test row {i}" for i in singles]))
+    asked = rng.choice(len(x_test), 5, replace=False)
+    queries.append(fr.each_loss(x_test[asked], y_test[asked], names=[f"test row {i}" for i in asked]))
     queries.append(fr.own_loss(rows=[*bad_rows.tolist(), *good_rows.tolist()]))
     return Problem(recipe, subsets, queries, clean, flipped, x_test, y_test)
