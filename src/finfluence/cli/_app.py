@@ -1,5 +1,6 @@
 """Commands and their options. Everything heavy is imported inside the commands, so that `--help` stays quick."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -171,6 +172,7 @@ def clean(
     """Write the scanned file without the rows that do damage, and say what was done to which row."""
     screen = Screen(quiet)
     with told():
+        from finfluence.cli._shown import show_verified
         from finfluence.scan import clean_scan, open_scan
 
         done = clean_scan(
@@ -191,6 +193,7 @@ def clean(
             screen.say("Held-out rows are in the file as they were: nothing was measured on them.")
         for warning in done.warnings:
             screen.say(f"note: {warning}")
+        show_verified(screen, result.summary)
 
 
 @app.command()
@@ -211,6 +214,47 @@ def show(
         one_of(query, result.summary["queries"], "query")
         show_result(screen, result, top, query)
         next_commands(screen, result, read_run(out))
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
+    subsets: Annotated[
+        int,
+        typer.Option(
+            help="Groups of rows to train without: from the top, the bottom and the middle of the estimate, and random."
+        ),
+    ] = 24,
+    runs: Annotated[
+        int, typer.Option(help="Trainings without each; on all rows √subsets times as many.")
+    ] = 100,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time to spend, such as 90s, 10m or 1h30m: runs, then subsets, are reduced to fit it.",
+            show_default="none",
+        ),
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(help="Query to verify. May be repeated.", show_default="all that decide"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of groups, the trainings and the intervals.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Hold a scan's estimates against retraining: whether their order and their size can be trusted."""
+    screen = Screen(quiet)
+    goes_on = f"The same command goes on; finished trainings are kept in {out / 'verify'}."
+    with told(goes_on, out / "scan.log"):
+        from finfluence.cli._shown import show_plan, show_verification
+        from finfluence.scan import verify_scan
+
+        with screen.progress() as progress:
+            done = verify_scan(
+                out, subsets=subsets, runs=runs, budget=budget, seed=seed, queries=tuple(query or ()),
+                announce=partial(show_plan, screen), progress=progress,
+            )  # fmt: skip
+        show_verification(screen, done, out)
 
 
 @app.command()

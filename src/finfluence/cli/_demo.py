@@ -38,3 +38,6 @@ def run_demo(screen: Screen, out: Path, short: bool) -> None:
         found.table,
     )
     screen.say("Average precision: 1 is a perfect ranking of the planted errors, 0.1 a random one.")
+    screen.say("")
+    screen.say("Next, hold the estimates against a few thousand retrainings:")
+    screen.command(shlex.join(["finfluence", "verify", str(prepared.out)]))

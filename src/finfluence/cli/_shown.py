@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from finfluence.cli._screen import Screen
+from finfluence.result import verification_sentence
 
 WORST = 10
 
@@ -21,6 +22,7 @@ def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "hel
         screen.say(summary["proof"])
     if summary.get("self_test"):
         screen.say(summary["self_test"])
+    show_verified(screen, summary)
     for code, text in summary["findings"]:
         if code.startswith(("FI02", "FI04")):
             screen.say(f"note: {text}")
@@ -30,6 +32,41 @@ def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "hel
     screen.say(f"{summary['sign']}.")
     screen.say(f"{summary['covers'].capitalize()}.")
     screen.say(f"Report: {result.folder / 'report.html'}")
+
+
+def show_verified(screen: Screen, summary: Mapping[str, Any]) -> None:
+    """Print how the scan stood against retraining, if that was tried; a failure even when quiet."""
+    failed = summary.get("verification", {}).get("verdict") == "failed"
+    if text := verification_sentence(summary):
+        (screen.always if failed else screen.say)(text, "bold red" if failed else "")
+
+
+def show_plan(screen: Screen, plan: Any) -> None:
+    """Print what a verification is going to train, and how long that takes."""
+    screen.say(plan.sentence)
+    for note in plan.notes:
+        screen.say(f"note: {note}")
+
+
+def show_verification(screen: Screen, done: Any, folder: Path) -> None:
+    """Print verdict and figures of a verification."""
+    summary = {"verification": done.outcome()}
+    screen.always(verification_sentence(summary), "bold red" if done.verdict == "failed" else "bold")
+    screen.say("")
+    level = f"{100 * done.made['level']:.0f} % interval"
+    columns = [("figure", False), ("value", True), (level, True), ("at best", True), ("meaning", False)]
+    rows = [
+        [f.name, _number(f.value), f"[{_number(f.lower)}, {_number(f.upper)}]", _number(f.best), f.meaning]
+        for f in done.figures
+    ]
+    screen.table(columns, rows)
+    screen.say(
+        "At best: what a perfect estimate would reach, since the retrained values are noisy themselves."
+    )
+    for finding in done.findings:
+        screen.say(f"note: {finding}")
+    screen.say("")
+    screen.say(f"Report: {folder / 'report.html'}")
 
 
 def show_rows(screen: Screen, result: Any, top: int, query: str) -> None:
@@ -76,6 +113,8 @@ def next_commands(screen: Screen, result: Any, run: Mapping[str, Any]) -> None:
     source, name = Path(str(run["data"]["source"]["name"])), run["data"]["source"]["format"]
     suffix = {"folder": ".csv", "builtin": ".npz"}.get(name, source.suffix)
     screen.say("Next:")
+    if not result.summary.get("verification"):
+        screen.command(shlex.join(["finfluence", "verify", _relative(result.folder)]))
     screen.command(shlex.join(["finfluence", "clean", _relative(result.folder), "--to", f"cleaned{suffix}"]))
 
 

@@ -99,15 +99,13 @@ def arm(value: float, lower: float, upper: float, scale: Scale | None, reference
     return _figure(200, 22, label, parts, "arm")
 
 
-def scatter(points: Iterable[Point]) -> Svg:
-    """Return estimated against retrained μ with both intervals and the line on which they agree."""
+def scatter(points: Iterable[Point], slope: float = math.nan) -> Svg:
+    """Return estimated against retrained μ with both intervals, the line on which they agree, and the fitted one."""
     size, left, bottom, edge = 440, 52, 46, 14
     shown = [p for p in points if math.isfinite(p.estimated) and math.isfinite(p.retrained)]
-    reach = [v for p in shown for v in _ends(p) if math.isfinite(v)] or [-1.0, 1.0]
-    low, high = min(reach), max(reach)
-    pad = (high - low) * 0.05 or 1.0
-    x = Scale(low - pad, high + pad, left, size - edge)
-    y = Scale(low - pad, high + pad, size - bottom, edge)
+    low, high = _span(shown)
+    x = Scale(low, high, left, size - edge)
+    y = Scale(low, high, size - bottom, edge)
     parts = []
     for value in ticks(x.low, x.high, 8):
         parts.append(tag("path", d=f"M{left} {short(y(value))}H{size - edge}", class_="grid"))
@@ -118,16 +116,48 @@ def scatter(points: Iterable[Point]) -> Svg:
         parts.append(tag("text", tick(value), x=left - 8, y=y(value) + 4, text_anchor="end", class_="tick"))
     ends = [(x(x.low), y(x.low)), (x(x.high), y(x.high))]
     parts.append(tag("path", d=path(ends), class_="threshold"))
+    if math.isfinite(slope):
+        ends = [(x(v), y(slope * v)) for v in _inside(slope, x.low, x.high)]
+        parts.append(tag("path", d=path(ends), class_="fit"))
     for p in shown:
         parts.append(tag("path", d=_cross(p, x, y), class_="whisker"))
     for p in shown:
         title = tag("title", f"{p.label}: estimated {number(p.estimated)}, retrained {number(p.retrained)}")
-        parts.append(tag("circle", title, cx=x(p.estimated), cy=y(p.retrained), r=3.5, class_="dot"))
+        parts.append(mark(p.kind, x(p.estimated), y(p.retrained), title))
     parts.append(tag("text", "μ as estimated", x=(left + size - edge) / 2, y=size - 6, text_anchor="middle"))
     middle = (size - bottom + edge) / 2
     turn = f"rotate(-90 12 {short(middle)})"
     parts.append(tag("text", "μ by retraining", x=12, y=middle, text_anchor="middle", transform=turn))
     return _figure(size, size, "Estimated μ against μ by retraining", parts, "square")
+
+
+def mark(kind: str, cx: float, cy: float, *inside: Svg) -> Svg:
+    """Return the mark of a point: a triangle for the top and the bottom, hollow for random, else a dot."""
+    if kind in ("top", "bottom"):
+        up = -1 if kind == "top" else 1
+        corners = [(cx, cy + 5 * up), (cx + 4.6, cy - 3.6 * up), (cx - 4.6, cy - 3.6 * up)]
+        return tag("path", *inside, d=path(corners, closed=True), class_="dot")
+    return tag("circle", *inside, cx=cx, cy=cy, r=3.6, class_="dot hollow" if kind == "random" else "dot")
+
+
+def _span(points: list[Point]) -> tuple[float, float]:
+    """Return the ends of both axes: all points and true intervals; estimated ones as far as a quarter beyond."""
+    core = [v for p in points for v in (p.estimated, p.retrained, p.retrained_lower, p.retrained_upper)]
+    core = [v for v in core if math.isfinite(v)] or [-1.0, 1.0]
+    low, high = min(core), max(core)
+    reach = 0.25 * (high - low)
+    wide = [v for p in points for v in (p.estimated_lower, p.estimated_upper) if math.isfinite(v)]
+    low, high = max(low - reach, min([low, *wide])), min(high + reach, max([high, *wide]))
+    pad = (high - low) * 0.05 or 1.0
+    return low - pad, high + pad
+
+
+def _inside(slope: float, low: float, high: float) -> tuple[float, float]:
+    """Return the ends between low and high where slope · v lies between them too."""
+    if not slope:
+        return low, high
+    first, last = sorted((low / slope, high / slope))
+    return max(low, first), min(high, last)
 
 
 def _bars(d: Distribution, query: QueryInfo, x: Scale, y: Scale, floor: float) -> Svg:
@@ -171,24 +201,13 @@ def _count_axis(peak: float, y: Scale, left: float, right: float) -> Svg:
     return Svg("".join(parts))
 
 
-def _ends(p: Point) -> tuple[float, ...]:
-    return (
-        p.estimated,
-        p.retrained,
-        p.estimated_lower,
-        p.estimated_upper,
-        p.retrained_lower,
-        p.retrained_upper,
-    )
-
-
 def _cross(p: Point, x: Scale, y: Scale) -> str:
     cx, cy = short(x(p.estimated)), short(y(p.retrained))
     across = down = ""
-    if math.isfinite(p.estimated_lower) and math.isfinite(p.estimated_upper):
-        across = f"M{short(x(p.estimated_lower))} {cy}H{short(x(p.estimated_upper))}"
-    if math.isfinite(p.retrained_lower) and math.isfinite(p.retrained_upper):
-        down = f"M{cx} {short(y(p.retrained_lower))}V{short(y(p.retrained_upper))}"
+    if not (math.isnan(p.estimated_lower) or math.isnan(p.estimated_upper)):
+        across = f"M{short(x.clipped(p.estimated_lower))} {cy}H{short(x.clipped(p.estimated_upper))}"
+    if not (math.isnan(p.retrained_lower) or math.isnan(p.retrained_upper)):
+        down = f"M{cx} {short(y.clipped(p.retrained_lower))}V{short(y.clipped(p.retrained_upper))}"
     return across + down or f"M{cx} {cy}"
 
 

@@ -130,7 +130,7 @@ class Cleaning:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One (subset, query): μ as estimated and μ by retraining, each with its interval."""
+    """One (subset, query): μ as estimated and μ by retraining, each with its interval; `kind` picks its mark."""
 
     label: str
     estimated: float
@@ -139,26 +139,34 @@ class Point:
     estimated_upper: float = NAN
     retrained_lower: float = NAN
     retrained_upper: float = NAN
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """One figure of agreement (slope, Pearson, ...), with its interval and what it means."""
+    """One figure of agreement (slope, Pearson, ...), with its interval and what it means.
+
+    `best` is what a perfect estimate would reach against this truth, which is noisy itself.
+    """
 
     name: str
     value: float
     lower: float = NAN
     upper: float = NAN
+    best: float = NAN
     meaning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """The estimate against retraining."""
+    """The estimate against retraining. `slope` (truth over estimate) draws the line that was fitted."""
 
     sentence: str
     points: tuple[Point, ...]
     figures: tuple[Agreement, ...] = ()
+    verdict: Literal["passed", "failed", "undecided", ""] = ""
+    slope: float = NAN
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import math
 
 from finfluence.report import _text as text
-from finfluence.report._charts import arm, arm_scale, histogram, scatter
+from finfluence.report._charts import arm, arm_scale, histogram, mark, scatter
 from finfluence.report._rows import TableView
 from finfluence.report._schema import (
     Arm,
@@ -112,11 +112,28 @@ def _difference(d: Difference, metrics: tuple[Metric, ...]) -> View:
 
 def _verification(verification: Verification) -> View:
     figures = [
-        {"name": f.name, "text": text.measure(f.value, f.lower, f.upper), "meaning": f.meaning}
+        {
+            "name": f.name,
+            "text": text.measure(f.value, f.lower, f.upper),
+            "best": text.fixed(f.best) if math.isfinite(f.best) else "",
+            "meaning": f.meaning,
+        }
         for f in verification.figures
     ]
-    svg = scatter(verification.points) if verification.points else ""
-    return {"sentence": verification.sentence, "figures": figures, "svg": svg, "n": len(verification.points)}
+    kinds = [
+        k for k in ("top", "bottom", "middle", "random") if any(p.kind == k for p in verification.points)
+    ]
+    return {
+        "sentence": verification.sentence,
+        "verdict": verification.verdict,
+        "note": verification.note,
+        "figures": figures,
+        "best": any(math.isfinite(f.best) for f in verification.figures),
+        "svg": scatter(verification.points, verification.slope) if verification.points else "",
+        "kinds": [{"name": k, "svg": mark(k, 9, 9)} for k in kinds],
+        "slope": text.number(verification.slope, 2) if math.isfinite(verification.slope) else "",
+        "n": f"{len(verification.points):,}",
+    }
 
 
 def _columns(table: Table) -> View:

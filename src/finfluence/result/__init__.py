@@ -6,9 +6,9 @@ from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._ratio import ratio_interval
 from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
-from finfluence.result._text import covers_sentence, sign_sentence
+from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 
 __all__ = [
     "Influence", "covers_sentence", "distribution", "facts", "load", "meaning", "one_of", "pool", "query_infos",
-    "ratio_interval", "row_entries", "sign_sentence",
+    "ratio_interval", "row_entries", "sign_sentence", "verification_sentence",
 ]  # fmt: skip

@@ -75,6 +75,7 @@ def pool(results: Sequence[Influence]) -> Influence:
         "findings": list(dict.fromkeys(findings)),
     }
     attrs.pop("spread_profile", None)
+    attrs.pop("verification", None)
     return Influence.build(
         effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper, p_value=p_value,
         subsets=first["subset"].values, queries=results[0].queries, attrs=attrs,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from finfluence.report import Distribution, Finding, Origin, QueryInfo, ReportContent, RowEntry
 from finfluence.result._names import one_of
-from finfluence.result._text import covers_sentence, sign_sentence
+from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 from finfluence.stats import empirical_fdr
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def content(influence: "Influence", query: str | None = None, fdr: float = 0.1) 
         queries=query_infos(influence, names),
         rows=tuple(rows),
         findings=(
+            *verification_findings(attrs),
             *findings,
             *(Finding(code="FI010", severity="info", text=str(t)) for t in attrs.get("findings", [])),
         ),
@@ -139,7 +140,20 @@ def meaning(influence: "Influence", names: Sequence[str]) -> tuple[str, ...]:
     """Return the sentences on sign, unit, number of runs and covered randomness."""
     infos = query_infos(influence, names[:3])
     signs = [sign_sentence(q.name, q.unit, q.sign) + "." for q in infos]
-    return (*signs, covers_sentence(influence.data.attrs).capitalize() + ".")
+    attrs = influence.data.attrs
+    passed = attrs.get("verification", {}).get("verdict") == "passed"
+    verified = (verification_sentence(attrs),) if passed else ()
+    return (*signs, covers_sentence(attrs).capitalize() + ".", *verified)
+
+
+def verification_findings(attrs: dict[str, Any]) -> tuple[Finding, ...]:
+    """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided."""
+    verdict = attrs.get("verification", {}).get("verdict")
+    if verdict == "failed":
+        return (Finding(code="FI050", severity="error", text=verification_sentence(attrs)),)
+    if verdict == "undecided":
+        return (Finding(code="FI051", severity="warning", text=verification_sentence(attrs)),)
+    return ()
 
 
 def facts(attrs: dict[str, Any]) -> dict[str, Any]:

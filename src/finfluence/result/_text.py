@@ -1,5 +1,8 @@
 """A result in words: sign, unit, runs and covered randomness stand in every printout."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -18,12 +21,33 @@ def covers_sentence(attrs: dict[str, object]) -> str:
     return f"spread over {listed}, from {runs} training run{'' if runs == 1 else 's'} (method: {attrs.get('method')})"
 
 
+def verification_sentence(attrs: Mapping[str, Any]) -> str:
+    """Say how the result stood against retraining; "" where that was not tried.
+
+    Examples
+    --------
+    >>> verification_sentence({"verification": {"verdict": "failed", "sentence": "The order is not to be trusted."}})
+    'VERIFICATION FAILED: The order is not to be trusted.'
+    """
+    outcome = attrs.get("verification")
+    if not outcome:
+        return ""
+    opening = {
+        "passed": "Verified against retraining",
+        "failed": "VERIFICATION FAILED",
+        "undecided": "Verification undecided",
+    }
+    return f"{opening[outcome['verdict']]}: {outcome['sentence']}"
+
+
 def describe(data: xr.Dataset) -> str:
     """Return the summary that `repr` prints."""
     n, q = data.sizes["subset"], data.sizes["query"]
     grouped = int(data["size"].max()) > 1 if n else False
     lines = [f"Influence of {n:,} {'groups' if grouped else 'rows'} on {q} quer{'y' if q == 1 else 'ies'}"]
     lines.append("  " + covers_sentence(data.attrs))
+    if verified := verification_sentence(data.attrs):
+        lines.append("  " + verified)
     for name in [str(v) for v in data["query"].values[:6]]:
         part = data.sel(query=name)
         lines.append("  " + sign_sentence(name, str(part["unit"].item()), int(part["sign"])))

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
 from finfluence.report import (
+    Agreement,
     Arm,
     Cleaning,
     Difference,
@@ -18,16 +19,19 @@ from finfluence.report import (
     Measure,
     Metric,
     Origin,
+    Point,
     Preview,
     ReportContent,
     RowEntry,
     Table,
     thumbnail,
 )
+from finfluence.report import Verification as Section
 from finfluence.result import Influence, distribution, meaning, query_infos, row_entries
 from finfluence.scan._decisions import Decided
 from finfluence.scan._estimate import HELD_OUT, OWN, Estimate
 from finfluence.scan._words import proof_sentence
+from finfluence.verification import Verification
 
 SHOWN, SHOWN_FURTHER = 250, 50
 
@@ -42,6 +46,7 @@ def content(
     proof: Mapping[str, Any] | None,
     tested: Mapping[str, Any] | None,
     command: str,
+    verification: Verification | None = None,
 ) -> ReportContent:
     """Return everything that the report shows."""
     influence = estimate.influence
@@ -64,6 +69,7 @@ def content(
         meaning=meaning(influence, influence.queries),
         distributions=tuple(distributions),
         cleaning=_cleaning(proof),
+        verification=None if verification is None else verification_section(verification),
         tables=tuple(tables),
         origin=Origin(facts=_facts(run, influence), command=command),
         level=float(influence.data.attrs["level"]),
@@ -150,6 +156,42 @@ def _threshold(decided: Decided, name: str, influence: Influence) -> float:
     lines = decided.lines[decided.lines["query"] == name]
     named = decided.decisions.voices * lines["q_influence"].to_numpy() <= decided.decisions.fdr
     return float(influence.harm(name)[named].min()) if named.any() else float("nan")
+
+
+def verification_section(done: Verification) -> Section:
+    """Return estimate against truth: every pair, the figures, and how many trainings that took."""
+    several = len(done.made["queries"]) > 1
+    points = tuple(
+        Point(
+            label=f"{p['subset']}, {p['size']} rows" + (f", {p['query']}" if several else ""),
+            estimated=float(p["estimate"]),
+            estimated_lower=float(p["estimate_lower"]),
+            estimated_upper=float(p["estimate_upper"]),
+            retrained=float(p["truth"]),
+            retrained_lower=float(p["truth_lower"]),
+            retrained_upper=float(p["truth_upper"]),
+            kind=str(p["kind"]),
+        )
+        for p in done.to_frame().to_dict("records")
+    )
+    made = done.made
+    return Section(
+        sentence=done.sentence,
+        verdict=done.verdict,
+        points=points,
+        slope=done.figure("slope").value,
+        figures=tuple(
+            Agreement(
+                name=f.name, value=f.value, lower=f.lower, upper=f.upper, best=f.best, meaning=f.meaning
+            )
+            for f in done.figures
+        ),
+        note=f"{made['trainings']:,} trainings: {made['runs_with']:,} on all rows and {made['runs']:,} without each of "
+        f"{made['subsets']} subsets of {made['rows_each']} rows, taken from the top, the bottom and the middle of the "
+        f"estimate and at random. What varied between them: {', '.join(made['covers'])}. “At best” is what a perfect "
+        "estimate would reach: the retrained values are noisy themselves."
+        + "".join(f" {text[:1].upper()}{text[1:]}." for text in done.findings),
+    )
 
 
 def _agreement(estimate: Estimate, ids: np.ndarray) -> list[Table]:
@@ -269,4 +311,6 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
 
 
 def _severity(code: str) -> Any:
-    return {"1": "info", "2": "warning", "3": "info", "4": "warning"}.get(code[3:4], "info")
+    if code == "FI050":
+        return "error"
+    return {"1": "info", "2": "warning", "3": "info", "4": "warning", "5": "warning"}.get(code[3:4], "info")

@@ -1,0 +1,104 @@
+"""Time as people write it, and how many trainings fit into it."""
+
+import math
+import re
+
+from finfluence.errors import ConfigError, explain
+
+FEWEST_RUNS, FAIR_RUNS = 10, 30
+FEWEST, FAIR_SUBSETS = 4, 8
+_PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def seconds_of(budget: str | float) -> float:
+    """Return a budget in seconds: a number, or a text such as "90s", "10m", "1.5h" or "1h30m".
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is not above zero.
+
+    Examples
+    --------
+    >>> seconds_of("10m"), seconds_of("1h30m"), seconds_of(45)
+    (600.0, 5400.0, 45.0)
+    """
+    text = str(budget).replace(" ", "").lower()
+    match = _PARTS.fullmatch(text)
+    parts = [float(p or 0) for p in match.groups()] if match and text else [0.0]
+    seconds = parts[0] if len(parts) == 1 else 3600 * parts[0] + 60 * parts[1] + parts[2]
+    if not seconds > 0:
+        raise ConfigError(
+            explain(
+                "a budget of time above zero, such as 90s, 10m or 1h30m",
+                repr(budget),
+                "another unit, or a number of trainings",
+                "write seconds, minutes or hours with s, m or h",
+            )
+        )
+    return seconds
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, rounded as a forecast should be.
+
+    Examples
+    --------
+    >>> duration(0.4), duration(52.3), duration(250), duration(5400)
+    ('1 s', '52 s', '4 min', '1 h 30 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def runs_on_all(runs: int, subsets: int) -> int:
+    """Return how many trainings on all rows serve best: every subset is compared with them, so √S times as many."""
+    return round(runs * math.sqrt(subsets))
+
+
+def trainings(runs: int, subsets: int) -> int:
+    """Return the number of trainings in all."""
+    return runs_on_all(runs, subsets) + runs * subsets
+
+
+def fitted(subsets: int, runs: int, allowed: float, seconds: float, each: float) -> tuple[int, int]:
+    """Return (subsets, runs) that fit into `allowed` trainings: fewer runs first, then fewer subsets.
+
+    Runs go down to 30, subsets then to 8; if that is still too much, runs to 10 and subsets to 4.
+
+    Parameters
+    ----------
+    seconds, each
+        The budget and the measured cost of one training, for the message.
+
+    Raises
+    ------
+    ConfigError
+        Not even 4 subsets with 10 runs fit.
+    """
+    steps = (
+        (FAIR_RUNS, subsets),
+        (FAIR_RUNS, FAIR_SUBSETS),
+        (FEWEST_RUNS, FAIR_SUBSETS),
+        (FEWEST_RUNS, FEWEST),
+    )
+    for least_runs, least_subsets in steps:
+        for count in range(subsets, min(subsets, least_subsets) - 1, -1):
+            most = int(allowed / (math.sqrt(count) + count))
+            while most > 0 and trainings(most, count) > allowed:
+                most -= 1
+            if most >= min(runs, least_runs):
+                return count, min(runs, most)
+    least = trainings(min(runs, FEWEST_RUNS), min(subsets, FEWEST))
+    raise ConfigError(
+        explain(
+            f"a budget of at least {duration(1.2 * least * each)} for {FEWEST} subsets with {FEWEST_RUNS} trainings "
+            "each",
+            duration(seconds),
+            f"one training takes {each:.2g} s here, and {least:,} are the least that say anything",
+            f"raise the budget; {subsets} subsets with {runs} trainings each need about "
+            f"{duration(1.2 * trainings(runs, subsets) * each)}",
+        )
+    )

@@ -1,0 +1,278 @@
+"""The plan of a verification: which subsets, how many trainings, and what they will cost."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finfluence._files import digest, write_json
+from finfluence._progress import Progress, silent
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.estimators import RunSpec, train_many
+from finfluence.estimators._laboratory import Laboratory
+from finfluence.estimators._retrain_design import Seeds, Vary, without
+from finfluence.estimators._run_store import RunStore, run_key, signature
+from finfluence.estimators._subsets import class_labels
+from finfluence.result import Influence
+from finfluence.runs import AnyQuery, Recipe
+from finfluence.verification._budget import (
+    FEWEST,
+    FEWEST_RUNS,
+    duration,
+    fitted,
+    runs_on_all,
+    seconds_of,
+)
+from finfluence.verification._choose import KINDS, Chosen, choose, choose_given, measurable_size
+
+_FIRST, _TIMED = 2, 128
+_RESERVE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will be retrained, and its cost.
+
+    Attributes
+    ----------
+    subsets
+        The chosen subsets.
+    runs, runs_with
+        Trainings without each subset, and on all rows.
+    seconds_each
+        Measured seconds of one training; NaN if it was not measured.
+    left
+        Trainings that are not in the store yet.
+    notes
+        What the budget cut.
+    """
+
+    subsets: tuple[Chosen, ...]
+    runs: int
+    runs_with: int
+    seconds_each: float
+    left: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def trainings(self) -> int:
+        """Trainings in all, finished ones included."""
+        return self.runs_with + self.runs * len(self.subsets)
+
+    @property
+    def sentence(self) -> str:
+        """Subsets, trainings and time, before anything is started."""
+        kinds = [s.kind for s in self.subsets]
+        parts = [
+            f"{kinds.count(k)} {'random' if k == 'random' else f'from the {k}'}" for k in KINDS if k in kinds
+        ]
+        sizes = sorted({len(s.rows) for s in self.subsets})
+        rows = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        listed = f": {', '.join(parts)}" if parts else ""
+        cost = (
+            f", about {duration(self.left * self.seconds_each)}"
+            if self.seconds_each == self.seconds_each
+            else ""
+        )
+        done = self.trainings - self.left
+        kept = f" ({done:,} of them are there already)" if done else ""
+        return (
+            f"{len(kinds)} subsets of {rows} row{'' if rows == '1' else 's'}{listed}. {self.trainings:,} trainings"
+            f"{kept}, {self.runs_with:,} on all rows and {self.runs:,} without each subset{cost}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Everything a plan depends on."""
+
+    estimate: Influence
+    recipe: Recipe
+    queries: Sequence[AnyQuery]
+    subsets: int
+    runs: int
+    groups: Mapping[Any, np.ndarray] | None
+    budget: float | str | None
+    seed: int
+    vary: Vary
+    out: Path | None
+    options: Mapping[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the queries."""
+        return [name for query in self.queries for name in query.names]
+
+
+def make_plan(request: Request, measure: bool, progress: Progress = silent) -> Plan:
+    """Return the plan; one that was written for the same request is read, so that what was interrupted goes on.
+
+    Raises
+    ------
+    ConfigError
+        Too few subsets or runs, or a budget in which not even the fewest fit.
+    """
+    _check_counts(request.subsets, request.runs)
+    seconds = None if request.budget is None else seconds_of(request.budget)
+    base = signature(request.recipe, list(request.queries))
+    path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
+    if path is not None and path.exists():
+        return _read(json.loads(path.read_text(encoding="utf-8")), request, base)
+    started = time.perf_counter()
+    most = len(_units(request))
+    subsets = min(request.subsets, most)
+    notes = [f"the estimate has {most} groups: all are retrained"] if subsets < request.subsets else []
+    runs = request.runs
+    each = _measured(request, progress) if measure or seconds is not None else float("nan")
+    if seconds is not None:
+        left = _RESERVE * (seconds - (time.perf_counter() - started))
+        subsets, runs = fitted(subsets, runs, max(0.0, left) / each, seconds, each)
+        if (subsets, runs) != (min(request.subsets, most), request.runs):
+            notes.append(
+                f"the budget of {duration(seconds)} allows {subsets} subsets with {runs} trainings each, instead of "
+                f"{request.subsets} with {request.runs}"
+            )
+    plan = _of(_chosen(request, subsets, runs), runs, each, notes, request, base)
+    if path is not None:
+        write_json(
+            path,
+            {
+                "runs": runs,
+                "seconds_each": None if each != each else each,
+                "notes": notes,
+                "subsets": [[s.name, s.kind, s.rows.tolist()] for s in plan.subsets],
+            },
+        )
+    return plan
+
+
+def _of(
+    chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str], request: Request, base: str
+) -> Plan:
+    runs_with = runs_on_all(runs, len(chosen))
+    store = RunStore(request.out)
+    left = runs_with + runs * len(chosen)
+    if len(store):
+        seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
+        arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
+        keys = (
+            run_key(base, request.recipe, seeds.run(keep, k)) for keep, count in arms for k in range(count)
+        )
+        left = sum(store.get(key) is None for key in keys)
+    return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes))
+
+
+def _read(saved: dict[str, Any], request: Request, base: str) -> Plan:
+    chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
+    each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
+    return _of(chosen, int(saved["runs"]), each, saved["notes"], request, base)
+
+
+def _units(request: Request) -> np.ndarray:
+    return request.estimate.subsets
+
+
+def _chosen(request: Request, subsets: int, runs: int) -> list[Chosen]:
+    mu = request.estimate.data["mu"].sel(query=request.names).values
+    if request.groups is not None:
+        return choose_given(mu, request.estimate.subsets.tolist(), request.groups, subsets, request.seed)
+    noise = float(np.sqrt(1 / runs + 1 / runs_on_all(runs, subsets)))
+    labels = class_labels(request.recipe)
+    size = measurable_size(mu, subsets, request.seed, noise, labels)
+    return choose(mu, subsets, size, request.seed, labels)
+
+
+def _measured(request: Request, progress: Progress) -> float:
+    """Return seconds per training, from the clock between the ends of two stacks (or of single runs).
+
+    The first few runs warm up; what comes before the end of the first stack (tracing) is left out. The runs are some of
+    those on all rows, so that a store keeps them for the verification itself.
+    """
+    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
+    clock: list[tuple[int, float]] = []
+
+    def note(stage: str, done: int, total: int) -> None:
+        clock.append((done, time.perf_counter()))
+
+    options: dict[str, Any] = {**request.options, "progress": note}
+    lab = Laboratory(request.recipe, list(request.queries), store, options)
+    progress("measure", 0, 2)
+    lab.values([seeds.run(None, k) for k in range(_FIRST)])
+    progress("measure", 1, 2)
+    base = lab.trained
+    fresh: list[tuple[int, float]] = []
+    count = _TIMED if lab.how.startswith("stacked") or not base else 2 * _FIRST
+    if base:
+        clock.clear()
+        lab.values([seeds.run(None, k) for k in range(_FIRST, _FIRST + count)])
+        fresh = [*clock]
+    if lab.trained - base < count:  # they are in the store: others, for the clock alone
+        clock.clear()
+        runs = [RunSpec(-1 - k, -1 - k) for k in range(count)]
+        train_many(request.recipe, runs, list(request.queries), **options)
+        fresh = [*clock]
+    progress("measure", 2, 2)
+    (first, start), (last, end) = fresh[0], fresh[-1]
+    return (end - start) / (last - first) if last > first else (end - clock[0][1]) / last
+
+
+def _key(request: Request, base: str) -> str:
+    groups = None if request.groups is None else [[str(k), v.tolist()] for k, v in request.groups.items()]
+    asked = (request.subsets, request.runs, request.budget, request.seed, request.vary, groups)
+    mu = np.ascontiguousarray(request.estimate.data["mu"].sel(query=request.names).values)
+    return digest(base.encode(), repr(asked).encode(), mu.tobytes())
+
+
+def _check_counts(subsets: int, runs: int) -> None:
+    if subsets < FEWEST:
+        raise ConfigError(
+            explain(
+                f"at least {FEWEST} subsets: one each from the top, the bottom, the middle, and a random one",
+                str(subsets),
+                "a quick look was wanted",
+                "ask for 24; 8 is the least for which a verdict is given",
+            )
+        )
+    if runs < FEWEST_RUNS:
+        raise ConfigError(
+            explain(
+                f"at least {FEWEST_RUNS} trainings without each subset",
+                str(runs),
+                f"with {runs} the retrained μ is uncertain by more than {1 / max(runs, 1) ** 0.5:.1f} spreads",
+                "ask for 100, which leaves 0.11 with 24 subsets; 30 leaves 0.2",
+            )
+        )
+
+
+def check_matches(estimate: Influence, recipe: Recipe) -> None:
+    """Raise unless the influence is one of this recipe's rows.
+
+    Raises
+    ------
+    DataError
+        Another recipe, or other rows.
+    """
+    attrs = estimate.data.attrs
+    then, now = attrs.get("recipe_digest"), recipe.digest()
+    if then is not None and then != now:
+        raise DataError(
+            explain(
+                f"the recipe that the influence was estimated for (digest {then})",
+                f"another one (digest {now})",
+                "data, model, loss or hyper-parameters were changed in between",
+                "pass the recipe of the tape that was replayed, or estimate again",
+            )
+        )
+    if int(attrs["n_rows"]) != len(recipe.rows):
+        raise DataError(
+            explain(
+                f"a recipe with the {attrs['n_rows']:,} rows of the influence",
+                f"{len(recipe.rows):,} rows",
+                "rows were added or removed in between",
+                "pass the recipe that the influence was estimated for",
+            )
+        )
