@@ -1,7 +1,10 @@
 """Statistics of influence: mu from two samples, intervals, and which rows stand out at what error rate."""
 
-from finfluence.stats._bootstrap import bootstrap_interval
+from finfluence.stats._band import CurveBand, curve_band
+from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
+from finfluence.stats._corrected import CorrectedCurve, corrected_curve
+from finfluence.stats._departure import Departure, departure
 from finfluence.stats._intervals import Interval, mean_interval, paired_difference, welch_difference
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
 from finfluence.stats._multiplicity import Direction, Discoveries, empirical_fdr, one_sided
@@ -26,7 +29,11 @@ from finfluence.stats._series import (
 
 __all__ = [
     "Binormal",
+    "BootstrapMethod",
     "Certificate",
+    "CorrectedCurve",
+    "CurveBand",
+    "Departure",
     "Direction",
     "Discoveries",
     "Interval",
@@ -44,7 +51,10 @@ __all__ = [
     "certify_one_run",
     "certify_one_run_epsilon",
     "clopper_pearson",
+    "corrected_curve",
+    "curve_band",
     "delong_interval",
+    "departure",
     "effective_size",
     "empirical_fdr",
     "label_errors",

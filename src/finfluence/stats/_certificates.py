@@ -186,7 +186,7 @@ def certify(
     --------
     >>> rng = np.random.default_rng(0)
     >>> print(certify(rng.normal(size=200), rng.normal(size=200) + 2))
-    |mu| >= 1.49 certified at 95% (Clopper-Pearson, 5 thresholds scanned); estimate 1.96
+    |mu| >= 1.39 certified at 95% (Clopper-Pearson, 5 thresholds scanned); estimate 1.96
     """
     check_level(level)
     _check_side(side)

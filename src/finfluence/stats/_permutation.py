@@ -241,7 +241,7 @@ def rank_p(with_rows: ArrayLike, without_rows: ArrayLike) -> np.ndarray:
 def _labels(blocks: ArrayLike | int, size: int) -> tuple[np.ndarray, int]:
     if np.ndim(blocks) == 0:
         check_count("the block length", blocks, 1)  # type: ignore[arg-type]
-        label = np.arange(size) // int(blocks)  # type: ignore[call-overload, arg-type]
+        label = np.arange(size) // int(blocks)  # type: ignore[arg-type]
     else:
         label = np.unique(np.asarray(blocks), return_inverse=True)[1].ravel()
     n_blocks = int(label.max()) + 1 if label.size else 0

@@ -127,7 +127,12 @@ def series_mean_interval(series: ArrayLike, *, level: float = 0.95) -> Interval:
     Raises
     ------
     DataError
-        The series is worth fewer than two independent values, or constant.
+        Too short, not finite, or constant.
+
+    Notes
+    -----
+    A trend is no correlation: a series that has not settled gives a wide interval around a mean that means
+    little. Drop the first steps of a recording.
 
     Examples
     --------
@@ -138,18 +143,9 @@ def series_mean_interval(series: ArrayLike, *, level: float = 0.95) -> Interval:
     """
     check_level(level)
     x, size = _series(series), effective_size(series)
-    if size < 2.0:
-        raise DataError(
-            explain(
-                "a series worth at least two independent values",
-                f"{x.size} values worth {size:.1f}",
-                "a trend: the recording began before the statistic had settled",
-                "drop the first steps, or record for longer",
-            )
-        )
     # the effective size is itself estimated from the same lags: its own squared spread s/sqrt(n_eff)
     # takes as many degrees of freedom as there are effective values
-    half = stats.t.ppf((1 + level) / 2, size - 1.0) * x.std(ddof=1) / math.sqrt(size)
+    half = stats.t.ppf((1 + level) / 2, max(size - 1.0, 1.0)) * x.std(ddof=1) / math.sqrt(size)
     mean = float(x.mean())
     return Interval(mean, mean - float(half), mean + float(half), level, f"t, effective size {size:.0f}")
 
