@@ -10,7 +10,9 @@ Slopes x and the product H u come out of one forward-over-reverse pass, `jvp` ov
 second output; no per-row gradient is formed. Queries share the primal pass through `vmap`.
 """
 
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +21,9 @@ from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch, RowLosses, Traced, trace
-from finfluence.runs import Optimizer, Tape
+from finfluence.runs import Tape, Update
+
+_UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
 
 
 class Adjoint:
@@ -34,7 +38,9 @@ class Adjoint:
         The loss draws random numbers (dropout): it is evaluated untraced under the step's own seed.
     """
 
-    def __init__(self, losses: RowLosses, optimizer: Optimizer, stochastic: bool = False) -> None:
+    differentiation = "exact"
+
+    def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
         self._losses = losses
         self._optimizer = optimizer
         self._stochastic = stochastic
@@ -74,8 +80,10 @@ class Adjoint:
         """
         keys = sorted(batch)
 
-        def function(state: Tensor, hyper: Tensor, adjoint: Tensor, *fields: Tensor) -> tuple[Tensor, ...]:
-            return self._backward(state, hyper, dict(zip(keys, fields, strict=True)), adjoint, seed)
+        def function(
+            merged: bool, state: Tensor, hyper: Tensor, adjoint: Tensor, *fields: Tensor
+        ) -> tuple[Tensor, ...]:
+            return self._backward(state, hyper, dict(zip(keys, fields, strict=True)), adjoint, seed, merged)
 
         out = self._run("step", function, state, hyper, adjoint, *(batch[k] for k in keys))
         return out[0], out[1], out[2]
@@ -84,17 +92,23 @@ class Adjoint:
         """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P], by forward differentiation only."""
         keys = sorted(batch)
 
-        def function(theta: Tensor, direction: Tensor, *fields: Tensor) -> Tensor:
+        def function(merged: bool, theta: Tensor, direction: Tensor, *fields: Tensor) -> Tensor:
             rows = dict(zip(keys, fields, strict=True))
-            return _each(lambda u: jvp(lambda p: self._losses(p, rows, seed), (theta,), (u,))[1], direction)
+            return each(lambda u: jvp(lambda p: self._losses(p, rows, seed), (theta,), (u,))[1], direction)
 
         result: Tensor = self._run("slopes", function, theta, direction, *(batch[k] for k in keys))
         return result
 
-    def _backward(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        theta, *slots = state.view(1 + self._slots, -1).unbind()
+    def products(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P], untraced: for a few checks."""
+        gradient = self._gradient(batch, seed)
+        out = each(lambda u: jvp(gradient, (theta,), (u,))[1], direction)
+        return out[0], out[1]
+
+    def _gradient(self, batch: Batch, seed: int | None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return the map θ to (∇ mean loss, row losses)."""
 
         def gradient(point: Tensor) -> tuple[Tensor, Tensor]:
             def mean(p: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,53 +117,74 @@ class Adjoint:
 
             return grad(mean, has_aux=True)(point)
 
-        def update(theta: Tensor, slots: tuple[Tensor, ...], g: Tensor) -> Tensor:
-            new_theta, new_slots = self._optimizer.update(theta, slots, g, hyper.unbind())
-            return torch.stack([new_theta, *new_slots])
+        return gradient
 
-        _, pull, *_ = vjp(update, theta, tuple(slots), gradient(theta)[0])
+    def _backward(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None, merged: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step; `merged`: repeat the operations of the tangent passes, for the tracer to merge."""
+        theta, *slots = state.view(1 + self._slots, -1).unbind()
+        gradient = self._gradient(batch, seed)
+        primal = jvp(gradient, (theta,), (theta,))[0][0] if merged else gradient(theta)[0]
+        pull = pull_back(self._optimizer, theta, tuple(slots), primal, hyper)
 
         def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             to_theta, to_slots, direction = pull(after)
             _, (curved, slopes), *_ = jvp(gradient, (theta,), (direction,))
             return torch.stack([to_theta + curved, *to_slots]), slopes, direction
 
-        result: tuple[Tensor, Tensor, Tensor] = _each(one, adjoint)
+        result: tuple[Tensor, Tensor, Tensor] = each(one, adjoint)
         return result
 
     def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
         try:
             return self._traced_run(kind, function, *tensors)
-        except NotImplementedError as error:
+        except (NotImplementedError, RuntimeError) as error:
+            if not isinstance(error, NotImplementedError) and not _UNSUPPORTED.search(str(error)):
+                raise
             raise NotSupportedError(
                 explain(
                     "a model and loss of operations that PyTorch can differentiate forward over reverse",
                     str(error).splitlines()[0][:200],
                     "a fused or rarely used operation has no second derivative there",
-                    "write that part with elementary operations (a Huber loss with torch.where, for instance)",
+                    "write that part with elementary operations (a Huber loss with torch.where, for instance), "
+                    "or, with smooth activations, ask for differentiation='finite-difference'",
                 )
             ) from error
 
     def _traced_run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
         if self._stochastic:
-            return function(*tensors)
+            return function(False, *tensors)
         key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))
         if key not in self._traced:
-            self._traced[key] = trace(function, *tensors)
+            self._traced[key] = trace(partial(function, True), *tensors, otherwise=partial(function, False))
         return self._traced[key](*tensors)
 
 
 def adjoint_of(tape: Tape) -> Adjoint:
     """Return the tape's adjoint, its graphs traced once for all replays of the tape."""
     if "adjoint" not in tape.memo:
-        stepper, recipe = tape.stepper, tape.recipe
-        losses = RowLosses(stepper.model, recipe.loss, stepper.layout)
-        tape.memo["adjoint"] = Adjoint(losses, recipe.optimizer, stepper.stochastic)
+        losses = RowLosses(tape.working, tape.step_loss, tape.layout)
+        tape.memo["adjoint"] = Adjoint(losses, tape.optimizer, tape.stochastic)
     found: Adjoint = tape.memo["adjoint"]
     return found
 
 
-def _each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:
+def pull_back(
+    optimizer: Update, theta: Tensor, slots: tuple[Tensor, ...], gradient: Tensor, hyper: Tensor
+) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]]:
+    """Return the map λ_{t+1} [1+S, P] to (∂U/∂θ)ᵀλ, (∂U/∂slots)ᵀλ and u = (∂U/∂g)ᵀλ."""
+
+    def update(theta: Tensor, slots: tuple[Tensor, ...], g: Tensor) -> Tensor:
+        new_theta, new_slots = optimizer.update(theta, slots, g, hyper.unbind())
+        return torch.stack([new_theta, *new_slots])
+
+    _, pull, *_ = vjp(update, theta, slots, gradient)
+    found: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]] = pull
+    return found
+
+
+def each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:
     """Map `function` over the leading axis; one entry is not worth a batched operation."""
     if len(stacked) > 1:
         return vmap(function, randomness="same")(stacked)

@@ -17,7 +17,7 @@ from finfluence._files import atomic, digest
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.estimators._accumulate import sum_over
-from finfluence.estimators._adjoint import adjoint_of
+from finfluence.estimators._choose_pass import DIFFERENTIATIONS, Choice, Differentiation, choose_pass
 from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
 from finfluence.estimators._horizon import Horizon, horizon_for
 from finfluence.estimators._subsets import Given, find_subsets
@@ -41,6 +41,7 @@ def replay(
     records: int = 100,
     seed: int | None = None,
     memory_bytes: int = 2**30,
+    differentiation: Differentiation = "auto",
     out: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Influence:
@@ -78,6 +79,10 @@ def replay(
         For probe rows and Monte Carlo; default: the tape's order seed.
     memory_bytes : int
         Bound on the memory of a walk; queries that do not fit together walk one after the other.
+    differentiation : {"auto", "exact", "finite-difference"}
+        *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for smooth models only; it passes
+        through fused attention and operations without a second derivative. *auto*: exact where the model allows it and
+        its tangents fit in `memory_bytes`, else finite differences; the result says which and why.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     progress : callable
@@ -91,7 +96,7 @@ def replay(
 
     Raises
     ------
-    ConfigError, DataError, StorageError
+    ConfigError, DataError, StorageError, NotSupportedError
 
     Notes
     -----
@@ -117,6 +122,7 @@ def replay(
     True
     """
     one_of(method, METHODS, "method")
+    one_of(differentiation, DIFFERENTIATIONS, "differentiation")
     listed = check_queries(queries)
     found = find_subsets(tape, subsets)
     where = found.positions
@@ -155,7 +161,9 @@ def replay(
             )
         )
     plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
-    parts = _estimate(tape, listed, model, plan, horizon_for(horizon, tape), memory_bytes, out, progress)
+    parts = _estimate(
+        tape, listed, model, plan, horizon_for(horizon, tape), memory_bytes, differentiation, out, progress
+    )
     return _assemble(tape, method, plan, where, labels, parts)
 
 
@@ -174,6 +182,7 @@ def _estimate(
     plan: Plan,
     horizon: Horizon,
     memory_bytes: int,
+    differentiation: Differentiation,
     out: str | os.PathLike[str] | None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def _estimate(
     layout, epochs = tape.layout, len(tape.epochs)
     with seeded(0):
         values, slopes = gradients(queries, model, tape, layout.parameters(model))
-    adjoint = adjoint_of(tape)
+    choice = choose_pass(tape, slopes, differentiation, memory_bytes)
     together = max(1, int(memory_bytes // _bytes_per_query(tape)))
     walks: list[dict[str, np.ndarray]] = []
     chunks = slopes.split(together)
@@ -194,13 +203,13 @@ def _estimate(
             device=chunk.device,
         )
         start[:, 0] = chunk
-        walk = Walk(tape, adjoint, start, plan, horizon)
+        walk = Walk(tape, choice.adjoint, start, plan, horizon)
 
         def tell(next_epoch: int, index: int = index) -> None:
             progress("replay", index * epochs + epochs - 1 - next_epoch, len(chunks) * epochs)
 
         with seeded(0):
-            _run_resumable(walk, tape, chunk, Path(out) if out is not None else None, tell)
+            _run_resumable(walk, tape, choice, chunk, Path(out) if out is not None else None, tell)
         totals = walk.totals
         walks.append(
             {
@@ -214,17 +223,17 @@ def _estimate(
         )
     progress("replay", len(chunks) * epochs, len(chunks) * epochs)
     joined = {name: np.concatenate([w[name] for w in walks]).T for name in walks[0]}
-    return {**joined, "values": values, "engine": adjoint.engine}
+    return {**joined, "values": values, "choice": choice}
 
 
 def _run_resumable(
-    walk: Walk, tape: Tape, start: Tensor, folder: Path | None, tell: Callable[[int], None]
+    walk: Walk, tape: Tape, choice: Choice, start: Tensor, folder: Path | None, tell: Callable[[int], None]
 ) -> None:
     """Run the walk; with a folder, save its state now and then, and go on from a saved one."""
     if folder is None:
         walk.run(tell)
         return
-    header = repr((tape.describe(), *tape.identity().values(), walk.plan, walk.horizon))
+    header = repr((tape.describe(), *tape.identity().values(), walk.plan, walk.horizon, choice.name))
     key = digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     path = folder / f"replay-{key}.safetensors"
     if path.exists():
@@ -265,7 +274,8 @@ def _assemble(
     short = [
         f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
     ]
-    findings = list(_findings(tape, parts["engine"]))
+    choice: Choice = parts["choice"]
+    findings = [*_findings(tape, choice.adjoint.engine), *choice.findings]
     if lost.any():
         named = [repr(q) for q, gone in zip(labels["queries"], lost, strict=True) if gone]
         findings.append(
@@ -281,7 +291,9 @@ def _assemble(
         "horizon": [int(h) for h in parts["horizon"]],
         "epochs": epochs,
         "probe_budget": plan.budget,
-        "engine": parts["engine"],
+        "engine": choice.adjoint.engine,
+        "differentiation": choice.name,
+        "differentiation_reason": choice.reason,
         "query_values": [parts["values"].tolist()],
         "spread_profile": parts["profile"].T.tolist(),
         "findings": findings,

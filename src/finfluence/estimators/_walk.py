@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finfluence._seeds import stream
 from finfluence.estimators._accumulate import EpochSums, Totals
-from finfluence.estimators._adjoint import Adjoint
+from finfluence.estimators._choose_pass import Pass
 from finfluence.estimators._horizon import Horizon
 from finfluence.runs import Step, Tape
 
@@ -52,7 +52,7 @@ class Plan:
 class Walk:
     """The state of a backward walk: adjoint λ [Q, 1+S, P], totals, and the next epoch to visit."""
 
-    def __init__(self, tape: Tape, adjoint: Adjoint, start: Tensor, plan: Plan, horizon: Horizon) -> None:
+    def __init__(self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon) -> None:
         self.tape = tape
         self.plan = plan
         self.horizon = horizon

@@ -1,6 +1,7 @@
 """Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
 
 from finfluence.grads._flat import Layout
+from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
 from finfluence.grads._trace import Traced, trace
 
@@ -12,5 +13,7 @@ __all__ = [
     "Traced",
     "check_row_losses",
     "check_row_separable",
+    "kinks",
+    "operations",
     "trace",
 ]

@@ -46,6 +46,9 @@ class RowLosses:
         `loss(model, batch) -> Tensor[B]`, one loss per row.
     layout : Layout
         Where the trainable parameters lie in θ.
+    fused : bool
+        Run the kernels that training runs. Otherwise attention and some losses are computed by elementary operations,
+        which PyTorch can differentiate forward over reverse.
 
     Examples
     --------
@@ -55,15 +58,18 @@ class RowLosses:
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout) -> None:
+    def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout, fused: bool = False) -> None:
         self._bound = _Bound(model, loss)
         self.layout = layout
+        self.fused = fused
 
     def __call__(self, theta: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
         """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""
         named = {f"model.{name}": view for name, view in self.layout.split(theta).items()}
         if seed is not None:
             torch.default_generator.manual_seed(seed)
+        if self.fused:
+            return functional_call(self._bound, named, (batch,))
         with Elementary(), sdpa_kernel(SDPBackend.MATH):
             return functional_call(self._bound, named, (batch,))
 

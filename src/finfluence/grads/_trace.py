@@ -17,6 +17,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from finfluence.grads._share import share_convolutions, share_derivatives
 from finfluence.grads._value_shapes import shaped_by_values
 
 aten = torch.ops.aten
@@ -58,11 +59,13 @@ class Traced:
             return self._call(*tensors)
 
 
-def trace(function: Callable[..., Any], *example: Tensor) -> Traced:
+def trace(
+    function: Callable[..., Any], *example: Tensor, otherwise: Callable[..., Any] | None = None
+) -> Traced:
     """Trace `function` at `example` (tensors in, tensors out) and clean the graph.
 
     The graph is kept only if it reproduces the function at `example`; a function whose Python depends on
-    tensor values cannot be traced and is called as it is (`Traced.reason` says so).
+    tensor values cannot be traced and is called as it is (`Traced.reason` says so), or `otherwise` in its place.
 
     Examples
     --------
@@ -70,18 +73,19 @@ def trace(function: Callable[..., Any], *example: Tensor) -> Traced:
     >>> square(torch.tensor([2.0, 3.0])).tolist()
     [4.0, 9.0]
     """
+    plain = function if otherwise is None else otherwise
     try:
         with _no_collection(), tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
             raw = make_fx(function)(*example)
     except Exception as error:  # any Python the tracer cannot follow: the function itself still works
-        return Traced(function, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        return Traced(plain, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
     if (name := shaped_by_values(raw.graph)) is not None:
-        return Traced(function, None, f"the shape of a result of {name} depends on values")
+        return Traced(plain, None, f"the shape of a result of {name} depends on values")
     graph = clean(raw)
-    want, got = function(*example), Traced(function, graph, None)(*example)
+    want, got = function(*example), Traced(plain, graph, None)(*example)
     if not _equal(want, got):
-        return Traced(function, None, "the traced graph does not reproduce the function")
-    return Traced(function, graph, None)
+        return Traced(plain, None, "the traced graph does not reproduce the function")
+    return Traced(plain, graph, None)
 
 
 @contextmanager
@@ -105,6 +109,9 @@ def clean(module: fx.GraphModule) -> fx.GraphModule:
     _drop_zeros(graph)
     _merge_repeats(graph)
     _unbatch_shared_operands(graph)
+    graph.eliminate_dead_code()
+    share_convolutions(graph)
+    share_derivatives(graph)
     _fold_constants(module)
     graph.eliminate_dead_code()
     graph.lint()
@@ -166,6 +173,16 @@ def _drop_identities(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def _zero_part(node: fx.Node, zero: set[fx.Node]) -> bool:
+    """Return whether `node` picks a part of a convolution's derivative that vanishes with its zero operand."""
+    whole = node.args[0] if node.target is operator.getitem else None
+    if not isinstance(whole, fx.Node) or whole.target is not aten.convolution_backward.default:
+        return False
+    gradient, x, weight = whole.args[:3]
+    other = weight if node.args[1] == 0 else x if node.args[1] == 1 else None
+    return gradient in zero or other in zero
+
+
 def _drop_zeros(graph: fx.Graph) -> None:
     """Replace `a + 0` by `a` and mark products with zero as zero, where shapes and dtypes agree."""
     zero: set[fx.Node] = set()
@@ -175,6 +192,7 @@ def _drop_zeros(graph: fx.Graph) -> None:
         args = [a for a in node.args if isinstance(a, fx.Node)]
         if (
             node.target in _ZERO_SOURCES
+            or _zero_part(node, zero)
             or (node.target in _SHAPE_ONLY and args and args[0] in zero)
             or (node.target in _BILINEAR and any(a in zero for a in args))
             or (
