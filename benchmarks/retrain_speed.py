@@ -1,9 +1,11 @@
 """Seconds per training run: a plain torch loop over seeds against stacked copies, one thread, same process.
 
-python -m benchmarks.retrain_speed [--problem mlp|adamw|cnn] [--runs 128] [--lanes 8 16 32 64 128]
+python -m benchmarks.retrain_speed [--problem mlp|adamw|cnn] [--runs 128] [--lanes 1 4 16 64 256] [--epochs E]
 """
 
 import argparse
+import dataclasses
+import resource
 import statistics
 import time
 
@@ -47,11 +49,14 @@ def main() -> None:
     )
     parser.add_argument("--problem", choices=["mlp", "adamw", "cnn"], default="mlp")
     parser.add_argument("--runs", type=int, default=128)
-    parser.add_argument("--lanes", type=int, nargs="*", default=[8, 16, 32, 64, 128])
+    parser.add_argument("--lanes", type=int, nargs="*", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--epochs", type=int, help="shorter runs: the ratio does not depend on it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     problem = digits("adamw" if args.problem == "adamw" else "sgd")
     recipe = cnn_recipe() if args.problem == "cnn" else problem.recipe
+    if args.epochs:
+        recipe = dataclasses.replace(recipe, epochs=args.epochs)
     plain(recipe, 0)
     specs = [RunSpec(0, k) for k in range(args.runs)]
     # plain runs before and after the stacked ones, so that both see the same machine
@@ -71,11 +76,21 @@ def main() -> None:
     print(f"train_many     {many * 1e3:8.2f} ms a run  {step * 1e6:7.1f} us a step  {loop / many:5.2f} x")
     for lanes in args.lanes:
         stack = Stack(recipe, initial_model(recipe, 0))
-        stack.train(specs[:lanes])
-        started = time.perf_counter()
-        stack.train(specs[:lanes])
-        one = (time.perf_counter() - started) / lanes
-        print(f"stack of {lanes:4d}  {one * 1e3:8.2f} ms a run, traced already  {loop / one:5.2f} x")
+        many_specs = [RunSpec(0, k) for k in range(lanes)]
+        short = Stack(dataclasses.replace(recipe, epochs=1), initial_model(recipe, 0))
+        short.train(many_specs, padded=lanes > 1)
+        stack._steps = short._steps  # traced already
+        before = time.perf_counter()
+        plain(recipe, 2)
+        between = time.perf_counter()
+        stack.train(many_specs, padded=lanes > 1)
+        one = (time.perf_counter() - between) / lanes
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"stack of {lanes:4d}  {one * 1e3:8.2f} ms a run, traced already  {(between - before) / one:5.2f} x  "
+            f"at most {lanes * stack.bytes_per_lane() / 2**20:7.1f} MiB by its graph, peak of the process {memory:.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

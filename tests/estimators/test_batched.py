@@ -184,7 +184,7 @@ def test_an_unknown_executor_says_what_exists():
     from finfluence.errors import ConfigError
 
     with pytest.raises(
-        ConfigError, match="expected executor to be None, 'serial' or 'joblib'\n  got: 'dask'"
+        ConfigError, match="expected executor to be None, 'serial', 'joblib' or 'ray'\n  got: 'dask'"
     ):
         train_many(classifier(), [RunSpec(0, 0)], held_out(), executor="dask")
 

@@ -11,10 +11,7 @@ from finfluence.stats import delong_interval
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Estimates [S, Q] of what removal does, in the result's terms.
-
-    `common` is the part of effect_se² that comes from runs shared by all subsets.
-    """
+    """Estimates [S, Q] of what removal does, in the result's terms."""
 
     effect: np.ndarray
     spread: np.ndarray
@@ -24,7 +21,6 @@ class Law:
     upper: np.ndarray
     p_value: np.ndarray
     effect_se: np.ndarray
-    common: np.ndarray
 
 
 def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level: float) -> Law:
@@ -63,8 +59,7 @@ def two_samples(with_rows: np.ndarray, without: list[np.ndarray], mu: str, level
         se = np.where(
             np.isfinite(lower) & np.isfinite(upper), upper - lower, 2 * np.fmin(d - lower, upper - d)
         ) / (2 * z)
-    common = np.broadcast_to(var_p / n_p, effect.shape)
-    return Law(effect, spread, d, se, lower, upper, _settled(p, effect), np.sqrt(effect_var), common)
+    return Law(effect, spread, d, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
 
 
 def pairs(parts: list[tuple[np.ndarray, np.ndarray]], level: float) -> Law:
@@ -88,9 +83,7 @@ def pairs(parts: list[tuple[np.ndarray, np.ndarray]], level: float) -> Law:
             p = 2 * t.sf(np.abs(effect) / np.sqrt(effect_var), count - 1)
         columns.append((effect, spread, d, np.sqrt(np.fmax(normal, own)), p, np.sqrt(effect_var)))
     effect, spread, d, se, p, effect_se = (np.stack(part) for part in zip(*columns, strict=True))
-    return Law(
-        effect, spread, d, se, *_around(d, se, level), _settled(p, effect), effect_se, np.zeros_like(effect)
-    )
+    return Law(effect, spread, d, se, *_around(d, se, level), _settled(p, effect), effect_se)
 
 
 def _slopes(values: np.ndarray, sign: int, d: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -144,8 +137,7 @@ def half_subsets(first: np.ndarray, second: np.ndarray, kept: np.ndarray, level:
         mu = effect / spread
         se = np.sqrt(effect_var / spread**2 + mu**2 / (2 * len(first)))
     lower, upper = _around(mu, se, level)
-    none = np.zeros_like(effect)
-    return Law(effect, spread, mu, se, lower, upper, _settled(p, effect), np.sqrt(effect_var), none)
+    return Law(effect, spread, mu, se, lower, upper, _settled(p, effect), np.sqrt(effect_var))
 
 
 def _around(mu: np.ndarray, se: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,9 @@
 """Tasks over a Ray cluster: the one file that imports Ray, and only when asked to."""
 
+import gc
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -72,6 +74,8 @@ def ray_workers(n_jobs: int | None) -> Iterator[RayWorkers]:
     ------
     ConfigError
         Ray is not installed, or the cluster of RAY_ADDRESS cannot be reached.
+    TrainingError
+        Ray does not start.
     """
     ray = _ray()
     if ray.is_initialized():
@@ -84,15 +88,44 @@ def ray_workers(n_jobs: int | None) -> Iterator[RayWorkers]:
         except ConnectionError as error:
             if address := os.environ.get("RAY_ADDRESS"):
                 raise _unreachable(address, error) from error
-            # what the caller can import by its sys.path, workers of this machine can import as well
-            paths = os.pathsep.join(dict.fromkeys(os.path.abspath(path) for path in sys.path))
+            _start(ray, n_jobs, quiet)
+        yield RayWorkers(ray, n_jobs)
+    finally:
+        _stop(ray)
+
+
+def _start(ray: Any, n_jobs: int | None, quiet: dict[str, Any]) -> None:
+    # what the caller can import by its sys.path, workers of this machine can import as well
+    paths = os.pathsep.join(dict.fromkeys(os.path.abspath(path) for path in sys.path))
+    for last in (
+        False,
+        False,
+        True,
+    ):  # Ray gives its own processes half a minute, which a busy machine may exceed
+        try:
             ray.init(
                 address="local", num_cpus=n_jobs, include_dashboard=False, **quiet,
                 runtime_env={"env_vars": {"PYTHONPATH": paths}},
             )  # fmt: skip
-        yield RayWorkers(ray, n_jobs)
-    finally:
-        ray.shutdown()
+            return
+        except Exception as error:  # Ray has no class of its own for this
+            _stop(ray)
+            if last:
+                raise TrainingError(
+                    explain(
+                        "Ray to start on this machine within three tries of half a minute",
+                        f"{type(error).__name__}: {_first_line(error)}",
+                        "the machine is busy, or its /tmp or memory is full",
+                        "call again when it is idle, or pass executor='joblib'",
+                    )
+                ) from error
+
+
+def _stop(ray: Any) -> None:
+    ray.shutdown()
+    with warnings.catch_warnings():  # Ray leaves log files and ended processes to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _answer(ray: Any, finished: Any) -> Any:
