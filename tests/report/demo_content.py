@@ -209,11 +209,19 @@ def _verification(rng: np.random.Generator) -> dict:
             "estimated_upper": e + 0.7,
             "retrained_lower": t - 0.4,
             "retrained_upper": t + 0.4,
+            "kind": ("top", "bottom", "middle", "random")[i % 4],
         }
         for i, (e, t) in enumerate(zip(estimate, truth, strict=True))
     ]
     figures = [
-        {"name": "Pearson of μ", "value": 0.966, "lower": 0.94, "upper": 0.98, "meaning": "1 is perfect."},
+        {
+            "name": "Pearson of μ",
+            "value": 0.966,
+            "lower": 0.94,
+            "upper": 0.98,
+            "best": 0.99,
+            "meaning": "Order and size.",
+        },
         {
             "name": "Slope",
             "value": 1.04,
@@ -247,6 +255,9 @@ def _verification(rng: np.random.Generator) -> dict:
         "sentence": "The estimates can be trusted here: 40 sets were retrained.",
         "points": points,
         "figures": figures,
+        "verdict": "passed",
+        "slope": 1.04,
+        "note": "2,890 trainings: 490 on all rows and 100 without each of 24 subsets of 5 rows.",
     }
 
 

@@ -15,7 +15,7 @@ EVIL = (
     "\"'><img src=x onerror=alert(1)></script><script>alert(2)</script><!--]]>{{ 7*7 }}"
     "\u202e\x00\u2028\ud800&lt;"
 )
-EXACT = ("severity", "action", "reason", "sign", "better", "image_png", "query", "metric")
+EXACT = ("severity", "action", "reason", "sign", "better", "image_png", "query", "metric", "kind")
 
 
 class Elements(HTMLParser):
@@ -51,6 +51,7 @@ def poisoned(kind: str) -> dict:
     content = demo_content(20, kind)
     evil = poison(copy.deepcopy(content))
     evil["glossary"] = {EVIL: EVIL}
+    evil["verification"]["verdict"] = content["verification"]["verdict"]
     for query in evil["queries"]:
         query["name"] = query["name"].removesuffix(EVIL)
     for metric in evil["cleaning"]["metrics"]:

@@ -139,7 +139,7 @@ class Point:
     estimated_upper: float = NAN
     retrained_lower: float = NAN
     retrained_upper: float = NAN
-    kind: str = ""
+    kind: Literal["top", "bottom", "middle", "random", "given", ""] = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -170,7 +170,7 @@ def verification_section(done: Verification) -> Section:
             retrained=float(p["truth"]),
             retrained_lower=float(p["truth_lower"]),
             retrained_upper=float(p["truth_upper"]),
-            kind=str(p["kind"]),
+            kind=cast(Any, p["kind"]),
         )
         for p in done.to_frame().to_dict("records")
     )

@@ -73,13 +73,11 @@ class Plan:
         sizes = sorted({len(s.rows) for s in self.subsets})
         rows = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         listed = f": {', '.join(parts)}" if parts else ""
-        cost = (
-            f", about {duration(self.left * self.seconds_each)}"
-            if self.seconds_each == self.seconds_each
-            else ""
-        )
         done = self.trainings - self.left
         kept = f" ({done:,} of them are there already)" if done else ""
+        cost = "" if np.isnan(self.seconds_each) else f", about {duration(self.left * self.seconds_each)}"
+        if not self.left:
+            kept, cost = " (all there already)", ""
         return (
             f"{len(kinds)} subsets of {rows} row{'' if rows == '1' else 's'}{listed}. {self.trainings:,} trainings"
             f"{kept}, {self.runs_with:,} on all rows and {self.runs:,} without each subset{cost}."
@@ -123,7 +121,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     if path is not None and path.exists():
         return _read(json.loads(path.read_text(encoding="utf-8")), request, base)
     started = time.perf_counter()
-    most = len(_units(request))
+    most = request.subsets if request.groups is None else len(request.groups)
     subsets = min(request.subsets, most)
     notes = [f"the estimate has {most} groups: all are retrained"] if subsets < request.subsets else []
     runs = request.runs
@@ -170,10 +168,6 @@ def _read(saved: dict[str, Any], request: Request, base: str) -> Plan:
     chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
     each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
     return _of(chosen, int(saved["runs"]), each, saved["notes"], request, base)
-
-
-def _units(request: Request) -> np.ndarray:
-    return request.estimate.subsets
 
 
 def _chosen(request: Request, subsets: int, runs: int) -> list[Chosen]:
