@@ -63,7 +63,9 @@ def test_full_is_exact_where_everything_is_linear(changes):
 def test_groups_are_exact_where_everything_is_linear(changes):
     recipe = mean_estimation(**changes)
     groups = {"a": [0], "b": [1, 3, 5], "most": list(range(9))}
-    influence = fi.replay(fi.train(recipe), LEVEL, method="full", subsets=groups, horizon=recipe.epochs)
+    influence = fi.replay(
+        fi.train(recipe), LEVEL, method="full", subsets=groups, horizon=recipe.epochs, groups="linear"
+    )
     shifts = [np.delete(Y, rows).mean() - Y.mean() for rows in groups.values()]
     np.testing.assert_allclose(
         influence.data.effect.values[:, 0], step_weights(recipe).sum() * np.array(shifts), rtol=1e-9
@@ -76,7 +78,8 @@ def test_groups_are_sums_at_fixed_step_count(method):
     """effect(S) = (n−1)/(n−s) Σ_{i∈S} effect_i."""
     tape = fi.train(pt.recipe())
     alone = fi.replay(tape, fi.own_loss([0]), method=method).data.effect.values[:, 0]
-    group = fi.replay(tape, fi.own_loss([0]), method=method, subsets={"g": [2, 5, 7]}).data.effect.item()
+    found = fi.replay(tape, fi.own_loss([0]), method=method, subsets={"g": [2, 5, 7]}, groups="linear")
+    group = found.data.effect.item()
     assert group == pytest.approx(11 / 9 * alone[[2, 5, 7]].sum(), rel=1e-12)
 
 

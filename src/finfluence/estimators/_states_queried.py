@@ -9,13 +9,13 @@ from torch.func import functional_call, vmap
 
 from finfluence.estimators._batched import ALIGNED
 from finfluence.grads import Layout
-from finfluence.runs import AnyQuery, Recipe
+from finfluence.runs import AnyQuery, Task
 
 
 class _Asked(nn.Module):
     """A model and the queries put to it as one module, so that `functional_call` reaches the model."""
 
-    def __init__(self, model: nn.Module, queries: Sequence[AnyQuery], recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, queries: Sequence[AnyQuery], recipe: Task) -> None:
         super().__init__()
         self.model = model
         self.queries = list(queries)
@@ -25,7 +25,7 @@ class _Asked(nn.Module):
         return torch.cat([query.values(self.model, self.recipe).double() for query in self.queries])
 
 
-def query_values(recipe: Recipe, model: nn.Module, queries: Sequence[AnyQuery]) -> np.ndarray:
+def query_values(recipe: Task, model: nn.Module, queries: Sequence[AnyQuery]) -> np.ndarray:
     """Return the values [Q] of all queries for one model, in evaluation mode."""
     was_training = [m for m in model.modules() if m.training]
     model.eval()
@@ -49,7 +49,7 @@ class StackedQueries:
     """
 
     def __init__(
-        self, recipe: Recipe, template: nn.Module, queries: Sequence[AnyQuery], together: bool = True
+        self, recipe: Task, template: nn.Module, queries: Sequence[AnyQuery], together: bool = True
     ) -> None:
         self._recipe = recipe
         self._model = template.eval()

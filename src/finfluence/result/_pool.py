@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
 
 from finfluence.errors import DataError, explain
 from finfluence.result._influence import Influence
-from finfluence.result._ratio import ratio_interval
+from finfluence.result._moderate import moderate
+from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.result._schema import ESTIMATES
 
-PRIOR_RUNS = 4.0
+LINEAR = "linear_effect"
 
 
 def pool(results: Sequence[Influence]) -> Influence:
@@ -18,8 +18,10 @@ def pool(results: Sequence[Influence]) -> Influence:
 
     effect = mean over runs. spread² = mean within-run variance, plus, where the initialisation was random or the loss
     drew random numbers, what the runs' query values vary beyond it: max(0, Var_r(q_r) − mean within).
-    The variance of each effect is moderated, v = (d₀·v₀ + (R−1)·s²)/(d₀ + R−1), v₀ the mean of the runs' own
-    estimates where they have one (else d₀ = 0), s² the variance between runs, d₀ = 4.
+    The variance of each effect is moderated: that between the runs, R − 1 degrees of freedom, is drawn towards the
+    runs' own estimates of it as far as all (subset, query) pairs together support (`moderate`). Intervals and p-values
+    use the t of the resulting degrees of freedom. Intervals for μ also hold what no comparison of runs can show:
+    the error of linearisation and of the spread (`model_error`).
 
     Parameters
     ----------
@@ -35,41 +37,39 @@ def pool(results: Sequence[Influence]) -> Influence:
     ------
     DataError
         Nothing to pool, different subsets, queries, methods or recipes, a pooled result, or one run twice.
+
+    Notes
+    -----
+    Pool raw runs, all at once: a pooled result is refused. Their order does not matter.
     """
     _check(results)
     if len(results) == 1:
         return results[0]
     stack = {name: np.stack([r.data[name].values for r in results]) for name in ESTIMATES}
-    runs = len(results)
+    runs, first = len(results), results[0].data
     effect = stack["effect"].mean(0)
-    between = stack["effect"].var(0, ddof=1)
-    known = np.isfinite(stack["effect_se"])
-    within = np.where(known, stack["effect_se"], 0.0) ** 2
-    prior = np.where(known.any(0), PRIOR_RUNS, 0.0)
-    within = within.sum(0) / np.maximum(known.sum(0), 1)
-    effect_se = np.sqrt((prior * within + (runs - 1) * between) / (prior + runs - 1) / runs)
-    variances = stack["spread"] ** 2
-    variance = variances.mean(0)
-    variance_error = variances.var(0, ddof=1) / runs
-    first = results[0].data
+    paired = np.logical_and.reduce([_paired(r) for r in results])
+    variance, df = _effect_variance(stack["effect"], stack["effect_se"], paired)
+    effect_se = np.sqrt(variance / runs)
     values = np.concatenate([r.data.attrs["query_values"] for r in results])
-    covers = list(first.attrs["covers"])
-    if uncovered := first.attrs.get("uncovered", []):
-        covers += uncovered
-        beyond = np.maximum(0.0, values.var(0, ddof=1) - variance)
-        variance_error = variance_error + np.where(beyond > 0, 2 * (variance + beyond) ** 2 / (runs - 1), 0.0)
-        variance = variance + beyond
-    spread = np.sqrt(variance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.sqrt(variance_error) / (2 * variance)
-        p_value = 2 * norm.sf(np.abs(effect) / effect_se)
-    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, first.attrs["level"])
+    uncovered = first.attrs.get("uncovered", [])
+    spread, relative = _spread(stack["spread"] ** 2, values, bool(uncovered))
+    extra, measured = {}, 0.0
+    if paired.any():
+        linear = np.mean([r.data[LINEAR].values for r in results], axis=0)
+        extra[LINEAR] = linear
+        measured = _relative_distance(effect[paired], linear[paired])
+    model = model_error(
+        paired, _horizon(results, effect.shape[1]), int(first.attrs.get("epochs", 1)), measured
+    )
+    level = first.attrs["level"]
+    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, level, df=df, model=model)
     findings = [f for r in results for f in r.data.attrs.get("findings", []) if "pool" not in f]
     attrs = {
         **first.attrs,
         "runs": runs,
         "seeds": [s for r in results for s in r.data.attrs["seeds"]],
-        "covers": covers,
+        "covers": [*first.attrs["covers"], *uncovered],
         "uncovered": [],
         "query_values": values.tolist(),
         "findings": list(dict.fromkeys(findings)),
@@ -77,11 +77,63 @@ def pool(results: Sequence[Influence]) -> Influence:
     attrs.pop("spread_profile", None)
     attrs.pop("verification", None)
     return Influence.build(
-        effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper, p_value=p_value,
-        subsets=first["subset"].values, queries=results[0].queries, attrs=attrs,
+        effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper,
+        p_value=two_sided(effect, effect_se, df), extra=extra, attrs=attrs, level=level,
+        subsets=first["subset"].values, queries=results[0].queries,
         units=first["unit"].values.tolist(), signs=first["sign"].values.tolist(), sizes=first["size"].values,
-        own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0), level=first.attrs["level"],
+        own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0),
     )  # fmt: skip
+
+
+def _effect_variance(
+    effects: np.ndarray, errors: np.ndarray, paired: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of one run's effect [S, Q] and its degrees of freedom from runs [R, S, Q].
+
+    Linear effects and those of paired runs are moderated apart, for their runs' own errors differ in what they see.
+    """
+    between = effects.var(0, ddof=1)
+    known = np.isfinite(errors)
+    counts = known.sum(0)
+    within = np.where(known, errors, 0.0) ** 2
+    within = np.where(counts > 0, within.sum(0) / np.maximum(counts, 1), np.nan)
+    variance, df = np.empty_like(between), np.empty_like(between)
+    for kind in (paired, ~paired):
+        variance[kind], df[kind] = moderate(between[kind], len(effects) - 1, within[kind])
+    return variance, df
+
+
+def _spread(variances: np.ndarray, values: np.ndarray, beyond_theory: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spread [S, Q] and its relative error from variances [R, S, Q] and query values [R, Q]."""
+    runs = len(variances)
+    variance, error = variances.mean(0), variances.var(0, ddof=1) / runs
+    if beyond_theory:
+        beyond = np.maximum(0.0, values.var(0, ddof=1) - variance)
+        error = error + np.where(beyond > 0, 2 * (variance + beyond) ** 2 / (runs - 1), 0.0)
+        variance = variance + beyond
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.hypot(np.sqrt(error) / (2 * variance), SPREAD_ERROR)
+    return np.sqrt(variance), relative
+
+
+def _paired(result: Influence) -> np.ndarray:
+    """Return which subsets [S] were also trained without, under the run's own order."""
+    if LINEAR not in result.data:
+        return np.zeros(result.data.sizes["subset"], dtype=bool)
+    found: np.ndarray = np.isfinite(result.data[LINEAR].values).any(1)
+    return found
+
+
+def _horizon(results: Sequence[Influence], queries: int) -> np.ndarray:
+    """Return the mean number of epochs walked for each query [Q]."""
+    return np.mean([r.data.attrs.get("horizon", [1] * queries) for r in results], axis=0)
+
+
+def _relative_distance(effect: np.ndarray, linear: np.ndarray) -> float:
+    """Return ‖effect − linear‖/‖linear‖ over the pairs known."""
+    known = np.isfinite(effect) & np.isfinite(linear)
+    size = float((linear[known] ** 2).sum())
+    return float(np.sqrt(((effect - linear)[known] ** 2).sum() / size)) if size > 0 else 0.0
 
 
 def _check(results: Sequence[Influence]) -> None:
