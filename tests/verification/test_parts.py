@@ -10,7 +10,7 @@ from finfluence.result import Influence
 from finfluence.verification import duration, seconds_of
 from finfluence.verification._budget import fitted, runs_on_all, trainings
 from finfluence.verification._choose import Chosen, choose, choose_given, measurable_size
-from finfluence.verification._groups import group_estimates
+from finfluence.verification._groups import group_estimates, narrowed
 
 
 def influence(mu: np.ndarray, spread: float = 2.0, effect_se: float = 0.1, run: int = 0) -> Influence:
@@ -115,6 +115,18 @@ def test_several_runs_are_summed_each_and_pooled_then() -> None:
     by_rows = 49 / 40 * 10**0.5 * 2.0 * shift.std(ddof=1) / 6**0.5
     assert pooled["effect"].item() == pytest.approx(49 / 40 * 10 * 2 * (0.3 + shift.mean()))
     assert pooled["effect_se"].item() > 2 * by_rows
+
+
+def test_other_queries_are_cut_off_with_what_is_said_of_them() -> None:
+    one = np.ones((3, 2))
+    both = Influence.build(
+        effect=one, spread=one, se=one, p_value=one, subsets=[0, 1, 2], queries=["q", "r"],
+        attrs={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": 3, "query_values": [[1.0, 2.0]],
+               "horizon": [3, 4], "spread_profile": [[1.0]]},
+    )  # fmt: skip
+    data = narrowed(both, ["r"]).data
+    assert data.attrs["query_values"] == [[2.0]] and data.attrs["horizon"] == [4] and data.sizes["query"] == 1
+    assert "spread_profile" not in data.attrs and both.data.attrs["horizon"] == [3, 4]
 
 
 def test_a_method_without_effects_sums_its_mu() -> None:

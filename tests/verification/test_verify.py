@@ -10,7 +10,7 @@ from torch import nn
 
 from finfluence.errors import ConfigError, DataError, StorageError
 from finfluence.estimators import replay
-from finfluence.result import Influence, load, verification_sentence
+from finfluence.result import Influence, load, pool, verification_sentence
 from finfluence.runs import SGD, Query, Recipe, Rows, train
 from finfluence.verification import Plan, Verification, verify
 
@@ -148,6 +148,12 @@ def test_a_passed_one_is_a_plain_line(
     noted.report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Verified against retraining" in page and "FI050" not in page and "FI051" not in page
+
+
+def test_a_pooled_result_is_another_estimate(verified: tuple[Any, ...]) -> None:
+    made = recipe()
+    runs = [replay(train(made, order_seed=k), LEVEL, "full") for k in (5, 6)]
+    assert "verification" not in pool([verified[0].attach(run) for run in runs]).data.attrs
 
 
 def test_save_and_load(verified: tuple[Any, ...], tmp_path: Any) -> None:

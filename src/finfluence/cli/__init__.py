@@ -1,4 +1,4 @@
-"""The command line: `finfluence scan`, `clean`, `show`, `demo`."""
+"""The command line: `finfluence scan`, `clean`, `show`, `verify`, `demo`."""
 
 from finfluence.cli._app import main
 

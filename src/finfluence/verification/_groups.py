@@ -25,8 +25,22 @@ def group_estimates(
     return pool([_summed(one, chosen, queries) for one in results])
 
 
-def _summed(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[str]) -> Influence:
+def narrowed(influence: Influence, queries: Sequence[str]) -> Influence:
+    """Return the result over these queries alone, what its attributes say of each query included."""
+    attrs = dict(influence.data.attrs)
+    at = [influence.queries.index(q) for q in queries]
+    if "query_values" in attrs:
+        attrs["query_values"] = [[run[k] for k in at] for run in attrs["query_values"]]
+    if "horizon" in attrs:
+        attrs["horizon"] = [attrs["horizon"][k] for k in at]
+    attrs.pop("spread_profile", None)
     data = influence.data.sel(query=list(queries))
+    data.attrs = attrs
+    return Influence(data)
+
+
+def _summed(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[str]) -> Influence:
+    data = narrowed(influence, queries).data
     attrs, level = dict(data.attrs), float(data.attrs["level"])
     n = int(attrs["n_rows"])
     scale = np.array([(n - 1) / (n - len(c.rows)) for c in chosen])[:, None]
@@ -39,10 +53,6 @@ def _summed(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[st
     mu = np.where(only_mu, scale * _totals(rows["mu"], chosen), effect / spread)
     relative = np.broadcast_to(_spread_error(rows), effect.shape)
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, level)
-    if "query_values" in attrs:
-        at = [influence.queries.index(q) for q in queries]
-        attrs["query_values"] = [[run[k] for k in at] for run in attrs["query_values"]]
-    attrs.pop("spread_profile", None)
     return Influence.build(
         effect=effect, effect_se=effect_se, spread=spread, mu=mu, se=se, lower=lower, upper=upper,
         p_value=np.full(effect.shape, np.nan), subsets=[c.name for c in chosen], queries=list(queries),

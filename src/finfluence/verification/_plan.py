@@ -125,7 +125,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     subsets = min(request.subsets, most)
     notes = [f"the estimate has {most} groups: all are retrained"] if subsets < request.subsets else []
     runs = request.runs
-    each = _measured(request, progress) if measure or seconds is not None else float("nan")
+    each = _cost(request, base, progress) if measure or seconds is not None else float("nan")
     if seconds is not None:
         left = _RESERVE * (seconds - (time.perf_counter() - started))
         subsets, runs = fitted(subsets, runs, max(0.0, left) / each, seconds, each)
@@ -180,6 +180,17 @@ def _chosen(request: Request, subsets: int, runs: int) -> list[Chosen]:
     return choose(mu, subsets, size, request.seed, labels)
 
 
+def _cost(request: Request, base: str, progress: Progress) -> float:
+    """Return seconds per training, measured once for each recipe and list of queries in a folder."""
+    path = None if request.out is None else request.out / f"cost-{base}.json"
+    if path is not None and path.exists():
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds_each"])
+    each = _measured(request, progress)
+    if path is not None:
+        write_json(path, {"seconds_each": each})
+    return each
+
+
 def _measured(request: Request, progress: Progress) -> float:
     """Return seconds per training, from the clock between the ends of two stacks (or of single runs).
 
@@ -198,20 +209,35 @@ def _measured(request: Request, progress: Progress) -> float:
     lab.values([seeds.run(None, k) for k in range(_FIRST)])
     progress("measure", 1, 2)
     base = lab.trained
-    fresh: list[tuple[int, float]] = []
     count = _TIMED if lab.how.startswith("stacked") or not base else 2 * _FIRST
+    clock.clear()
+    began = time.perf_counter()
     if base:
-        clock.clear()
         lab.values([seeds.run(None, k) for k in range(_FIRST, _FIRST + count)])
-        fresh = [*clock]
     if lab.trained - base < count:  # they are in the store: others, for the clock alone
         clock.clear()
-        runs = [RunSpec(-1 - k, -1 - k) for k in range(count)]
-        train_many(request.recipe, runs, list(request.queries), **options)
-        fresh = [*clock]
+        began = time.perf_counter()
+        train_many(
+            request.recipe,
+            [RunSpec(2**31 - 1 - k, 2**31 - 1 - k) for k in range(count)],
+            list(request.queries),
+            **options,
+        )
     progress("measure", 2, 2)
-    (first, start), (last, end) = fresh[0], fresh[-1]
-    return (end - start) / (last - first) if last > first else (end - clock[0][1]) / last
+    return seconds_each(clock, began)
+
+
+def seconds_each(clock: Sequence[tuple[int, float]], began: float) -> float:
+    """Return seconds per training between the first and the last batch's end; since `began` if there was one batch.
+
+    Examples
+    --------
+    >>> seconds_each([(64, 13.0), (128, 16.2)], began=10.0), seconds_each([(128, 16.4)], began=10.0)
+    (0.05, 0.05)
+    """
+    (first, start), (last, end) = clock[0], clock[-1]
+    rate = (end - start) / (last - first) if last > first else (end - began) / last
+    return round(rate, 12)
 
 
 def _key(request: Request, base: str) -> str:

@@ -18,7 +18,7 @@ from finfluence.estimators._subsets import find_subsets
 from finfluence.result import Influence, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.verification._figures import Pairs, evidence, figures
-from finfluence.verification._groups import group_estimates
+from finfluence.verification._groups import group_estimates, narrowed
 from finfluence.verification._judge import judge
 from finfluence.verification._plan import Plan, Request, check_matches, make_plan
 from finfluence.verification._verification import Verification
@@ -238,14 +238,7 @@ def _pairs(points: pd.DataFrame, queries: Sequence[str], plan: Plan, level: floa
 
 def _over(results: Sequence[Influence], names: Sequence[str]) -> Influence:
     """Return the estimate that subsets are chosen by: the results pooled, over the asked queries."""
-    narrowed = []
-    for one in results:
-        attrs = dict(one.data.attrs)
-        if "query_values" in attrs:
-            at = [one.queries.index(q) for q in names]
-            attrs["query_values"] = [[run[k] for k in at] for run in attrs["query_values"]]
-        narrowed.append(Influence(one.data.sel(query=list(names)).assign_attrs(attrs)))
-    return pool(narrowed)
+    return pool([narrowed(one, names) for one in results])
 
 
 def _placed(
