@@ -2,14 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from finfluence.errors import ConfigError, explain
-from finfluence.tradeoff._base import TradeOff, as_level, plain
+from finfluence.tradeoff._base import LossMoments, TradeOff, as_level, as_order, plain
+from finfluence.tradeoff._extremes import Perfect
+from finfluence.tradeoff._piecewise import compose
+
+_FAR = 8.3  # standard deviations; beyond lies less than 1e-16
 
 
 @final
@@ -64,9 +68,15 @@ class Gaussian(TradeOff):
         return plain(ndtr(-ndtri(as_level(alpha)) - self.mu))
 
     def __matmul__(self, other: TradeOff) -> TradeOff:
-        if isinstance(other, Gaussian):
-            return Gaussian(math.hypot(self.mu, other.mu))
-        return NotImplemented
+        return compose((self, other)) if isinstance(other, TradeOff) else NotImplemented
+
+    def __pow__(self, count: int) -> TradeOff:
+        return compose((self,), (count,))
+
+    @property
+    def bound(self) -> Literal["exact"]:
+        """Always exact."""
+        return "exact"
 
     @property
     def optimal(self) -> "Gaussian":
@@ -106,104 +116,49 @@ class Gaussian(TradeOff):
             far = np.exp(eps + log_ndtr(-ratio - mu / 2.0))  # at most the other term: eps cannot overflow it
         return plain(np.maximum(ndtr(-ratio + mu / 2.0) - far, 0.0))
 
+    def renyi(self, order: float) -> float:
+        r"""Return :math:`a\mu^2/2` for order a."""
+        return as_order(order) * self.kl
 
-@final
-@dataclass(frozen=True)
-class Perfect(TradeOff):
-    r"""Two equal laws: no test beats chance, :math:`f(\alpha) = 1 - \alpha`. The unit of `@`.
-
-    Examples
-    --------
-    >>> Perfect()(0.05), Perfect() @ Gaussian(1.5)
-    (0.95, Gaussian(mu=1.5))
-    """
-
-    def __call__(self, alpha: ArrayLike) -> float | np.ndarray:
-        """Return 1 - alpha."""
-        return plain(1.0 - as_level(alpha))
-
-    def __matmul__(self, other: TradeOff) -> TradeOff:
-        return other.optimal if isinstance(other, TradeOff) else NotImplemented
+    def loss_moments(self) -> LossMoments:
+        r"""Return the moments of the normal law of mean :math:`-\mu^2/2` and deviation abs(mu)."""
+        m, s = self.kl, abs(self.mu)
+        if s == 0.0:
+            return LossMoments(0.0, 0.0, 0.0, 0.0)
+        density = math.sqrt(2.0 / math.pi) * math.exp(-(m**2) / (2.0 * s**2))
+        third = (m**3 + 3.0 * m * s**2) * math.erf(m / (s * math.sqrt(2.0))) + s * density * (
+            m**2 + 2.0 * s**2
+        )
+        return LossMoments(m, s**2 + m**2, third, 2.0 * math.sqrt(2.0 / math.pi) * s**3)
 
     @property
-    def optimal(self) -> "Perfect":
-        """The curve itself."""
-        return self
+    def atoms(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """None but for mu = 0, where one point is enough."""
+        return Perfect().atoms if self.mu == 0.0 else None
 
-    def inverse(self) -> "Perfect":
-        """Return the curve itself."""
-        return self
+    def edges(self, cells: int) -> np.ndarray:
+        """Return log ratios at evenly spaced values of the statistic."""
+        mu = abs(self.mu)
+        x = np.linspace(-_FAR, mu + _FAR, max(cells, 2))
+        return mu * x - mu**2 / 2.0 if mu else Perfect().edges(cells)
 
-    def power(self, alpha: ArrayLike) -> float | np.ndarray:
-        """Return alpha: any test notices the removal as often as it raises a false alarm."""
-        return plain(as_level(alpha))
+    def masses(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return normal probabilities between consecutive edges, tails first and last."""
+        mu = abs(self.mu)
+        if mu == 0.0:
+            return Perfect().masses(edges)
+        x = edges / mu + mu / 2.0
+        return _between(x), _between(x - mu)
 
-    @property
-    def auc(self) -> float:
-        """One half."""
-        return 0.5
-
-    @property
-    def total_variation(self) -> float:
-        """Zero."""
-        return 0.0
-
-    @property
-    def kl(self) -> float:
-        """Zero."""
-        return 0.0
-
-    def delta(self, epsilon: ArrayLike) -> float | np.ndarray:
-        r"""Return :math:`\max(0, 1 - e^{\varepsilon})`."""
-        return plain(np.maximum(-np.expm1(np.minimum(np.asarray(epsilon, dtype=np.float64), 0.0)), 0.0))
+    def _closed(self, other: TradeOff, count: int) -> "Gaussian | None":
+        if not isinstance(other, Gaussian):
+            return None
+        return Gaussian(math.hypot(self.mu, math.sqrt(count) * other.mu))
 
 
-@final
-@dataclass(frozen=True)
-class Blatant(TradeOff):
-    r"""Two laws that never overlap, the larger values without the rows: :math:`f = 0`. Absorbs under `@`.
-
-    Examples
-    --------
-    >>> Blatant()(0.05), Blatant() @ Gaussian(1.5)
-    (0.0, Blatant())
-    """
-
-    def __call__(self, alpha: ArrayLike) -> float | np.ndarray:
-        """Return 0."""
-        return plain(np.zeros_like(as_level(alpha)))
-
-    def __matmul__(self, other: TradeOff) -> TradeOff:
-        return self if isinstance(other, TradeOff) else NotImplemented
-
-    @property
-    def optimal(self) -> "Blatant":
-        """The curve itself."""
-        return self
-
-    def inverse(self) -> "Blatant":
-        """Return the curve itself."""
-        return self
-
-    def power(self, alpha: ArrayLike) -> float | np.ndarray:
-        """Return 1."""
-        return plain(np.ones_like(as_level(alpha)))
-
-    @property
-    def auc(self) -> float:
-        """One."""
-        return 1.0
-
-    @property
-    def total_variation(self) -> float:
-        """One."""
-        return 1.0
-
-    @property
-    def kl(self) -> float:
-        """Infinity."""
-        return math.inf
-
-    def delta(self, epsilon: ArrayLike) -> float | np.ndarray:
-        """Return 1."""
-        return plain(np.ones_like(np.asarray(epsilon, dtype=np.float64)))
+def _between(x: np.ndarray) -> np.ndarray:
+    """Return the standard normal mass between consecutive points, from the nearer tail."""
+    ends = np.concatenate(([-np.inf], x, [np.inf]))
+    low, high = ends[:-1], ends[1:]
+    flip = low > 0.0
+    return ndtr(np.where(flip, -low, high)) - ndtr(np.where(flip, -high, low))
