@@ -9,6 +9,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
+from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 
@@ -70,7 +71,7 @@ class RowLosses:
             torch.default_generator.manual_seed(seed)
         if self.fused:
             return functional_call(self._bound, named, (batch,))
-        with Elementary(), sdpa_kernel(SDPBackend.MATH):
+        with Elementary(), sdpa_kernel(SDPBackend.MATH), no_checkpointing():
             return functional_call(self._bound, named, (batch,))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
+from finfluence.runs._updates import adam_step, sgd_step
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,10 @@ class SGD(_Optimizer):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
         lr, fresh = hyper
-        if self.weight_decay:
-            grad = grad + self.weight_decay * theta
-        if not self.momentum:
-            return theta - lr * grad, ()
-        buffer = self.momentum * slots[0] + fresh * grad
-        direction = grad + self.momentum * buffer if self.nesterov else buffer
-        return theta - lr * direction, (buffer,)
+        return sgd_step(
+            theta, slots, grad, lr=lr, momentum=self.momentum, fresh=fresh, weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,23 +121,13 @@ class Adam(_Optimizer):
     def update(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return (θ_{t+1}, slots_{t+1}).
-
-        A coordinate that has never had a gradient (v = 0) does not move; its derivative, infinite in the
-        formula, is taken as zero.
-        """
+        """Return (θ_{t+1}, slots_{t+1})."""
         lr, correct_first, correct_second = hyper
         first, second = self.betas
-        if self.decoupled:
-            theta = theta * (1 - lr * self.weight_decay)
-        elif self.weight_decay:
-            grad = grad + self.weight_decay * theta
-        mean = first * slots[0] + (1 - first) * grad
-        square = second * slots[1] + (1 - second) * grad * grad
-        moved = square != 0
-        root = torch.where(moved, square, torch.ones_like(square)).sqrt()
-        step = lr / correct_first * mean / (root / correct_second + self.eps)
-        return theta - torch.where(moved, step, torch.zeros_like(step)), (mean, square)
+        return adam_step(
+            theta, slots, grad, lr=lr, first=first, second=second, correct_first=correct_first,
+            correct_second=correct_second, eps=self.eps, weight_decay=self.weight_decay, decoupled=self.decoupled,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class RecipeSteps:
         self.rows, self.loss, self.step_loss = recipe.rows, recipe.loss, recipe.loss
         self.model, self.layout, self.width = self.stepper.model, self.stepper.layout, self.stepper.width
         self.optimizer = recipe.optimizer
-        self.stochastic = self.stepper.stochastic
+        self.stochastic = self.eager = self.stepper.stochastic
         self.reshuffled = recipe.sampling == "reshuffle"
         self.count, self.batch_size = recipe.steps, recipe.batch_size
         self.noise = recipe.noise

@@ -1,6 +1,6 @@
 """Training rows: named fields of equal length, read by position, named by id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,10 +88,21 @@ class DatasetRows:
     """A map-style `torch.utils.data.Dataset` whose items are dicts or tuples, read item by item.
 
     Tuples become the fields "x", "y" (two entries) or "0", "1", … . An item's own "id" names the row.
+
+    Parameters
+    ----------
+    collate : callable, optional
+        Makes a batch from a list of items, as a DataLoader's `collate_fn` (default: torch's).
     """
 
-    def __init__(self, dataset: Dataset[Any], ids: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        ids: Sequence[Any] | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
         self._dataset = dataset
+        self._collate = collate
         n = len(dataset)  # type: ignore[arg-type]
         if ids is None and n and isinstance(dataset[0], Mapping) and "id" in dataset[0]:
             ids = [_plain(dataset[i]["id"]) for i in range(n)]
@@ -102,6 +113,9 @@ class DatasetRows:
 
     def batch(self, positions: Tensor) -> Batch:
         """Return the collated items at `positions`, and the positions as `"id"`."""
+        if self._collate is not None:
+            made = _as_dict(self._collate([self._dataset[int(i)] for i in positions]))
+            return {**{k: v for k, v in made.items() if isinstance(v, Tensor)}, "id": positions}
         items = [_as_dict(self._dataset[int(i)]) for i in positions]
         return {**default_collate(items), "id": positions}
 

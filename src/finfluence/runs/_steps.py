@@ -96,7 +96,7 @@ class Steps(Protocol):
     layout: Layout
     optimizer: Update
     width: int
-    stochastic: bool
+    eager: bool
     reshuffled: bool
 
     @property

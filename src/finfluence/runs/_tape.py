@@ -2,22 +2,28 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finfluence import _files
-from finfluence.errors import StorageError, explain
-from finfluence.grads import Batch
+from finfluence.errors import ConfigError, StorageError, explain
+from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._recipe import Recipe
 from finfluence.runs._recipe_steps import RecipeSteps
+from finfluence.runs._recorded_steps import RecordedSteps
+from finfluence.runs._recorder import Recorder
+from finfluence.runs._recording import finish, reopen, start
+from finfluence.runs._rows import RowSource
 from finfluence.runs._snapshots import Snapshots
 from finfluence.runs._stepper import Stepper, seeded
-from finfluence.runs._steps import Step
+from finfluence.runs._steps import Step, Update
+from finfluence.runs._trained_part import Parameters
 
 FORMAT = "finfluence-tape"
 VERSION = 1
@@ -26,23 +32,11 @@ VERSION = 1
 class Tape:
     """The states of one run: some are kept, the others are recomputed bit for bit.
 
-    A state is the flat vector [θ | optimiser slots] before a step. Made by `train`; read by `replay`.
+    A state is the flat vector [θ | optimiser slots] before a step. Made by `train`, or by `record` around a loop of
+    one's own; read by `replay`.
 
     Attributes
     ----------
-    rows, loss : training rows and the loss of each, `loss(model, batch) -> Tensor[B]`
-    layout : Layout
-        Where the trained parameters lie in θ.
-    optimizer : Update
-        The functional update of a step.
-    epochs : sequence of range
-        The steps of each pass over the rows; they may differ in length.
-    noise : tuple of float
-        Σ of squared learning rates of each epoch, up to one common factor.
-    reshuffled : bool
-        Within an epoch no row is drawn twice; otherwise every batch is drawn anew from all rows.
-    stochastic : bool
-        The loss draws random numbers (dropout).
     seed : int
         Where estimators take their own randomness from, unless told otherwise.
     memo : dict
@@ -50,19 +44,219 @@ class Tape:
     """
 
     def __init__(self, run: RecipeSteps, every: int, folder: Path | None) -> None:
-        self._run = run
+        self._steps: RecipeSteps | RecordedSteps | None = run
+        self._recorder: Recorder | None = None
+        self._states: KeptStates | None = None
         self.every = every
         self.folder = folder
         self.memo: dict[str, Any] = {}
-        self.snapshots = Snapshots(run.width, run.layout.dtype, folder)
-        self.rows, self.loss, self.step_loss = run.rows, run.loss, run.step_loss
-        self.working, self.layout, self.optimizer = run.model, run.layout, run.optimizer
-        self.stochastic, self.reshuffled = run.stochastic, run.reshuffled
         self.seed = run.order_seed
+        self.snapshots = Snapshots(run.width, run.layout.dtype, folder)
+
+    @classmethod
+    def record(
+        cls,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: RowLoss,
+        data: Any,
+        out: str | os.PathLike[str] | None = None,
+        parameters: Parameters = None,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        scaler: object = None,
+        sampling: Literal["detect", "reshuffle", "independent"] = "detect",
+        steps_per_epoch: int | None = None,
+        snapshot_bytes: int = 2**30,
+    ) -> "Tape":
+        """Begin to record a training loop; call `tape.step(ids=…)` after each step of the optimiser.
+
+        The model is not wrapped or written on, and the numbers of the training do not change: the tape watches the
+        optimiser's steps, and the forward passes of a model that draws random numbers, through PyTorch's hooks, and
+        takes them off when the recording ends (`finish`, or the first use of the tape).
+
+        Parameters
+        ----------
+        model, optimizer
+            As the loop trains them: torch.optim.SGD, Adam, AdamW or Muon, with any options, groups and schedulers.
+        loss : callable
+            `loss(model, batch) -> Tensor[B]`, one loss per row, whose mean the loop descends.
+        data : Rows, dict of arrays, or map-style Dataset
+            The training rows.
+        out : path, optional
+            Folder for the tape; in memory if None.
+        parameters : names, or callable(name) -> bool, optional
+            What is trained, such as adapters only (default: what the optimiser holds and requires a gradient).
+        collate : callable, optional
+            The loader's `collate_fn`, if it is not torch's.
+        clip_norm, clip_value : float, optional
+            At what the loop clips the gradient, before the optimiser's step.
+        scaler : torch.amp.GradScaler, optional
+            The loop's own, which may skip steps; gradients are to be unscaled as it does.
+        sampling : {"detect", "reshuffle", "independent"}
+            Whether rows come once an epoch or are drawn with replacement; read off the ids if "detect".
+        steps_per_epoch : int, optional
+            For loops that leave epochs early.
+        snapshot_bytes : int
+            Budget for kept states; replay recomputes the others.
+
+        Returns
+        -------
+        Tape
+
+        Raises
+        ------
+        ConfigError, DataError, NotSupportedError, StorageError
+            A loop that cannot be replayed is refused with the reason: here, at `step`, or by `finish`.
+
+        Notes
+        -----
+        Cost: a copy of the state every k steps, without waiting for a GPU.
+
+        Examples
+        --------
+        >>> from finfluence.runs import Rows
+        >>> rows = Rows(x=torch.eye(4), y=torch.arange(4.0))
+        >>> def row_loss(model, batch):
+        ...     return (model(batch["x"])[:, 0] - batch["y"]) ** 2
+        >>> model = nn.Linear(4, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> tape = Tape.record(model, optimizer, loss=row_loss, data=rows)
+        >>> for ids in torch.tensor([[0, 1], [2, 3], [3, 1], [0, 2]]):
+        ...     row_loss(model, rows.batch(ids)).mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     tape.step(ids=ids)
+        >>> tape.finish().epochs
+        [range(0, 2), range(2, 4)]
+        """
+        tape = cls.__new__(cls)
+        tape.folder = Path(out) if out is not None else None
+        recorder = start(
+            model, optimizer, loss, data, tape.folder, parameters, collate=collate, clip_norm=clip_norm,
+            clip_value=clip_value, scaler=scaler, sampling=sampling, steps_per_epoch=steps_per_epoch,
+            snapshot_bytes=snapshot_bytes,
+        )  # fmt: skip
+        tape._steps, tape._recorder, tape._states = None, recorder, recorder.states
+        tape.memo, tape.seed = {}, 0
+        return tape
+
+    def step(
+        self,
+        ids: Any,
+        *,
+        weights: Sequence[float] | None = None,
+        batch: Batch | Sequence[Batch] | None = None,
+    ) -> None:
+        """Say which rows the optimiser's last step used; after `optimizer.step()`.
+
+        Parameters
+        ----------
+        ids : sequence or Tensor, or a list of them
+            Row ids of the batch; with gradient accumulation one entry for each backward pass.
+        weights : sequence of float, optional
+            What each micro-batch's mean loss is multiplied by (default: equal, with sum 1).
+        batch : dict or list of dicts, optional
+            The fields as the loop saw them, where the data set augments at random; they are stored.
+
+        Raises
+        ------
+        DataError
+            Unknown ids (looked up for up to 64 steps together), or a data set that changes.
+        TrainingError
+            The optimiser has taken no step, or more than one, since the last call.
+        """
+        if self._recorder is None or self._steps is not None:
+            raise ConfigError(
+                explain(
+                    "a tape that is being recorded",
+                    "one that is finished",
+                    "it was made by fi.train or opened, or was read (replayed) before the training went on",
+                    "record with fi.Tape.record, and replay after the last step",
+                )
+            )
+        self._recorder.step(ids, weights, batch)
+
+    def finish(self) -> "Tape":
+        """End the recording and check that its steps can be taken again; a finished tape returns itself.
+
+        Raises
+        ------
+        TrainingError, DataError, NotSupportedError, ConfigError
+            The loop cannot be replayed: which step, by how much, and what usually causes it.
+        """
+        if self._steps is None:
+            assert self._recorder is not None
+            try:
+                self._steps = finish(self._recorder)
+            finally:
+                self._recorder.release()
+        return self
+
+    @property
+    def _run(self) -> RecipeSteps | RecordedSteps:
+        if self._steps is None:
+            self.finish()
+        assert self._steps is not None
+        return self._steps
+
+    @property
+    def rows(self) -> RowSource:
+        """The training rows."""
+        return self._run.rows
+
+    @property
+    def loss(self) -> RowLoss:
+        """The loss of each row, `loss(model, batch) -> Tensor[B]`."""
+        return self._run.loss
+
+    @property
+    def step_loss(self) -> RowLoss:
+        """Row losses of a batch of `at` or `batch`: `loss`, scaled as the step weighs its rows."""
+        return self._run.step_loss
+
+    @property
+    def working(self) -> nn.Module:
+        """A copy of the model in the training's mode, whose parameters are overwritten at every use."""
+        return self._run.model
+
+    @property
+    def layout(self) -> Layout:
+        """Where the trained parameters lie in θ."""
+        return self._run.layout
+
+    @property
+    def optimizer(self) -> Update:
+        """The functional update of a step."""
+        return self._run.optimizer
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a step's loss is to be evaluated under its own random state (dropout), untraced."""
+        return self._run.eager
+
+    @property
+    def reshuffled(self) -> bool:
+        """Whether no row is drawn twice within an epoch."""
+        return self._run.reshuffled
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the tape is of a loop of the user's own, not of `train`."""
+        return isinstance(self._run, RecordedSteps)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of results should know of the recording."""
+        return [] if isinstance(self._run, RecipeSteps) else self._run.recording.notes
 
     @property
     def steps(self) -> int:
         """Number of optimiser steps T."""
+        if self._steps is None and self._recorder is not None:
+            return self._recorder.steps
         return self._run.count
 
     @property
@@ -72,7 +266,7 @@ class Tape:
 
     @property
     def epochs(self) -> Sequence[range]:
-        """The steps of each epoch."""
+        """The steps of each pass over the rows; they may differ in length."""
         return self._run.epochs
 
     @property
@@ -105,34 +299,49 @@ class Tape:
         return self._run.uncovered()
 
     @property
+    def _trained(self) -> RecipeSteps:
+        if isinstance(self._run, RecipeSteps):
+            return self._run
+        raise ConfigError(
+            explain(
+                "a tape of fi.train, which follows a recipe",
+                "a recorded loop",
+                "training again (retrain, verify) needs to know how the loop goes on with other rows",
+                "describe the training as a fi.Recipe for that, or use the tape for fi.replay",
+            )
+        )
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe that `train` followed."""
-        return self._run.recipe
+        return self._trained.recipe
 
     @property
     def stepper(self) -> Stepper:
         """What takes the recipe's steps."""
-        return self._run.stepper
+        return self._trained.stepper
 
     @property
     def order(self) -> list[Tensor]:
         """Row positions of each step."""
-        return self._run.order
+        return self._trained.order
 
     @property
     def init_seed(self) -> int:
         """Seed of the initialisation."""
-        return self._run.init_seed
+        return self._trained.init_seed
 
     @property
     def order_seed(self) -> int:
         """Seed of the batch order."""
-        return self._run.order_seed
+        return self._trained.order_seed
 
     @property
     def finished(self) -> bool:
         """Whether the run has reached its last step."""
-        return len(self.snapshots) == self.kept_steps
+        return self._steps is not None and (
+            self._states is not None or len(self.snapshots) == self.kept_steps
+        )
 
     @property
     def kept_steps(self) -> int:
@@ -141,32 +350,38 @@ class Tape:
 
     @property
     def losses(self) -> np.ndarray:
-        """Mean batch loss before each step [T]."""
+        """Mean batch loss before each step [T] of a tape of `train`."""
+        _ = self._trained
         return torch.stack(self.snapshots.losses).double().numpy()
 
     def final_state(self) -> Tensor:
         """Return s_T."""
-        return self.snapshots[self.kept_steps - 1]
+        run = self._run
+        return self._states[run.count] if self._states is not None else self.snapshots[self.kept_steps - 1]
 
     def segment(self, index: int) -> tuple[int, Tensor]:
         """Return (first step, states [m, width] before each of the m steps) of the index-th segment."""
-        first = index * self.every
-        count = min(self.every, self.steps - first)
-        start = self.snapshots[index]
-        if count == 1:
-            return first, start.unsqueeze(0)
-        states = torch.empty(count, self._run.width, dtype=self.layout.dtype)
-        states[0] = start
-        self._run.load(first, start.to(self.layout.device))
-        with seeded(0):
-            for offset in range(1, count):
-                self._run.take(first + offset - 1)
-                self._run.read_into(states[offset])
-        return first, states
+        return self.segment_of(index * self.every)
 
     def segment_of(self, t: int) -> tuple[int, Tensor]:
-        """Return (first step, states) of the segment that holds step t."""
-        return self.segment(t // self.every)
+        """Return (first step, states [m, width] before each of its m steps) of the segment that holds step t."""
+        run = self._run
+        if self._states is not None:
+            first, following = self._states.before(t)
+            start, stop = self._states[first], run.count if following is None else min(following, run.count)
+        else:
+            first = t - t % self.every
+            start, stop = self.snapshots[t // self.every], min(first + self.every, run.count)
+        if stop - first == 1:
+            return first, start.unsqueeze(0)
+        states = torch.empty(stop - first, run.width, dtype=run.layout.dtype)
+        states[0] = start
+        run.load(first, start.to(run.layout.device))
+        with seeded(0):
+            for offset in range(1, stop - first):
+                run.take(first + offset - 1)
+                run.read_into(states[offset])
+        return first, states
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""
@@ -176,7 +391,7 @@ class Tape:
 
     def state(self, step: int | None = None) -> Tensor:
         """Return the state before `step` (default: the final one)."""
-        if step is None or step == self.steps:
+        if step is None or step == self._run.count:
             return self.final_state()
         first, states = self.segment_of(step)
         return states[step - first]
@@ -196,15 +411,50 @@ class Tape:
         }
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str], recipe: Recipe) -> "Tape":
-        """Open the tape in `folder`, made from `recipe`.
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        recipe: Recipe | None = None,
+        *,
+        model: nn.Module | None = None,
+        loss: RowLoss | None = None,
+        data: Any = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+        partial: bool = False,
+    ) -> "Tape":
+        """Open the tape in `folder`: of `train` with its recipe, of a recorded loop with its model, loss and data.
+
+        Parameters
+        ----------
+        model : nn.Module
+            As given to `record`; the values of trained parameters come from the tape.
+        loss, data, collate : as given to `record`.
+        partial : bool
+            Read a recorded loop that was interrupted, up to its last whole step.
 
         Raises
         ------
         StorageError
-            No tape there, a tape of another recipe, or an unfinished one.
+            No tape there, a tape of something else, or an unfinished one.
+        ConfigError
+            Arguments of the other kind of tape.
         """
-        tape = resume(Path(folder), recipe)
+        place = Path(folder)
+        if recipe is None:
+            if model is None or loss is None or data is None:
+                raise ConfigError(
+                    explain(
+                        "a recipe, or model=, loss= and data=",
+                        "not all of them",
+                        "a tape holds states and row ids, but neither code nor rows",
+                        "pass what fi.train or fi.Tape.record was given",
+                    )
+                )
+            tape = cls.__new__(cls)
+            tape._steps, tape._states = reopen(place, model, loss, data, collate, partial)
+            tape._recorder, tape.folder, tape.memo, tape.seed = None, place, {}, 0
+            return tape
+        tape = resume(place, recipe)
         if not tape.finished:
             done = max(0, len(tape.snapshots) - 1) * tape.every
             raise StorageError(

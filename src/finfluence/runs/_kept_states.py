@@ -1,0 +1,150 @@
+"""States of a loop whose length nobody knows: every k-th is kept, and k doubles when the budget is full."""
+
+import bisect
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finfluence._files import atomic
+from finfluence.errors import StorageError
+from finfluence.runs._snapshots import read_tensors
+
+CHUNK_BYTES = 32 * 2**20
+FLUSH_SECONDS = 5.0
+
+
+class KeptStates:
+    """State vectors by step, in memory or in a folder of whole files.
+
+    Parameters
+    ----------
+    width, dtype, device : of a state while training; states of a GPU are copied without waiting for it.
+    folder : path or None
+    budget : int
+        Bytes that the states may take; pinned ones are never dropped.
+    """
+
+    def __init__(
+        self, width: int, dtype: torch.dtype, device: torch.device, folder: Path | None, budget: int
+    ) -> None:
+        self.width, self.dtype, self.folder = width, dtype, folder
+        self._cuda = device.type == "cuda"
+        self.every = 1
+        self._most = max(4, budget // max(1, width * dtype.itemsize))
+        self._in_chunk = max(1, CHUNK_BYTES // max(1, width * dtype.itemsize))
+        self._held: dict[int, Tensor | Path] = {}
+        self._open: list[int] = []
+        self._pinned: set[int] = set()
+        self._flushed_at = time.monotonic()
+        self._cached: tuple[Path, dict[int, Tensor]] | None = None
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps whose states are kept, in order."""
+        return sorted(self._held)
+
+    def wants(self, t: int) -> bool:
+        """Whether the state before step t is due."""
+        return t % self.every == 0
+
+    def keep(
+        self, t: int, read_into: Callable[[Tensor], None], pin: bool = False, last: bool = False
+    ) -> None:
+        """Keep the state before step t, which `read_into(row)` writes; pinned if there is room, or if it is the last."""
+        row = torch.empty(self.width, dtype=self.dtype, pin_memory=self._cuda)
+        read_into(row)
+        self._held[t] = row
+        if last or (pin and len(self._pinned) < self._most // 2):
+            self._pinned.add(t)
+        if self.folder is not None:
+            self._open.append(t)
+        if len(self._held) > self._most and len(self._pinned) < len(self._held):
+            self._thin()
+
+    @property
+    def due(self) -> bool:
+        """Whether states wait to be written."""
+        waiting = len(self._open)
+        return waiting >= self._in_chunk or (
+            waiting > 0 and time.monotonic() - self._flushed_at > FLUSH_SECONDS
+        )
+
+    def flush(self) -> None:
+        """Write what waits, as one file."""
+        self._flushed_at = time.monotonic()
+        if self.folder is None or not self._open:
+            return
+        self._write(self._open)
+        self._open = []
+
+    def settle(self) -> None:
+        """Wait until copies from a GPU have arrived."""
+        if self._cuda:
+            torch.cuda.synchronize()
+
+    def before(self, t: int) -> tuple[int, int | None]:
+        """Return the last kept step at or before t, and the kept step after it, if any."""
+        steps = self.steps
+        at = bisect.bisect_right(steps, t) - 1
+        return steps[at], steps[at + 1] if at + 1 < len(steps) else None
+
+    def forget_after(self, t: int) -> None:
+        """Leave out states after step t."""
+        self._held = {step: place for step, place in self._held.items() if step <= t}
+
+    def __contains__(self, t: int) -> bool:
+        return t in self._held
+
+    def __getitem__(self, t: int) -> Tensor:
+        found = self._held[t]
+        return self._load(found)[t] if isinstance(found, Path) else found
+
+    def reopen(self) -> list[str]:
+        """Find the whole files in the folder; return the names of those that cannot be read."""
+        broken = []
+        for path in sorted(self.folder.glob("kept-*.safetensors")) if self.folder else []:
+            try:
+                steps = self._load(path)
+            except StorageError:
+                broken.append(path.name)
+                continue
+            self._held.update(dict.fromkeys(steps, path))
+        return broken
+
+    def _write(self, steps: list[int]) -> Path:
+        self.settle()
+        path = Path(self.folder or ".") / f"kept-{steps[0]:010d}.safetensors"
+        states = torch.stack([self[t] for t in steps])
+        with atomic(path) as part:
+            save_file({"steps": torch.tensor(steps), "states": states}, part)
+        self._cached = None
+        self._held.update(dict.fromkeys(steps, path))
+        return path
+
+    def _load(self, path: Path) -> dict[int, Tensor]:
+        if self._cached is None or self._cached[0] != path:
+            tensors = read_tensors(path)
+            found = dict(zip(tensors["steps"].tolist(), tensors["states"].unbind(), strict=True))
+            self._cached = (path, found)
+        return self._cached[1]
+
+    def _thin(self) -> None:
+        """Double the spacing and drop what is no longer due."""
+        self.every *= 2
+        gone = [t for t in self._held if t % self.every and t not in self._pinned]
+        files = {path for t in gone if isinstance(path := self._held[t], Path)}
+        for t in gone:
+            del self._held[t]
+        self._open = [t for t in self._open if t in self._held]
+        for path in files:
+            left = [t for t, place in self._held.items() if place == path]
+            if left:
+                kept = {t: self[t].clone() for t in left}
+                self._held.update(kept)
+                if self._write(sorted(left)) == path:
+                    continue
+            path.unlink()

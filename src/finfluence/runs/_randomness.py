@@ -1,0 +1,39 @@
+"""Random states around code that is not ours: read, set, and left as they were."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finfluence.runs._stepper import seeded
+
+
+@contextmanager
+def untouched(seed: int) -> Iterator[None]:
+    """Seed torch, NumPy and Python inside the block, and give their states back afterwards."""
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    try:
+        np.random.seed(seed)  # noqa: TID251 - given back on exit
+        random.seed(seed)
+        with seeded(seed):
+            yield
+    finally:
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of torch's generators that a loss on `device` draws from, as one vector of bytes."""
+    here = torch.default_generator.get_state()
+    return torch.cat([here, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else here
+
+
+def set_random_state(state: Tensor, device: torch.device) -> None:
+    """Set what `random_state` returned."""
+    size = len(torch.default_generator.get_state())
+    torch.default_generator.set_state(state[:size])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[size:], device)

@@ -1,0 +1,425 @@
+"""Begin, end and reopen the recording of a training loop."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from finfluence import _files
+from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, explain
+from finfluence.grads import Layout, RowLoss, check_row_losses
+from finfluence.runs._epochs import check_sampling
+from finfluence.runs._kept_states import KeptStates
+from finfluence.runs._randomness import untouched
+from finfluence.runs._recorded_steps import RecordedSteps, Recording
+from finfluence.runs._recorder import Recorder
+from finfluence.runs._rows import DatasetRows, Rows, RowSource, as_rows
+from finfluence.runs._self_check import check_recording
+from finfluence.runs._snapshots import read_tensors
+from finfluence.runs._step_log import read_entries
+from finfluence.runs._torch_optimizers import KNOWN, kind_of, options_of, steps_taken
+from finfluence.runs._trained_part import Parameters, copied, fingerprint, trained_names
+
+FORMAT = "finfluence-recording"
+VERSION = 1
+_LOOKED_AT = 8
+_HASHED = 64
+
+
+def start(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: RowLoss,
+    data: Any,
+    folder: Path | None,
+    parameters: Parameters,
+    *,
+    collate: Callable[[list[Any]], Any] | None,
+    clip_norm: float | None,
+    clip_value: float | None,
+    scaler: object,
+    sampling: str,
+    steps_per_epoch: int | None,
+    snapshot_bytes: int,
+) -> Recorder:
+    """Return a recorder that watches `optimizer`; see `Tape.record`."""
+    check_sampling(sampling, steps_per_epoch)
+    _check_clipping(clip_norm, clip_value)
+    kind, known = kind_of(optimizer)
+    names = trained_names(model, optimizer, parameters)
+    if folder is not None and (folder / "tape.json").exists():
+        raise StorageError(
+            explain(
+                f"an empty or new folder at {folder}",
+                "the tape of another run",
+                "the folder was used before",
+                "choose another folder, or open that tape with fi.Tape.open",
+            )
+        )
+    with untouched(0):
+        rows = rows_of(data, collate)
+        twin = copied(model, names)
+        layout = Layout(twin)
+        varying = _varies(rows)
+        random = _try_out(copied(model, names), loss, rows, layout, varying)
+        hashed = data_hash(rows, varying)
+    groups = [options_of(g) for g in optimizer.param_groups]
+    place = {id(p): k for k, g in enumerate(optimizer.param_groups) for p in g["params"]}
+    named = dict(model.named_parameters())
+    recording = Recording(
+        model=twin, names=names, loss=loss, rows=rows, data=hashed, kind=kind, groups=groups,
+        group_of=[place[id(named[name])] for name in names], taken=steps_taken(optimizer), clip_norm=clip_norm,
+        clip_value=clip_value, sampling=sampling, steps_per_epoch=steps_per_epoch, random=random,
+    )  # fmt: skip
+    width = (1 + len(known.slots(groups))) * layout.size
+    states = KeptStates(width, layout.dtype, layout.device, folder, snapshot_bytes)
+    recorder = Recorder(model, optimizer, recording, layout, states, folder, scaler, varying)
+    if folder is not None:
+        _files.write_json(folder / "tape.json", header(recording, layout, None))
+    return recorder
+
+
+def finish(recorder: Recorder) -> RecordedSteps:
+    """End the recording, check it, keep the final state; return its steps.
+
+    Raises
+    ------
+    ConfigError
+        Nothing was recorded.
+    TrainingError, DataError, NotSupportedError
+        The loop cannot be replayed; the message says where and why.
+    """
+    recording = recorder.recording
+    with untouched(0):
+        as_left = recorder.finish()
+        if not recorder.steps:
+            raise ConfigError(
+                explain(
+                    "a recorded training step",
+                    "none",
+                    "tape.step was never called",
+                    "call tape.step(ids=…) after each optimizer.step()",
+                )
+            )
+        for ours, theirs in zip(recording.model.buffers(), recorder.model.buffers(), strict=True):
+            ours.copy_(theirs)
+        if recorder.folder is not None:
+            recorder.write()
+        steps = RecordedSteps(recording)
+        checked = check_recording(steps, recorder)
+        if not as_left:
+            _keep_last(steps, recorder.states)
+        recording.notes = notes(steps, recorder.skipped, recorder.steps, checked)
+        if recorder.folder is not None:
+            _write_end(recorder, steps)
+    return steps
+
+
+def reopen(
+    folder: Path,
+    model: nn.Module,
+    loss: RowLoss,
+    data: Any,
+    collate: Callable[[list[Any]], Any] | None,
+    partial: bool,
+) -> tuple[RecordedSteps, KeptStates]:
+    """Return the steps and states of the recording in `folder`; see `Tape.open`."""
+    head = read_header(folder)
+    with untouched(0):
+        rows = rows_of(data, collate)
+        twin = copied_for(model, head, folder)
+        layout = Layout(twin)
+        now = {"model": fingerprint(twin, head["names"]), "rows": len(rows)}
+        if head["data_hash"] is not None:
+            now["data_hash"] = data_hash(rows, _varies(rows))
+        differing = [k for k, v in now.items() if head[k] != v]
+        if differing:
+            word = {"model": "model", "rows": "data", "data_hash": "data"}[differing[0]]
+            raise StorageError(
+                explain(
+                    f"the {word} that the tape in {folder} was recorded with",
+                    f"another {word}",
+                    "another checkpoint's frozen weights, another architecture, or rows that changed since",
+                    f"pass the same {word} as to Tape.record (trained weights may differ: they come from the tape)",
+                )
+            )
+        known = KNOWN[head["kind"]]
+        width = (1 + len(known.slots(head["groups"]))) * layout.size
+        states = KeptStates(width, layout.dtype, layout.device, folder, 2**62)
+        broken = states.reopen()
+        entries, flags, gap = read_entries(folder)
+        steps_kept = states.steps
+        whole = head["steps"] is not None and len(entries) == head["steps"] and not broken
+        if not steps_kept or steps_kept[0] != 0 or not entries or (not whole and not partial):
+            cut = ", ".join([*broken, *([gap] if gap else [])])
+            first = bool(steps_kept) and steps_kept[0] == 0
+            raise StorageError(
+                explain(
+                    f"a whole tape in {folder}",
+                    f"one of {len(entries) if first else 0} whole steps"
+                    + (f"; cannot be read: {cut}" if cut else ""),
+                    "the training was interrupted before tape.finish(), or files were cut short or removed",
+                    "pass partial=True to read it up to its last whole step"
+                    if first and entries
+                    else "record the training again",
+                )
+            )
+        layout.assign(twin, states[0][: layout.size])
+        if whole and (folder / "buffers.safetensors").exists():
+            kept = read_tensors(folder / "buffers.safetensors")
+            for name, buffer in twin.named_buffers():
+                buffer.copy_(kept[name])
+        recording = Recording(
+            model=twin, names=head["names"], loss=loss, rows=rows, data=head["data_hash"], kind=head["kind"],
+            groups=head["groups"], group_of=head["group_of"], taken=head["taken"], clip_norm=head["clip_norm"],
+            clip_value=head["clip_value"], sampling=head["sampling"], steps_per_epoch=head["steps_per_epoch"],
+            random=head["random"], flags=flags, entries=entries, notes=head["notes"],
+        )  # fmt: skip
+        steps = RecordedSteps(recording)
+        if not whole:
+            recording.notes = [
+                *notes(steps, 0, len(entries), None),
+                f"the recording was not finished: the tape is read up to step {len(entries)}, and was not checked",
+            ]
+        states.forget_after(len(entries))
+        _keep_last(steps, states)
+    return steps, states
+
+
+def copied_for(model: nn.Module, head: dict[str, Any], folder: Path) -> nn.Module:
+    """Return a copy of `model` that trains what the tape trained."""
+    missing = [name for name in head["names"] if name not in dict(model.named_parameters())]
+    if missing:
+        raise StorageError(
+            explain(
+                f"the model that the tape in {folder} was recorded with",
+                f"one without parameter '{missing[0]}'",
+                "another architecture, or a wrapped model",
+                "pass the same model as to Tape.record",
+            )
+        )
+    twin = copied(model, head["names"])
+    for name, parameter in twin.named_parameters():
+        if name in set(head["names"]) and not parameter.requires_grad:
+            raise ConfigError(
+                explain(
+                    f"parameter '{name}' to require a gradient, as when it was recorded",
+                    "a frozen one",
+                    "the model was frozen for evaluation",
+                    "pass a model in which what was trained requires a gradient",
+                )
+            )
+    return twin
+
+
+def rows_of(data: Any, collate: Callable[[list[Any]], Any] | None) -> RowSource:
+    """Return `data` as rows, put together by `collate` if it is a data set."""
+    if collate is not None and not isinstance(data, (Rows, DatasetRows, dict)):
+        return DatasetRows(data, collate=collate)
+    return as_rows(data)
+
+
+def data_hash(rows: RowSource, varying: bool) -> str | None:
+    """Return a hash of ids and content (of a data set: of 64 items), or None if the content changes."""
+    if isinstance(rows, Rows):
+        return rows.digest()
+    if varying:
+        return None
+    some = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _HASHED)).astype(np.int64))
+    parts = [repr(rows.ids.tolist()).encode()]
+    for position in some.tolist():
+        for name, value in sorted(rows.batch(torch.tensor([position])).items()):
+            parts.append(
+                name.encode()
+                + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
+    return _files.digest(*parts)
+
+
+def header(recording: Recording, layout: Layout, steps: int | None) -> dict[str, Any]:
+    """Return what a tape on disk says of itself."""
+    r = recording
+    return {
+        "format": FORMAT, "version": VERSION, "steps": steps, "names": r.names, "kind": r.kind, "groups": r.groups,
+        "group_of": r.group_of, "taken": r.taken, "clip_norm": r.clip_norm, "clip_value": r.clip_value,
+        "sampling": r.sampling, "steps_per_epoch": r.steps_per_epoch, "random": r.random,
+        "rows": len(r.rows), "data_hash": r.data, "model": fingerprint(r.model, r.names), "notes": r.notes,
+    }  # fmt: skip
+
+
+def is_recording(folder: Path) -> bool:
+    """Whether `folder` holds a recorded loop, not a tape of `train`."""
+    try:
+        return bool(json.loads((folder / "tape.json").read_text(encoding="utf-8"))["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def read_header(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the header of the recording in `folder`, or raise StorageError."""
+    path = Path(folder) / "tape.json"
+    if is_recording(Path(folder)):
+        head: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if head["version"] <= VERSION:
+            return head
+    raise StorageError(
+        explain(
+            f"a recorded loop in {folder} (a file tape.json)",
+            "a file of another program or version" if path.exists() else "no such file",
+            "the path is mistyped, or the tape was made by fi.train",
+            "check the path; open a tape of fi.train with its recipe, fi.Tape.open(folder, recipe)",
+        )
+    )
+
+
+def notes(steps: RecordedSteps, skipped: int, count: int, checked: list[int] | None) -> list[str]:
+    """Return what a reader of the result should know of the recording."""
+    found = []
+    if checked is not None:
+        found.append(
+            f"self-check: steps {', '.join(map(str, checked))} of {count} taken again, with the same result"
+        )
+    if steps.coupled:
+        found.append(
+            f"batch normalisation in training mode at '{steps.coupled[0]}' couples the rows of a batch: the effect of "
+            "a row is that of its own loss with the statistics of its batch; what it does to other rows through the "
+            "statistics, and to the running statistics of evaluation, is left out"
+        )
+    if skipped:
+        found.append(f"{skipped} steps that the gradient scaler skipped are left out")
+    return found
+
+
+def _keep_last(steps: RecordedSteps, states: KeptStates) -> None:
+    """Keep the state after the last step, recomputed from the last one kept."""
+    if steps.count in states:
+        return
+    first, _ = states.before(steps.count)
+    steps.load(first, states[first].to(steps.layout.device))
+    for t in range(first, steps.count):
+        steps.take(t)
+    states.keep(steps.count, steps.read_into, last=True)
+
+
+def _write_end(recorder: Recorder, steps: RecordedSteps) -> None:
+    assert recorder.folder is not None
+    recorder.states.flush()
+    buffers = {k: v.detach().cpu().contiguous().clone() for k, v in steps.recording.model.named_buffers()}
+    if buffers:
+        with _files.atomic(recorder.folder / "buffers.safetensors") as part:
+            save_file(buffers, part)
+    _files.write_json(recorder.folder / "tape.json", header(steps.recording, steps.layout, steps.count))
+
+
+def _varies(rows: RowSource) -> bool:
+    """Whether an item of a data set differs between two calls."""
+    if isinstance(rows, Rows):
+        return False
+    some = torch.arange(min(2, len(rows)))
+    first, second = rows.batch(some), rows.batch(some)
+    return any(k not in second or not _equal(v, second[k]) for k, v in first.items())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def _try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
+    """Run the loss on a copy; return whether it draws random numbers in training mode.
+
+    Raises
+    ------
+    ConfigError, NotSupportedError, DataError
+        It does not give one number per row, depends on other rows, is NaN, or writes on buffers.
+    """
+    count = min(_LOOKED_AT, len(rows))
+    batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
+    with torch.no_grad():
+        model.eval()
+        together = loss(model, batch)
+        check_row_losses(together, count)
+        for row in range(min(count, 3)):
+            one = (
+                rows.batch(torch.tensor([row]))
+                if not varying
+                else {k: v[row : row + 1] for k, v in batch.items()}
+            )
+            alone = loss(model, {k: v.to(layout.device) for k, v in one.items()})
+            check_row_losses(alone, 1)
+            _check_separable(float(together[row]), float(alone[0]), rows.ids[row].item())
+        model.train()
+        buffers = {n: b.clone() for n, b in model.named_buffers()}
+        kind = nn.modules.batchnorm._BatchNorm
+        normalised = tuple(n for n, m in model.named_modules() if isinstance(m, kind))
+        before = _states(layout.device)
+        loss(model, batch)
+        drawn = not all(torch.equal(a, b) for a, b in zip(before, _states(layout.device), strict=True))
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer.nan_to_num(), buffers[name].nan_to_num()) and not name.startswith(
+            normalised
+        ):
+            raise NotSupportedError(
+                explain(
+                    "a model that training changes in its parameters only",
+                    f"a forward pass that writes on buffer '{name}'",
+                    "running statistics or power iterations are kept between steps",
+                    "use a layer without them, or one that works in evaluation mode",
+                )
+            )
+    return drawn
+
+
+def _states(device: torch.device) -> list[Tensor]:
+    here = [torch.default_generator.get_state()]
+    return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
+
+
+def _check_separable(together: float, alone: float, row: Any) -> None:
+    if not (np.isfinite(together) and np.isfinite(alone)):
+        raise DataError(
+            explain(
+                "a finite loss of each row before training",
+                f"{alone if not np.isfinite(alone) else together} for row {row!r}",
+                "missing values in the data, or a loss that takes the logarithm of zero",
+                "impute or drop such rows, or bound the loss",
+            )
+        )
+    if abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3):
+        return
+    raise NotSupportedError(
+        explain(
+            "a loss of one row that does not depend on the other rows of its batch",
+            f"{together:.6g} for row {row!r} among others and {alone:.6g} alone",
+            "a contrastive loss, a normalisation over the batch, or padding that is not masked",
+            "write the loss of a row with that row only; mask padding",
+        )
+    )
+
+
+def _check_clipping(norm: object, value: object) -> None:
+    for name, given in (("clip_norm", norm), ("clip_value", value)):
+        good = isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < float("inf")
+        if given is not None and not good:
+            raise ConfigError(
+                explain(
+                    f"{name} to be a number above 0, or None",
+                    repr(given),
+                    "the limit was mistyped",
+                    f"pass the limit that the loop clips at, or leave {name} out",
+                )
+            )
+    if norm is not None and value is not None:
+        raise ConfigError(
+            explain(
+                "clip_norm or clip_value",
+                "both",
+                "the order of the two is not known",
+                "clip in one way only",
+            )
+        )

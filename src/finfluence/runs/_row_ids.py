@@ -1,0 +1,67 @@
+"""From ids as a loop has them to positions of rows."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from finfluence.errors import DataError, explain
+
+
+class RowIds:
+    """Looks up positions of rows by id."""
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self._ids = ids
+        self._numbered = ids.dtype.kind in "iu" and bool((ids == np.arange(len(ids))).all())
+        self._order = np.argsort(ids, kind="stable")
+        self._sorted = ids[self._order]
+
+    def positions(self, given: Any, step: int) -> np.ndarray:
+        """Return positions [B] of the ids of one micro-batch.
+
+        Raises
+        ------
+        DataError
+            No id, or one that no row has; the step is named.
+        """
+        values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(list(given))
+        values = values.reshape(-1)
+        if not len(values):
+            raise DataError(
+                explain(
+                    f"the ids of the rows of step {step}",
+                    "none",
+                    "a batch came out empty, or another variable was passed",
+                    'pass the batch\'s own ids, tape.step(ids=batch["id"])',
+                )
+            )
+        alike = (values.dtype.kind in "iu") == (self._ids.dtype.kind in "iu")
+        if self._numbered and alike:
+            if values.min() >= 0 and values.max() < len(self._ids):
+                return values.astype(np.int64)
+        elif alike and (values.dtype.kind in "U") == (self._ids.dtype.kind in "U"):
+            at = np.searchsorted(self._sorted, values).clip(max=len(self._ids) - 1)
+            if (self._sorted[at] == values).all():
+                found: np.ndarray = self._order[at]
+                return found.astype(np.int64)
+        known = set(self._ids.tolist())
+        unknown = [v for v in values.tolist() if v not in known]
+        first = unknown[0] if unknown else values[0].item()
+        raise DataError(
+            explain(
+                "ids of rows of data=",
+                f"{len(unknown)} unknown at step {step}, first {first!r}",
+                "ids of another data set or split, or ids of another type (7 is not '7')",
+                f"use ids such as {', '.join(repr(v) for v in self._ids[:3].tolist())}",
+            )
+        )
+
+
+def micro_batches(ids: Any) -> list[Any]:
+    """Return the ids of each micro-batch: several if `ids` is a list of tensors or lists."""
+    if isinstance(ids, (list, tuple)) and len(ids):
+        first = ids[0]
+        if isinstance(first, (list, tuple, range, np.ndarray)) or (isinstance(first, Tensor) and first.ndim):
+            return list(ids)
+    return [ids]

@@ -1,0 +1,96 @@
+"""What a recorded loop did at each step: rows, weights, options, random states, and batches given as seen."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finfluence._files import atomic
+from finfluence.errors import StorageError
+from finfluence.grads import Batch
+from finfluence.runs._snapshots import read_tensors
+
+
+@dataclass(eq=False)
+class Entry:
+    """One step: its micro-batches and the optimiser's options as they were.
+
+    rows : positions of each micro-batch, once ids are looked up.
+    weights : of each micro-batch's mean loss.
+    numbers : options of each parameter group.
+    random : torch's random state before the forward pass of each micro-batch.
+    batches : of each micro-batch as the loop saw it, if given.
+    """
+
+    numbers: tuple[tuple[float, ...], ...]
+    rows: list[np.ndarray] = field(default_factory=list)
+    weights: tuple[float, ...] = ()
+    random: list[Tensor] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+
+
+def write_entries(folder: Path, first: int, entries: list[Entry], flags: list[bool]) -> None:
+    """Write steps `first`, `first` + 1, … and the training flags of the model's modules as one whole file."""
+    sizes = [[len(rows) for rows in e.rows] for e in entries]
+    tensors = {
+        "training": torch.tensor(flags, dtype=torch.uint8),
+        "rows": torch.from_numpy(np.concatenate([rows for e in entries for rows in e.rows])),
+        "micro_batches": torch.tensor([len(s) for s in sizes]),
+        "sizes": torch.tensor([n for s in sizes for n in s]),
+        "weights": torch.tensor([w for e in entries for w in e.weights], dtype=torch.float64),
+        "numbers": torch.tensor(
+            [[[float(x) for x in g] for g in e.numbers] for e in entries], dtype=torch.float64
+        ),
+    }
+    states = [state.cpu() for e in entries for state in e.random]
+    if states:
+        tensors["random"] = torch.stack(states)
+    for t, entry in enumerate(entries, start=first):
+        for m, batch in enumerate(entry.batches):
+            tensors.update({f"batch/{t}/{m}/{k}": v.detach().cpu().contiguous() for k, v in batch.items()})
+    with atomic(folder / f"steps-{first:010d}.safetensors") as part:
+        save_file(tensors, part)
+
+
+def read_entries(folder: Path) -> tuple[list[Entry], list[bool], str | None]:
+    """Return the whole steps in `folder` up to the first gap, training flags, and the file where they end if broken."""
+    entries: list[Entry] = []
+    flags: list[bool] = []
+    for path in sorted(folder.glob("steps-*.safetensors")):
+        if int(path.stem.split("-")[1]) != len(entries):
+            return entries, flags, path.name
+        try:
+            tensors = read_tensors(path)
+        except StorageError:
+            return entries, flags, path.name
+        entries.extend(_entries(tensors, len(entries)))
+        flags = [bool(f) for f in tensors["training"].tolist()]
+    return entries, flags, None
+
+
+def _entries(tensors: dict[str, Tensor], first: int) -> list[Entry]:
+    rows = iter(tensors["rows"].split(tensors["sizes"].tolist()))
+    weights = iter(tensors["weights"].tolist())
+    random = iter(tensors["random"].unbind()) if "random" in tensors else None
+    found = []
+    steps = zip(tensors["micro_batches"].tolist(), tensors["numbers"].tolist(), strict=True)
+    for t, (count, numbers) in enumerate(steps, start=first):
+        batches: list[Batch] = []
+        for m in range(count):
+            prefix = f"batch/{t}/{m}/"
+            batch = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if batch:
+                batches.append(batch)
+        found.append(
+            Entry(
+                tuple(tuple(group) for group in numbers),
+                [next(rows).numpy() for _ in range(count)],
+                tuple(next(weights) for _ in range(count)),
+                [next(random) for _ in range(count)] if random is not None else [],
+                batches,
+            )
+        )
+    return found
