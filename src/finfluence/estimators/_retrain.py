@@ -103,7 +103,7 @@ def retrain(
 
     References
     ----------
-    methods.md 1.9 (fixed step count); Wang and Jia, "Data Banzhaf" (2023), for random halves.
+    Wang and Jia, "Data Banzhaf" (2023), for random halves; f-influence, arXiv 2510.10510, for the two laws.
 
     Examples
     --------
