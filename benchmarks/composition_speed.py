@@ -1,4 +1,4 @@
-"""Seconds for 256 compositions of 1,000 different subsampled Gaussian steps, beside one of them and dp-accounting's one.
+"""Seconds for 256 compositions of 1,000 different subsampled Gaussian steps, beside one and dp-accounting's one.
 
 python -m benchmarks.composition_speed [--subsets 256] [--steps 1000] [--repeats 5]
 """
@@ -33,7 +33,7 @@ def clock(work: Callable[[], object], repeats: int) -> tuple[float, float]:
 
 
 def oracle(steps: int) -> Callable[[], object] | None:
-    """Return dp-accounting's composition of equal steps (it has no batch and no table of different ones), if installed."""
+    """Return dp-accounting's composition of equal steps (it has no batch), if installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

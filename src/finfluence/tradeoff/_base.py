@@ -33,14 +33,17 @@ class TradeOff(ABC):
               \alpha_\phi = E_P[\phi],\ \beta_\phi = 1 - E_Q[\phi]
 
     P is the law of the statistic *with* the rows, Q the law *without* them: T(P, Q) is not T(Q, P), which
-    `inverse` returns. Values are frozen. `f @ g` is the curve of observing both pairs independently, `f ** k` of
+    `inverse` returns. Values are frozen. `f @ g` is the curve of observing both pairs independently, `f **
+    k` of
     observing k pairs; they compose the curves of the best tests (`optimal`).
 
     Notes
     -----
-    `bound` says what a curve is to the curve it stands for: "exact" (to rounding), "lower" (nowhere above it: the
+    `bound` says what a curve is to the curve it stands for: "exact" (to rounding), "lower" (nowhere above
+    it: the
     laws look at least as different as they are), "upper" (nowhere below it) or "estimate". Every operation is
-    monotone, so a lower bound of the operands gives a lower bound of the result; a lower with an upper bound, or
+    monotone, so a lower bound of the operands gives a lower bound of the result; a lower with an upper
+    bound, or
     anything with an estimate, gives an estimate.
 
     References
@@ -133,7 +136,7 @@ class TradeOff(ABC):
         return high
 
     def mu_at(self, alpha: ArrayLike) -> float | np.ndarray:
-        r"""Return the implied :math:`\mu = \Phi^{-1}(1-\alpha) - \Phi^{-1}(f(\alpha))`; the same everywhere if Gaussian."""
+        r"""Return the implied :math:`\mu = \Phi^{-1}(1-\alpha) - \Phi^{-1}(f(\alpha))`; constant if Gaussian."""
         level = as_level(alpha)
         return plain(-ndtri(level) - ndtri(np.asarray(self(level))))
 

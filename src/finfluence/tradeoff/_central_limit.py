@@ -45,7 +45,7 @@ def central_limit(curves: Sequence[TradeOff], counts: Sequence[int] | None = Non
     .. math:: \mu = \frac{2\sum kl}{\sqrt{\sum(\kappa_2 - kl^2)}}, \qquad
               \gamma = 0.56\,\frac{\sum\bar\kappa_3}{(\sum(\kappa_2 - kl^2))^{3/2}}
 
-    for symmetric curves. In general the log ratio has mean :math:`m_P, m_Q` and deviation :math:`s_P, s_Q` under the two
+    for symmetric curves. In general it has mean :math:`m_P, m_Q` and deviation :math:`s_P, s_Q` under the two
     laws: :math:`\mu = 2(m_Q-m_P)/(s_P+s_Q)`, and the error is the larger Berry-Esseen bound plus the largest difference
     between :math:`\Phi((m_P-m_Q+s_P\Phi^{-1}(1-\alpha))/s_Q)` and the Gaussian curve.
 

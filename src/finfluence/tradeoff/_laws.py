@@ -39,7 +39,8 @@ def from_samples(with_rows: ArrayLike, without_rows: ArrayLike, tail: Tail = "tw
 
     Notes
     -----
-    The best of many noisy tests looks better than it is: under equal laws the curve lies below 1 - alpha, the more so
+    The best of many noisy tests looks better than it is: under equal laws the curve lies below 1 - alpha,
+    the more so
     the smaller the samples. It bounds nothing without a band.
 
     Examples
@@ -114,14 +115,18 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
     p, q : scipy.stats frozen distributions
         Anything with `logpdf`, `cdf`, `sf`, `ppf` and `isf`.
     bound : {"lower", "estimate", "upper"}
-        "upper" joins the points of each cell into one (a coarser statistic, so a rigorous bound); "lower" moves the mass
-        of each cell to the least and the largest log ratio in it; "estimate" has the corners of the upper curve.
+        "upper" joins the points of each cell into one (a coarser statistic, so a rigorous bound); "lower"
+        moves the mass
+        of each cell to the least and the largest log ratio in it; "estimate" has the corners of the upper
+        curve.
     cells : int
-        About how many cells; the gap between lower and upper is the numerical error and falls with the square.
+        About how many cells; the gap between lower and upper is the numerical error and falls with the
+        square.
 
     Notes
     -----
-    Cells end at quantiles of both laws and at the stationary points of the log ratio, found by minimisation between
+    Cells end at quantiles of both laws and at the stationary points of the log ratio, found by
+    minimisation between
     cells. The lower bound is rigorous if no two of those fall into one cell.
 
     Examples
@@ -158,8 +163,13 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
         (up, down, [mass_p[0], mass_p[-1]], np.where(finite, 0.0, inner_p), np.zeros(2 + up.size))
     )
     at_q = np.concatenate(
-        (up * ceiling, np.where(wide, down * floor, np.where(finite, inner_q, 0.0)), np.zeros(2 + up.size))
-        + ([mass_q[0], mass_q[-1]], np.where(finite, 0.0, inner_q))
+        (
+            up * ceiling,
+            np.where(wide, down * floor, np.where(finite, inner_q, 0.0)),
+            np.zeros(2 + up.size),
+            [mass_q[0], mass_q[-1]],
+            np.where(finite, 0.0, inner_q),
+        )
     )
     return PiecewiseLinear.from_masses(at_p / at_p.sum(), at_q / at_q.sum(), "lower")
 
@@ -172,7 +182,8 @@ def from_profile(epsilon: ArrayLike, delta: ArrayLike, symmetric: bool = False) 
     Parameters
     ----------
     epsilon, delta : ArrayLike
-        Points with :math:`\sup_A Q(A) - e^{\varepsilon_i} P(A) \le \delta_i`; epsilon may be negative, at most 300.
+        Points with :math:`\sup_A Q(A) - e^{\varepsilon_i} P(A) \le \delta_i`; epsilon may be negative, at
+        most 300.
     symmetric : bool
         The points also hold with P and Q exchanged, as in differential privacy.
 

@@ -65,7 +65,7 @@ class PiecewiseLinear(TradeOff):
 
     alpha: np.ndarray
     beta: np.ndarray
-    bound: Bound = "exact"  # type: ignore[misc]
+    bound: Bound = "exact"
 
     def __post_init__(self) -> None:
         alpha = np.array(self.alpha, dtype=np.float64).ravel()
@@ -133,7 +133,7 @@ class PiecewiseLinear(TradeOff):
         p, q = curve.masses(edges)
         if bound == "lower":
             at_p, at_q, alone_p, alone_q = spread(p, q, edges)
-            p, q = np.concatenate((at_p, [alone_p, 0.0])), np.concatenate((at_q, [0.0, alone_q]))
+            p, q = np.append(at_p, [float(alone_p), 0.0]), np.append(at_q, [0.0, float(alone_q)])
         return cls.from_masses(p / p.sum(), q / q.sum(), bound)
 
     def as_bound(self, bound: Bound) -> "PiecewiseLinear":
@@ -175,7 +175,7 @@ class PiecewiseLinear(TradeOff):
     @property
     def atoms(self) -> tuple[np.ndarray, np.ndarray]:
         """P and Q probabilities of the segments, by falling q/p."""
-        return self._atoms  # type: ignore[attr-defined, no-any-return]
+        return self._atoms  # type: ignore[attr-defined]
 
     def inverse(self) -> "PiecewiseLinear":
         """Return T(Q, P)."""
@@ -264,16 +264,19 @@ def compose(
     counts : Sequence[int], optional
         Copies of each curve, one each if left out.
     bound : {"lower", "estimate", "upper"}, optional
-        Direction of the numerical error. By default what the operands are, and "estimate" for exact ones. Closed
+        Direction of the numerical error. By default what the operands are, and "estimate" for exact ones.
+        Closed
         forms and small finite pairs are composed exactly whatever is asked.
     cells : int
-        Points of the FFT, a power of two; the gap between lower and upper falls with its square, or with itself
+        Points of the FFT, a power of two; the gap between lower and upper falls with its square, or with
+        itself
         where single atoms matter (Laplace).
 
     Returns
     -------
     TradeOff
-        Closed form if there is one, else `PiecewiseLinear`. The estimate is the lower curve before its allowance for float error.
+        Closed form if there is one, else `PiecewiseLinear`. The estimate is the lower curve before its
+        allowance for float error.
 
     Examples
     --------

@@ -24,7 +24,8 @@ class Subsampled(TradeOff):
     .. math:: \text{second: } T(P, (1-p)P + pQ)(\alpha) = p f(\alpha) + (1-p)(1-\alpha), \qquad
               \text{first: } T((1-p)Q + pP, Q) = \bigl(T(Q, (1-p)Q + pP)\bigr)^{-1}
 
-    Made by `subsample`. With P the law with the rows, a row that is drawn with probability p at a step gives "first": with
+    Made by `subsample`. With P the law with the rows, a row that is drawn with probability p at a step
+    gives "first": with
     the row in the data the step is a mixture, without it the step is always Q.
 
     Parameters
@@ -38,7 +39,8 @@ class Subsampled(TradeOff):
 
     Notes
     -----
-    The curve, `delta`, `auc` and `total_variation` are closed forms of those of f ("first" inverts by bisection to rounding).
+    The curve, `delta`, `auc` and `total_variation` are closed forms of those of f ("first" inverts by
+    bisection to rounding).
     `kl`, `renyi` and the moments are sums over 32,768 cells of the log ratio, relative error about 1e-7.
 
     Examples
@@ -178,7 +180,8 @@ class Subsampled(TradeOff):
 def subsample(curve: TradeOff, rate: float, mixed: Mixed = "second") -> TradeOff:
     r"""Return the curve of a pair that takes part with probability `rate` (Poisson subsampling).
 
-    .. math:: \text{second: } T(P, (1-p)P + pQ) = p f + (1-p)(1-\alpha), \qquad \text{first: } T((1-p)Q + pP, Q)
+    .. math:: \text{second: } T(P, (1-p)P + pQ) = p f + (1-p)(1-\alpha), \qquad \text{first: } T((1-p)Q +
+    pP, Q)
 
     Parameters
     ----------
@@ -187,7 +190,8 @@ def subsample(curve: TradeOff, rate: float, mixed: Mixed = "second") -> TradeOff
     rate : float
         p, between 0 and 1: 0 gives `Perfect()`, 1 the curve itself.
     mixed : {"first", "second"}
-        Which law is diluted with the other. With P the law with the rows, "first" is removal under Poisson subsampling and
+        Which law is diluted with the other. With P the law with the rows, "first" is removal under Poisson
+        subsampling and
         "second" is addition. `subsample(f, p).inverse()` equals `subsample(f.inverse(), p, "first")`.
 
     Returns
@@ -197,7 +201,8 @@ def subsample(curve: TradeOff, rate: float, mixed: Mixed = "second") -> TradeOff
 
     References
     ----------
-    Dong, Roth and Su (2022), section 4; Zhu, Dong and Wang, "Optimal accounting" (2022), for the two directions.
+    Dong, Roth and Su (2022), section 4; Zhu, Dong and Wang, "Optimal accounting" (2022), for the two
+    directions.
 
     Examples
     --------
