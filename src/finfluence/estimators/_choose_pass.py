@@ -157,7 +157,7 @@ def _rounding(tape: Tape, t: int) -> tuple[float, float]:
         * torch.finfo(theta.dtype).eps
         / (RELATIVE.get(theta.dtype, COARSE) * float(theta.detach().norm()) + 1e-30)
     )
-    return unit * float(gradient.norm()) + 1e-30, unit * float(losses.norm()) + 1e-30
+    return unit * float(gradient.norm()) + 1e-30, unit * float(losses.detach().norm()) + 1e-30
 
 
 def _products(tape: Tape, adjoint: Pass, start: Tensor, t: int) -> tuple[Tensor, Tensor]:

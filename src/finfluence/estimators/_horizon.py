@@ -1,6 +1,6 @@
 """How far back to walk: an epoch's part of the variance should shrink as one walks back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,12 +29,24 @@ class Horizon:
         Walk exactly this many epochs; None: stop automatically.
     growth, rise : float
         How far an epoch may exceed later ones: training is rougher early.
+    most : int or None
+        Never walk more epochs than this.
     """
 
     noise: tuple[float, ...]
     epochs: int | None
     growth: float = GROWTH
     rise: float = RISE
+    most: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """Most epochs that can be walked."""
+        return min(v for v in (len(self.noise), self.epochs, self.most) if v is not None)
+
+    def at_most(self, epochs: int) -> "Horizon":
+        """Return the same rule, cut at this many epochs."""
+        return replace(self, most=epochs)
 
     def accepts(self, epoch: int, variance: Tensor, error: Tensor, profile: Tensor) -> Tensor:
         """Return a mask [Q]: which queries accept `epoch`, given the variances so far [E, Q].
