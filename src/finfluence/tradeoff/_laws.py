@@ -133,8 +133,8 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
     --------
     >>> from scipy.stats import norm
     >>> low, up = (from_distributions(norm(), norm(0.3, 1.2), bound) for bound in ("lower", "upper"))
-    >>> round(low(0.05), 5), round(up(0.05), 5)
-    (0.86815, 0.86815)
+    >>> round(up(0.05), 4), bool(0 < up(0.05) - low(0.05) < 1e-5)
+    (0.8682, True)
     """
     if bound not in ("lower", "estimate", "upper"):
         raise ConfigError(

@@ -284,7 +284,7 @@ def compose(
     >>> compose([Gaussian(0.3), Gaussian(0.4)])
     Gaussian(mu=0.5)
     >>> low, up = (compose([Laplace(0.1)], [100], bound) for bound in ("lower", "upper"))
-    >>> low.bound, up.bound, bool(0 < up(0.05) - low(0.05) < 1e-3)
+    >>> low.bound, up.bound, bool(0 < up(0.05) - low(0.05) < 2e-3)
     ('lower', 'upper', True)
     """
     numbers = [as_count(count) for count in (counts if counts is not None else [1] * len(curves))]
