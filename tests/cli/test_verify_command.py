@@ -1,5 +1,6 @@
 """`finfluence verify` as a person types it, and where its outcome shows afterwards."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -109,10 +110,10 @@ def test_options_that_cannot_be(out, options, words):
         assert word in text
 
 
-def test_a_budget_is_measured_told_and_kept(out, monkeypatch):
-    from finfluence.verification import _plan
-
-    monkeypatch.setattr(_plan, "_measured", lambda request, progress: 0.5)
+def test_a_budget_is_held_against_the_measured_cost(out):
+    (cost,) = out.glob("verify/cost-*.json")
+    assert 0 < json.loads(cost.read_text())["seconds_each"] < 60
+    cost.write_text('{"seconds_each": 0.5}')
     small = run("verify", out, "--budget", "20s")
     assert (
         small.exit_code == 2 and "a budget of at least 36 s for 4 subsets with 10 trainings" in small.output
