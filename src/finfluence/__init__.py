@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finfluence.estimators import plan as plan
     from finfluence.estimators import replay as replay
     from finfluence.estimators import retrain as retrain
+    from finfluence.estimators import se as se
     from finfluence.result import Influence as Influence
     from finfluence.result import load as load
     from finfluence.result import pool as pool
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
         train as train,
     )
     from finfluence.tradeoff import Gaussian as Gaussian
+    from finfluence.tradeoff import PiecewiseLinear as PiecewiseLinear
+    from finfluence.tradeoff import TradeOff as TradeOff
+    from finfluence.verification import Verification as Verification
+    from finfluence.verification import verify as verify
 
 _HOME = {
     **dict.fromkeys(
@@ -64,9 +70,10 @@ _HOME = {
         ),
         "runs",
     ),
-    **dict.fromkeys(("replay", "retrain"), "estimators"),
+    **dict.fromkeys(("plan", "replay", "retrain", "se"), "estimators"),
     **dict.fromkeys(("Influence", "load", "pool"), "result"),
-    "Gaussian": "tradeoff",
+    **dict.fromkeys(("Gaussian", "PiecewiseLinear", "TradeOff"), "tradeoff"),
+    **dict.fromkeys(("Verification", "verify"), "verification"),
 }
 
 __all__ = sorted(_HOME)
