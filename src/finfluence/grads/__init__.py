@@ -1,5 +1,6 @@
 """Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
 
+from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._flat import Layout
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
@@ -14,6 +15,7 @@ __all__ = [
     "check_row_losses",
     "check_row_separable",
     "kinks",
+    "no_checkpointing",
     "operations",
     "trace",
 ]

@@ -23,7 +23,7 @@ def _nothing(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 @contextmanager
 def no_checkpointing() -> Iterator[None]:
-    """Inside the block, `torch.utils.checkpoint.checkpoint` calls its function and keeps all activations; same values."""
+    """Inside the block, `torch.utils.checkpoint.checkpoint` just calls its function; same values."""
     kept = home.CheckpointFunction, home._checkpoint_without_reentrant_generator
     home.CheckpointFunction = _Direct  # type: ignore[assignment, misc]
     home._checkpoint_without_reentrant_generator = _nothing  # type: ignore[assignment]

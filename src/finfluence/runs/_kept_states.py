@@ -54,7 +54,7 @@ class KeptStates:
     def keep(
         self, t: int, read_into: Callable[[Tensor], None], pin: bool = False, last: bool = False
     ) -> None:
-        """Keep the state before step t, which `read_into(row)` writes; pinned if there is room, or if it is the last."""
+        """Keep the state before step t, which `read_into(row)` writes; pinned if there is room, or if last."""
         row = torch.empty(self.width, dtype=self.dtype, pin_memory=self._cuda)
         read_into(row)
         self._held[t] = row

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.grads import check_row_losses
+from finfluence.grads import check_row_losses, no_checkpointing
 from finfluence.runs._rows import Rows
 from finfluence.runs._steps import Task
 
@@ -208,7 +208,8 @@ def gradients(
     rows: list[Tensor] = []
     try:
         for query in queries:
-            outputs = query.values(model, recipe)
+            with no_checkpointing():
+                outputs = query.values(model, recipe)
             for k, name in enumerate(query.names):
                 if not torch.isfinite(outputs[k]):
                     raise ConfigError(

@@ -1,7 +1,7 @@
 """Random states around code that is not ours: read, set, and left as they were."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -31,9 +31,14 @@ def random_state(device: torch.device) -> Tensor:
     return torch.cat([here, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else here
 
 
-def set_random_state(state: Tensor, device: torch.device) -> None:
-    """Set what `random_state` returned."""
+def split_random_state(state: Tensor) -> list[Tensor]:
+    """Return what `random_state` joined: the state of the CPU's generator, and of the GPU's if there is one."""
     size = len(torch.default_generator.get_state())
-    torch.default_generator.set_state(state[:size])
+    return [state] if len(state) == size else [state[:size].clone(), state[size:].clone()]
+
+
+def set_random_state(parts: Sequence[Tensor], device: torch.device) -> None:
+    """Set what `split_random_state` returned; computes nothing, so that function transforms may be around it."""
+    torch.default_generator.set_state(parts[0])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state[size:], device)
+        torch.cuda.set_rng_state(parts[1], device)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.grads import Batch, Layout, RowLoss, no_checkpointing
 from finfluence.runs._epochs import find_epochs
-from finfluence.runs._randomness import set_random_state
+from finfluence.runs._randomness import set_random_state, split_random_state
 from finfluence.runs._recorded_update import RecordedUpdate
 from finfluence.runs._rows import RowSource
 from finfluence.runs._step_log import Entry
@@ -20,7 +20,7 @@ from finfluence.runs._steps import Step, to_device
 from finfluence.runs._torch_optimizers import KNOWN, flags_of, remake, set_numbers
 from finfluence.runs._trained_part import batch_norms, copied, set_modes, without_running_statistics
 
-_RANDOM = "finfluence/random"
+_RANDOM = "finfluence/random/"
 _WEIGHT = "finfluence/weight"
 _MICRO = "finfluence/micro/"
 
@@ -33,7 +33,7 @@ class Recording:
     names : of the trained parameters.
     kind, groups, group_of, taken : the optimiser: its torch name, options, each parameter's group, steps before.
     clip_norm, clip_value : what the loop does to the gradient.
-    flags : training flag of each module, or None before the first step.
+    flags, reached : training flag of each module, and which parameters have a gradient; None before the first step.
     random : whether the loss may draw random numbers.
     """
 
@@ -52,6 +52,7 @@ class Recording:
     steps_per_epoch: int | None
     random: bool
     flags: list[bool] | None = None
+    reached: list[bool] | None = None
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -81,7 +82,7 @@ class RecordedSteps:
         self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
         self.optimizer = RecordedUpdate(
             r.kind, flags_of(KNOWN[r.kind], r.groups[0]), slots, self._numbers, r.taken, self.layout, r.group_of,
-            r.clip_norm, r.clip_value,
+            r.clip_norm, r.clip_value, r.reached,
         )  # fmt: skip
         grouped = [
             [p for p, g in zip(self.parameters, r.group_of, strict=True) if g == k]
@@ -117,7 +118,7 @@ class RecordedSteps:
         if len(parts) > 1 and self.eager:
             batch = {f"{_MICRO}{m}/{k}": v for m, part in enumerate(parts) for k, v in part.items()}
         if self.stochastic:
-            batch[_RANDOM] = torch.stack(entry.random)
+            batch.update(_random_fields(entry.random))
         shares = None
         if not alike or abs(total - 1.0) > 1e-9:
             weight = torch.from_numpy(np.repeat(each * len(rows), sizes))
@@ -131,7 +132,7 @@ class RecordedSteps:
         """Return any rows on the parameters' device; with a step, under its random state."""
         batch = to_device(self.rows.batch(positions), self.layout.device)
         if t is not None and self.stochastic:
-            batch[_RANDOM] = torch.stack(self.recording.entries[t].random)
+            batch.update(_random_fields(self.recording.entries[t].random))
         return batch
 
     def step_loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -144,8 +145,9 @@ class RecordedSteps:
         ] or [plain]
         losses = []
         for m, part in enumerate(parts):
-            if _RANDOM in batch:
-                set_random_state(batch[_RANDOM][m], self.layout.device)
+            random = [batch[k] for k in (f"{_RANDOM}{m}/0", f"{_RANDOM}{m}/1") if k in batch]
+            if random:
+                set_random_state(random, self.layout.device)
             losses.append(self.loss(model, part))
         joined = losses[0] if len(losses) == 1 else torch.cat(losses)
         return joined * batch[_WEIGHT] if _WEIGHT in batch else joined
@@ -169,7 +171,7 @@ class RecordedSteps:
         total = torch.zeros((), dtype=self.layout.dtype, device=self.layout.device)
         for m, part in enumerate(self._parts(entry)):
             if self.stochastic:
-                set_random_state(entry.random[m], self.layout.device)
+                set_random_state(split_random_state(entry.random[m]), self.layout.device)
             loss = self.loss(self.model, part).mean()
             (loss if entry.weights[m] == 1.0 else loss * entry.weights[m]).backward()
             total += entry.weights[m] * loss.detach()
@@ -269,12 +271,20 @@ class RecordedSteps:
         entry = self.recording.entries[0]
         if not entry.random:
             return False
-        set_random_state(entry.random[0], self.layout.device)
+        set_random_state(split_random_state(entry.random[0]), self.layout.device)
         before = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
-        with torch.no_grad():
+        with torch.no_grad(), no_checkpointing():
             self.loss(self.model, self._parts(entry)[0])
         after = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
         return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _random_fields(states: list[Tensor]) -> Batch:
+    return {
+        f"{_RANDOM}{m}/{k}": part
+        for m, state in enumerate(states)
+        for k, part in enumerate(split_random_state(state))
+    }
 
 
 def _held(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, slot: str) -> Tensor:

@@ -26,6 +26,8 @@ class RecordedUpdate:
         The group of each parameter of the layout.
     norm, value : float or None
         Clipping between the backward pass and the step.
+    reached : list of bool, optional
+        Which parameters have a gradient; torch leaves the others alone, weight decay and all.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class RecordedUpdate:
         group_of: list[int],
         norm: float | None,
         value: float | None,
+        reached: list[bool] | None,
     ) -> None:
         self.name, self.slots = name, slots
         self._flags, self._norm, self._value, self._shapes = flags, norm, value, layout.shapes
+        sizes = torch.tensor(layout.sizes)
         several = recorded.shape[1] > 1
         numbers = numbers_at(name, recorded, taken)
         constant = {k: v for k, v in numbers.items() if (v == v[:1]).all()}
@@ -51,13 +55,24 @@ class RecordedUpdate:
         shape = (len(recorded), 0, recorded.shape[1]) if several else (len(recorded), 0)
         table = np.stack(columns, 1) if columns else np.empty(shape)
         self.hyper = torch.tensor(table, dtype=layout.dtype, device=layout.device)
-        index = torch.repeat_interleave(torch.tensor(group_of), torch.tensor(layout.sizes))
+        still = None if reached is None or all(reached) else torch.tensor(reached)
+        self._moves = None if still is None else still.repeat_interleave(sizes).to(layout.device)
+        index = torch.repeat_interleave(torch.tensor(group_of), sizes)
         self._groups = index.to(layout.device) if several else None
 
     def update(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
+        new, held = self._step(theta, slots, grad, hyper)
+        if self._moves is None:
+            return new, held
+        still = (torch.where(self._moves, a, b) for a, b in zip(held, slots, strict=True))
+        return torch.where(self._moves, new, theta), tuple(still)
+
+    def _step(
+        self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         found = dict(zip(self._varying, hyper, strict=True))
         if self._groups is not None:
             found = {k: v[self._groups] for k, v in found.items()}

@@ -71,7 +71,6 @@ class Recorder:
         self._waiting: list[tuple[list[Any], tuple[float, ...]]] = []
         self._written = 0
         self._last_ids: Any = None
-        self._reached: list[bool] | None = None
         self._problem: Exception | None = None
         self._versions = -1
         self._views: tuple[tuple[int, ...], list[Tensor]] = ((), [])
@@ -126,12 +125,8 @@ class Recorder:
         if self.folder is None:
             return
         if self.steps > self._written:
-            write_entries(
-                self.folder,
-                self._written,
-                self.recording.entries[self._written :],
-                self.recording.flags or [],
-            )
+            marks = {"training": self.recording.flags or [], "reached": self.recording.reached or []}
+            write_entries(self.folder, self._written, self.recording.entries[self._written :], marks)
             self._written = self.steps
         self.states.flush()
 
@@ -179,10 +174,10 @@ class Recorder:
             return
         t = self.steps
         reached = [p.grad is not None for p in self._parameters]
-        if self._reached is None:
-            self._reached = reached
-        elif reached != self._reached:
-            pairs = zip(self.layout.names, reached, self._reached, strict=True)
+        if self.recording.reached is None:
+            self.recording.reached = reached
+        elif reached != self.recording.reached:
+            pairs = zip(self.layout.names, reached, self.recording.reached, strict=True)
             self._problem = _other_parameters(next(n for n, a, b in pairs if a != b), t)
         if checked_step(t):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]

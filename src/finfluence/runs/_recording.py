@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finfluence import _files
 from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, explain
-from finfluence.grads import Layout, RowLoss, check_row_losses
+from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing
 from finfluence.runs._epochs import check_sampling
 from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._randomness import untouched
@@ -153,7 +153,7 @@ def reopen(
         width = (1 + len(known.slots(head["groups"]))) * layout.size
         states = KeptStates(width, layout.dtype, layout.device, folder, 2**62)
         broken = states.reopen()
-        entries, flags, gap = read_entries(folder)
+        entries, marks, gap = read_entries(folder)
         steps_kept = states.steps
         whole = head["steps"] is not None and len(entries) == head["steps"] and not broken
         if not steps_kept or steps_kept[0] != 0 or not entries or (not whole and not partial):
@@ -179,7 +179,7 @@ def reopen(
             model=twin, names=head["names"], loss=loss, rows=rows, data=head["data_hash"], kind=head["kind"],
             groups=head["groups"], group_of=head["group_of"], taken=head["taken"], clip_norm=head["clip_norm"],
             clip_value=head["clip_value"], sampling=head["sampling"], steps_per_epoch=head["steps_per_epoch"],
-            random=head["random"], flags=flags, entries=entries, notes=head["notes"],
+            random=head["random"], flags=marks["training"], reached=marks["reached"], entries=entries, notes=head["notes"],
         )  # fmt: skip
         steps = RecordedSteps(recording)
         if not whole:
@@ -340,7 +340,7 @@ def _try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, v
     """
     count = min(_LOOKED_AT, len(rows))
     batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
-    with torch.no_grad():
+    with torch.no_grad(), no_checkpointing():
         model.eval()
         together = loss(model, batch)
         check_row_losses(together, count)

@@ -32,11 +32,11 @@ class Entry:
     batches: list[Batch] = field(default_factory=list)
 
 
-def write_entries(folder: Path, first: int, entries: list[Entry], flags: list[bool]) -> None:
-    """Write steps `first`, `first` + 1, … and the training flags of the model's modules as one whole file."""
+def write_entries(folder: Path, first: int, entries: list[Entry], marks: dict[str, list[bool]]) -> None:
+    """Write steps `first`, `first` + 1, … and marks of modules ("training") and parameters ("reached") as one file."""
     sizes = [[len(rows) for rows in e.rows] for e in entries]
     tensors = {
-        "training": torch.tensor(flags, dtype=torch.uint8),
+        **{name: torch.tensor(flags, dtype=torch.uint8) for name, flags in marks.items()},
         "rows": torch.from_numpy(np.concatenate([rows for e in entries for rows in e.rows])),
         "micro_batches": torch.tensor([len(s) for s in sizes]),
         "sizes": torch.tensor([n for s in sizes for n in s]),
@@ -55,20 +55,20 @@ def write_entries(folder: Path, first: int, entries: list[Entry], flags: list[bo
         save_file(tensors, part)
 
 
-def read_entries(folder: Path) -> tuple[list[Entry], list[bool], str | None]:
-    """Return the whole steps in `folder` up to the first gap, training flags, and the file where they end if broken."""
+def read_entries(folder: Path) -> tuple[list[Entry], dict[str, list[bool]], str | None]:
+    """Return the whole steps in `folder` up to the first gap, the marks, and the file where they end if broken."""
     entries: list[Entry] = []
-    flags: list[bool] = []
+    marks: dict[str, list[bool]] = {"training": [], "reached": []}
     for path in sorted(folder.glob("steps-*.safetensors")):
         if int(path.stem.split("-")[1]) != len(entries):
-            return entries, flags, path.name
+            return entries, marks, path.name
         try:
             tensors = read_tensors(path)
         except StorageError:
-            return entries, flags, path.name
+            return entries, marks, path.name
         entries.extend(_entries(tensors, len(entries)))
-        flags = [bool(f) for f in tensors["training"].tolist()]
-    return entries, flags, None
+        marks = {name: [bool(f) for f in tensors[name].tolist()] for name in marks}
+    return entries, marks, None
 
 
 def _entries(tensors: dict[str, Tensor], first: int) -> list[Entry]:
