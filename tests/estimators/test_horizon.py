@@ -83,12 +83,12 @@ def test_an_unstable_beginning_is_left_out_and_said():
     )  # fmt: skip
     level = fi.Query(lambda m: m.weight.sum(), name="level", sign=1)
     tape = fi.train(recipe)
-    found = fi.replay(tape, level, method="full")
+    found = fi.replay(tape, level, method="full", late=0)
     walked = found.data.attrs["horizon"][0]
     assert 10 <= walked <= 12
     (note,) = [f for f in found.data.attrs["findings"] if "epochs of training" in f]
     assert f"fewer than the 13 epochs of training for 'level' {walked}" in note and note in repr(found)
-    by_hand = fi.replay(tape, level, method="full", horizon=walked)
+    by_hand = fi.replay(tape, level, method="full", horizon=walked, late=0)
     np.testing.assert_array_equal(found.data.effect.values, by_hand.data.effect.values)
     everything = fi.replay(tape, level, method="full", horizon=13)
     assert everything.data.spread.values[0, 0] > 2 * found.data.spread.values[0, 0]

@@ -69,15 +69,19 @@ class EpochSums:
         self.variance = parts.sum(0) / (m - 1)
         self.variance_error = parts.var(0) / m * (1 - m / rows)
 
-    def full_effects(self) -> Tensor:
-        """Return effects [n, Q] when the probes are all rows."""
-        return (self.slopes.mean(0) - self.slopes) / (len(self.slopes) - 1)
+    def add_all(self, slopes: Tensor) -> None:
+        """Add the slopes of all rows [Q, n] of one step to the effects."""
+        x = slopes.double().T
+        self.effects += (x.mean(0) - x) / (len(x) - 1)
 
 
 class Totals:
     """Sums over the epochs accepted so far, and what their error is estimated from."""
 
-    NAMES = ("effects", "roughness", "previous", "profile", "profile_error", "accepted")
+    NAMES = (
+        "effects", "roughness", "compared", "shares", "previous", "previous_share", "profile", "profile_error",
+        "accepted",
+    )  # fmt: skip
 
     def __init__(self, rows: int, queries: int, epochs: int, device: torch.device) -> None:
         def filled(value: float, *shape: int) -> Tensor:
@@ -85,18 +89,29 @@ class Totals:
 
         self.effects = filled(0.0, rows)
         self.roughness = filled(0.0, rows)
+        self.compared = filled(0.0)
+        self.shares = filled(0.0)
         self.previous = filled(0.0, rows)
+        self.previous_share = filled(1.0)
         self.profile = filled(torch.nan, epochs)
         self.profile_error = filled(0.0, epochs)
         self.accepted = torch.zeros(queries, dtype=torch.int64, device=device)
 
-    def add(self, epoch: int, effects: Tensor, sums: EpochSums, active: Tensor) -> None:
-        """Add one epoch's effects [n, Q] and variance for the queries still active [Q] (bool)."""
+    def add(self, epoch: int, sums: EpochSums, active: Tensor, share: float = 1.0) -> None:
+        """Add one epoch's effects and variance for the queries still active [Q] (bool).
+
+        `share`: how much of an ordinary epoch's terms these are, where a query is averaged over late states.
+        """
+        effects = sums.effects
         kept = torch.where(active, effects, torch.zeros_like(effects))
         self.effects += kept
         both = active & (self.accepted > 0)
-        self.roughness += torch.where(both, (kept - self.previous) ** 2, torch.zeros_like(kept))
+        weight = torch.where(both, (share**2 + self.previous_share**2) / 2, torch.zeros_like(self.compared))
+        self.roughness += weight * (kept / share - self.previous / self.previous_share) ** 2
+        self.compared += weight
+        self.shares += active * share**2
         self.previous = kept
+        self.previous_share = torch.full_like(self.previous_share, share)
         self.profile[epoch] = torch.where(active, sums.variance, self.profile[epoch])
         self.profile_error[epoch] = torch.where(active, sums.variance_error, self.profile_error[epoch])
         self.accepted += active
@@ -108,11 +123,11 @@ class Totals:
     def effect_variance(self) -> Tensor:
         """Return the variance of each effect as an estimate [n, Q], from how its terms differ between epochs.
 
-        Σ_e (c_e − c_{e+1})²/2 · E/(E−1): the terms of neighbouring epochs have nearly the same mean.
+        Σ_e r_e² · v, v the mean of (c_e/r_e − c_{e+1}/r_{e+1})²/2 weighed by (r_e² + r_{e+1}²)/2, r_e the shares of the
+        epochs: neighbouring terms have nearly the same mean. With all shares 1, Σ_e (c_e − c_{e+1})²/2 · E/(E−1).
         """
-        epochs = self.accepted.double()
         factor = torch.where(
-            epochs > 1, epochs / (epochs - 1).clamp_min(1), torch.full_like(epochs, torch.nan)
+            self.compared > 0, self.shares / self.compared, torch.full_like(self.compared, torch.nan)
         )
         return self.roughness / 2 * factor
 

@@ -3,6 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +12,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from finfluence._files import atomic, digest
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.estimators._accumulate import sum_over
+from finfluence.estimators._budget import Settings, remembered, settings_for
 from finfluence.estimators._choose_pass import DIFFERENTIATIONS, Choice, Differentiation, choose_pass
+from finfluence.estimators._costs import bytes_per_query, measure
 from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
+from finfluence.estimators._groups import Groups, Pairs, pair, to_pair
 from finfluence.estimators._horizon import Horizon, horizon_for
+from finfluence.estimators._late import Late, check_late, late_steps
 from finfluence.estimators._subsets import Given, find_subsets
 from finfluence.estimators._walk import Plan, Walk
-from finfluence.result import Influence, one_of, ratio_interval
+from finfluence.result import SPREAD_ERROR, Influence, model_error, one_of, ratio_interval, two_sided
 from finfluence.runs import AnyQuery, Tape, check_queries, gradients, read_tensors, seeded
 
 METHODS = ("online", "full", "fine", "fine-mc")
@@ -37,11 +42,14 @@ def replay(
     *,
     horizon: int | Literal["auto"] = "auto",
     probe_budget: float = 0.25,
+    late: float = 0.1,
     auxiliary: Tape | None = None,
     records: int = 100,
     seed: int | None = None,
+    groups: Groups = "auto",
     memory_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
+    budget: float | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Influence:
@@ -58,7 +66,7 @@ def replay(
     Parameters
     ----------
     tape : Tape
-        From `train`.
+        From `train`, or from `Tape.record` around a loop of your own.
     queries : Query or list
         `mean_loss`, `each_loss`, `own_loss`, or any `Query`.
     method : {"online", "full", "fine", "fine-mc"}
@@ -66,23 +74,35 @@ def replay(
         *fine*, *fine-mc*: the published single-run algorithm of f-influence, in closed form and by Monte Carlo; it is
         first-order and gives μ only (effect and spread are NaN).
     subsets : None, {name: row ids} or list
-        None: every row alone. Groups come from the same walk: their linear effect at first order.
+        None: every row alone. Groups come from the same walk: their effect at first order is the sum of their rows'.
     horizon : "auto" or int
         How many epochs to walk back. "auto" stops, per query, where the response stops being stable.
     probe_budget : float
         Extra row evaluations for the spread under reshuffling, as a share of the rows that training saw (*online*).
+    late : float
+        Effects are those on the mean of the query over 8 states within this share of the steps walked, the last ones:
+        the same but for what they change meanwhile, and the chance of one final state averages out. 0: on that alone.
     auxiliary : Tape, optional
         Second run for difference in differences (*fine-mc*).
     records : int
         Steps recorded (*fine*, *fine-mc*), after a burn-in of a tenth of the run.
     seed : int, optional
         For probe rows and Monte Carlo; default: the tape's order seed.
+    groups : {"auto", "linear", "paired"}
+        *paired*: each subset's effect to all orders, from a further run without it, paired with the tape's own: same
+        start, same batches without the subset's rows. Costs a training for each subset and five more, stacked as
+        memory allows. *linear*: from the walk alone. *auto*: pairs subsets of two or more rows if there are at most 11
+        of them, or with five more no more than queries. Of paired subsets the result keeps `linear_effect`, too.
     memory_bytes : int
         Bound on the memory of a walk; queries that do not fit together walk one after the other.
     differentiation : {"auto", "exact", "finite-difference"}
         *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for smooth models only; it passes
         through fused attention and operations without a second derivative. *auto*: exact where the model allows it and
         its tangents fit in `memory_bytes`, else finite differences; the result says which and why.
+    budget : float, optional
+        Most time to spend on the walk, in multiples of one training run. Sets epochs back (up to `horizon`), probe
+        rows, and whether all rows are evaluated, in this order, from a few timed steps. The result says what was
+        chosen; the same options given by hand give the same numbers. Tracing, once a tape, and paired groups are apart.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     progress : callable
@@ -103,7 +123,8 @@ def replay(
     Cost: two to three training runs for one query over all epochs, a fifth of that or less for each further
     query; in proportion to the horizon. Memory: sums per (row, query), never gradients.
 
-    Assumes that removal changes training little (linear response). Fails for chaotic training and large groups.
+    Assumes that removal changes training little (linear response). Fails for chaotic training, and for large groups
+    unless they are paired.
 
     References
     ----------
@@ -124,8 +145,10 @@ def replay(
     one_of(method, METHODS, "method")
     one_of(differentiation, DIFFERENTIATIONS, "differentiation")
     listed = check_queries(queries)
+    tape.finish()
     found = find_subsets(tape, subsets)
     where = found.positions
+    chosen = to_pair(groups, found.sizes, sum(len(q.names) for q in listed))
     _check_left(tape, found.names, where)
     seed = tape.seed if seed is None else seed
     model = tape.model()
@@ -160,11 +183,16 @@ def replay(
                 "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.25"
             )
         )
+    check_late(late)
     plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
     parts = _estimate(
-        tape, listed, model, plan, horizon_for(horizon, tape), memory_bytes, differentiation, out, progress
-    )
-    return _assemble(tape, method, plan, where, labels, parts)
+        tape, listed, model, plan, horizon_for(horizon, tape), late, memory_bytes, differentiation, budget, out,
+        progress,
+    )  # fmt: skip
+    together = max(1, int(memory_bytes // bytes_per_query(tape)))
+    pairs = pair(tape, listed, found, chosen, together, seed, progress)
+    plan = parts["plan"]
+    return _assemble(tape, "full" if plan.full else method, plan, where, labels, parts, pairs)
 
 
 def final_losses(tape: Tape, model: nn.Module, rows_at_once: int = 1024) -> np.ndarray:
@@ -181,8 +209,10 @@ def _estimate(
     model: nn.Module,
     plan: Plan,
     horizon: Horizon,
+    late: float,
     memory_bytes: int,
     differentiation: Differentiation,
+    budget: float | None,
     out: str | os.PathLike[str] | None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -191,8 +221,19 @@ def _estimate(
     with seeded(0):
         values, slopes = gradients(queries, model, tape, layout.parameters(model))
     choice = choose_pass(tape, slopes, differentiation, memory_bytes)
-    together = max(1, int(memory_bytes // _bytes_per_query(tape)))
+    settings: Settings | None = None
+    if budget is not None:
+        costs = partial(measure, tape, choice.adjoint, slopes, memory_bytes)
+        choose = partial(settings_for, budget, tape, plan, horizon.limit, len(slopes), costs, late)
+        key = _key(tape, choice, plan, horizon, slopes, f"{budget}")
+        settings = remembered(Path(out) if out is not None else None, key, choose)
+        plan, horizon = settings.plan(plan), horizon.at_most(settings.horizon)
+    walked = sum(len(epoch) for epoch in tape.epochs[-horizon.limit :])
+    plan = replace(plan, late=late_steps(tape.steps, walked, late))
+    together = max(1, int(memory_bytes // bytes_per_query(tape)))
     walks: list[dict[str, np.ndarray]] = []
+    if len(plan.late) > 1:
+        together = max(1, together // 2)
     chunks = slopes.split(together)
     for index, chunk in enumerate(chunks):
         start = torch.zeros(
@@ -203,7 +244,9 @@ def _estimate(
             device=chunk.device,
         )
         start[:, 0] = chunk
-        walk = Walk(tape, choice.adjoint, start, plan, horizon)
+        columns = range(index * together, index * together + len(chunk))
+        averaged = Late(tape, queries, columns, plan.late, model)
+        walk = Walk(tape, choice.adjoint, start, plan, horizon, averaged)
 
         def tell(next_epoch: int, index: int = index) -> None:
             progress("replay", index * epochs + epochs - 1 - next_epoch, len(chunks) * epochs)
@@ -223,7 +266,7 @@ def _estimate(
         )
     progress("replay", len(chunks) * epochs, len(chunks) * epochs)
     joined = {name: np.concatenate([w[name] for w in walks]).T for name in walks[0]}
-    return {**joined, "values": values, "choice": choice}
+    return {**joined, "values": values, "choice": choice, "plan": plan, "settings": settings}
 
 
 def _run_resumable(
@@ -233,9 +276,7 @@ def _run_resumable(
     if folder is None:
         walk.run(tell)
         return
-    header = repr((tape.describe(), *tape.identity().values(), walk.plan, walk.horizon, choice.name))
-    key = digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    path = folder / f"replay-{key}.safetensors"
+    path = folder / f"replay-{_key(tape, choice, walk.plan, walk.horizon, start)}.safetensors"
     if path.exists():
         walk.restore(read_tensors(path))
     saved_at = time.monotonic()
@@ -251,6 +292,12 @@ def _run_resumable(
     walk.run(after)
 
 
+def _key(tape: Tape, choice: Choice, plan: Plan, horizon: Horizon, start: Tensor, more: str = "") -> str:
+    """Return a hash of all that a walk's numbers depend on."""
+    header = repr((tape.describe(), *tape.identity().values(), plan, horizon, choice.name, more))
+    return digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+
+
 def _assemble(
     tape: Tape,
     method: str,
@@ -258,24 +305,29 @@ def _assemble(
     where: list[np.ndarray],
     labels: dict[str, Any],
     parts: dict[str, Any],
+    pairs: Pairs,
 ) -> Influence:
     n = len(tape.rows)
     scale = np.array([(n - 1) / (n - len(w)) for w in where])[:, None]
     effect = scale * sum_over(where, parts["effects"])
     effect_se = scale * np.sqrt(sum_over(where, parts["effect_variance"]))
     spread = np.broadcast_to(np.sqrt(parts["variance"]), effect.shape)
+    effect, effect_se, extra = pairs.correct(effect, effect_se)
     lost = parts["horizon"] == 0
     effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.sqrt(parts["variance_error"]) / (2 * parts["variance"])
-        p_value = 2 * norm.sf(np.abs(effect) / effect_se)
-    se, lower, upper = ratio_interval(effect, effect_se, spread, np.broadcast_to(relative, effect.shape))
+        relative = np.hypot(np.sqrt(parts["variance_error"]) / (2 * parts["variance"]), SPREAD_ERROR)
+    df = np.broadcast_to(np.maximum(parts["horizon"] - 1, 1), effect.shape)
+    model = model_error(pairs.chosen, parts["horizon"], len(tape.epochs))
+    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, df=df, model=model)
     epochs = len(tape.epochs)
     short = [
         f"'{q}' {int(h)}" for q, h in zip(labels["queries"], parts["horizon"], strict=True) if h < epochs
     ]
     choice: Choice = parts["choice"]
-    findings = [*_findings(tape, choice.adjoint.engine), *choice.findings]
+    settings: Settings | None = parts["settings"]
+    findings = [*_findings(tape, choice.adjoint.engine), *choice.findings, *pairs.findings]
+    findings += [settings.sentence] if settings is not None else []
     if lost.any():
         named = [repr(q) for q, gone in zip(labels["queries"], lost, strict=True) if gone]
         findings.append(
@@ -291,9 +343,11 @@ def _assemble(
         "horizon": [int(h) for h in parts["horizon"]],
         "epochs": epochs,
         "probe_budget": plan.budget,
+        "late_states": list(plan.late),
         "engine": choice.adjoint.engine,
         "differentiation": choice.name,
         "differentiation_reason": choice.reason,
+        "budget": None if settings is None else asdict(settings),
         "query_values": [parts["values"].tolist()],
         "spread_profile": parts["profile"].T.tolist(),
         "findings": findings,
@@ -305,8 +359,9 @@ def _assemble(
         se=se,
         lower=lower,
         upper=upper,
-        p_value=p_value,
+        p_value=two_sided(effect, effect_se, df),
         attrs=attrs,
+        extra=extra,
         **labels,
     )
 
@@ -340,13 +395,17 @@ def _check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:
 
 
 def _findings(tape: Tape, engine: str) -> list[str]:
-    found = []
-    if "initialisation" in tape.uncovered():
+    found, uncovered = list(tape.notes), tape.uncovered()
+    if "initialisation" in uncovered:
         found.append(
-            "the initialisation is random and one run sees no other: the spread leaves it out; pool several runs"
+            "one run shows one initialisation: if yours is random, the spread leaves that out; pool several runs"
+            if tape.recorded
+            else "the initialisation is random and one run sees no other: the spread leaves it out; pool several runs"
         )
-    if tape.stochastic:
+    if "dropout" in uncovered:
         found.append("the loss draws random numbers (dropout): the spread leaves them out; pool several runs")
+    if "augmentation" in uncovered:
+        found.append("batches were augmented: the spread leaves that out; pool several runs")
     if engine.startswith("eager") and not tape.stochastic:
         found.append(f"the model could not be traced and was replayed step by step, more slowly ({engine})")
     return found
@@ -354,19 +413,3 @@ def _findings(tape: Tape, engine: str) -> list[str]:
 
 def _group_means(where: list[np.ndarray], losses: np.ndarray) -> np.ndarray:
     return sum_over(where, losses[:, None])[:, 0] / np.array([len(w) for w in where])
-
-
-def _bytes_per_query(tape: Tape) -> float:
-    """Estimate a walk's memory for each further query: states, running sums, and tangents of all activations."""
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.loss(tape.working, tape.at(0).batch)
-    activations = 4 * sum(held)
-    states = 6 * (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
-    sums = 8 * 8 * len(tape.rows)
-    return float(activations + states + sums)

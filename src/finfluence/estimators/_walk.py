@@ -11,6 +11,7 @@ from finfluence._seeds import stream
 from finfluence.estimators._accumulate import EpochSums, Totals
 from finfluence.estimators._choose_pass import Pass
 from finfluence.estimators._horizon import Horizon
+from finfluence.estimators._late import Late
 from finfluence.runs import Step, Tape
 
 ROWS_AT_ONCE = 1024
@@ -25,11 +26,13 @@ class Plan:
     full : all rows at every step; effects come from them.
     budget : extra row evaluations on probe rows, as a share of the rows that training saw (0: no probes).
     seed : picks the probe rows, anew in each epoch.
+    late : states over which effects are averaged, as numbers of steps before them; empty: the final one.
     """
 
     full: bool
     budget: float
     seed: int
+    late: tuple[int, ...] = ()
 
     def probes(self, back: int, rows: int, steps: int, epochs: int) -> tuple[int, int]:
         """Return (number of probe rows, steps from one evaluation to the next), `back` epochs from the end.
@@ -50,14 +53,21 @@ class Plan:
 
 
 class Walk:
-    """The state of a backward walk: adjoint λ [Q, 1+S, P], totals, and the next epoch to visit."""
+    """The state of a backward walk: adjoint λ, totals, and the next epoch to visit.
 
-    def __init__(self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon) -> None:
+    λ is [2Q, 1+S, P] through the epochs that hold late states: of the final queries, then of their means over late
+    states. Further back it is [Q, 1+S, P], of the means alone.
+    """
+
+    def __init__(
+        self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon, late: Late
+    ) -> None:
         self.tape = tape
+        self._late = late
         self.plan = plan
         self.horizon = horizon
         self._adjoint = adjoint
-        self.lam = start
+        self.lam = torch.cat([start, start / len(late.steps)]) if late.epochs else start
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self.totals = Totals(len(tape.rows), len(start), len(tape.epochs), start.device)
         self.next_epoch = len(tape.epochs) - 1
@@ -67,38 +77,45 @@ class Walk:
     def done(self) -> bool:
         """Whether every query has reached its horizon or the start of training."""
         walked = len(self.tape.epochs) - 1 - self.next_epoch
-        return self.next_epoch < 0 or walked == self.horizon.epochs or not bool(self.active.any())
+        return self.next_epoch < 0 or walked == self.horizon.limit or not bool(self.active.any())
 
     def epoch(self) -> None:
         """Walk one epoch backwards and accept or refuse it."""
         epoch, plan, n = self.next_epoch, self.plan, len(self.tape.rows)
         steps, epochs = self.tape.epochs[epoch], len(self.tape.epochs)
+        queries = len(self.active)
         count, every = plan.probes(epochs - 1 - epoch, n, len(steps), epochs)
         rows = self._probe_rows(epoch, count)
-        sums = EpochSums.zeros(n, len(rows), len(self.lam), self.lam.device)
+        sums = EpochSums.zeros(n, len(rows), queries, self.lam.device)
         for t in reversed(steps):
             state, step = self._state(t), self.tape.at(t)
             self.lam, slopes, direction = self._adjoint.step(
                 state, step.hyper, step.batch, self.lam, step.seed
             )
+            self._inject(t, state)
             slopes = step.unweighted(slopes)
             if not plan.full:
                 if len(step.rows) == 1:
                     others = self._slopes(t, step, state, direction, self._others(t, int(step.rows)))
                     slopes = torch.cat([slopes, others], 1)
-                sums.add_batch(step.rows.to(slopes.device), step.centred(slopes))
+                sums.add_batch(step.rows.to(slopes.device), step.centred(slopes[-queries:]))
             weight = _weight(t - steps.start, every, len(steps))
             if len(rows) and weight:
-                sums.add_probes(self._slopes(t, step, state, direction, rows), step.size, weight)
+                probed = self._slopes(t, step, state, direction if plan.full else direction[:queries], rows)
+                sums.add_probes(probed[:queries], step.size, weight)
+                if plan.full:
+                    sums.add_all(probed[-queries:])
             elif not len(rows):
-                sums.add_batch_variance(slopes, step.size, n)
+                sums.add_batch_variance(slopes[:queries], step.size, n)
         sums.close(n, self.tape.reshuffled)
         self.active = self.active & self.horizon.accepts(
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
-        effects = sums.full_effects() if plan.full else sums.effects
-        self.totals.add(epoch, effects, sums, self.active)
-        self.lam = torch.where(self.active[:, None, None], self.lam, torch.zeros_like(self.lam))
+        self.totals.add(epoch, sums, self.active, self._late.share(epoch))
+        if epochs - epoch >= self._late.epochs:
+            self.lam = self.lam[-queries:].clone()
+        active = self.active.repeat(len(self.lam) // queries)
+        self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
         self.next_epoch = epoch - 1
 
     def run(self, after_epoch: Callable[[int], None]) -> None:
@@ -119,6 +136,12 @@ class Walk:
         self.active = tensors["active"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
+
+    def _inject(self, t: int, state: Tensor) -> None:
+        """Add the gradients of the queries where they are averaged over state t."""
+        gradients = self._late.at(t, state)
+        if gradients is not None:
+            self.lam[-len(gradients) :, 0] += gradients
 
     def _slopes(self, t: int, step: Step, state: Tensor, direction: Tensor, rows: Tensor) -> Tensor:
         """Return the slopes x [Q, m] of any rows at step t, scaled as the step weighs a row."""

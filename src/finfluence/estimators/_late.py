@@ -1,0 +1,94 @@
+"""Late states: the query averaged over the last part of training.
+
+Where the learning rate is high, the parameters hop around to the last step, and so does the gradient of a query: the
+effects that two runs show differ mainly because they end at different points. What removal does to q(θ_T) is what it
+does to q a few steps earlier, nearly, so it is estimated for the mean over K states of the last steps:
+
+    q̄ = Σ_k q(θ_{t_k}) / K,    ∂q̄/∂s_t = (∂U_t/∂s)ᵀ ∂q̄/∂s_{t+1} + Σ_{k: t_k = t} ∇q(θ_t) / K
+
+The adjoint of q̄ is walked beside that of q(θ_T) through the epochs that hold late states; effects come from the former,
+the spread, which is about one state, from the latter. Further back both see the same noise, and q̄ alone is walked on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from finfluence.errors import ConfigError, explain
+from finfluence.runs import AnyQuery, Tape, gradients
+
+STATES, MOST = 8, 0.5
+
+
+def late_steps(steps: int, walked: int, share: float, states: int = STATES) -> tuple[int, ...]:
+    """Return the states averaged, as numbers of steps before them, last first: at most `states`, equally far apart.
+
+    They lie within `share` of the steps that are walked back.
+
+    Examples
+    --------
+    >>> late_steps(400, 400, 0.1, 4)
+    (400, 390, 380, 370)
+    >>> late_steps(400, 100, 0.1, 4)
+    (400, 398, 395, 393)
+    >>> late_steps(400, 400, 0.0)
+    (400,)
+    """
+    width = round(share * walked)
+    count = max(1, min(states, width))
+    return tuple(steps - k * width // count for k in range(count))
+
+
+def check_late(share: float) -> None:
+    """Refuse a share of steps that leaves no training before the states averaged."""
+    if not 0 <= share <= MOST:
+        raise ConfigError(
+            explain(
+                f"late from 0 to {MOST}",
+                repr(share),
+                "a share of the steps was given in per cent, or as a number of steps",
+                "use the default, 0.1, or 0 for the final state alone",
+            )
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Late:
+    """Gradients ∇q(θ_t)/K of some queries at late states.
+
+    queries : all queries asked; columns : those of their names that are walked.
+    model : a working copy, overwritten.
+    """
+
+    tape: Tape
+    queries: Sequence[AnyQuery]
+    columns: range
+    steps: tuple[int, ...]
+    model: nn.Module
+
+    @property
+    def epochs(self) -> int:
+        """Epochs from the end that hold late states beside the final one; 0 if there is none."""
+        first = min(self.steps)
+        return 0 if len(self.steps) == 1 else sum(epoch.stop > first for epoch in self.tape.epochs)
+
+    def share(self, epoch: int) -> float:
+        """Return how much of q̄ the epoch's steps lead to, on average over them."""
+        steps = self.tape.epochs[epoch]
+        return sum(sum(k > t for k in self.steps) for t in steps) / len(self.steps) / max(1, len(steps))
+
+    def at(self, t: int, state: Tensor) -> Tensor | None:
+        """Return ∇q(θ_t)/K [Q, P] if t is a late state, else None."""
+        if t not in self.steps:
+            return None
+        layout = self.tape.layout
+        layout.assign(self.model, state[: layout.size])
+        wanted, column = [], 0
+        for query in self.queries:
+            wanted.append([column + k in self.columns for k in range(len(query.names))])
+            column += len(query.names)
+        chosen = [query for query, some in zip(self.queries, wanted, strict=True) if any(some)]
+        kept = [flag for some in wanted if any(some) for flag in some]
+        _, slopes = gradients(chosen, self.model, self.tape, layout.parameters(self.model))
+        return slopes[kept] / len(self.steps)
