@@ -1,90 +1,246 @@
 """Speed in multiples of a plain torch training of the same recipe, within one process run, one thread.
 
-python -m benchmarks.speed [--problem digits-mlp|fashion-cnn] [--repeats 5]
+    python -m benchmarks.speed [--problem mlp|cnn|transformer] [--device cpu|cuda] [--repeats 5]
+
+On a CPU the clock counts processor time, so that other work on the machine does not; on a GPU it waits for the device.
+"Marginal" is what each further of 16 queries adds to a full replay. Memory is the peak of a process of its own, less
+what is held before the case starts.
 """
 
 import argparse
-import resource
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 import finfluence as fi
 from benchmarks.fashion import fashion
-from benchmarks.problems import digits
-from finfluence.runs import initial_model
+from benchmarks.problems import Problem, digits
+from finfluence.estimators import plan
+from finfluence.runs import initial_model, seeded
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "mlp": lambda: digits("sgd"),
+    "cnn": fashion,
+    "transformer": lambda: digits("transformer"),
+}
+SMOOTH = ("cnn", "transformer")
+
+
+def on(problem: Problem, device: str) -> Problem:
+    """Return the problem with its model on `device`."""
+    if device == "cpu":
+        return problem
+    model = problem.recipe.model
+
+    def moved(seed: int) -> torch.nn.Module:
+        given = model(seed) if not isinstance(model, torch.nn.Module) else initial_model(problem.recipe, seed)
+        return given.to(device)
+
+    return replace(problem, recipe=replace(problem.recipe, model=moved))
+
+
+def clock(device: str) -> float:
+    """Seconds: processor time on a CPU, the wall's after waiting for a GPU."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def plain(recipe: fi.Recipe) -> None:
     """The loop a user would write, over the same batches."""
     model = initial_model(recipe, 0)
     model.train()
+    device = next(model.parameters()).device
     optimizer = recipe.optimizer.torch(model.parameters())
     fields = recipe.rows.fields
-    for rows in recipe.order(0):
-        batch = {name: field[rows] for name, field in fields.items()}
-        recipe.loss(model, batch).mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    with seeded(0):
+        for rows in recipe.order(0):
+            batch = {name: field[rows].to(device) for name, field in fields.items()}
+            recipe.loss(model, batch).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
-def ratios(recipe: fi.Recipe, x: np.ndarray, y: np.ndarray, repeats: int) -> dict[str, float]:
-    """Return median ratios to a plain training; each repeat times all cases in turn."""
+def recorded(recipe: fi.Recipe) -> None:
+    """The same loop with the lines that record it."""
+    model = initial_model(recipe, 0)
+    model.train()
+    device = next(model.parameters()).device
+    optimizer = recipe.optimizer.torch(model.parameters())
+    fields = recipe.rows.fields
+    tape = fi.Tape.record(model, optimizer, loss=recipe.loss, data=recipe.data)
+    with seeded(0):
+        for rows in recipe.order(0):
+            batch = {name: field[rows].to(device) for name, field in fields.items()}
+            recipe.loss(model, batch).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            tape.step(ids=rows)
+
+
+def cases(problem: Problem, smooth: bool) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name."""
+    recipe, (x, y) = problem.recipe, (problem.x_test, problem.y_test)
     tape = fi.train(recipe)
-    held_out = fi.mean_loss(x, y, name="held-out")
-    sixteen = fi.each_loss(x[:16], y[:16])
-    fifth = max(1, recipe.epochs // 5)
-    cases: dict[str, Callable[[], object]] = {
+    one, sixteen = fi.mean_loss(x, y, name="held-out"), fi.each_loss(x[:16], y[:16])
+    every, fifth = recipe.epochs, max(1, recipe.epochs // 5)
+
+    def case(query: object, horizon: int, **options: object) -> Callable[[], object]:
+        return lambda: fi.replay(tape, query, horizon=horizon, **options)  # type: ignore[arg-type]
+
+    found: dict[str, Callable[[], object]] = {
         "plain": lambda: plain(recipe),
         "train with tape": lambda: fi.train(recipe),
-        "one query, all epochs": lambda: fi.replay(tape, held_out, horizon=recipe.epochs),
-        "one query, last fifth": lambda: fi.replay(tape, held_out, horizon=fifth),
-        "16 queries, all epochs": lambda: fi.replay(tape, sixteen, horizon=recipe.epochs),
-        "16 queries, last fifth": lambda: fi.replay(tape, sixteen, horizon=fifth),
+        "record around the loop": lambda: recorded(recipe),
+        "one query, all epochs": case(one, every),
+        "one query, last fifth": case(one, fifth),
+        "one query, all epochs, late=0": case(one, every, late=0.0),
+        "16 queries, all epochs": case(sixteen, every),
+        "16 queries, last fifth": case(sixteen, fifth),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    plain(recipe)
-    start = time.perf_counter()
-    plain(recipe)
-    one_training = time.perf_counter() - start
-    setup = {}
-    for name in ("one query, all epochs", "16 queries, all epochs"):
-        start = time.perf_counter()
-        cases[name]()
-        first = time.perf_counter() - start
-        start = time.perf_counter()
-        cases[name]()
-        setup[name] = (first - (time.perf_counter() - start)) / one_training
+    if smooth:
+        found["one query, finite differences"] = case(one, every, differentiation="finite-difference")
+        found["16 queries, finite differences"] = case(sixteen, every, differentiation="finite-difference")
+    return found
+
+
+def ratios(problem: Problem, device: str, repeats: int, smooth: bool) -> dict[str, float]:
+    """Return median ratios to a plain training; each repeat times all cases in turn."""
+    timed = cases(problem, smooth)
+    first: dict[str, float] = {}
+    for name, case in timed.items():
+        start = clock(device)
+        case()
+        first[name] = clock(device) - start
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(repeats):
-        for name, case in cases.items():
-            start = time.perf_counter()
+        for name, case in timed.items():
+            start = clock(device)
             case()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock(device) - start)
     base = np.array(seconds["plain"])
     out = {name: float(np.median(np.array(s) / base)) for name, s in seconds.items() if name != "plain"}
-    out["each further query of 16"] = (out["16 queries, all epochs"] - out["one query, all epochs"]) / 15
-    out["tracing, once a tape: one query"] = setup["one query, all epochs"]
-    out["tracing, once a tape: 16 queries"] = setup["16 queries, all epochs"]
+    out["marginal query of 16"] = (out["16 queries, all epochs"] - out["one query, all epochs"]) / 15
+    if smooth:
+        difference = out["16 queries, finite differences"] - out["one query, finite differences"]
+        out["marginal query of 16, finite differences"] = difference / 15
+    for name in ("one query, all epochs", "16 queries, all epochs"):
+        out[f"tracing, once a tape: {name}"] = (first[name] - float(np.median(seconds[name]))) / float(
+            np.median(base)
+        )
+    out["plain training, seconds"] = float(np.median(base))
     return out
 
 
+def promises(problem: Problem, device: str, budgets: Sequence[float] = (0.5, 1.0, 2.0, 4.0)) -> list[str]:
+    """Return lines that hold budgets and forecasts against what they cost."""
+    recipe = problem.recipe
+    query = fi.mean_loss(problem.x_test, problem.y_test, name="held-out")
+    before = plan(recipe, query)
+    plain(recipe)
+    start = clock(device)
+    plain(recipe)
+    training = clock(device) - start
+    start = time.perf_counter()
+    tape = fi.train(recipe)
+    walls = {"train": time.perf_counter() - start}
+    fi.replay(tape, query, horizon=recipe.epochs)
+    start = time.perf_counter()
+    fi.replay(tape, query, horizon=recipe.epochs)
+    walls["walk"] = time.perf_counter() - start
+    lines = [
+        f"  plan: {stage.name:8s} {stage.seconds:8.2f} s foretold, {walls[stage.name]:8.2f} s on the wall"
+        for stage in before.stages
+        if stage.name in walls
+    ]
+    for budget in budgets:
+        found = fi.replay(tape, query, budget=budget)
+        start = clock(device)
+        found = fi.replay(tape, query, budget=budget)
+        spent = (clock(device) - start) / training
+        chosen = found.data.attrs["budget"]
+        walked = found.data.attrs["horizon"][0]
+        lines.append(
+            f"  budget {budget:4.1f}: {chosen['method']}, {chosen['horizon']} epochs ({walked} walked), probes "
+            f"{chosen['probe_share']:g}; expected {chosen['expected']:.2f}, spent {spent:.2f}"
+        )
+    return lines
+
+
+def memory(name: str, device: str) -> dict[str, float]:
+    """Return peak MiB of each case beside what was held before, each in a process of its own."""
+    found = {}
+    for case in ("plain", "train with tape", "one query, all epochs", "16 queries, all epochs"):
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.speed", "--problem", name, "--device", device, "--peak", case],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found[case] = float(done.stdout.split()[-1])
+    return found
+
+
+def peak(problem: Problem, device: str, case: str) -> float:
+    """Return the peak MiB of a case beside what is held before it starts (a first training is done already)."""
+    call = cases(problem, smooth=False)[case]
+    plain(problem.recipe)
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        call()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    held, most, over = _resident(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.005):
+            most = max(most, _resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    call()
+    over.set()
+    watcher.join()
+    return most - held
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problem", choices=["digits-mlp", "fashion-cnn"], action="append")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problem", choices=list(PROBLEMS), action="append")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--peak", help="print the peak memory of this case only")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in options.problem or ["digits-mlp", "fashion-cnn"]:
-        problem = digits("sgd") if name == "digits-mlp" else fashion()
+    for name in options.problem or list(PROBLEMS):
+        problem = on(PROBLEMS[name](), options.device)
+        if options.peak:
+            print(peak(problem, options.device, options.peak))
+            return
+        recipe = problem.recipe
         print(
-            f"\n{name}: {len(problem.recipe.rows):,} rows, {problem.recipe.steps} steps; ratio to a plain training"
+            f"\n{name}: {len(recipe.rows):,} rows, {recipe.steps} steps; ratio to a plain training",
+            flush=True,
         )
-        for case, ratio in ratios(problem.recipe, problem.x_test, problem.y_test, options.repeats).items():
-            print(f"  {case:34s} {ratio:6.2f}")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"  {'peak memory of the process':34s} {peak:6.0f} MiB")
+        for case, ratio in ratios(problem, options.device, options.repeats, name in SMOOTH).items():
+            print(f"  {case:60s} {ratio:6.2f}", flush=True)
+        print("\n".join(promises(problem, options.device)), flush=True)
+        for case, size in memory(name, options.device).items() if options.memory else ():
+            print(f"  peak memory, {case:47s} {size:6.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from finfluence.estimators._choose_pass import Pass
 from finfluence.estimators._walk import FEWEST_PROBES, ROWS_AT_ONCE, Plan
 from finfluence.runs import Tape, seeded
 
-REPEATS = 5
+REPEATS = 7
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def bytes_per_query(tape: Tape) -> float:
 def measure(tape: Tape, adjoint: Pass, start: Tensor, memory_bytes: float) -> Costs:
     """Time training, walking and evaluating on the first steps of the tape, for queries with gradients `start` [Q, P].
 
-    The least of `REPEATS` timings counts; measured once for a tape, pass and number of queries.
+    The median of `REPEATS` timings counts; measured once for a tape, pass and number of queries.
     """
     together = min(len(start), max(1, int(memory_bytes // bytes_per_query(tape))))
     key = f"costs {adjoint.differentiation} {together}"
@@ -126,8 +127,8 @@ def _measure(tape: Tape, adjoint: Pass, start: Tensor) -> Costs:
     _wait(tape)
     first = time.perf_counter() - began
     train()
-    seconds = {name: _least(tape, call) for name, call in _named(back, beside, train)}
-    at_few, at_many = _least(tape, evaluate(few)), _least(tape, evaluate(many))
+    seconds = {name: _typical(tape, call) for name, call in _named(back, beside, train)}
+    at_few, at_many = _typical(tape, evaluate(few)), _typical(tape, evaluate(many))
     per_row = max(0.0, (at_many - at_few) / max(1, len(many) - len(few)))
     fixed = max(0.0, at_few - per_row * len(few))
     setup = max(0.0, first - seconds["back"] - seconds["beside"] - at_few - at_many)
@@ -146,7 +147,7 @@ def _named(*calls: Callable[[], None]) -> list[tuple[str, Callable[[], None]]]:
     return [(call.__name__, call) for call in calls]
 
 
-def _least(tape: Tape, call: Callable[[], None]) -> float:
+def _typical(tape: Tape, call: Callable[[], None]) -> float:
     found = []
     for _ in range(REPEATS):
         _wait(tape)
@@ -154,7 +155,7 @@ def _least(tape: Tape, call: Callable[[], None]) -> float:
         call()
         _wait(tape)
         found.append(time.perf_counter() - began)
-    return min(found)
+    return float(median(found))
 
 
 def _wait(tape: Tape) -> None:

@@ -7,7 +7,7 @@ from torch import fx
 
 aten = torch.ops.aten
 
-_DERIVATIVES = {aten.gelu_backward.default, aten.silu_backward.default}
+_DERIVATIVES = {aten.gelu_backward.default}
 _SPREAD = {aten.expand.default}
 
 
