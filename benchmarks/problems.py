@@ -54,9 +54,9 @@ SETTINGS = {
     "adamw-3e-3": Setting(_mlp(nn.GELU), fr.AdamW(lr=3e-3), 20),
     "sgd-random": Setting(_mlp(nn.ReLU), fr.SGD(lr=0.1), 30, random=True, runs=600, runs_without=200),
     "adamw-random": Setting(_mlp(nn.GELU), fr.AdamW(lr=1e-3), 20, random=True, runs=600, runs_without=200),
-    "cnn": Setting(cnn, fr.SGD(lr=0.02, momentum=0.9), 20, runs=480, runs_without=160, few=True),
-    "transformer": Setting(transformer, fr.AdamW(lr=7e-4), 15, runs=320, runs_without=100, few=True),
-    "transformer-rough": Setting(transformer, fr.AdamW(lr=2e-3), 15, runs=320, runs_without=100, few=True),
+    "cnn": Setting(cnn, fr.SGD(lr=0.02, momentum=0.9), 20, runs=200, runs_without=60, few=True),
+    "transformer": Setting(transformer, fr.AdamW(lr=7e-4), 15, runs=160, runs_without=40, few=True),
+    "transformer-rough": Setting(transformer, fr.AdamW(lr=2e-3), 15, runs=200, runs_without=50, few=True),
 }
 
 

@@ -26,7 +26,7 @@ def truth(
     runs_without: int | None = None,
     progress: Progress = silent,
 ) -> tuple[Problem, Influence]:
-    """Return a problem and its truth, reusing finished runs in `out`; `seed` is that of the runs, not of the problem."""
+    """Return a problem and its truth, reusing finished runs in `out`; `seed` is of the runs, not of the problem."""
     problem, setting = digits(name), SETTINGS[name]
     return problem, retrain(
         problem.recipe, problem.queries, problem.subsets, runs=runs or setting.runs,

@@ -19,7 +19,7 @@ SEEDS = 2
 @cache
 def lines(setting: str) -> list[Line]:
     torch.set_num_threads(1)
-    found = table(setting, SEEDS, OUT)
+    found = list(table(setting, SEEDS, OUT))
     print(f"\n{setting}\n{HEADER}", *found, sep="\n")
     return found
 
