@@ -3,8 +3,8 @@
     python -m benchmarks.calibration [--problem all] [--seeds 3] [--method online full fine fine-mc] [--out bench-out]
 
 The truth is computed first where it is missing (`python -m benchmarks.truth`), then reused. Groups enter with their
-linear effect; `benchmarks.interval_coverage` has the paired ones. "perfect" is what an estimate without error would reach
-against a truth as noisy as this one.
+linear effect; `benchmarks.interval_coverage` has the paired ones. "perfect" is what an estimate without error would
+reach against a truth as noisy as this one.
 """
 
 import argparse
