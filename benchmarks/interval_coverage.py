@@ -1,10 +1,10 @@
 """Do intervals hold what they promise? Estimates from one and from four pooled runs against retraining.
 
-    python -m benchmarks.interval_coverage [--setting …] [--groups auto linear] [--method online full] [--out bench-out]
+    python -m benchmarks.interval_coverage [--setting …] [--groups auto linear] [--method online full]
 
-Digits and breast cancer, SGD and AdamW, initialisation fixed and random. The truth is computed first where it is missing
-(one to six minutes a setting on one core), then reused. Covered: the share of (subset, query) pairs whose true μ lies in
-the nominal 95 % interval, the truth's own error allowed for.
+Digits and breast cancer, SGD and AdamW, initialisation fixed and random. The truth is computed first where it is
+missing (one to six minutes a setting on one core), then reused. Covered: the share of (subset, query) pairs whose true
+μ lies in the nominal 95 % interval, the truth's own error allowed for.
 """
 
 import argparse

@@ -131,19 +131,21 @@ class Lanes:
     def _advance(self, state: Tensor, t: int, lanes: Sequence[Lane]) -> Tensor:
         step, tape = self._tape.at(t), self._tape
         given = [lane.weights(t, step) for lane in lanes]
-        batch = step.batch
-        weights = self._weights(step, np.stack([factor for factor, _ in given]))
+        batch, weights = step.batch, self._weights(step, np.stack([factor for factor, _ in given]))
         drawn = [rows for _, rows in given if rows is not None]
-        if drawn:
-            others = tape.batch(torch.from_numpy(np.concatenate(drawn)), t)
-            batch = {k: torch.cat([batch[k], others[k]]) for k in batch}
-            weights = torch.cat([weights, self._drawn(step, given).to(weights)], 1)
-        keys = sorted(batch)
+        others = tape.batch(torch.from_numpy(np.concatenate(drawn)), t) if drawn else {}
+        instead = self._drawn(step, given).to(weights)
+        keys, more = sorted(batch), sorted(others)
 
-        def function(state: Tensor, weights: Tensor, hyper: Tensor, *fields: Tensor) -> Tensor:
-            return self._step(state, weights, hyper, dict(zip(keys, fields, strict=True)), step.seed)
+        def function(
+            state: Tensor, weights: Tensor, instead: Tensor, hyper: Tensor, *fields: Tensor
+        ) -> Tensor:
+            named = dict(zip(keys, fields[: len(keys)], strict=True))
+            other = dict(zip(more, fields[len(keys) :], strict=True))
+            return self._step(state, weights, instead, hyper, named, other, step.seed)
 
-        return self._run(function, state, weights, step.hyper, *(batch[k] for k in keys))
+        fields = [*(batch[k] for k in keys), *(others[k] for k in more)]
+        return self._run(function, state, weights, instead, step.hyper, *fields)
 
     def _weights(self, step: Step, factors: np.ndarray) -> Tensor:
         """Return weights [L, B] on the rows' `step_loss`, whose plain mean the run descends."""
@@ -162,18 +164,25 @@ class Lanes:
             weights[lane, block * count : (block + 1) * count] = step.total / count
         return weights
 
-    def _step(self, state: Tensor, weights: Tensor, hyper: Tensor, batch: Batch, seed: int | None) -> Tensor:
+    def _step(
+        self, state: Tensor, weights: Tensor, instead: Tensor, hyper: Tensor, batch: Batch, others: Batch,
+        seed: int | None,
+    ) -> Tensor:  # fmt: skip
         numbers = hyper.unbind()
 
-        def one(state: Tensor, weight: Tensor) -> Tensor:
+        def one(state: Tensor, weight: Tensor, other: Tensor) -> Tensor:
             theta, *slots = state.unbind()
-            gradient = grad(lambda p: (self._losses(p, batch, seed) * weight).sum())(theta)
-            new, kept = self._tape.optimizer.update(theta, tuple(slots), gradient, numbers)
+
+            def weighed(point: Tensor) -> Tensor:
+                total = (self._losses(point, batch, seed) * weight).sum()
+                return total + (self._losses(point, others, seed) * other).sum() if others else total
+
+            new, kept = self._tape.optimizer.update(theta, tuple(slots), grad(weighed)(theta), numbers)
             return torch.stack([new, *kept])
 
         if len(state) == 1:
-            return one(state[0], weights[0]).unsqueeze(0)
-        advanced: Tensor = vmap(one, randomness="same")(state, weights)
+            return one(state[0], weights[0], instead[0]).unsqueeze(0)
+        advanced: Tensor = vmap(one, randomness="same")(state, weights, instead)
         return advanced
 
     def _run(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
