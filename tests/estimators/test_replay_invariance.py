@@ -8,7 +8,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError, StorageError
-from finfluence.estimators import _replay
+from finfluence.estimators import _replay_walks
 from four_parts import assert_parts
 
 ESTIMATES = ("effect", "effect_se", "spread", "mu", "se", "p_value")
@@ -92,7 +92,7 @@ def test_permuted_rows_permute_the_result(monkeypatch):
 @pytest.mark.parametrize("memory_bytes", [2**30, 1])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop, memory_bytes):
-    monkeypatch.setattr(_replay, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(_replay_walks, "SAVE_SECONDS", 0.0)
     tape = fi.train(recipe())
     whole = fi.replay(tape, QUERIES, memory_bytes=memory_bytes)
     calls = []
