@@ -64,7 +64,9 @@ def test_a_larger_budget_never_gives_less(changes, full):
 
 
 def test_settings_by_hand_give_the_same_numbers(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators._replay.measure", lambda *_: replace(COSTS, per_row=0.001))
+    monkeypatch.setattr(
+        "finfluence.estimators._replay_walks.measure", lambda *_: replace(COSTS, per_row=0.001)
+    )
     tape = fi.train(recipe())
     for budget in (1.0, 3.0, 20.0):
         found = fi.replay(tape, QUERIES, budget=budget)
@@ -83,16 +85,16 @@ def test_settings_by_hand_give_the_same_numbers(monkeypatch):
 
 
 def test_the_horizon_given_bounds_the_budget(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators._replay.measure", lambda *_: COSTS)
+    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: COSTS)
     found = fi.replay(fi.train(recipe()), QUERIES, budget=100.0, horizon=3)
     assert found.data.attrs["budget"]["horizon"] == 3 and found.data.attrs["horizon"] == [3, 3, 3]
 
 
 def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):
     tape = fi.train(recipe())
-    monkeypatch.setattr("finfluence.estimators._replay.measure", lambda *_: COSTS)
+    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: COSTS)
     first = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
-    monkeypatch.setattr("finfluence.estimators._replay.measure", lambda *_: replace(COSTS, back=0.1))
+    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: replace(COSTS, back=0.1))
     again = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
     assert again.data.attrs["budget"] == first.data.attrs["budget"]
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
