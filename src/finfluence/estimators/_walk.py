@@ -102,7 +102,7 @@ class Walk:
             weight = _weight(t - steps.start, every, len(steps))
             if len(rows) and weight:
                 probed = self._slopes(t, step, state, direction if plan.full else direction[:queries], rows)
-                sums.add_probes(probed[:queries], step.size, weight)
+                sums.add_probes(probed[:queries], self._size(t, step, weight), weight)
                 if plan.full:
                     sums.add_all(probed[-queries:])
             elif not len(rows):
@@ -151,6 +151,12 @@ class Walk:
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if step.total == 1.0 else slopes * step.total
+
+    def _size(self, t: int, step: Step, weight: float) -> float:
+        """Return the batch size b of the `weight` steps that the evaluation at step t stands for: w/b = Σ 1/b_s."""
+        first = t - int(weight) // 2
+        sizes = self.tape.sizes[first : first + int(weight)]
+        return step.size if min(sizes) == max(sizes) else weight / sum(1 / size for size in sizes)
 
     def _others(self, t: int, row: int) -> Tensor:
         """Draw rows to compare a batch of one row with."""

@@ -26,7 +26,7 @@ def no_checkpointing() -> Iterator[None]:
     """Inside the block, `torch.utils.checkpoint.checkpoint` just calls its function; same values."""
     kept = home.CheckpointFunction, home._checkpoint_without_reentrant_generator
     home.CheckpointFunction = _Direct  # type: ignore[assignment, misc]
-    home._checkpoint_without_reentrant_generator = _nothing  # type: ignore[assignment]
+    home._checkpoint_without_reentrant_generator = _nothing
     try:
         yield
     finally:

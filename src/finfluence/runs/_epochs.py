@@ -57,26 +57,23 @@ def find_epochs(
     within = next((t for t, rows in enumerate(order) if len(np.unique(rows)) < len(rows)), None)
     if not short and within is None:
         return epochs, True
-    if sampling == "detect" and _with_replacement(order, n):
-        return _by_count(order, n), False
-    if within is not None:
-        twice = _first_repeat(order, range(within, within + 1), n)
-    else:
-        twice = _first_repeat(order, range(short[0].start, short[0].stop + 1), n)
-    if twice is None:
-        raise AssertionError("an epoch that ends has a row that comes again")
-    first = epochs[0]
-    used = np.unique(np.concatenate(list(order)))
+    used, first = np.unique(np.concatenate(list(order))), epochs[0]
     if within is None and len(used) < n and sum(len(order[t]) for t in first) == len(used):
         missing = np.setdiff1d(np.arange(n), used)
         raise DataError(
             explain(
                 f"every epoch to use all {n} rows, but for the rest of a last batch",
-                f"epochs of {len(used)} rows; {len(missing)} rows are in none, such as id {ids[missing[0]]!r}",
+                f"epochs of {len(used)} rows; {len(missing)} rows are in none, such as id {ids[missing[0]].item()!r}",
                 "the loader reads a part of the data, or ids of some steps are missing",
                 "pass as data= the rows that the loader reads, and to tape.step all ids of the step",
             )
         )
+    if sampling == "detect" and _with_replacement(order, n):
+        return _by_count(order, n), False
+    repeated = range(within, within + 1) if within is not None else range(short[0].start, short[0].stop + 1)
+    twice = _first_repeat(order, repeated, n)
+    if twice is None:
+        raise AssertionError("an epoch that ends has a row that comes again")
     raise _repeated(ids[twice[0]], twice[1], twice[2], sum(len(order[t]) for t in (short or [first])[0]), n)
 
 

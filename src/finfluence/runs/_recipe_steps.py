@@ -37,6 +37,11 @@ class RecipeSteps:
         return [range(e * length, (e + 1) * length) for e in range(self.recipe.epochs)]
 
     @cached_property
+    def sizes(self) -> list[float]:
+        """Rows of every step."""
+        return [len(rows) for rows in self.order]
+
+    @cached_property
     def _hyper(self) -> Tensor:
         numbers = [self.recipe.optimizer.hyper(t, self.recipe.rate(t)) for t in range(self.count)]
         return torch.tensor(numbers, dtype=self.layout.dtype, device=self.layout.device)

@@ -100,6 +100,16 @@ class RecordedSteps:
         return int(np.median([len(rows) for rows in self.order]))
 
     @cached_property
+    def sizes(self) -> list[float]:
+        """Rows of an equally weighed batch of the same noise, 1/Σp², of every step."""
+        found = []
+        for entry in self.recording.entries:
+            of = np.array([len(part) for part in entry.rows])
+            weights = np.array(entry.weights)
+            found.append(float(weights.sum() ** 2 / (weights**2 / of).sum()))
+        return found
+
+    @cached_property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, averaged over parameters where groups differ."""
         counts = np.bincount(self.recording.group_of, self.layout.sizes, len(self.recording.groups))

@@ -73,7 +73,9 @@ class Recorder:
         self._last_ids: Any = None
         self._problem: Exception | None = None
         self._versions = -1
-        self._views: tuple[tuple[int, ...], list[Tensor]] = ((), [])
+        self._parts: list[Tensor] = []
+        self._addresses: list[int] = []
+        self._lasting = False
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -172,7 +174,7 @@ class Recorder:
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self._problem is not None:
             return
-        t = self.steps
+        t = len(self.recording.entries)
         reached = [p.grad is not None for p in self._parameters]
         if self.recording.reached is None:
             self.recording.reached = reached
@@ -192,23 +194,31 @@ class Recorder:
         return torch.cat([p.detach().reshape(-1) for p in self._parameters])[self.coordinates]
 
     def _read_into(self, out: Tensor) -> None:
-        parts = [p.detach() for p in self._parameters]
-        state = self._optimizer.state
-        for slot in self._slots:
-            for p in self._parameters:
-                held = state.get(p, {}).get(slot)
-                parts.append(torch.zeros_like(p) if held is None else held)
-        key = tuple(p.data_ptr() for p in parts)
-        if key != self._views[0]:
-            flat = [p.reshape(-1) for p in parts]
-            lasting = all(f.data_ptr() == k for f, k in zip(flat, key, strict=True)) and (
-                not self._slots or len(state) == len(self._parameters)
-            )
-            self._views = (key if lasting else (), flat)
+        if not self._settled():
+            parts = [p.detach() for p in self._parameters]
+            state = self._optimizer.state
+            for slot in self._slots:
+                for p in self._parameters:
+                    held = state.get(p, {}).get(slot)
+                    parts.append(torch.zeros_like(p) if held is None else held)
+            self._parts = [p.reshape(-1) for p in parts]
+            self._addresses = [p.data_ptr() for p in parts]
+            self._lasting = len(self._slots) == 0 or len(state) == len(self._parameters)
         if out.device == self.layout.device:
-            torch.cat(self._views[1], out=out)
+            torch.cat(self._parts, out=out)
         else:
-            out.copy_(torch.cat(self._views[1]), non_blocking=True)
+            out.copy_(torch.cat(self._parts), non_blocking=True)
+
+    def _settled(self) -> bool:
+        """Whether the views of parameters and buffers made at an earlier step still are where those lie."""
+        if not self._lasting:
+            return False
+        held, state = self._parameters, self._optimizer.state
+        tensors = [*held, *(state[p].get(slot) for slot in self._slots for p in held)]
+        return all(
+            p is not None and p.data_ptr() == address == part.data_ptr()
+            for p, address, part in zip(tensors, self._addresses, self._parts, strict=True)
+        )
 
     def _seen(self, batch: Batch | Sequence[Batch] | None, parts: int) -> list[Batch]:
         if batch is None:

@@ -179,7 +179,8 @@ def reopen(
             model=twin, names=head["names"], loss=loss, rows=rows, data=head["data_hash"], kind=head["kind"],
             groups=head["groups"], group_of=head["group_of"], taken=head["taken"], clip_norm=head["clip_norm"],
             clip_value=head["clip_value"], sampling=head["sampling"], steps_per_epoch=head["steps_per_epoch"],
-            random=head["random"], flags=marks["training"], reached=marks["reached"], entries=entries, notes=head["notes"],
+            random=head["random"], flags=marks["training"], reached=marks["reached"], entries=entries,
+            notes=head["notes"],
         )  # fmt: skip
         steps = RecordedSteps(recording)
         if not whole:

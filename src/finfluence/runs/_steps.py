@@ -104,6 +104,10 @@ class Steps(Protocol):
         """Rows of an ordinary step."""
 
     @property
+    def sizes(self) -> Sequence[float]:
+        """`Step.size` of every step."""
+
+    @property
     def count(self) -> int:
         """Number of steps T."""
 

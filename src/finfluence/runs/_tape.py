@@ -265,6 +265,11 @@ class Tape:
         return self._run.batch_size
 
     @property
+    def sizes(self) -> Sequence[float]:
+        """Rows of every step; where rows weigh differently, of an equally weighed batch of the same noise."""
+        return self._run.sizes
+
+    @property
     def epochs(self) -> Sequence[range]:
         """The steps of each pass over the rows; they may differ in length."""
         return self._run.epochs
