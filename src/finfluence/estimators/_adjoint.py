@@ -41,8 +41,8 @@ class Adjoint:
     differentiation = "exact"
 
     def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
-        self._losses = losses
-        self._optimizer = optimizer
+        self.losses = losses
+        self.optimizer = optimizer
         self._stochastic = stochastic
         self._slots = len(optimizer.slots)
         self._traced: dict[Any, Traced] = {}
@@ -94,7 +94,7 @@ class Adjoint:
 
         def function(merged: bool, theta: Tensor, direction: Tensor, *fields: Tensor) -> Tensor:
             rows = dict(zip(keys, fields, strict=True))
-            return each(lambda u: jvp(lambda p: self._losses(p, rows, seed), (theta,), (u,))[1], direction)
+            return each(lambda u: jvp(lambda p: self.losses(p, rows, seed), (theta,), (u,))[1], direction)
 
         result: Tensor = self._run("slopes", function, theta, direction, *(batch[k] for k in keys))
         return result
@@ -112,7 +112,7 @@ class Adjoint:
 
         def gradient(point: Tensor) -> tuple[Tensor, Tensor]:
             def mean(p: Tensor) -> tuple[Tensor, Tensor]:
-                losses = self._losses(p, batch, seed)
+                losses = self.losses(p, batch, seed)
                 return losses.mean(), losses
 
             return grad(mean, has_aux=True)(point)
@@ -126,7 +126,7 @@ class Adjoint:
         theta, *slots = state.view(1 + self._slots, -1).unbind()
         gradient = self._gradient(batch, seed)
         primal = jvp(gradient, (theta,), (theta,))[0][0] if merged else gradient(theta)[0]
-        pull = pull_back(self._optimizer, theta, tuple(slots), primal, hyper)
+        pull = pull_back(self.optimizer, theta, tuple(slots), primal, hyper)
 
         def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             to_theta, to_slots, direction = pull(after)

@@ -50,8 +50,8 @@ class FiniteDifference:
         relative: float | None = None,
         looped: bool = False,
     ) -> None:
-        self._losses = losses
-        self._optimizer = optimizer
+        self.losses = losses
+        self.optimizer = optimizer
         self._stochastic = stochastic
         self._slots = len(optimizer.slots)
         self._looped = looped
@@ -70,10 +70,10 @@ class FiniteDifference:
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Walk one step backwards; arguments and returns as those of `Adjoint.step`."""
-        theta = state[: self._losses.layout.size]
-        pull = self._pull(state, hyper, adjoint)
-        if _reads(pull, 2):
-            gradient = self._gradients(theta.unsqueeze(0), batch, seed)[0][0]
+        theta = state[: self.losses.layout.size]
+        pull = self.pull(state, hyper, adjoint)
+        if reads(pull, 2):
+            gradient = self.gradients(theta.unsqueeze(0), batch, seed)[0][0]
         else:
             gradient = torch.zeros_like(theta)
         before, direction = pull(state, hyper, gradient, adjoint)
@@ -91,7 +91,7 @@ class FiniteDifference:
     ) -> tuple[Tensor, Tensor]:
         """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P]."""
         points, width = self._points(theta, direction)
-        gradients, losses = self._gradients(points, batch, seed)
+        gradients, losses = self.gradients(points, batch, seed)
         return _difference(gradients, width), _difference(losses, width)
 
     def _points(self, theta: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,12 +103,12 @@ class FiniteDifference:
         shift = (epsilon[:, None] * direction).to(theta.dtype)
         return torch.cat([theta + shift, theta - shift]), 2 * epsilon
 
-    def _pull(self, state: Tensor, hyper: Tensor, adjoint: Tensor) -> Traced:
+    def pull(self, state: Tensor, hyper: Tensor, adjoint: Tensor) -> Traced:
         """Return the traced map (state, hyper, gradient, λ) to ((∂U/∂s)ᵀλ, (∂U/∂g)ᵀλ)."""
 
         def function(state: Tensor, hyper: Tensor, gradient: Tensor, adjoint: Tensor) -> tuple[Tensor, ...]:
             theta, *slots = state.view(1 + self._slots, -1).unbind()
-            pull = pull_back(self._optimizer, theta, tuple(slots), gradient, hyper)
+            pull = pull_back(self.optimizer, theta, tuple(slots), gradient, hyper)
 
             def one(after: Tensor) -> tuple[Tensor, Tensor]:
                 to_theta, to_slots, direction = pull(after)
@@ -119,16 +119,16 @@ class FiniteDifference:
 
         key = ("pull", adjoint.shape)
         if key not in self._traced:
-            example = torch.zeros_like(state[: self._losses.layout.size])
+            example = torch.zeros_like(state[: self.losses.layout.size])
             self._traced[key] = trace(function, state, hyper, example, adjoint)
         return self._traced[key]
 
-    def _gradients(self, points: Tensor, batch: Batch, seed: int | None) -> tuple[Tensor, Tensor]:
+    def gradients(self, points: Tensor, batch: Batch, seed: int | None) -> tuple[Tensor, Tensor]:
         """Return the mean loss's gradients [K, P] and the row losses [K, B] at K points."""
 
         def together(points: Tensor, rows: Batch) -> tuple[Tensor, Tensor]:
             def mean(p: Tensor) -> tuple[Tensor, Tensor]:
-                losses = self._losses(p, rows, seed)
+                losses = self.losses(p, rows, seed)
                 return losses.mean(), losses
 
             gradients, (_, losses) = vmap(grad_and_value(mean, has_aux=True), randomness="same")(points)
@@ -137,7 +137,7 @@ class FiniteDifference:
         def alone(point: Tensor, rows: Batch) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 point = point.detach().requires_grad_(True)
-                losses = self._losses(point, rows, seed)
+                losses = self.losses(point, rows, seed)
                 (gradient,) = torch.autograd.grad(losses.mean(), point)
             return gradient, losses.detach()
 
@@ -148,11 +148,11 @@ class FiniteDifference:
         """Return the row losses [K, B] at K points."""
 
         def together(points: Tensor, rows: Batch) -> tuple[Tensor, ...]:
-            return (vmap(lambda p: self._losses(p, rows, seed), randomness="same")(points),)
+            return (vmap(lambda p: self.losses(p, rows, seed), randomness="same")(points),)
 
         def alone(point: Tensor, rows: Batch) -> tuple[Tensor, ...]:
             with torch.no_grad():
-                return (self._losses(point, rows, seed),)
+                return (self.losses(point, rows, seed),)
 
         (losses,) = self._at("losses", together, alone, points, batch)
         return losses
@@ -206,7 +206,7 @@ def _difference(values: Tensor, width: Tensor) -> Tensor:
     return ((plus - minus) / width[:, None]).to(values.dtype)
 
 
-def _reads(traced: Traced, argument: int) -> bool:
+def reads(traced: Traced, argument: int) -> bool:
     """Return whether a traced function uses its `argument`-th input; yes if it could not be traced."""
     if traced.graph is None:
         return True

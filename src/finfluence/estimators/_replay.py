@@ -20,8 +20,8 @@ from finfluence.estimators._replay_result import Story, check_left, common_attrs
 from finfluence.estimators._replay_walks import prepare, walk_all
 from finfluence.estimators._subsets import Given, find_subsets
 from finfluence.estimators._walk import Plan
-from finfluence.result import ESTIMATES, Influence, one_of
-from finfluence.runs import AnyQuery, Tape, check_queries, seeded
+from finfluence.result import Held, Influence, Stream, load, one_of
+from finfluence.runs import AnyQuery, Processes, Tape, Together, check_queries, seeded
 
 METHODS = ("online", "full", "fine", "fine-mc")
 
@@ -43,6 +43,8 @@ def replay(
     differentiation: Differentiation = "auto",
     budget: float | None = None,
     out: str | os.PathLike[str] | None = None,
+    save_to: str | os.PathLike[str] | None = None,
+    processes: Together = "one",
     progress: Progress = silent,
 ) -> Influence:
     """Estimate what removing each subset does to each query, from one training run.
@@ -97,6 +99,13 @@ def replay(
         chosen; the same options given by hand give the same numbers. Tracing, once a tape, and paired groups are apart.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
+    save_to : path, optional
+        Write the result there, as `Influence.save` would, while it is computed: memory holds the columns of the queries
+        walked together, and the result returned reads what is used from there.
+    processes : {"one", "all"}
+        *all*: the processes of torch.distributed's group share the work, every one of them calls with the same
+        arguments, and gets the same result; `out` and `save_to` are folders that all see. Queries are shared, or, where
+        there are fewer than processes, the rows of each step.
     progress : callable
         Called as `progress("replay", done, total)` in epochs.
 
@@ -136,6 +145,7 @@ def replay(
     """
     one_of(method, METHODS, "method")
     one_of(differentiation, DIFFERENTIATIONS, "differentiation")
+    together = Processes.of(processes)
     listed = check_queries(queries)
     tape.finish()
     found = find_subsets(tape, subsets)
@@ -165,10 +175,13 @@ def replay(
                     tape, auxiliary, listed, where, records, seed, progress
                 )
         unknown = np.full_like(mu, np.nan)
-        return Influence.build(
+        influence = Influence.build(
             effect=unknown, spread=unknown, se=unknown, p_value=unknown, mu=mu, extra=extra,
             attrs={**common_attrs(tape, method), "records": records}, **labels,
         )  # fmt: skip
+        if save_to is not None and together.rank == 0:
+            influence.save(save_to)
+        return influence
     if not 0 < probe_budget < np.inf:
         raise ConfigError(
             explain(
@@ -188,24 +201,26 @@ def replay(
         differentiation,
         budget,
         out,
+        together,
     )
     alone = max(1, int(memory_bytes // bytes_per_query(tape)))
-    shape, story = (
-        (len(found.names), len(labels["queries"])),
-        Story.empty(len(labels["queries"]), len(tape.epochs)),
-    )
+    story = Story.empty(len(labels["queries"]), len(tape.epochs))
     pairs: Pairs | None = None
-    held: dict[str, np.ndarray] = {}
-    for sums in walk_all(prepared, out, progress):
-        pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress)
-        story.add(sums)
-        for name, values in estimates(tape, where, sums, pairs).items():
-            held.setdefault(name, np.empty(shape))[:, sums.columns.start : sums.columns.stop] = values
-    assert pairs is not None
-    attrs = story.attrs(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
-    extra = {name: held.pop(name) for name in list(held) if name not in ESTIMATES}
-    given: dict[str, Any] = {**labels, **held}
-    return Influence.build(attrs=attrs, extra=extra, **given)
+    sink: Stream | Held = Held(labels)
+    if save_to is not None and together.rank == 0:
+        sink = Stream(save_to, **labels)
+    with sink:
+        for sums in walk_all(prepared, out, progress):
+            pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress)
+            story.add(sums)
+            if save_to is None or together.rank == 0:
+                sink.write(sums.columns, estimates(tape, where, sums, pairs))
+        assert pairs is not None
+        attrs = story.attrs(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
+        if save_to is None or together.rank == 0:
+            influence = sink.finish(attrs)
+    together.wait()
+    return influence if save_to is None or together.rank == 0 else load(save_to, lazy=True)
 
 
 def final_losses(tape: Tape, model: nn.Module, rows_at_once: int = 1024) -> np.ndarray:

@@ -57,14 +57,17 @@ class Story:
         chosen = slice(sums.columns.start, sums.columns.stop)
         self.horizon[chosen], self.profile[:, chosen] = sums.horizon, sums.profile
 
-    def attrs(
-        self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs, more: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    def attrs(self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs) -> dict[str, Any]:
         """Return the attributes of the result."""
         tape, choice, settings = prepared.tape, prepared.choice, prepared.settings
         epochs, lost = len(tape.epochs), self.horizon == 0
         short = [f"'{q}' {int(h)}" for q, h in zip(queries, self.horizon, strict=True) if h < epochs]
-        findings = [*_findings(tape, choice.adjoint.engine), *choice.findings, *pairs.findings, *more]
+        findings = [
+            *_findings(tape, choice.adjoint.engine),
+            *choice.findings,
+            *pairs.findings,
+            *prepared.notes,
+        ]
         findings += [settings.sentence] if settings is not None else []
         if lost.any():
             named = [repr(q) for q, gone in zip(queries, lost, strict=True) if gone]

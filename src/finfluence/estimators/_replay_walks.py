@@ -1,11 +1,13 @@
 """The walks of one replay: queries in chunks, as many together as memory allows; progress saved in a folder."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,13 +16,15 @@ from torch import Tensor, nn
 
 from finfluence._files import atomic, digest
 from finfluence._progress import Progress
+from finfluence.errors import StorageError
 from finfluence.estimators._budget import Settings, remembered, settings_for
-from finfluence.estimators._choose_pass import Choice, Differentiation, choose_pass
+from finfluence.estimators._choose_pass import Choice, Differentiation, Pass, choose_pass
 from finfluence.estimators._costs import bytes_per_query, measure
+from finfluence.estimators._distributed import SharedRows, by_rows, shares
 from finfluence.estimators._horizon import Horizon
 from finfluence.estimators._late import Late, late_steps
 from finfluence.estimators._walk import Plan, Walk
-from finfluence.runs import AnyQuery, Tape, gradients, read_tensors, seeded
+from finfluence.runs import AnyQuery, Processes, Tape, gradients, read_tensors, seeded
 
 SAVE_SECONDS = 10.0
 
@@ -37,6 +41,19 @@ class Sums:
     profile: np.ndarray
     horizon: np.ndarray
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything as tensors, for other processes."""
+        arrays = {
+            f.name: torch.from_numpy(getattr(self, f.name)) for f in fields(self) if f.name != "columns"
+        }
+        return {"columns": torch.tensor([self.columns.start, self.columns.stop]), **arrays}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> "Sums":
+        """Return what `tensors()` was made of."""
+        columns = range(*tensors["columns"].tolist())
+        return cls(columns, **{k: v.numpy() for k, v in tensors.items() if k != "columns"})
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -44,6 +61,8 @@ class Prepared:
 
     values, slopes : of the queries at the end of training, [Q] and [Q, P].
     together : queries of one walk.
+    processes : who works on it; `rows_shared` whether on the same walks.
+    notes : filled by the walks: what a reader should know.
     """
 
     tape: Tape
@@ -56,11 +75,16 @@ class Prepared:
     horizon: Horizon
     settings: Settings | None
     together: int
+    processes: Processes
+    rows_shared: bool
+    notes: list[str] = field(default_factory=list)
 
-    def chunks(self) -> list[range]:
-        """Return the columns of the queries that are walked together."""
-        count = len(self.slopes)
-        return [range(k, min(k + self.together, count)) for k in range(0, count, self.together)]
+    def chunks(self) -> list[list[range]]:
+        """Return the columns of the queries that are walked together, of each process that walks by itself."""
+        parts = (
+            [range(len(self.slopes))] if self.rows_shared else shares(len(self.slopes), self.processes.size)
+        )
+        return [[p[k : k + self.together] for k in range(0, len(p), self.together)] for p in parts]
 
 
 def prepare(
@@ -74,6 +98,7 @@ def prepare(
     differentiation: Differentiation,
     budget: float | None,
     out: str | os.PathLike[str] | None,
+    processes: Processes,
 ) -> Prepared:
     """Differentiate the queries, choose the pass, and turn a budget into settings."""
     with seeded(0):
@@ -84,26 +109,61 @@ def prepare(
         costs = partial(measure, tape, choice.adjoint, slopes, memory_bytes)
         choose = partial(settings_for, budget, tape, plan, horizon.limit, len(slopes), costs, late)
         key = _key(tape, choice, plan, horizon, slopes, f"{budget}")
-        settings = remembered(Path(out) if out is not None else None, key, choose)
+        processes.agree("tape, queries and options of replay", key)
+        first = (
+            remembered(Path(out) if out is not None else None, key, choose) if processes.rank == 0 else None
+        )
+        told = processes.text_of_first(json.dumps(asdict(first)) if first is not None else "")
+        settings = Settings(**json.loads(told))
         plan, horizon = settings.plan(plan), horizon.at_most(settings.horizon)
     walked = sum(len(epoch) for epoch in tape.epochs[-horizon.limit :])
     plan = replace(plan, late=late_steps(tape.steps, walked, late))
     together = max(1, int(memory_bytes // bytes_per_query(tape)))
     if len(plan.late) > 1:
         together = max(1, together // 2)
-    return Prepared(tape, queries, model, values, slopes, choice, plan, horizon, settings, together)
+    processes.agree(
+        "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{together}")
+    )
+    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
+    if rows_shared:
+        choice = replace(choice, adjoint=cast(Pass, SharedRows(choice.adjoint, processes)))
+    return Prepared(
+        tape,
+        queries,
+        model,
+        values,
+        slopes,
+        choice,
+        plan,
+        horizon,
+        settings,
+        together,
+        processes,
+        rows_shared,
+    )
 
 
 def walk_all(prepared: Prepared, out: str | os.PathLike[str] | None, progress: Progress) -> Iterator[Sums]:
-    """Walk chunk after chunk of the queries, and yield the sums of each."""
-    epochs, chunks = len(prepared.tape.epochs), prepared.chunks()
-    for index, columns in enumerate(chunks):
+    """Walk chunk after chunk of the queries, and yield the sums of each; those of other processes, too."""
+    epochs, processes = len(prepared.tape.epochs), prepared.processes
+    chunks = prepared.chunks()
+    mine = chunks[0 if prepared.rows_shared else processes.rank]
+    folder = Path(out) if out is not None else None
+    for index in range(max(len(part) for part in chunks)):
 
         def tell(next_epoch: int, index: int = index) -> None:
-            progress("replay", index * epochs + epochs - 1 - next_epoch, len(chunks) * epochs)
+            progress("replay", index * epochs + epochs - 1 - next_epoch, len(mine) * epochs)
 
-        yield walk_chunk(prepared, columns, Path(out) if out is not None else None, tell)
-    progress("replay", len(chunks) * epochs, len(chunks) * epochs)
+        own = walk_chunk(prepared, mine[index], folder, tell) if index < len(mine) else None
+        if prepared.rows_shared or processes.size == 1:
+            assert own is not None
+            yield own
+            continue
+        for owner, part in enumerate(chunks):
+            if index < len(part):
+                given = own.tensors() if own is not None and owner == processes.rank else None
+                yield Sums.of(processes.shared(given, owner))
+    progress("replay", len(mine) * epochs, len(mine) * epochs)
 
 
 def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Callable[[int], None]) -> Sums:
@@ -115,7 +175,7 @@ def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Ca
     averaged = Late(tape, prepared.queries, columns, plan.late, prepared.model)
     walk = Walk(tape, prepared.choice.adjoint, start, plan, prepared.horizon, averaged)
     with seeded(0):
-        _run_resumable(walk, tape, prepared.choice, chunk, folder, tell)
+        _run_resumable(prepared, walk, chunk, folder, tell)
     totals = walk.totals
     return Sums(
         columns,
@@ -129,26 +189,44 @@ def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Ca
 
 
 def _run_resumable(
-    walk: Walk, tape: Tape, choice: Choice, start: Tensor, folder: Path | None, tell: Callable[[int], None]
+    prepared: Prepared, walk: Walk, chunk: Tensor, folder: Path | None, tell: Callable[[int], None]
 ) -> None:
     """Run the walk; with a folder, save its state now and then, and go on from a saved one."""
     if folder is None:
         walk.run(tell)
         return
-    path = folder / f"replay-{_key(tape, choice, walk.plan, walk.horizon, start)}.safetensors"
-    if path.exists():
-        walk.restore(read_tensors(path))
+    processes = prepared.processes if prepared.rows_shared else Processes()
+    key = _key(prepared.tape, prepared.choice, walk.plan, walk.horizon, chunk)
+    path = folder / f"replay-{key}.safetensors"
+    kept = (
+        processes.shared(_saved(path, prepared.notes), 0)
+        if processes.rank == 0
+        else processes.shared(None, 0)
+    )
+    if kept:
+        walk.restore(kept)
     saved_at = time.monotonic()
 
     def after(next_epoch: int) -> None:
         nonlocal saved_at
         tell(next_epoch)
-        if walk.done or time.monotonic() - saved_at > SAVE_SECONDS:
+        if processes.rank == 0 and (walk.done or time.monotonic() - saved_at > SAVE_SECONDS):
             with atomic(path) as part:
                 save_file({k: v.contiguous().cpu() for k, v in walk.tensors().items()}, part)
             saved_at = time.monotonic()
 
     walk.run(after)
+
+
+def _saved(path: Path, notes: list[str]) -> dict[str, Tensor]:
+    """Return the state of a walk that was broken off; nothing if there is none, or none that can be read."""
+    if not path.exists():
+        return {}
+    try:
+        return read_tensors(path)
+    except StorageError:
+        notes.append(f"saved progress could not be read and was made again: {path.name}")
+        return {}
 
 
 def _key(tape: Tape, choice: Choice, plan: Plan, horizon: Horizon, start: Tensor, more: str = "") -> str:

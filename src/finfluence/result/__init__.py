@@ -6,11 +6,12 @@ from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.result._schema import ESTIMATES
+from finfluence.result._stream import Held, Stream
 from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 
 __all__ = [
-    "ESTIMATES", "Influence", "SPREAD_ERROR", "covers_sentence", "distribution", "facts", "load", "meaning",
-    "model_error", "one_of", "pool", "query_infos", "ratio_interval", "row_entries", "sign_sentence", "two_sided",
-    "verification_sentence",
+    "ESTIMATES", "SPREAD_ERROR", "Held", "Influence", "Stream", "covers_sentence", "distribution", "facts", "load",
+    "meaning", "model_error", "one_of", "pool", "query_infos", "ratio_interval", "row_entries", "sign_sentence",
+    "two_sided", "verification_sentence",
 ]  # fmt: skip

@@ -1,8 +1,11 @@
 """Save and load results: Zarr arrays and JSON attributes, never pickle."""
 
+import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,11 @@ import numpy as np
 import xarray as xr
 import zarr.errors
 
-from finfluence._files import digest
 from finfluence.errors import StorageError, explain
 from finfluence.result._influence import Influence
 from finfluence.result._schema import ESTIMATES, FORMAT, VERSION
 
+BLOCK_BYTES = 4 * 2**20
 _LABELS = ("subset", "query", "unit", "sign", "size")
 
 
@@ -23,35 +26,27 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     labels = {name: data[name].values.tolist() for name in _LABELS}
     arrays = data.drop_vars(_LABELS).assign_attrs({})
-    header = {
-        "format": FORMAT, "version": VERSION, "labels": labels, "attrs": _plain(data.attrs),
-        "content": _content(arrays),
-    }  # fmt: skip
-    arrays.attrs = {"finfluence": header}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
-    try:
-        arrays.to_zarr(part, mode="w", consolidated=False)
-        part.chmod(0o755)
-        if target.exists():
-            _check_ours(target)
-            shutil.rmtree(target)
-        os.replace(part, target)
-    except OSError as error:
-        raise StorageError(
-            explain(
-                f"to write {target}",
-                f"{type(error).__name__}: {error.strerror or error}",
-                "the disk is full, or the folder is read-only",
-                "free some space or choose another folder, and save again",
-            )
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    arrays.attrs = {"finfluence": header_of(arrays, labels, data.attrs)}
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+        try:
+            for name in arrays.variables:
+                arrays[name].encoding = {}  # chunks of the file it was read from, for instance
+            arrays.to_zarr(part, mode="w", consolidated=False)
+            name_folder(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def load(path: str | os.PathLike[str]) -> Influence:
-    """Load a result that `Influence.save` wrote.
+def load(path: str | os.PathLike[str], *, lazy: bool = False) -> Influence:
+    """Load a result that `Influence.save` or `replay(…, save_to=…)` wrote.
+
+    Parameters
+    ----------
+    lazy : bool
+        Leave the numbers on disk and read those that are used. Either way all of them are read once, block by block, to
+        check that none is lost.
 
     Raises
     ------
@@ -60,7 +55,9 @@ def load(path: str | os.PathLike[str]) -> Influence:
     """
     header = _check_ours(Path(path))
     try:
-        arrays = xr.open_zarr(path, consolidated=False).load()
+        arrays = xr.open_zarr(path, consolidated=False, chunks=None)
+        if not lazy:
+            arrays = arrays.load()
         labels = header["labels"]
         data = arrays.assign_coords(
             subset=np.asarray(labels["subset"]),
@@ -72,7 +69,7 @@ def load(path: str | os.PathLike[str]) -> Influence:
         missing = [name for name in ESTIMATES if name not in data]
         if missing:
             raise KeyError(missing[0])
-        if header.get("content", None) not in (None, _content(arrays)):
+        if header.get("content", None) not in (None, _content(_arrays_of(arrays))):
             raise ValueError("other numbers than were saved")
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise _foreign(Path(path), f"damaged arrays ({type(error).__name__}: {error})") from error
@@ -80,10 +77,74 @@ def load(path: str | os.PathLike[str]) -> Influence:
     return Influence(data)
 
 
-def _content(arrays: xr.Dataset) -> str:
-    """Return a hash of all numbers: a lost chunk reads as NaN without any error."""
-    parts = [np.ascontiguousarray(arrays[name].values) for name in sorted(map(str, arrays.data_vars))]
-    return digest(*(part.tobytes() for part in parts))
+def header_of(arrays: Any, labels: Mapping[str, Any], attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result on disk says of itself, with a hash of all its numbers."""
+    return {
+        "format": FORMAT, "version": VERSION, "labels": dict(labels), "attrs": _plain(dict(attrs)),
+        "content": _content(_arrays_of(arrays)),
+    }  # fmt: skip
+
+
+def check_place(target: Path) -> None:
+    """Raise StorageError unless `target` is free or holds a result, which may be replaced."""
+    if target.exists():
+        _check_ours(target)
+
+
+def name_folder(part: Path, target: Path) -> None:
+    """Let the whole folder `part` take the name `target`."""
+    part.chmod(0o755)
+    if target.exists():
+        _check_ours(target)
+        shutil.rmtree(target)
+    os.replace(part, target)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn an error of the disk inside the block into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            explain(
+                f"to write {target}",
+                f"{type(error).__name__}: {error.strerror or error}",
+                "the disk is full, or the folder is read-only",
+                "free some space or choose another folder, and save again",
+            )
+        ) from error
+
+
+def _arrays_of(found: Any) -> list[Any]:
+    """Return the arrays of a dataset or of a Zarr group, by name."""
+    if isinstance(found, xr.Dataset):
+        return [found[name].variable for name in sorted(map(str, found.data_vars))]
+    return [found[name] for name in sorted(found.array_keys())]
+
+
+def _content(arrays: Iterable[Any]) -> str:
+    """Return a hash of all numbers: a lost chunk reads as NaN without any error. Memory holds a block of rows."""
+    state = hashlib.sha256()
+    for array in arrays:
+        width = int(np.prod(array.shape[1:])) * 8
+        state.update((array.shape[0] * width).to_bytes(8, "big"))
+        at_once = _rows_at_once(array, width)
+        for first in range(0, array.shape[0], at_once):
+            block = array[first : first + at_once]
+            block = block.values if isinstance(block, xr.Variable) else np.asarray(block)
+            block = np.where(np.isnan(block), np.nan, block)  # of which there are several
+            state.update(np.ascontiguousarray(block, dtype=np.float64).tobytes())
+    return state.hexdigest()[:16]
+
+
+def _rows_at_once(array: Any, width: int) -> int:
+    """Return rows of about 64 MiB, in whole chunks of the file if it has any."""
+    rows = max(1, 16 * BLOCK_BYTES // max(1, width))
+    encoding = getattr(array, "encoding", {})
+    chunks = getattr(array, "chunks", None) or encoding.get("chunks")
+    tall = int(chunks[0]) if chunks and isinstance(chunks[0], int) else 1
+    return max(tall, rows // tall * tall)
 
 
 def _check_ours(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Describe a training and run it: rows, recipe, queries, tape."""
 
 from finfluence.runs._optimizers import SGD, Adam, AdamW, Optimizer
+from finfluence.runs._processes import Processes, Together
 from finfluence.runs._queries import AnyQuery, Query, check_queries, each_loss, gradients, mean_loss, own_loss
 from finfluence.runs._recipe import SCHEDULES, Recipe
 from finfluence.runs._rows import DatasetRows, Rows, RowSource, as_rows
@@ -11,7 +12,8 @@ from finfluence.runs._tape import Tape
 from finfluence.runs._train import train
 
 __all__ = [
-    "SCHEDULES", "SGD", "Adam", "AdamW", "AnyQuery", "DatasetRows", "Optimizer", "Query", "Recipe", "RowSource", "Rows",
-    "Step", "Stepper", "Tape", "Task", "Update", "as_rows", "check_queries", "each_loss", "gradients", "initial_model",
-    "mean_loss", "own_loss", "read_tensors", "seeded", "step_seed", "train",
+    "SCHEDULES", "SGD", "Adam", "AdamW", "AnyQuery", "DatasetRows", "Optimizer", "Processes", "Query", "Recipe",
+    "RowSource", "Rows", "Step", "Stepper", "Tape", "Task", "Together", "Update", "as_rows", "check_queries",
+    "each_loss", "gradients", "initial_model", "mean_loss", "own_loss", "read_tensors", "seeded", "step_seed",
+    "train",
 ]  # fmt: skip
