@@ -116,6 +116,17 @@ def matrices() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 3, bias=False))
 
 
+def precise_newton_schulz(grad: Tensor, coefficients: tuple[float, ...], steps: int, eps: float) -> Tensor:
+    """torch.optim.Muon's iteration without its cast to bfloat16."""
+    a, b, c = coefficients
+    x = grad if len(grad) <= grad.shape[1] else grad.T
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if len(grad) <= grad.shape[1] else x.T
+
+
 def grouped(
     cls: type[torch.optim.Optimizer], first: dict[str, Any], second: dict[str, Any]
 ) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ import finfluence.runs as fr
 import plain_training as pt
 from finfluence.estimators._adjoint import adjoint_of
 from finfluence.runs import seeded
-from recorded_loops import EXACT, LOOPS, Loop, dropping, whole
+from recorded_loops import EXACT, LOOPS, Loop, dropping, precise_newton_schulz, whole
 
 STEP, TOLERANCE = 1e-5, 2e-5
 QUERIES = [
@@ -90,16 +90,7 @@ def assert_derivatives(loop: Loop) -> None:
 def test_muon_in_the_parameters_own_precision(monkeypatch):
     """torch runs Newton–Schulz in bfloat16, where no difference quotient exists; here torch itself runs it in float64."""
 
-    def precise(grad, coefficients, steps, eps):
-        a, b, c = coefficients
-        x = grad if len(grad) <= grad.shape[1] else grad.T
-        x = x / x.norm().clamp(min=eps)
-        for _ in range(steps):
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-        return x if len(grad) <= grad.shape[1] else x.T
-
-    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", precise)
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", precise_newton_schulz)
     assert_derivatives(LOOPS["muon"])
 
 
