@@ -66,6 +66,7 @@ class Recorder:
         self.coordinates = chosen.round().long().to(layout.device)
         self.witnesses: dict[int, Witness] = {}
         self.skipped = 0
+        self.last_buffers: list[Tensor] | None = None
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
         self._waiting: list[tuple[list[Any], tuple[float, ...]]] = []
@@ -106,7 +107,7 @@ class Recorder:
         self._versions = sum(p._version for p in self._parameters)
         if len(self._waiting) >= min(self.steps, LOOKED_UP_TOGETHER):
             self.look_up()
-        if self.folder is not None and self.states.due:
+        if self.states.due:
             self.write()
 
     def look_up(self) -> None:
@@ -124,9 +125,7 @@ class Recorder:
     def write(self) -> None:
         """Write what is new to the folder."""
         self.look_up()
-        if self.folder is None:
-            return
-        if self.steps > self._written:
+        if self.folder is not None and self.steps > self._written:
             marks = {"training": self.recording.flags or [], "reached": self.recording.reached or []}
             write_entries(self.folder, self._written, self.recording.entries[self._written :], marks)
             self._written = self.steps
@@ -138,14 +137,18 @@ class Recorder:
             handle.remove()
         self._handles = []
 
-    def finish(self) -> bool:
-        """End the recording; return whether the state after the last step could be read off the model."""
+    def ready(self) -> None:
+        """Take the hooks off, and raise what went wrong on the way."""
         self.release()
         if self._pending is not None and self._problem is None:
             self._problem = self._unnamed()
         if self._problem is not None:
             raise self._problem
         self.look_up()
+
+    def finish(self) -> bool:
+        """End the recording; return whether the state after the last step could be read off the model."""
+        self.ready()
         as_left = self._versions == sum(p._version for p in self._parameters)
         if as_left and self.steps:
             self.states.keep(self.steps, self._read_into, last=True)

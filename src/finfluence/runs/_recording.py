@@ -107,7 +107,8 @@ def finish(recorder: Recorder) -> RecordedSteps:
                     "call tape.step(ids=…) after each optimizer.step()",
                 )
             )
-        for ours, theirs in zip(recording.model.buffers(), recorder.model.buffers(), strict=True):
+        last = list(recorder.model.buffers()) if recorder.last_buffers is None else recorder.last_buffers
+        for ours, theirs in zip(recording.model.buffers(), last, strict=True):
             ours.copy_(theirs)
         if recorder.folder is not None:
             recorder.write()

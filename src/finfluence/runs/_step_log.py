@@ -34,9 +34,15 @@ class Entry:
 
 def write_entries(folder: Path, first: int, entries: list[Entry], marks: dict[str, list[bool]]) -> None:
     """Write steps `first`, `first` + 1, … and marks of modules ("training") and parameters ("reached") as one file."""
+    tensors = {name: torch.tensor(flags, dtype=torch.uint8) for name, flags in marks.items()}
+    with atomic(folder / f"steps-{first:010d}.safetensors") as part:
+        save_file({**tensors, **tensors_of(entries, first)}, part)
+
+
+def tensors_of(entries: list[Entry], first: int) -> dict[str, Tensor]:
+    """Return steps `first`, `first` + 1, … as tensors, on the CPU."""
     sizes = [[len(rows) for rows in e.rows] for e in entries]
     tensors = {
-        **{name: torch.tensor(flags, dtype=torch.uint8) for name, flags in marks.items()},
         "rows": torch.from_numpy(np.concatenate([rows for e in entries for rows in e.rows])),
         "micro_batches": torch.tensor([len(s) for s in sizes]),
         "sizes": torch.tensor([n for s in sizes for n in s]),
@@ -51,8 +57,7 @@ def write_entries(folder: Path, first: int, entries: list[Entry], marks: dict[st
     for t, entry in enumerate(entries, start=first):
         for m, batch in enumerate(entry.batches):
             tensors.update({f"batch/{t}/{m}/{k}": v.detach().cpu().contiguous() for k, v in batch.items()})
-    with atomic(folder / f"steps-{first:010d}.safetensors") as part:
-        save_file(tensors, part)
+    return tensors
 
 
 def read_entries(folder: Path) -> tuple[list[Entry], dict[str, list[bool]], str | None]:
@@ -66,12 +71,13 @@ def read_entries(folder: Path) -> tuple[list[Entry], dict[str, list[bool]], str 
             tensors = read_tensors(path)
         except StorageError:
             return entries, marks, path.name
-        entries.extend(_entries(tensors, len(entries)))
+        entries.extend(entries_of(tensors, len(entries)))
         marks = {name: [bool(f) for f in tensors[name].tolist()] for name in marks}
     return entries, marks, None
 
 
-def _entries(tensors: dict[str, Tensor], first: int) -> list[Entry]:
+def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:
+    """Return the steps that `tensors_of` was given."""
     rows = iter(tensors["rows"].split(tensors["sizes"].tolist()))
     weights = iter(tensors["weights"].tolist())
     random = iter(tensors["random"].unbind()) if "random" in tensors else None

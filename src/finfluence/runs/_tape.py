@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from finfluence import _files
 from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.runs._gather import gather, underlying
 from finfluence.runs._kept_states import KeptStates
+from finfluence.runs._processes import Processes, Together
 from finfluence.runs._recipe import Recipe
 from finfluence.runs._recipe_steps import RecipeSteps
 from finfluence.runs._recorded_steps import RecordedSteps
@@ -43,6 +45,8 @@ class Tape:
         What estimators work out once for this tape, such as traced graphs; never saved.
     """
 
+    _apart: Processes | None = None
+
     def __init__(self, run: RecipeSteps, every: int, folder: Path | None) -> None:
         self._steps: RecipeSteps | RecordedSteps | None = run
         self._recorder: Recorder | None = None
@@ -70,6 +74,7 @@ class Tape:
         sampling: Literal["detect", "reshuffle", "independent"] = "detect",
         steps_per_epoch: int | None = None,
         snapshot_bytes: int = 2**30,
+        processes: Together = "one",
     ) -> "Tape":
         """Begin to record a training loop; call `tape.step(ids=…)` after each step of the optimiser.
 
@@ -101,6 +106,9 @@ class Tape:
             For loops that leave epochs early.
         snapshot_bytes : int
             Budget for kept states; replay recomputes the others.
+        processes : {"one", "all"}
+            *all*: the loop runs in every process of torch.distributed's group under DistributedDataParallel; each
+            names its own ids, and `gather` ends the recording. Process 0 writes to `out`.
 
         Returns
         -------
@@ -132,15 +140,17 @@ class Tape:
         >>> tape.finish().epochs
         [range(0, 2), range(2, 4)]
         """
-        tape = cls.__new__(cls)
-        tape.folder = Path(out) if out is not None else None
+        tape, group = cls.__new__(cls), Processes.of(processes)
+        tape.folder = Path(out) if out is not None and group.rank == 0 else None
         recorder = start(
-            model, optimizer, loss, data, tape.folder, parameters, collate=collate, clip_norm=clip_norm,
+            underlying(model), optimizer, loss, data, tape.folder, parameters, collate=collate, clip_norm=clip_norm,
             clip_value=clip_value, scaler=scaler, sampling=sampling, steps_per_epoch=steps_per_epoch,
             snapshot_bytes=snapshot_bytes,
         )  # fmt: skip
         tape._steps, tape._recorder, tape._states = None, recorder, recorder.states
         tape.memo, tape.seed = {}, 0
+        if group.size > 1:  # until `gather`, rows are not whole
+            tape._apart, recorder.folder = group, None
         return tape
 
     def step(
@@ -189,11 +199,37 @@ class Tape:
         """
         if self._steps is None:
             assert self._recorder is not None
+            if self._apart is not None:
+                raise ConfigError(
+                    explain(
+                        "tape.gather() after the last step, in every process",
+                        "a tape that holds the rows of this process only",
+                        "it was recorded with processes='all', and used before processes told each other their rows",
+                        "call tape.gather() in all processes, then use the tape in any of them",
+                    )
+                )
             try:
                 self._steps = finish(self._recorder)
             finally:
                 self._recorder.release()
         return self
+
+    def gather(self) -> "Tape":
+        """End a recording with processes="all": exchange ids, and `finish`. Every process calls it, once.
+
+        Raises
+        ------
+        TrainingError, DataError, NotSupportedError, ConfigError
+            As `finish`; or processes that took other steps than the others.
+        """
+        if self._apart is not None:
+            assert self._recorder is not None
+            try:
+                gather(self._recorder, self._apart)
+            finally:
+                self._recorder.release()
+            self._apart, self._recorder.folder = None, self.folder
+        return self.finish()
 
     @property
     def _run(self) -> RecipeSteps | RecordedSteps:
