@@ -4,6 +4,7 @@ from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._flat import Layout
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads._trace import Traced, trace
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Traced",
     "check_row_losses",
     "check_row_separable",
+    "generator_states",
     "kinks",
     "no_checkpointing",
     "operations",
+    "seed_generators",
     "trace",
 ]

@@ -12,12 +12,13 @@ from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
+from finfluence.grads._seed import seed_generators
 
 with (
     warnings.catch_warnings()
 ):  # loaded by the first forward derivative; scripts itself with a deprecated call
     warnings.simplefilter("ignore", DeprecationWarning)
-    import torch._decomp.decompositions_for_jvp
+    import torch._decomp.decompositions_for_jvp  # noqa: F401
 
 Batch = dict[str, Tensor]
 RowLoss = Callable[[nn.Module, Batch], Tensor]
@@ -68,7 +69,7 @@ class RowLosses:
         """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""
         named = {f"model.{name}": view for name, view in self.layout.split(theta).items()}
         if seed is not None:
-            torch.default_generator.manual_seed(seed)
+            seed_generators(seed, theta.device)
         if self.fused:
             return functional_call(self._bound, named, (batch,))
         with Elementary(), sdpa_kernel(SDPBackend.MATH), no_checkpointing():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finfluence._seeds import torch_seed
 from finfluence.errors import ConfigError, NotSupportedError, explain
-from finfluence.grads import Layout, check_row_losses, check_row_separable
+from finfluence.grads import Layout, check_row_losses, check_row_separable, generator_states, seed_generators
 from finfluence.runs._recipe import Recipe
 
 
@@ -69,7 +69,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * self.recipe.rate(t)
         if self.stochastic:
-            torch.default_generator.manual_seed(step_seed(self.seed, t))
+            seed_generators(step_seed(self.seed, t), self.layout.device)
         mean = self.recipe.loss(self.model, batch).mean()
         mean.backward()
         self._check_same_parameters()
@@ -97,7 +97,10 @@ class Stepper:
                 joined = self.layout.flatten(parts)
                 out[: len(joined)] = joined
                 return
-        torch.cat(self._views, out=out)
+        if out.device == self.layout.device:
+            torch.cat(self._views, out=out)
+        else:
+            out.copy_(torch.cat(self._views))
 
     def load(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""
@@ -152,9 +155,10 @@ class Stepper:
         rows = torch.arange(min(len(self.recipe.rows), self.recipe.batch_size))
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         with torch.no_grad(), seeded(0), warnings.catch_warnings():
-            before = torch.default_generator.get_state()
+            before = generator_states(self.layout.device)
             self.recipe.loss(self.model, self.batch(rows))
-            drawn = not torch.equal(before, torch.default_generator.get_state())
+            after = generator_states(self.layout.device)
+        drawn = not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
         written = [n for n, b in self.model.named_buffers() if n in buffers and not _same(b, buffers[n])]
         if written:
             raise NotSupportedError(

@@ -393,7 +393,7 @@ class Tape:
     def losses(self) -> np.ndarray:
         """Mean batch loss before each step [T] of a tape of `train`."""
         _ = self._trained
-        return torch.stack(self.snapshots.losses).double().numpy()
+        return torch.stack(self.snapshots.losses).double().cpu().numpy()
 
     def final_state(self) -> Tensor:
         """Return s_T."""

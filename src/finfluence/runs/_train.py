@@ -117,7 +117,8 @@ def _open_or_start(
 def _run(tape: Tape, progress: Progress) -> None:
     stepper, snapshots, every, steps = tape.stepper, tape.snapshots, tape.every, tape.steps
     start = max(0, len(snapshots) - 1) * every
-    del snapshots.losses[start:]
+    snapshots.losses[start:] = []
+    snapshots.losses[:] = [loss.to(stepper.layout.device) for loss in snapshots.losses]
     if len(snapshots):
         stepper.load(start, snapshots[len(snapshots) - 1].to(stepper.layout.device))
     per_epoch = tape.recipe.steps_per_epoch
