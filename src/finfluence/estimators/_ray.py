@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -193,15 +194,23 @@ def _sendable(ray: Any) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        told = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             explain(
                 "a recipe and queries that can be sent to other processes",
-                told[0][:200] if told else "TypeError",
+                _unsendable(str(error)),
                 "a function refers to an open file, a lock, a generator, a database connection or a running thread",
                 "open such things inside the function, or use executor='serial'",
             )
         ) from error
+
+
+def _unsendable(report: str) -> str:
+    """Return what cannot be sent and where it is, from Ray's report of several pages."""
+    what = re.search(r"cannot pickle [^\n\x1b]*", report)
+    where = re.search(r"\[path=([^,\]]*)", report)
+    if what is None:
+        return (report.strip().splitlines() or ["TypeError"])[0][:200]
+    return what.group().strip() + (f", at {where.group(1)}" if where else "")
 
 
 def _unreachable(address: str, error: Exception) -> ConfigError:
