@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from finfluence import _files
-from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, explain
-from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing
+from finfluence.errors import ConfigError, StorageError, explain
+from finfluence.grads import Layout, RowLoss
 from finfluence.runs._epochs import check_sampling
 from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._randomness import untouched
 from finfluence.runs._recorded_steps import RecordedSteps, Recording
 from finfluence.runs._recorder import Recorder
+from finfluence.runs._recording_checks import check_clipping, try_out, varies
 from finfluence.runs._rows import DatasetRows, Rows, RowSource, as_rows
 from finfluence.runs._self_check import check_recording
 from finfluence.runs._snapshots import read_tensors
@@ -28,7 +29,6 @@ from finfluence.runs._trained_part import Parameters, copied, fingerprint, train
 
 FORMAT = "finfluence-recording"
 VERSION = 1
-_LOOKED_AT = 8
 _HASHED = 64
 
 
@@ -50,7 +50,7 @@ def start(
 ) -> Recorder:
     """Return a recorder that watches `optimizer`; see `Tape.record`."""
     check_sampling(sampling, steps_per_epoch)
-    _check_clipping(clip_norm, clip_value)
+    check_clipping(clip_norm, clip_value)
     kind, known = kind_of(optimizer)
     names = trained_names(model, optimizer, parameters)
     if folder is not None and (folder / "tape.json").exists():
@@ -66,8 +66,8 @@ def start(
         rows = rows_of(data, collate)
         twin = copied(model, names)
         layout = Layout(twin)
-        varying = _varies(rows)
-        random = _try_out(copied(model, names), loss, rows, layout, varying)
+        varying = varies(rows)
+        random = try_out(copied(model, names), loss, rows, layout, varying)
         hashed = data_hash(rows, varying)
     groups = [options_of(g) for g in optimizer.param_groups]
     place = {id(p): k for k, g in enumerate(optimizer.param_groups) for p in g["params"]}
@@ -138,7 +138,7 @@ def reopen(
         layout = Layout(twin)
         now = {"model": fingerprint(twin, head["names"]), "rows": len(rows)}
         if head["data_hash"] is not None:
-            now["data_hash"] = data_hash(rows, _varies(rows))
+            now["data_hash"] = data_hash(rows, varies(rows))
         differing = [k for k, v in now.items() if head[k] != v]
         if differing:
             word = {"model": "model", "rows": "data", "data_hash": "data"}[differing[0]]
@@ -317,111 +317,3 @@ def _write_end(recorder: Recorder, steps: RecordedSteps) -> None:
         with _files.atomic(recorder.folder / "buffers.safetensors") as part:
             save_file(buffers, part)
     _files.write_json(recorder.folder / "tape.json", header(steps.recording, steps.layout, steps.count))
-
-
-def _varies(rows: RowSource) -> bool:
-    """Whether an item of a data set differs between two calls."""
-    if isinstance(rows, Rows):
-        return False
-    some = torch.arange(min(2, len(rows)))
-    first, second = rows.batch(some), rows.batch(some)
-    return any(k not in second or not _equal(v, second[k]) for k, v in first.items())
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
-
-
-def _try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
-    """Run the loss on a copy; return whether it draws random numbers in training mode.
-
-    Raises
-    ------
-    ConfigError, NotSupportedError, DataError
-        It does not give one number per row, depends on other rows, is NaN, or writes on buffers.
-    """
-    count = min(_LOOKED_AT, len(rows))
-    batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
-    with torch.no_grad(), no_checkpointing():
-        model.eval()
-        together = loss(model, batch)
-        check_row_losses(together, count)
-        for row in range(min(count, 3)):
-            one = (
-                rows.batch(torch.tensor([row]))
-                if not varying
-                else {k: v[row : row + 1] for k, v in batch.items()}
-            )
-            alone = loss(model, {k: v.to(layout.device) for k, v in one.items()})
-            check_row_losses(alone, 1)
-            _check_separable(float(together[row]), float(alone[0]), rows.ids[row].item())
-        model.train()
-        buffers = {n: b.clone() for n, b in model.named_buffers()}
-        kind = nn.modules.batchnorm._BatchNorm
-        normalised = tuple(n for n, m in model.named_modules() if isinstance(m, kind))
-        before = _states(layout.device)
-        loss(model, batch)
-        drawn = not all(torch.equal(a, b) for a, b in zip(before, _states(layout.device), strict=True))
-    for name, buffer in model.named_buffers():
-        if not torch.equal(buffer.nan_to_num(), buffers[name].nan_to_num()) and not name.startswith(
-            normalised
-        ):
-            raise NotSupportedError(
-                explain(
-                    "a model that training changes in its parameters only",
-                    f"a forward pass that writes on buffer '{name}'",
-                    "running statistics or power iterations are kept between steps",
-                    "use a layer without them, or one that works in evaluation mode",
-                )
-            )
-    return drawn
-
-
-def _states(device: torch.device) -> list[Tensor]:
-    here = [torch.default_generator.get_state()]
-    return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
-
-
-def _check_separable(together: float, alone: float, row: Any) -> None:
-    if not (np.isfinite(together) and np.isfinite(alone)):
-        raise DataError(
-            explain(
-                "a finite loss of each row before training",
-                f"{alone if not np.isfinite(alone) else together} for row {row!r}",
-                "missing values in the data, or a loss that takes the logarithm of zero",
-                "impute or drop such rows, or bound the loss",
-            )
-        )
-    if abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3):
-        return
-    raise NotSupportedError(
-        explain(
-            "a loss of one row that does not depend on the other rows of its batch",
-            f"{together:.6g} for row {row!r} among others and {alone:.6g} alone",
-            "a contrastive loss, a normalisation over the batch, or padding that is not masked",
-            "write the loss of a row with that row only; mask padding",
-        )
-    )
-
-
-def _check_clipping(norm: object, value: object) -> None:
-    for name, given in (("clip_norm", norm), ("clip_value", value)):
-        good = isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < float("inf")
-        if given is not None and not good:
-            raise ConfigError(
-                explain(
-                    f"{name} to be a number above 0, or None",
-                    repr(given),
-                    "the limit was mistyped",
-                    f"pass the limit that the loop clips at, or leave {name} out",
-                )
-            )
-    if norm is not None and value is not None:
-        raise ConfigError(
-            explain(
-                "clip_norm or clip_value",
-                "both",
-                "the order of the two is not known",
-                "clip in one way only",
-            )
-        )

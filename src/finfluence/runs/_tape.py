@@ -1,6 +1,5 @@
 """Tape: what one training run leaves behind, enough to walk it backwards."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from finfluence import _files
 from finfluence.errors import ConfigError, StorageError, explain
-from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.grads import Batch, RowLoss
 from finfluence.runs._gather import gather, underlying
 from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._processes import Processes, Together
@@ -21,17 +20,14 @@ from finfluence.runs._recipe_steps import RecipeSteps
 from finfluence.runs._recorded_steps import RecordedSteps
 from finfluence.runs._recorder import Recorder
 from finfluence.runs._recording import finish, reopen, start
-from finfluence.runs._rows import RowSource
 from finfluence.runs._snapshots import Snapshots
-from finfluence.runs._stepper import Stepper, seeded
-from finfluence.runs._steps import Step, Update
+from finfluence.runs._stepper import seeded
+from finfluence.runs._tape_face import TapeFace
+from finfluence.runs._tape_header import FORMAT, VERSION, differences, read_header
 from finfluence.runs._trained_part import Parameters
 
-FORMAT = "finfluence-tape"
-VERSION = 1
 
-
-class Tape:
+class Tape(TapeFace):
     """The states of one run: some are kept, the others are recomputed bit for bit.
 
     A state is the flat vector [θ | optimiser slots] before a step. Made by `train`, or by `record` around a loop of
@@ -239,143 +235,11 @@ class Tape:
         return self._steps
 
     @property
-    def rows(self) -> RowSource:
-        """The training rows."""
-        return self._run.rows
-
-    @property
-    def loss(self) -> RowLoss:
-        """The loss of each row, `loss(model, batch) -> Tensor[B]`."""
-        return self._run.loss
-
-    @property
-    def step_loss(self) -> RowLoss:
-        """Row losses of a batch of `at` or `batch`: `loss`, scaled as the step weighs its rows."""
-        return self._run.step_loss
-
-    @property
-    def working(self) -> nn.Module:
-        """A copy of the model in the training's mode, whose parameters are overwritten at every use."""
-        return self._run.model
-
-    @property
-    def layout(self) -> Layout:
-        """Where the trained parameters lie in θ."""
-        return self._run.layout
-
-    @property
-    def optimizer(self) -> Update:
-        """The functional update of a step."""
-        return self._run.optimizer
-
-    @property
-    def stochastic(self) -> bool:
-        """Whether a step's loss is to be evaluated under its own random state (dropout), untraced."""
-        return self._run.eager
-
-    @property
-    def reshuffled(self) -> bool:
-        """Whether no row is drawn twice within an epoch."""
-        return self._run.reshuffled
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the tape is of a loop of the user's own, not of `train`."""
-        return isinstance(self._run, RecordedSteps)
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader of results should know of the recording."""
-        return [] if isinstance(self._run, RecipeSteps) else self._run.recording.notes
-
-    @property
     def steps(self) -> int:
         """Number of optimiser steps T."""
         if self._steps is None and self._recorder is not None:
             return self._recorder.steps
         return self._run.count
-
-    @property
-    def batch_size(self) -> int:
-        """Rows of an ordinary step."""
-        return self._run.batch_size
-
-    @property
-    def sizes(self) -> Sequence[float]:
-        """Rows of every step; where rows weigh differently, of an equally weighed batch of the same noise."""
-        return self._run.sizes
-
-    @property
-    def epochs(self) -> Sequence[range]:
-        """The steps of each pass over the rows; they may differ in length."""
-        return self._run.epochs
-
-    @property
-    def noise(self) -> tuple[float, ...]:
-        """Σ of squared learning rates of each epoch, up to one common factor."""
-        return self._run.noise
-
-    def at(self, t: int) -> Step:
-        """Return step t: its rows, their batch, the optimiser's numbers and the random state."""
-        return self._run.at(t)
-
-    def batch(self, positions: Tensor, t: int | None = None) -> Batch:
-        """Return the rows at these positions on the parameters' device, with the random state of step t."""
-        return self._run.batch(positions, t)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what every run of this training has in common, as plain values."""
-        return self._run.describe()
-
-    def digest(self) -> str:
-        """Return a hash of `describe()`."""
-        return self._run.digest()
-
-    def identity(self) -> dict[str, Any]:
-        """Return what tells this run from others of the same training, such as its seeds."""
-        return self._run.identity()
-
-    def uncovered(self) -> list[str]:
-        """Name the randomness of training that this run does not show."""
-        return self._run.uncovered()
-
-    @property
-    def _trained(self) -> RecipeSteps:
-        if isinstance(self._run, RecipeSteps):
-            return self._run
-        raise ConfigError(
-            explain(
-                "a tape of fi.train, which follows a recipe",
-                "a recorded loop",
-                "training again (retrain, verify) needs to know how the loop goes on with other rows",
-                "describe the training as a fi.Recipe for that, or use the tape for fi.replay",
-            )
-        )
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe that `train` followed."""
-        return self._trained.recipe
-
-    @property
-    def stepper(self) -> Stepper:
-        """What takes the recipe's steps."""
-        return self._trained.stepper
-
-    @property
-    def order(self) -> list[Tensor]:
-        """Row positions of each step."""
-        return self._trained.order
-
-    @property
-    def init_seed(self) -> int:
-        """Seed of the initialisation."""
-        return self._trained.init_seed
-
-    @property
-    def order_seed(self) -> int:
-        """Seed of the batch order."""
-        return self._trained.order_seed
 
     @property
     def finished(self) -> bool:
@@ -526,36 +390,3 @@ def resume(folder: Path, recipe: Recipe) -> Tape:
         )
     tape.snapshots.reopen()
     return tape
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """Return the header of the tape in `folder`, or raise StorageError."""
-    path = folder / "tape.json"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        if header["format"] != FORMAT or header["version"] > VERSION:
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            explain(
-                f"a tape in {folder} (a file tape.json)",
-                "no such file"
-                if isinstance(error, FileNotFoundError)
-                else "a file of another program or version",
-                "the path is mistyped, or the training never started",
-                "check the path, or make a tape with fi.train(recipe, out=…)",
-            )
-        ) from error
-    return header
-
-
-def differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Name what differs between two headers, in words."""
-    flat_was = {**was, **was["recipe"]}
-    flat_now = {**now, **now["recipe"]}
-    skip = {"recipe", "version", "loss", "model"}
-    return [
-        f"{k}: {flat_was.get(k)!r} then, {flat_now[k]!r} now"
-        for k in flat_now
-        if k not in skip and flat_was.get(k) != flat_now[k]
-    ]
