@@ -1,9 +1,12 @@
-"""Every benchmark table, one after the other: python -m benchmarks (about half an hour on two cores)."""
+"""Every benchmark table, one after the other: python -m benchmarks (some hours on two cores; each also runs alone)."""
 
 import runpy
 import sys
 
 sys.argv = sys.argv[:1]
-for name in ("speed", "retrain_speed", "detection", "calibration"):
+for name in (
+    "speed", "passes", "retrain_speed", "composition_speed", "scale", "verify_cost",
+    "paired_gain", "until_coverage", "coverage", "interval_coverage", "groups", "detection", "calibration",
+):  # fmt: skip
     print(f"\n=== {name}", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -1,8 +1,8 @@
 """Memory of a replay: 50,000 rows × 64 queries on a tiny model, in memory and written to Zarr on the way.
 
 Run: python -m benchmarks.scale [--rows 50000] [--queries 64] [--method online|full]
-Prints the peak of Python's and NumPy's allocations (tracemalloc) beside that of the whole process above where it stood
-before the replay; tensors count in the latter only. One process for each line, so that peaks do not mix.
+Prints the peak of resident memory above where it stood before the replay. One process for each line, so that peaks do
+not mix.
 """
 
 import argparse

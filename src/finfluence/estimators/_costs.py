@@ -66,7 +66,7 @@ def bytes_per_query(tape: Tape) -> float:
         return tensor
 
     with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.loss(tape.working, tape.at(0).batch)
+        tape.step_loss(tape.working, tape.at(0).batch)
     activations = 4 * sum(held)
     states = 6 * (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
     sums = 8 * 8 * len(tape.rows)
