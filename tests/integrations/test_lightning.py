@@ -211,16 +211,19 @@ def test_steps_that_a_gradient_scaler_skips_are_counted():
     assert f"{skipped} steps that the gradient scaler skipped are left out" in recorded.tape.notes
 
 
-def test_a_fit_that_is_broken_off_leaves_its_steps():
-    class Broken(Module):
-        def on_train_batch_start(self, batch, index):
-            if self.global_step == 7:
-                raise RuntimeError("power cut")
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "training_step"])
+def test_a_fit_that_is_broken_off_leaves_its_steps(hook):
+    """Also where the optimiser's step has begun: the Trainer calls training_step inside it, as its closure."""
 
-    loop = LOOPS["sgd"]
+    def cut(self, batch, index):
+        if self.global_step == 7:
+            raise RuntimeError("power cut")
+        return getattr(Module, hook)(self, batch, index)
+
+    loop = LOOPS["momentum"]
     recorded = recorder(loop)
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(loop, recorded, module=Broken(loop))
+        fit(loop, recorded, module=type("Broken", (Module,), {hook: cut})(loop))
     plain = loop.run(record=True, start=Module(loop))[1].finish()
     assert recorded.tape.steps == 7
     assert all(torch.equal(recorded.tape.state(t), plain.state(t)) for t in range(8))

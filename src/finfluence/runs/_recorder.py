@@ -67,6 +67,7 @@ class Recorder:
         self.witnesses: dict[int, Witness] = {}
         self.skipped = 0
         self.last_buffers: list[Tensor] | None = None
+        self._begun: tuple[tuple[float, ...], ...] = ()
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
         self._waiting: list[tuple[list[Any], tuple[float, ...]]] = []
@@ -163,7 +164,7 @@ class Recorder:
             self._problem = self._unnamed()
             return
         name = self.recording.kind
-        self._pending = tuple(
+        self._begun = tuple(
             tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in numbers_of(name, g))
             for g in optimizer.param_groups
         )
@@ -177,6 +178,7 @@ class Recorder:
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self._problem is not None:
             return
+        self._pending = self._begun  # only now: a closure that raises takes no step
         t = len(self.recording.entries)
         reached = [p.grad is not None for p in self._parameters]
         if self.recording.reached is None:
