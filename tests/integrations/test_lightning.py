@@ -10,6 +10,7 @@ from torch import nn
 
 pytest.importorskip("lightning")
 import lightning.pytorch as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from lightning_modules import Items, Module, batches_of, fit, trainer
 
@@ -105,6 +106,15 @@ def test_an_accumulated_step_that_the_epoch_cuts_short():
         tape.step(ids=parts, weights=[0.5] * size)
     assert recorded.tape.steps == 8 and torch.equal(pt.flat(module), pt.flat(plain))
     assert_same_tapes(recorded.tape, tape)
+
+
+def test_accumulation_that_begins_later():
+    loop = LOOPS["sgd"]
+    recorded = recorder(loop)
+    fit(loop, recorded, GradientAccumulationScheduler({0: 1, 2: 2}))
+    tape, parts = recorded.tape, batches_of(loop)
+    assert [len(e) for e in tape.epochs] == [3, 3, 2, 2] and "taken again, with the same" in tape.notes[0]
+    assert tape.at(6).rows.tolist() == [*parts[6].tolist(), *parts[7].tolist()]
 
 
 @pytest.mark.filterwarnings("ignore:.*returned `None`")
