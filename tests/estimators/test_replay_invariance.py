@@ -7,7 +7,7 @@ import torch
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.errors import ConfigError, DataError, StorageError
+from finfluence.errors import ConfigError, DataError
 from finfluence.estimators import _replay_walks
 from four_parts import assert_parts
 
@@ -115,16 +115,6 @@ def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop
     assert_equal(whole, again)
     other = fi.replay(tape, QUERIES, method="full", memory_bytes=memory_bytes, out=tmp_path)
     assert not np.array_equal(other.data.effect.values, whole.data.effect.values)
-
-
-def test_a_cut_progress_file_is_named(tmp_path):
-    tape = fi.train(recipe())
-    fi.replay(tape, QUERIES, out=tmp_path)
-    (path,) = tmp_path.glob("replay-*.safetensors")
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(StorageError) as caught:
-        fi.replay(tape, QUERIES, out=tmp_path)
-    assert_parts(caught.value, f"a whole safetensors file at {path}", "", "cut short", "restore the file")
 
 
 def test_single_precision_is_close_to_double():

@@ -134,6 +134,7 @@ def plan(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from torch import nn
     >>> from finfluence.runs import SGD, Rows, own_loss
     >>> recipe = Recipe(data=Rows(x=np.eye(4), y=np.arange(4.0)), model=nn.Linear(4, 1), optimizer=SGD(lr=0.1),
