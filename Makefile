@@ -7,7 +7,7 @@ SHORT ?=
 EXTRAS := data,report,baselines,ray,lightning,oracle,test,dev
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test calibration bench lint format setup clean
+.PHONY: demo test calibration cluster bench lint format setup clean
 
 demo: setup
 	rm -rf demo-out
@@ -18,6 +18,9 @@ test: setup
 
 calibration: setup
 	$(PY) -m pytest -m calibration -n 2 --timeout 3600 -s
+
+cluster: setup
+	$(PY) -m pytest -m cluster
 
 bench: setup
 	$(PY) -m benchmarks

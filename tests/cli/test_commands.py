@@ -137,7 +137,7 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
         "--runs",
         "1",
         "--epochs",
-        "200",
+        "5000",
         "--no-proof",
     ]
     script = "from finfluence.cli import main; main()"

@@ -20,6 +20,8 @@ from finfluence.estimators import _ray as ours
 from finfluence.estimators._run_store import RunStore
 
 ray = pytest.importorskip("ray")
+# a cluster takes ten seconds to a minute to start, and worker processes import everything anew
+cluster = pytest.mark.cluster
 
 SPECS = [RunSpec(0, k) for k in range(6)]
 HERE = str(Path(__file__).parent)
@@ -65,12 +67,17 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return left
 
 
+@cluster
 def test_a_cluster_of_our_own_is_started_quietly_and_stopped():
     process = run_script(0.0)
-    out, error = process.communicate(timeout=240)
+    try:
+        out, error = process.communicate(timeout=240)
+    finally:
+        process.kill()
     assert (process.returncode, out, error) == (0, "True\n", "")
 
 
+@cluster
 def test_interrupted_nothing_is_left_running():
     process = run_script(600.0)
     deadline = time.monotonic() + 240
@@ -96,6 +103,7 @@ def two_workers():
             yield
 
 
+@cluster
 def test_stacked_and_single_runs_equal_those_made_here(two_workers):
     scale = 1.5  # the loss is a closure
 
@@ -109,6 +117,7 @@ def test_stacked_and_single_runs_equal_those_made_here(two_workers):
         assert here.how == there.how
 
 
+@cluster
 def test_retrain_takes_the_executor(two_workers):
     here, there = (
         retrain(classifier(), held_out(), ["r0"], runs=8, executor=e).data.drop_attrs() for e in (None, "ray")
@@ -116,6 +125,7 @@ def test_retrain_takes_the_executor(two_workers):
     assert here.identical(there)
 
 
+@cluster
 def test_a_killed_worker_costs_its_runs_and_no_more(two_workers, tmp_path):
     once = tmp_path / "killed"
 
@@ -144,6 +154,7 @@ def test_a_killed_worker_costs_its_runs_and_no_more(two_workers, tmp_path):
     assert len(RunStore(store)) == killed.data.attrs["runs_trained"] == 24
 
 
+@cluster
 def test_workers_that_always_die_are_told(two_workers, monkeypatch):
     monkeypatch.setattr(ours, "_TRIES_AGAIN", 1)
 
@@ -162,6 +173,7 @@ def test_workers_that_always_die_are_told(two_workers, monkeypatch):
     ]
 
 
+@cluster
 def test_an_error_of_the_recipe_is_the_same_error(two_workers):
     def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if in_worker():
@@ -172,6 +184,7 @@ def test_an_error_of_the_recipe_is_the_same_error(two_workers):
         train_many(classifier(loss=loss), SPECS, held_out()[:1], executor="ray")
 
 
+@cluster
 def test_what_cannot_be_sent_is_told(two_workers):
     lock = threading.Lock()
 
@@ -190,6 +203,7 @@ def test_what_cannot_be_sent_is_told(two_workers):
     ]
 
 
+@cluster
 def test_a_module_that_workers_lack_is_told(two_workers, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text(
         "from small_recipes import class_loss\ndef loss(m, b): return class_loss(m, b)\n"
@@ -209,6 +223,7 @@ def test_a_module_that_workers_lack_is_told(two_workers, tmp_path, monkeypatch):
     assert words(raised)[3].startswith("install the module on the cluster, or connect before by ray.init(")
 
 
+@cluster
 def test_a_connected_cluster_stays_connected(two_workers):
     train_many(classifier(), SPECS[:2], held_out(), executor="ray")
     assert ray.is_initialized()
