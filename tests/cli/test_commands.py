@@ -140,7 +140,9 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
         "5000",
         "--no-proof",
     ]
-    script = "from finfluence.cli import main; main()"
+    # a shell lets what it starts in the background ignore SIGINT
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heard}; from finfluence.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -149,7 +151,10 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
     while not (tmp_path / "o/runs/000/tape.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert (
         f"Stopped. The same command with --resume goes on; everything finished so far is in {tmp_path / 'o'}."

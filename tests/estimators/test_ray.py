@@ -39,6 +39,7 @@ def in_worker() -> bool:
 # The tests of a cluster of one's own come first: while another one runs on the machine, it is used.
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 import warnings; warnings.simplefilter("error")
 from small_recipes import classifier, class_loss, held_out
 from finfluence.estimators import RunSpec, train_many
