@@ -11,7 +11,8 @@ second output; no per-row gradient is formed. Queries share the primal pass thro
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import Batch, RowLosses, Traced, trace
+from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.runs import Tape, Update
 
 _UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
@@ -43,17 +44,13 @@ class Adjoint:
     def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
         self.losses = losses
         self.optimizer = optimizer
-        self._stochastic = stochastic
         self._slots = len(optimizer.slots)
-        self._traced: dict[Any, Traced] = {}
+        self._traces = Traces(stochastic)
 
     @property
     def engine(self) -> str:
         """How the passes ran: "traced", or "eager" with the reason."""
-        reasons = {t.reason for t in self._traced.values() if t.reason}
-        if self._stochastic:
-            return "eager: the loss draws random numbers"
-        return f"eager: {'; '.join(sorted(reasons))}" if reasons else "traced"
+        return self._traces.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
@@ -104,7 +101,8 @@ class Adjoint:
     ) -> tuple[Tensor, Tensor]:
         """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P], untraced: for a few checks."""
         gradient = self._gradient(batch, seed)
-        out = each(lambda u: jvp(gradient, (theta,), (u,))[1], direction)
+        with _supported():
+            out = each(lambda u: jvp(gradient, (theta,), (u,))[1], direction)
         return out[0], out[1]
 
     def _gradient(self, batch: Batch, seed: int | None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -137,28 +135,29 @@ class Adjoint:
         return result
 
     def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
-        try:
-            return self._traced_run(kind, function, *tensors)
-        except (NotImplementedError, RuntimeError) as error:
-            if not isinstance(error, NotImplementedError) and not _UNSUPPORTED.search(str(error)):
-                raise
-            raise NotSupportedError(
-                explain(
-                    "a model and loss of operations that PyTorch can differentiate forward over reverse",
-                    str(error).splitlines()[0][:200],
-                    "a fused or rarely used operation has no second derivative there",
-                    "write that part with elementary operations (a Huber loss with torch.where, for instance), "
-                    "or, with smooth activations, ask for differentiation='finite-difference'",
-                )
-            ) from error
+        with _supported():
+            return self._traces.run(
+                kind, partial(function, True), *tensors, otherwise=partial(function, False)
+            )
 
-    def _traced_run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
-        if self._stochastic:
-            return function(False, *tensors)
-        key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))
-        if key not in self._traced:
-            self._traced[key] = trace(partial(function, True), *tensors, otherwise=partial(function, False))
-        return self._traced[key](*tensors)
+
+@contextmanager
+def _supported() -> Iterator[None]:
+    """Say in words which operation has no forward-over-reverse derivative; every other error stays what it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, NotImplementedError) and not _UNSUPPORTED.search(str(error)):
+            raise
+        raise NotSupportedError(
+            explain(
+                "a model and loss of operations that PyTorch can differentiate forward over reverse",
+                str(error).splitlines()[0][:200],
+                "a fused or rarely used operation has no second derivative there",
+                "write that part with elementary operations (a Huber loss with torch.where, for instance), "
+                "or, with smooth activations, ask for differentiation='finite-difference'",
+            )
+        ) from error
 
 
 def adjoint_of(tape: Tape) -> Adjoint:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 
 from finfluence.estimators._paired import paired_order
-from finfluence.grads import Batch, Layout, RowLosses, Traced, trace
+from finfluence.grads import Batch, Layout, RowLosses, Traced, Traces
 from finfluence.grads._softmax import split_log_softmax
 from finfluence.runs import Recipe, Rows, RowSource, Stepper, initial_model, seeded
 
@@ -58,7 +58,7 @@ class Stack:
         self.layout = Layout(template)
         self._slots = len(recipe.optimizer.slots)
         self._losses = RowLosses(template, recipe.loss, self.layout)
-        self._steps: dict[tuple[int, int], Traced] = {}
+        self._traces = Traces(finish=split_log_softmax)
         self._fixed = None if recipe.random_initialisation else self.layout.theta(template)
 
     def initial(self, seeds: Sequence[int]) -> Tensor:
@@ -131,24 +131,16 @@ class Stack:
         return list(self._traced(state, batch, hyper)(*state, *batch.values(), *hyper))
 
     def _traced(self, state: list[Tensor], batch: Batch, hyper: list[Tensor]) -> Traced:
-        lanes, rows = batch["id"].shape
-        if (lanes, rows) not in self._steps:
-            names, n_state = list(batch), len(state)
+        names, n_state = list(batch), len(state)
 
-            def step(*tensors: Tensor) -> tuple[Tensor, ...]:
-                theta, slots = tensors[0], tensors[1:n_state]
-                fields = dict(zip(names, tensors[n_state : n_state + len(names)], strict=True))
-                gradient = self.gradients(theta, fields)
-                new, kept = self.recipe.optimizer.update(
-                    theta, slots, gradient, tensors[n_state + len(names) :]
-                )
-                return (new, *kept)
+        def step(*tensors: Tensor) -> tuple[Tensor, ...]:
+            theta, slots = tensors[0], tensors[1:n_state]
+            fields = dict(zip(names, tensors[n_state : n_state + len(names)], strict=True))
+            gradient = self.gradients(theta, fields)
+            new, kept = self.recipe.optimizer.update(theta, slots, gradient, tensors[n_state + len(names) :])
+            return (new, *kept)
 
-            traced = trace(step, *state, *batch.values(), *hyper)
-            if traced.graph is not None:
-                split_log_softmax(traced.graph)
-            self._steps[lanes, rows] = traced
-        return self._steps[lanes, rows]
+        return self._traces.of("step", step, *state, *batch.values(), *hyper)
 
 
 def _rows_at(rows: RowSource, positions: Tensor) -> Batch:

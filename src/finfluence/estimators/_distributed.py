@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from finfluence.estimators._adjoint import Adjoint
 from finfluence.estimators._choose_pass import Pass
 from finfluence.estimators._finite_difference import FiniteDifference, reads
-from finfluence.grads import Batch, Traced, trace
+from finfluence.grads import Batch, Traces
 from finfluence.runs import Processes, Tape
 
 
@@ -58,7 +58,7 @@ class SharedRows:
     def __init__(self, inner: Pass, processes: Processes) -> None:
         self._inner = inner
         self._processes = processes
-        self._traced: dict[Any, Traced] = {}
+        self._traces = Traces()
         self.differentiation = inner.differentiation
         exact = isinstance(inner, Adjoint)
         self._parts = FiniteDifference(inner.losses, inner.optimizer) if exact else inner
@@ -66,8 +66,8 @@ class SharedRows:
     @property
     def engine(self) -> str:
         """How the passes ran."""
-        reasons = sorted({t.reason for t in self._traced.values() if t.reason})
-        return f"eager: {'; '.join(reasons)}" if reasons else self._inner.engine
+        own = self._traces.engine
+        return own if own != "traced" else self._inner.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
@@ -134,7 +134,4 @@ class SharedRows:
         def flat(theta: Tensor, direction: Tensor, *fields: Tensor) -> Any:
             return function(theta, direction, dict(zip(keys, fields, strict=True)), seed)
 
-        key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))
-        if key not in self._traced:
-            self._traced[key] = trace(flat, *tensors)
-        return self._traced[key](*tensors)
+        return self._traces.run(kind, flat, *tensors)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from finfluence.estimators._adjoint import each, pull_back
-from finfluence.grads import Batch, RowLosses, Traced, trace
+from finfluence.grads import Batch, RowLosses, Traced, Traces
 from finfluence.runs import Update
 
 RELATIVE = {torch.float64: 1e-5, torch.float32: 1e-3}
@@ -52,19 +52,15 @@ class FiniteDifference:
     ) -> None:
         self.losses = losses
         self.optimizer = optimizer
-        self._stochastic = stochastic
         self._slots = len(optimizer.slots)
         self._looped = looped
-        self._traced: dict[Any, Traced] = {}
+        self._traces = Traces(stochastic)
         self.relative = RELATIVE.get(losses.layout.dtype, COARSE) if relative is None else relative
 
     @property
     def engine(self) -> str:
         """How the passes ran: "traced", or "eager" with the reason."""
-        reasons = {t.reason for t in self._traced.values() if t.reason}
-        if self._stochastic:
-            return "eager: the loss draws random numbers"
-        return f"eager: {'; '.join(sorted(reasons))}" if reasons else "traced"
+        return self._traces.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
@@ -117,11 +113,7 @@ class FiniteDifference:
             result: tuple[Tensor, ...] = each(one, adjoint)
             return result
 
-        key = ("pull", adjoint.shape)
-        if key not in self._traced:
-            example = torch.zeros_like(state[: self.losses.layout.size])
-            self._traced[key] = trace(function, state, hyper, example, adjoint)
-        return self._traced[key]
+        return self._traces.of("pull", function, state, hyper, state[: self.losses.layout.size], adjoint)
 
     def gradients(self, points: Tensor, batch: Batch, seed: int | None) -> tuple[Tensor, Tensor]:
         """Return the mean loss's gradients [K, P] and the row losses [K, B] at K points."""
@@ -164,7 +156,7 @@ class FiniteDifference:
             try:
                 with _no_fallback():
                     return self._run(kind, together, points, batch)
-            except (RuntimeError, NotImplementedError):
+            except RuntimeError:
                 self._looped = True  # an operation that vmap cannot batch
         each_point = [self._run(f"{kind} of one", alone, p, batch) for p in points.unbind()]
         return tuple(torch.stack(part) for part in zip(*each_point, strict=True))
@@ -178,13 +170,7 @@ class FiniteDifference:
         def flat(points: Tensor, *fields: Tensor) -> Any:
             return function(points, dict(zip(keys, fields, strict=True)))
 
-        if self._stochastic:
-            found: tuple[Tensor, ...] = flat(points, *fields)
-            return found
-        key = (kind, *((tuple(t.shape), t.dtype) for t in (points, *fields)))
-        if key not in self._traced:
-            self._traced[key] = trace(flat, points, *fields)
-        found = self._traced[key](points, *fields)
+        found: tuple[Tensor, ...] = self._traces.run(kind, flat, points, *fields)
         return found
 
 

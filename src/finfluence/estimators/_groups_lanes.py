@@ -1,7 +1,7 @@
 """Copies of one run, advanced side by side over its own batches, each with its own weights on their rows."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from finfluence._seeds import stream
-from finfluence.grads import Batch, RowLosses, Traced, trace
+from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.grads._softmax import split_log_softmax
 from finfluence.runs import Step, Tape, seeded
 
@@ -109,13 +109,7 @@ class Lanes:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        self._traced: dict[Any, Traced] = {}
-
-    @property
-    def engine(self) -> str:
-        """How the steps ran: "traced", or "eager" with the reason."""
-        reasons = sorted({t.reason for t in self._traced.values() if t.reason})
-        return f"eager: {'; '.join(reasons)}" if reasons or self._tape.stochastic else "traced"
+        self._traces = Traces(tape.stochastic, split_log_softmax)
 
     def final(self, lanes: Sequence[Lane]) -> Tensor:
         """Return the final parameters [L, P], NaN where a lane diverged."""
@@ -145,7 +139,8 @@ class Lanes:
             return self._step(state, weights, instead, hyper, named, other, step.seed)
 
         fields = [*(batch[k] for k in keys), *(others[k] for k in more)]
-        return self._run(function, state, weights, instead, step.hyper, *fields)
+        advanced: Tensor = self._traces.run("step", function, state, weights, instead, step.hyper, *fields)
+        return advanced
 
     def _weights(self, step: Step, factors: np.ndarray) -> Tensor:
         """Return weights [L, B] on the rows' `step_loss`, whose plain mean the run descends."""
@@ -184,15 +179,3 @@ class Lanes:
             return one(state[0], weights[0], instead[0]).unsqueeze(0)
         advanced: Tensor = vmap(one, randomness="same")(state, weights, instead)
         return advanced
-
-    def _run(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        if self._tape.stochastic:
-            return function(*tensors)
-        key = tuple((tuple(t.shape), t.dtype) for t in tensors)
-        if key not in self._traced:
-            traced = trace(function, *tensors)
-            if traced.graph is not None:
-                split_log_softmax(traced.graph)
-            self._traced[key] = traced
-        result: Tensor = self._traced[key](*tensors)
-        return result

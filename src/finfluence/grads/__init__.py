@@ -6,6 +6,7 @@ from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
 from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads._trace import Traced, trace
+from finfluence.grads._traces import Traces
 
 __all__ = [
     "Batch",
@@ -13,6 +14,7 @@ __all__ = [
     "RowLoss",
     "RowLosses",
     "Traced",
+    "Traces",
     "check_row_losses",
     "check_row_separable",
     "generator_states",
