@@ -59,6 +59,12 @@ class Costs:
 
 def bytes_per_query(tape: Tape) -> float:
     """Estimate a walk's memory for each further query: states, running sums, and tangents of all activations."""
+    if "bytes per query" not in tape.memo:
+        tape.memo["bytes per query"] = _bytes_per_query(tape)
+    return float(tape.memo["bytes per query"])
+
+
+def _bytes_per_query(tape: Tape) -> float:
     held: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:

@@ -204,7 +204,12 @@ class Recipe:
 
     def digest(self) -> str:
         """Return a hash of `describe()`."""
-        return digest(repr(sorted(self.describe().items())).encode())
+        return description_digest(self.describe())
+
+
+def description_digest(description: dict[str, Any]) -> str:
+    """Return a hash of what `describe()` of a recipe or of a run says."""
+    return digest(repr(sorted(description.items())).encode())
 
 
 def _qualified(function: Any) -> str:

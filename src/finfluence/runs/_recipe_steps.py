@@ -68,10 +68,6 @@ class RecipeSteps:
         """Return the recipe's description."""
         return self.recipe.describe()
 
-    def digest(self) -> str:
-        """Return the recipe's hash."""
-        return self.recipe.digest()
-
     def identity(self) -> dict[str, Any]:
         """Return the run's seeds."""
         return {"init": self.init_seed, "order": self.order_seed}

@@ -245,10 +245,6 @@ class RecordedSteps:
             "sampling": "reshuffle" if self.reshuffled else "independent",
         }
 
-    def digest(self) -> str:
-        """Return a hash of `describe()`."""
-        return digest(repr(sorted(self.describe().items())).encode())
-
     def identity(self) -> dict[str, Any]:
         """Return a hash of the run's own batches and weights."""
         start = self.layout.theta(self.recording.model).cpu().view(torch.uint8).numpy().tobytes()

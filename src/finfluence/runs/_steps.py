@@ -143,9 +143,6 @@ class Steps(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what every run of this training has in common, as plain values."""
 
-    def digest(self) -> str:
-        """Return a hash of `describe()`."""
-
     def identity(self) -> dict[str, Any]:
         """Return what tells this run from others of the same training."""
 

@@ -37,8 +37,6 @@ class Tape(TapeFace):
     ----------
     seed : int
         Where estimators take their own randomness from, unless told otherwise.
-    memo : dict
-        What estimators work out once for this tape, such as traced graphs; never saved.
     """
 
     _apart: Processes | None = None

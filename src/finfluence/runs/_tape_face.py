@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Batch, Layout, RowLoss
-from finfluence.runs._recipe import Recipe
+from finfluence.runs._recipe import Recipe, description_digest
 from finfluence.runs._recipe_steps import RecipeSteps
 from finfluence.runs._recorded_steps import RecordedSteps
 from finfluence.runs._rows import RowSource
@@ -17,7 +17,15 @@ from finfluence.runs._steps import Step, Update
 
 
 class TapeFace(ABC):
-    """The steps of a run, as a recipe or a recording tells them."""
+    """The steps of a run, as a recipe or a recording tells them.
+
+    Attributes
+    ----------
+    memo : dict
+        What is worked out once for this run, such as traced graphs; never saved.
+    """
+
+    memo: dict[str, Any]
 
     @property
     @abstractmethod
@@ -104,11 +112,13 @@ class TapeFace(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return what every run of this training has in common, as plain values."""
-        return self._run.describe()
+        if "description" not in self.memo:  # reads all rows
+            self.memo["description"] = self._run.describe()
+        return dict(self.memo["description"])
 
     def digest(self) -> str:
         """Return a hash of `describe()`."""
-        return self._run.digest()
+        return description_digest(self.describe())
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this run from others of the same training, such as its seeds."""
