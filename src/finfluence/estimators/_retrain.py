@@ -61,11 +61,10 @@ def retrain(
         "leave-out" trains with all rows, and without each subset, on independent seeds. "paired" gives run k
         without a subset the seeds of run k with all rows, and a batch order that differs as little as its law
         allows: the same effect and spread, and far fewer runs for the same error of `effect` where training is
-        smooth. "half-subsets" keeps each subset with
-        probability ½ and trains each such half twice: effects of all subsets come from the same runs.
-        **Scale**: removal of S from data where every other subset is there half of the time. A row then has
-        about twice its weight in the mean loss, and spread is that of training on such a half. Rows in no
-        subset are always there; subsets must not overlap.
+        smooth. "half-subsets" keeps each subset with probability ½ and trains each such half twice: effects of
+        all subsets come from the same runs. **Scale**: removal of S from data where every other subset is there
+        half of the time. A row then has about twice its weight in the mean loss, and spread is that of training
+        on such a half. Rows in no subset are always there; subsets must not overlap.
     vary : {"all", "order", "init"}
         What differs between runs: all that the recipe leaves open, or only batch order (with dropout), or
         only initialisation.

@@ -106,9 +106,8 @@ def subsample_fixed(curve: TradeOff, taken: int, rows: int, bound: Bound | None 
 
     .. math:: f_p(\alpha) = p f(\alpha) + (1-p)(1-\alpha)
 
-    If replacing one row moves a step by no more than the symmetric curve f, a step on `taken` of `rows`
-    rows, drawn
-    without replacement, moves by no more than C_p(f): the curve of any such step lies above.
+    If replacing one row moves a step by no more than the symmetric curve f, a step on `taken` of `rows` rows,
+    drawn without replacement, moves by no more than C_p(f): the curve of any such step lies above.
 
     References
     ----------

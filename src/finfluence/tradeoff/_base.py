@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,17 +33,14 @@ class TradeOff(ABC):
               \alpha_\phi = E_P[\phi],\ \beta_\phi = 1 - E_Q[\phi]
 
     P is the law of the statistic *with* the rows, Q the law *without* them: T(P, Q) is not T(Q, P), which
-    `inverse` returns. Values are frozen. `f @ g` is the curve of observing both pairs independently, `f **
-    k` of
+    `inverse` returns. Values are frozen. `f @ g` is the curve of observing both pairs independently, `f ** k` of
     observing k pairs; they compose the curves of the best tests (`optimal`).
 
     Notes
     -----
-    `bound` says what a curve is to the curve it stands for: "exact" (to rounding), "lower" (nowhere above
-    it: the
+    `bound` says what a curve is to the curve it stands for: "exact" (to rounding), "lower" (nowhere above it: the
     laws look at least as different as they are), "upper" (nowhere below it) or "estimate". Every operation is
-    monotone, so a lower bound of the operands gives a lower bound of the result; a lower with an upper
-    bound, or
+    monotone, so a lower bound of the operands gives a lower bound of the result; a lower with an upper bound, or
     anything with an estimate, gives an estimate.
 
     References
@@ -156,6 +153,24 @@ class TradeOff(ABC):
     @abstractmethod
     def _closed(self, other: "TradeOff", count: int) -> "TradeOff | None":
         """Return the closed form of this pair with `count` copies of another, if there is one."""
+
+
+class Symmetric(TradeOff):
+    """An exact curve of best tests that is the same in both directions."""
+
+    @property
+    def bound(self) -> Literal["exact"]:
+        """Always exact."""
+        return "exact"
+
+    @property
+    def optimal(self) -> Self:
+        """The curve itself."""
+        return self
+
+    def inverse(self) -> Self:
+        """Return the curve itself."""
+        return self
 
 
 def join(bounds: Iterable[Bound]) -> Bound:

@@ -106,8 +106,7 @@ def compose_counts(
     Notes
     -----
     Costs one discretisation and transform a curve, a product of counts with log transforms, and two
-    inverse transforms a
-    row; frequencies at which all rows are below exp(-45) are skipped.
+    inverse transforms a row; frequencies at which all rows are below exp(-45) are skipped.
 
     Examples
     --------
@@ -137,11 +136,9 @@ def compose_counts(
 def counts_on_grid(values: ArrayLike, grid: ArrayLike, bound: Bound = "estimate") -> np.ndarray:
     r"""Return how many of each row's values fall on each point of a grid, rounded in a direction.
 
-    For a family whose curves fall as the parameter rises (Gaussian, subsampled Gaussian, Laplace),
-    rounding up gives a
-    lower bound of the composition and rounding down an upper one, so thousands of different steps need one
-    table of a few
-    hundred curves.
+    For a family whose curves fall as the parameter rises (Gaussian, subsampled Gaussian, Laplace), rounding up
+    gives a lower bound of the composition and rounding down an upper one, so thousands of different steps need
+    one table of a few hundred curves.
 
     Parameters
     ----------

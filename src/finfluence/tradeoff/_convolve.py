@@ -7,13 +7,11 @@ with L < 0 are read from the P side and the others from the Q side, so neither s
 * lower: the mass of each cell moves to both ends of the cell. Error of second order in h.
 * upper: mass from both sides of a node is joined into one atom close to it, and L rounded *down* to the
 grid; the offset
-  c makes the rounding small. Under Q alone, :math:`\delta(\varepsilon) = E_Q(1-e^{\varepsilon-L})_+` falls
-  with L. Second order in h
-  where the law is smooth, first order for isolated atoms.
+  c makes the rounding small. Under Q alone, :math:`\delta(\varepsilon) = E_Q(1-e^{\varepsilon-L})_+` falls with
+  L. Second order in h where the law is smooth, first order for isolated atoms.
 
 What the window cuts off, what wraps around and what rounding in the FFT may move is bounded by a total
-variation eta;
-a pair that is off by eta in both laws has its curve between :math:`f(\alpha+\eta)-\eta` and
+variation eta; a pair that is off by eta in both laws has its curve between :math:`f(\alpha+\eta)-\eta` and
 :math:`f(\alpha-\eta)+\eta`.
 """
 
@@ -186,10 +184,9 @@ def _rounded_down(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Join the mass of cells between nodes into atoms and round these down; return masses, to be read at nodes - shift.
 
-    A share of each cell goes to its lower node and the rest to the upper one, so chosen that what arrives
-    at a node from
-    both sides has nearly the node's log ratio. What still falls short by more than the shift moves one
-    node down.
+    A share of each cell goes to its lower node and the rest to the upper one, so chosen that what arrives at a
+    node from both sides has nearly the node's log ratio. What still falls short by more than the shift moves
+    one node down.
     """
     step, ratio = nodes[1] - nodes[0], np.exp(np.clip(nodes, -700.0, 700.0))
     inner_p, inner_q = p[1:-1], q[1:-1]

@@ -2,17 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from finfluence.tradeoff._base import LossMoments, TradeOff, as_count, as_level, as_order, plain
+from finfluence.tradeoff._base import LossMoments, Symmetric, TradeOff, as_count, as_level, as_order, plain
 
 
 @final
 @dataclass(frozen=True)
-class Perfect(TradeOff):
+class Perfect(Symmetric):
     r"""Two equal laws: no test beats chance, :math:`f(\alpha) = 1 - \alpha`. The unit of `@`.
 
     Examples
@@ -31,20 +31,6 @@ class Perfect(TradeOff):
 
     def __pow__(self, count: int) -> "Perfect":
         as_count(count)
-        return self
-
-    @property
-    def bound(self) -> Literal["exact"]:
-        """Always exact."""
-        return "exact"
-
-    @property
-    def optimal(self) -> "Perfect":
-        """The curve itself."""
-        return self
-
-    def inverse(self) -> "Perfect":
-        """Return the curve itself."""
         return self
 
     def power(self, alpha: ArrayLike) -> float | np.ndarray:
@@ -100,7 +86,7 @@ class Perfect(TradeOff):
 
 @final
 @dataclass(frozen=True)
-class Blatant(TradeOff):
+class Blatant(Symmetric):
     r"""Two laws that never overlap, the larger values without the rows: :math:`f = 0`. Absorbs under `@`.
 
     Examples
@@ -119,20 +105,6 @@ class Blatant(TradeOff):
 
     def __pow__(self, count: int) -> "Blatant | Perfect":
         return self if as_count(count) else Perfect()
-
-    @property
-    def bound(self) -> Literal["exact"]:
-        """Always exact."""
-        return "exact"
-
-    @property
-    def optimal(self) -> "Blatant":
-        """The curve itself."""
-        return self
-
-    def inverse(self) -> "Blatant":
-        """Return the curve itself."""
-        return self
 
     def power(self, alpha: ArrayLike) -> float | np.ndarray:
         """Return 1."""

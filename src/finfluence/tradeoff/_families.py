@@ -3,21 +3,21 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import quad
 
 from finfluence.errors import ConfigError, explain
-from finfluence.tradeoff._base import LossMoments, TradeOff, as_level, as_order, plain
+from finfluence.tradeoff._base import LossMoments, Symmetric, TradeOff, as_level, as_order, plain
 from finfluence.tradeoff._masses import divergence, moments
 from finfluence.tradeoff._piecewise import compose
 
 
 @final
 @dataclass(frozen=True)
-class EpsilonDelta(TradeOff):
+class EpsilonDelta(Symmetric):
     r"""The lowest curve that an (epsilon, delta) guarantee allows, in both directions.
 
     .. math:: f(\alpha) = \max\{0,\ 1-\delta-e^{\varepsilon}\alpha,\ e^{-\varepsilon}(1-\delta-\alpha)\}
@@ -70,20 +70,6 @@ class EpsilonDelta(TradeOff):
 
     def __pow__(self, count: int) -> TradeOff:
         return compose((self,), (count,))
-
-    @property
-    def bound(self) -> Literal["exact"]:
-        """Always exact."""
-        return "exact"
-
-    @property
-    def optimal(self) -> "EpsilonDelta":
-        """The curve itself."""
-        return self
-
-    def inverse(self) -> "EpsilonDelta":
-        """Return the curve itself: it is symmetric."""
-        return self
 
     def power(self, alpha: ArrayLike) -> float | np.ndarray:
         """Return 1 - f(alpha)."""
@@ -143,7 +129,7 @@ class EpsilonDelta(TradeOff):
 
 @final
 @dataclass(frozen=True)
-class Laplace(TradeOff):
+class Laplace(Symmetric):
     r"""Two Laplace laws of unit scale, `mu` apart.
 
     .. math:: f(\alpha) = F(F^{-1}(1-\alpha) - \mu), \quad F \text{ the Laplace distribution function}
@@ -192,20 +178,6 @@ class Laplace(TradeOff):
 
     def __pow__(self, count: int) -> TradeOff:
         return compose((self,), (count,))
-
-    @property
-    def bound(self) -> Literal["exact"]:
-        """Always exact."""
-        return "exact"
-
-    @property
-    def optimal(self) -> "Laplace":
-        """The curve itself."""
-        return self
-
-    def inverse(self) -> "Laplace":
-        """Return the curve itself: it is symmetric."""
-        return self
 
     def power(self, alpha: ArrayLike) -> float | np.ndarray:
         """Return 1 - f(alpha)."""

@@ -39,9 +39,8 @@ def from_samples(with_rows: ArrayLike, without_rows: ArrayLike, tail: Tail = "tw
 
     Notes
     -----
-    The best of many noisy tests looks better than it is: under equal laws the curve lies below 1 - alpha,
-    the more so
-    the smaller the samples. It bounds nothing without a band.
+    The best of many noisy tests looks better than it is: under equal laws the curve lies below 1 -
+    alpha, the more so the smaller the samples. It bounds nothing without a band.
 
     Examples
     --------
@@ -115,10 +114,9 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
     p, q : scipy.stats frozen distributions
         Anything with `logpdf`, `cdf`, `sf`, `ppf` and `isf`.
     bound : {"lower", "estimate", "upper"}
-        "upper" joins the points of each cell into one (a coarser statistic, so a rigorous bound); "lower"
-        moves the mass
-        of each cell to the least and the largest log ratio in it; "estimate" has the corners of the upper
-        curve.
+        "upper" joins the points of each cell into one (a coarser statistic, so a rigorous bound); "lower" moves
+        the mass of each cell to the least and the largest log ratio in it; "estimate" has the corners of the
+        upper curve.
     cells : int
         About how many cells; the gap between lower and upper is the numerical error and falls with the
         square.
@@ -126,8 +124,7 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
     Notes
     -----
     Cells end at quantiles of both laws and at the stationary points of the log ratio, found by
-    minimisation between
-    cells. The lower bound is rigorous if no two of those fall into one cell.
+    minimisation between cells. The lower bound is rigorous if no two of those fall into one cell.
 
     Examples
     --------

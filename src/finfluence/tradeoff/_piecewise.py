@@ -265,11 +265,9 @@ def compose(
         Copies of each curve, one each if left out.
     bound : {"lower", "estimate", "upper"}, optional
         Direction of the numerical error. By default what the operands are, and "estimate" for exact ones.
-        Closed
-        forms and small finite pairs are composed exactly whatever is asked.
+        Closed forms and small finite pairs are composed exactly whatever is asked.
     cells : int
-        Points of the FFT, a power of two; the gap between lower and upper falls with its square, or with
-        itself
+        Points of the FFT, a power of two; the gap between lower and upper falls with its square, or with itself
         where single atoms matter (Laplace).
 
     Returns

@@ -24,9 +24,8 @@ class Subsampled(TradeOff):
     .. math:: \text{second: } T(P, (1-p)P + pQ)(\alpha) = p f(\alpha) + (1-p)(1-\alpha), \qquad
               \text{first: } T((1-p)Q + pP, Q) = \bigl(T(Q, (1-p)Q + pP)\bigr)^{-1}
 
-    Made by `subsample`. With P the law with the rows, a row that is drawn with probability p at a step
-    gives "first": with
-    the row in the data the step is a mixture, without it the step is always Q.
+    Made by `subsample`. With P the law with the rows, a row that is drawn with probability p at a step gives
+    "first": with the row in the data the step is a mixture, without it the step is always Q.
 
     Parameters
     ----------
