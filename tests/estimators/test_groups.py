@@ -42,9 +42,9 @@ def test_exact_where_the_loss_is_quadratic_and_the_linear_estimate_is_not() -> N
     group = {"g": list(range(12))}
     tape = fi.train(regression())
     exact = quadratic(np.arange(12, 30)) - quadratic(np.arange(30))
-    influence = fi.replay(tape, WEIGHT, "full", group)
+    influence = fi.replay(tape, WEIGHT, "full", group, late=0)
     assert influence.data.effect.item() == pytest.approx(exact, rel=1e-9)
-    linear = fi.replay(tape, WEIGHT, "full", group, groups="linear").data.effect.item()
+    linear = fi.replay(tape, WEIGHT, "full", group, groups="linear", late=0).data.effect.item()
     assert influence.data.linear_effect.item() == linear
     assert abs(linear - exact) > 0.1 * abs(exact)
 
@@ -91,6 +91,30 @@ def test_what_smaller_batches_do_by_themselves_is_taken_off() -> None:
     assert abs(expected - (without - base)) > 1e-6
     sizes = [np.isin(rows.numpy(), GROUP, invert=True).sum() for rows in recipe.order(tape.order_seed)]
     assert removed.noisier == pytest.approx(np.mean(1 / np.array(sizes)) - 1 / 8 - (1 / 6 - 1 / 12), rel=1e-9)
+
+
+def test_pairs_are_averaged_over_the_same_late_states_as_the_walk() -> None:
+    """q̄ of both runs: the mean of the query's values at the late states, over pairs that end there."""
+    recipe = pt.recipe(epochs=8, batch_size=6)
+    tape = fi.train(recipe)
+    late = (tape.steps, tape.steps - 2, tape.steps - 5)
+    asked = fi.own_loss([0, 3])
+
+    def value(theta: torch.Tensor) -> np.ndarray:
+        model = tape.model()
+        tape.layout.assign(model, theta)
+        return asked.values(model, recipe).detach().numpy()
+
+    removed = Removed(GROUP, 12, 7, True)
+    placebos = [Placebo(k, 7) for k in range(4)]
+    states = list(Lanes(tape).at([Whole(), *placebos, removed], late))
+    assert len(states) == 3
+    values = np.mean([[value(theta) for theta in lanes] for lanes in states], axis=0)
+    per_unit = (values[1:5].mean(0) - values[0]) / np.mean([lane.noisier for lane in placebos])
+    got = paired_effects(tape, [asked], [GROUP], together=16, seed=7, late=late)
+    np.testing.assert_allclose(got[0], values[5] - values[0] - removed.noisier * per_unit, rtol=1e-9)
+    last = paired_effects(tape, [asked], [GROUP], together=16, seed=7)
+    assert (np.abs(got - last) > 1e-6).all()
 
 
 def test_placebo_runs_together_leave_out_every_place_once() -> None:

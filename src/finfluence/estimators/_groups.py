@@ -5,9 +5,10 @@ and gradients change on the way; on small models this makes the effect 1.0 to 1.
 from the same first state, over the same batches without the group's rows, sees all of it, and shares most of its
 noise with the first:
 
-    s_{t+1} = U_t(s_t, mean_{i∈B_t∖S} ∇ℓ_i(θ_t)),     effect(S) = q(θ_T^S) − q(θ_T) − a_S · p
+    s_{t+1} = U_t(s_t, mean_{i∈B_t∖S} ∇ℓ_i(θ_t)),     effect(S) = q̄(θ^S) − q̄(θ) − a_S · p
 
-B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone moves q. p is this shift: the mean
+with q̄ the mean of q over the late states that the walk averages over, too: two runs at a high learning rate part, and
+hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone moves q. p is this shift: the mean
 over K placebo runs, each of which leaves out another K-th of every batch, so that together they miss every row alike;
 per unit of a, by how much the noise of a batch's mean exceeds that of a batch of the usual size from the same rows:
 mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where batches are drawn independently.
@@ -62,13 +63,14 @@ def pair(
     together: int,
     seed: int,
     progress: Progress,
+    late: tuple[int, ...] = (),
 ) -> Pairs:
     """Run the tape's training again without each chosen subset [S] (bool); say what was done, and what was not."""
     findings = _linear_finding(tape, subsets, chosen)
     if not chosen.any():
         return Pairs(chosen, None, findings)
     positions = [p for p, paired in zip(subsets.positions, chosen, strict=True) if paired]
-    found = paired_effects(tape, queries, positions, together, seed, progress)
+    found = paired_effects(tape, queries, positions, together, seed, progress, late)
     effects = np.full((len(chosen), found.shape[1]), np.nan)
     effects[chosen] = found
     known = np.isfinite(effects).all(1)
@@ -116,6 +118,7 @@ def paired_effects(
     together: int,
     seed: int,
     progress: Progress = silent,
+    late: tuple[int, ...] = (),
 ) -> np.ndarray:
     """Return the effects [G, Q] of removing groups of row positions, by runs paired with the tape's own.
 
@@ -126,6 +129,8 @@ def paired_effects(
     seed : int
         Of what is left out of the placebo runs, and of the rows that stand in where a batch holds none but the
         group's.
+    late : tuple of int
+        Numbers of steps before the states over which queries are averaged; empty: the final one.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def paired_effects(
     """
     removed = [Removed(group, len(tape.rows), seed, tape.reshuffled) for group in groups]
     placebos = [Placebo(k, seed) for k in range(PLACEBOS)]
-    moved = _moved(tape, queries, [*removed, *placebos], together, progress)
+    moved = _moved(tape, queries, [*removed, *placebos], together, progress, late or (tape.steps,))
     shifts = moved[len(groups) :]
     finished = np.isfinite(shifts).all(1)
     noisier = sum(p.noisier for p, whole in zip(placebos, finished, strict=True) if whole)
@@ -148,23 +153,32 @@ def paired_effects(
 
 
 def _moved(
-    tape: Tape, queries: list[AnyQuery], lanes: Sequence[Lane], together: int, progress: Progress
+    tape: Tape,
+    queries: list[AnyQuery],
+    lanes: Sequence[Lane],
+    together: int,
+    progress: Progress,
+    late: tuple[int, ...],
 ) -> np.ndarray:
     """Return by how much every lane's queries [L, Q] differ from those of the run itself, repeated beside them."""
     runner = Lanes(tape)
     asked = StackedQueries(tape, tape.model(), queries, together=together > 1)
+
+    def averaged(lanes: Sequence[Lane]) -> np.ndarray:
+        return np.mean([asked(theta) for theta in runner.at(lanes, late)], axis=0)
+
     values, whole = [], []
     size = max(1, together - 1)
     for first in range(0, len(lanes), size):
         chunk = lanes[first : first + size]
         progress("groups", first, len(lanes))
         if together > 1:  # in every stack, so that both round alike
-            found = asked(runner.final([Whole(), *chunk]))
+            found = averaged([Whole(), *chunk])
             whole.append(found[:1])
             values.append(found[1:])
         else:
-            whole = whole or [asked(runner.final([Whole()]))]
-            values.append(asked(runner.final(chunk)))
+            whole = whole or [averaged([Whole()])]
+            values.append(averaged(chunk))
     progress("groups", len(lanes), len(lanes))
     differences = zip(values, whole if together > 1 else whole * len(values), strict=True)
     return np.concatenate([found - base for found, base in differences])

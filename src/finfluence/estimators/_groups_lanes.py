@@ -1,6 +1,6 @@
 """Copies of one run, advanced side by side over its own batches, each with its own weights on their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -113,14 +113,20 @@ class Lanes:
 
     def final(self, lanes: Sequence[Lane]) -> Tensor:
         """Return the final parameters [L, P], NaN where a lane diverged."""
+        (last,) = self.at(lanes, (self._tape.steps,))
+        return last
+
+    def at(self, lanes: Sequence[Lane], steps: Collection[int]) -> Iterator[Tensor]:
+        """Yield the parameters [L, P] after each of some numbers of steps, first first; NaN where a lane diverged."""
         tape, slots = self._tape, len(self._tape.optimizer.slots)
         start = tape.state(0).to(tape.layout.device).view(1 + slots, -1)
         state = start.expand(len(lanes), *start.shape).contiguous()
-        with seeded(0):
-            for t in range(tape.steps):
+        for t in range(tape.steps):
+            with seeded(0):
                 state = self._advance(state, t, lanes)
-        finite = torch.isfinite(state).all(2).all(1)
-        return state[:, 0].masked_fill(~finite[:, None], torch.nan)
+            if t + 1 in steps:
+                finite = torch.isfinite(state).all(2).all(1)
+                yield state[:, 0].masked_fill(~finite[:, None], torch.nan)
 
     def _advance(self, state: Tensor, t: int, lanes: Sequence[Lane]) -> Tensor:
         step, tape = self._tape.at(t), self._tape

@@ -6,12 +6,18 @@ does to q a few steps earlier, nearly, so it is estimated for the mean over K st
 
     q̄ = Σ_k q(θ_{t_k}) / K,    ∂q̄/∂s_t = (∂U_t/∂s)ᵀ ∂q̄/∂s_{t+1} + Σ_{k: t_k = t} ∇q(θ_t) / K
 
-The adjoint of q̄ is walked beside that of q(θ_T) through the epochs that hold late states; effects come from the former,
-the spread, which is about one state, from the latter. Further back both see the same noise, and q̄ alone is walked on.
+The spread is that of q(θ_T), one state. With θ_T = θ* + δ, δ normal with covariance Σ, and q quadratic,
+
+    Var q(θ_T) = gᵀΣg + tr((HΣ)²)/2,     E[∇q(θ_T)ᵀ Σ ∇q(θ_T)] = gᵀΣg + tr((HΣ)²),     g = ∇q(θ*), H = ∇²q:
+
+the gradient of one state counts the curved part twice. That of two states far enough apart, (∇q(θ_T) + ∇q(θ_{t_1}))/2,
+has half of the noise of either and counts it once. So the spread is walked from there, beside the adjoint of q̄ through
+the epochs that hold late states; effects come from the latter. Further back q̄ alone is walked on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor, nn
 
@@ -82,6 +88,18 @@ class Late:
         """Return ∇q(θ_t)/K [Q, P] if t is a late state, else None."""
         if t not in self.steps:
             return None
+        return (self._first if t == self.steps[-1] else self._gradients(state)) / len(self.steps)
+
+    def of_spread(self, final: Tensor) -> Tensor:
+        """Return the gradients [Q, P] that the spread is walked from; `final`: ∇q(θ_T)."""
+        return (final + self._first) / 2
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """∇q [Q, P] at the first of the late states."""
+        return self._gradients(self.tape.state(self.steps[-1]).to(self.tape.layout.device))
+
+    def _gradients(self, state: Tensor) -> Tensor:
         layout = self.tape.layout
         layout.assign(self.model, state[: layout.size])
         wanted, column = [], 0
@@ -91,4 +109,4 @@ class Late:
         chosen = [query for query, some in zip(self.queries, wanted, strict=True) if any(some)]
         kept = [flag for some in wanted if any(some) for flag in some]
         _, slopes = gradients(chosen, self.model, self.tape, layout.parameters(self.model))
-        return slopes[kept] / len(self.steps)
+        return slopes[kept]

@@ -211,7 +211,7 @@ def replay(
         sink = Stream(save_to, **labels)
     with sink:
         for sums in walk_all(prepared, out, progress):
-            pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress)
+            pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress, prepared.plan.late)
             story.add(sums)
             if save_to is None or together.rank == 0:
                 sink.write(sums.columns, estimates(tape, where, sums, pairs))

@@ -67,7 +67,7 @@ class Walk:
         self.plan = plan
         self.horizon = horizon
         self._adjoint = adjoint
-        self.lam = torch.cat([start, start / len(late.steps)]) if late.epochs else start
+        self.lam = _beside(start, late) if late.epochs else start
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self.totals = Totals(len(tape.rows), len(start), len(tape.epochs), start.device)
         self.next_epoch = len(tape.epochs) - 1
@@ -174,6 +174,13 @@ class Walk:
             first, states = self.tape.segment_of(t)
             self._segment = (first, states.to(self.lam.device))
         return self._segment[1][t - self._segment[0]]
+
+
+def _beside(start: Tensor, late: Late) -> Tensor:
+    """Return λ_T of the spread and of q̄ [2Q, 1+S, P], from ∂q/∂s_T."""
+    spread = start.clone()
+    spread[:, 0] = late.of_spread(start[:, 0])
+    return torch.cat([spread, start / len(late.steps)])
 
 
 def _weight(offset: int, every: int, per_epoch: int) -> float:
