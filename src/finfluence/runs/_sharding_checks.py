@@ -26,8 +26,10 @@ def check_sharding(model: nn.Module, optimizer: torch.optim.Optimizer, processes
             raise _flattened(name)
     held: dict[int, Any] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
     named: dict[str, Any] = dict(model.named_parameters())
-    away = [p for p in held.values() if is_sharded(p) and not any(p is other for other in named.values())]
-    if away and any(own_class(m) is not None for m in model.modules()):
+    own = {id(p) for p in named.values()}
+    if any(is_sharded(p) for p in held.values() if id(p) not in own) and any(
+        own_class(m) is not None for m in model.modules()
+    ):
         raise _gathered(next((name for name, p in named.items() if not is_sharded(p)), next(iter(named))))
     if not any(map(is_sharded, named.values())):
         return

@@ -21,8 +21,11 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def held(tensor: Tensor) -> Tensor:
     """Return what this process holds of a tensor, on the same memory: its part, or all of it."""
-    part: Any = tensor.detach()
-    return part.to_local() if is_sharded(tensor) else part
+    if not is_sharded(tensor):
+        return tensor.detach()
+    part: Any = tensor
+    with torch.no_grad():  # the part itself, and nothing for autograd
+        return part.to_local()
 
 
 def rows_held(count: int, parts: int) -> list[range]:
