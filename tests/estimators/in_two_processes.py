@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import finfluence as fi
@@ -110,7 +109,6 @@ def main() -> None:
     messages = {
         "early": early,
         "disagree": message(lambda: fi.replay(other, FIRST["one"], processes="all")),
-        "sharded": message(lambda: loop(sharded := fully_shard(pt.made(pt.mlp)), sharded, mine, "all")),
         "uneven": message(lambda: uneven(rank)),
     }
     np.savez(

@@ -86,7 +86,6 @@ def test_the_streamed_result_and_the_tape_of_process_0_are_whole(folder, single)
 @pytest.mark.parametrize(("case", "parts"), [
     ("early", ("tape.gather() after the last step", "rows of this process only", "processes='all'", "call tape.gather()")),
     ("disagree", ("the same tape, queries and options", "process 1 than in process 0", "other data, seeds", "same files")),
-    ("sharded", ("every process holds in full", "sharded over processes (DTensor)", "fully_shard", "DistributedData")),
     ("uneven", ("as many steps in every process", "2, 3 steps", "loaders of different length", "DistributedSampler")),
 ])  # fmt: skip
 def test_messages_of_processes(folder, case, parts):

@@ -1,44 +1,28 @@
 """One recording from the processes of a distributed training: each names its own rows, all of them make the step.
 
-The step of a loop under DistributedDataParallel descends the mean of the processes' losses,
+The step of a loop under DistributedDataParallel or fully_shard descends the mean of the processes' losses,
 
     g_t = (1/R) Σ_r g_{t,r},
 
-so that it is a step of R·M micro-batches, those of each process with its weights over R. Parameters and optimiser are
-the same everywhere, and every process keeps its own states; rows, weights and random states are exchanged in `gather`.
+so that it is a step of R·M micro-batches, those of each process with its weights over R. Rows, weights and random
+states are exchanged in `gather`. Under DistributedDataParallel states are the same everywhere, and every process keeps
+its own; under fully_shard it keeps its part of each, and `gather` makes them whole.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from finfluence.errors import DataError, NotSupportedError, TrainingError, explain
+from finfluence.errors import DataError, TrainingError, explain
 from finfluence.runs._processes import Processes
-from finfluence.runs._recorder import Recorder
+from finfluence.runs._recorder import Recorder, Witness
+from finfluence.runs._shards import Shards
 from finfluence.runs._step_log import Entry, entries_of, tensors_of
 
 
 def underlying(model: nn.Module) -> nn.Module:
-    """Return the model that DistributedDataParallel wraps, or the model itself.
-
-    Raises
-    ------
-    NotSupportedError
-        Parameters are sharded over processes.
-    """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "device_mesh") or type(parameter).__name__ == "FlatParameter":
-            raise NotSupportedError(
-                explain(
-                    "parameters that every process holds in full",
-                    f"'{name}' sharded over processes ({type(parameter).__name__})",
-                    "the model was passed through fully_shard, FullyShardedDataParallel or tensor parallelism",
-                    "train with DistributedDataParallel, or in one process",
-                )
-            )
-    return model
+    """Return the model that DistributedDataParallel wraps, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def gather(recorder: Recorder, processes: Processes) -> None:
@@ -75,6 +59,42 @@ def gather(recorder: Recorder, processes: Processes) -> None:
     buffers = {f"{k}": b for k, b in enumerate(recorder.model.buffers())}
     kept = processes.shared(buffers if processes.rank == 0 else None, 0)
     recorder.last_buffers = [kept[f"{k}"] for k in range(len(kept))]
+    if recorder.shards is not None:
+        _make_whole(recorder, recorder.shards, processes)
+
+
+def _make_whole(recorder: Recorder, shards: Shards, processes: Processes) -> None:
+    """Put states and witnesses together from the parts of all processes."""
+    recording, layout = recorder.recording, recorder.layout
+    recorder.finish()
+    told = {"as left": torch.tensor(recorder.as_left), "reached": torch.tensor(recording.reached)}
+    found = processes.gathered(told)
+    recorder.as_left = all(bool(part["as left"]) for part in found)
+    if not recorder.as_left:
+        recorder.states.forget_after(recorder.steps - 1)
+    recording.reached = torch.stack([part["reached"] for part in found]).any(0).tolist()
+    processes.agree("kept states", repr(recorder.states.steps))
+    recorder.states = recorder.states.widened(shards.whole_width, recorder.folder, shards.whole)
+    seen = {"places": shards.places(recorder.coordinates)}
+    for t, witness in recorder.witnesses.items():
+        parts = {
+            "gradient": witness.gradient,
+            "norm": witness.norm,
+            "after": witness.after,
+            "later": witness.later,
+        }
+        seen.update({f"{t}/{name}": part for name, part in parts.items() if part is not None})
+    every = processes.gathered(seen)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([part[name] for part in every]).to(layout.device)
+
+    recorder.coordinates = joined("places")
+    for t, witness in recorder.witnesses.items():
+        norms = torch.stack([part[f"{t}/norm"] for part in every])
+        later = None if witness.later is None else joined(f"{t}/later")
+        recorder.witnesses[t] = Witness(joined(f"{t}/gradient"), norms.norm(), joined(f"{t}/after"), later)
+    recording.model.to(layout.device)
 
 
 def _union(entries: tuple[Entry, ...]) -> Entry:

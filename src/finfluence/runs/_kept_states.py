@@ -26,15 +26,24 @@ class KeptStates:
     folder : path or None
     budget : int
         Bytes that the states may take; pinned ones are never dropped.
+    whole : int, optional
+        Width of the states that these are parts of; they will take the budget.
     """
 
     def __init__(
-        self, width: int, dtype: torch.dtype, device: torch.device, folder: Path | None, budget: int
+        self,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        folder: Path | None,
+        budget: int,
+        whole: int | None = None,
     ) -> None:
         self.width, self.dtype, self.folder = width, dtype, folder
+        self._device, self._budget = device, budget
         self._cuda = device.type == "cuda"
         self.every = 1
-        self._most = max(4, budget // max(1, width * dtype.itemsize))
+        self._most = max(4, budget // max(1, (whole or width) * dtype.itemsize))
         self._in_chunk = max(1, CHUNK_BYTES // max(1, width * dtype.itemsize))
         self._held: dict[int, Tensor | Path] = {}
         self._open: list[int] = []
@@ -91,6 +100,20 @@ class KeptStates:
         steps = self.steps
         at = bisect.bisect_right(steps, t) - 1
         return steps[at], steps[at + 1] if at + 1 < len(steps) else None
+
+    def widened(self, width: int, folder: Path | None, widen: Callable[[Tensor], Tensor]) -> "KeptStates":
+        """Return the same steps with states of `width`, written to `folder`; ours are forgotten one by one."""
+        wide = KeptStates(width, self.dtype, self._device, folder, self._budget)
+        wide.every, wide._pinned = self.every, set(self._pinned)
+        for t in self.steps:
+            state = widen(self[t])
+            del self._held[t]
+            wide._held[t] = state
+            if folder is not None:
+                wide._open.append(t)
+                if wide.due:
+                    wide.flush()
+        return wide
 
     def forget_after(self, t: int) -> None:
         """Leave out states after step t."""

@@ -32,9 +32,12 @@ def random_state(device: torch.device) -> Tensor:
 
 
 def split_random_state(state: Tensor) -> list[Tensor]:
-    """Return what `random_state` joined: the state of the CPU's generator, and of the GPU's if there is one."""
+    """Return what `random_state` joined: the state of the CPU's generator, and of the GPU's if there is one.
+
+    They are copies: torch reads a state as 8-byte words, and one read from a file may lie anywhere.
+    """
     size = len(torch.default_generator.get_state())
-    return [state] if len(state) == size else [state[:size].clone(), state[size:].clone()]
+    return [part.clone() for part in (state[:size], state[size:]) if len(part)]
 
 
 def set_random_state(parts: Sequence[Tensor], device: torch.device) -> None:

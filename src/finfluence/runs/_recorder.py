@@ -14,6 +14,7 @@ from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._randomness import random_state
 from finfluence.runs._recorded_steps import Recording
 from finfluence.runs._row_ids import RowIds, micro_batches
+from finfluence.runs._shards import Shards, held
 from finfluence.runs._step_log import Entry, write_entries
 from finfluence.runs._torch_optimizers import KNOWN, numbers_of
 from finfluence.runs._trained_part import modes
@@ -55,18 +56,23 @@ class Recorder:
         folder: Path | None,
         scaler: object,
         varying: bool,
+        shards: Shards | None = None,
     ) -> None:
         self.recording, self.layout, self.states, self.folder = recording, layout, states, folder
         self.model, self._optimizer, self._scaler, self._varying = model, optimizer, scaler, varying
+        self.shards = shards
         named = dict(model.named_parameters())
         self._parameters = [named[name] for name in recording.names]
         self._ids = RowIds(recording.rows.ids)
         self._slots = KNOWN[recording.kind].slots(recording.groups)
-        chosen = torch.linspace(0, layout.size - 1, min(layout.size, _COORDINATES), dtype=torch.float64)
+        size = layout.size if shards is None else shards.size
+        most = _COORDINATES if shards is None else max(1, _COORDINATES // len(shards.sizes))
+        chosen = torch.linspace(0, size - 1, min(size, most), dtype=torch.float64)
         self.coordinates = chosen.round().long().to(layout.device)
         self.witnesses: dict[int, Witness] = {}
         self.skipped = 0
         self.last_buffers: list[Tensor] | None = None
+        self.as_left: bool | None = None
         self._begun: tuple[tuple[float, ...], ...] = ()
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
@@ -150,11 +156,12 @@ class Recorder:
     def finish(self) -> bool:
         """End the recording; return whether the state after the last step could be read off the model."""
         self.ready()
-        as_left = self._versions == sum(p._version for p in self._parameters)
-        if as_left and self.steps:
-            self.states.keep(self.steps, self._read_into, last=True)
-        self.states.settle()
-        return as_left
+        if self.as_left is None:
+            self.as_left = self._versions == sum(p._version for p in self._parameters)
+            if self.as_left and self.steps:
+                self.states.keep(self.steps, self._read_into, last=True)
+            self.states.settle()
+        return self.as_left
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if self._problem is not None:
@@ -188,7 +195,7 @@ class Recorder:
             self._problem = _other_parameters(next(n for n, a, b in pairs if a != b), t)
         if checked_step(t):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-            flat = torch.cat([g.reshape(-1) for g in grads])
+            flat = torch.cat([held(g).reshape(-1) for g in grads])
             self.witnesses[t] = Witness(flat[self.coordinates], flat.norm(), self._some_parameters())
 
     def _forward(self, module: nn.Module, args: Any) -> None:
@@ -196,16 +203,16 @@ class Recorder:
             self._random.append(random_state(self.layout.device))
 
     def _some_parameters(self) -> Tensor:
-        return torch.cat([p.detach().reshape(-1) for p in self._parameters])[self.coordinates]
+        return torch.cat([held(p).reshape(-1) for p in self._parameters])[self.coordinates]
 
     def _read_into(self, out: Tensor) -> None:
         if not self._settled():
-            parts = [p.detach() for p in self._parameters]
+            parts = [held(p) for p in self._parameters]
             state = self._optimizer.state
             for slot in self._slots:
                 for p in self._parameters:
-                    held = state.get(p, {}).get(slot)
-                    parts.append(torch.zeros_like(p) if held is None else held)
+                    buffer = state.get(p, {}).get(slot)
+                    parts.append(held(torch.zeros_like(p) if buffer is None else buffer))
             self._parts = [p.reshape(-1) for p in parts]
             self._addresses = [p.data_ptr() for p in parts]
             self._lasting = len(self._slots) == 0 or len(state) == len(self._parameters)

@@ -16,16 +16,20 @@ from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.grads import Layout, RowLoss
 from finfluence.runs._epochs import check_sampling
 from finfluence.runs._kept_states import KeptStates
+from finfluence.runs._processes import Processes
 from finfluence.runs._randomness import untouched
 from finfluence.runs._recorded_steps import RecordedSteps, Recording
 from finfluence.runs._recorder import Recorder
 from finfluence.runs._recording_checks import check_clipping, try_out, varies
 from finfluence.runs._rows import DatasetRows, Rows, RowSource, as_rows
 from finfluence.runs._self_check import check_recording
+from finfluence.runs._sharding_checks import check_sharding, refuse_sharded
+from finfluence.runs._shards import Shards, is_sharded, made_whole
 from finfluence.runs._snapshots import read_tensors
 from finfluence.runs._step_log import read_entries
 from finfluence.runs._torch_optimizers import KNOWN, kind_of, options_of, steps_taken
 from finfluence.runs._trained_part import Parameters, copied, fingerprint, trained_names
+from finfluence.runs._unsharded import unsharded
 
 FORMAT = "finfluence-recording"
 VERSION = 1
@@ -47,11 +51,13 @@ def start(
     sampling: str,
     steps_per_epoch: int | None,
     snapshot_bytes: int,
+    processes: Processes,
 ) -> Recorder:
     """Return a recorder that watches `optimizer`; see `Tape.record`."""
     check_sampling(sampling, steps_per_epoch)
     check_clipping(clip_norm, clip_value)
     kind, known = kind_of(optimizer)
+    check_sharding(model, optimizer, processes)
     names = trained_names(model, optimizer, parameters)
     if folder is not None and (folder / "tape.json").exists():
         raise StorageError(
@@ -62,12 +68,14 @@ def start(
                 "choose another folder, or open that tape with fi.Tape.open",
             )
         )
+    sharded = any(map(is_sharded, model.parameters()))
     with untouched(0):
         rows = rows_of(data, collate)
-        twin = copied(model, names)
+        plain = unsharded(model, made_whole(model, processes)) if sharded else model
+        twin = copied(plain, names)
         layout = Layout(twin)
         varying = varies(rows)
-        random = try_out(copied(model, names), loss, rows, layout, varying)
+        random = try_out(copied(plain, names), loss, rows, layout, varying)
         hashed = data_hash(rows, varying)
     groups = [options_of(g) for g in optimizer.param_groups]
     place = {id(p): k for k, g in enumerate(optimizer.param_groups) for p in g["params"]}
@@ -77,9 +85,15 @@ def start(
         group_of=[place[id(named[name])] for name in names], taken=steps_taken(optimizer), clip_norm=clip_norm,
         clip_value=clip_value, sampling=sampling, steps_per_epoch=steps_per_epoch, random=random,
     )  # fmt: skip
-    width = (1 + len(known.slots(groups))) * layout.size
-    states = KeptStates(width, layout.dtype, layout.device, folder, snapshot_bytes)
-    recorder = Recorder(model, optimizer, recording, layout, states, folder, scaler, varying)
+    vectors = 1 + len(known.slots(groups))
+    shards = Shards(layout, vectors, processes) if sharded else None
+    if shards is None:
+        states = KeptStates(vectors * layout.size, layout.dtype, layout.device, folder, snapshot_bytes)
+    else:
+        width, whole = shards.width, shards.whole_width
+        states = KeptStates(width, layout.dtype, layout.device, None, snapshot_bytes, whole)
+        twin.cpu()  # until `gather`: the loop needs the room
+    recorder = Recorder(model, optimizer, recording, layout, states, folder, scaler, varying, shards)
     if folder is not None:
         _files.write_json(folder / "tape.json", header(recording, layout, None))
     return recorder
@@ -132,6 +146,7 @@ def reopen(
 ) -> tuple[RecordedSteps, KeptStates]:
     """Return the steps and states of the recording in `folder`; see `Tape.open`."""
     head = read_header(folder)
+    refuse_sharded(model)
     with untouched(0):
         rows = rows_of(data, collate)
         twin = copied_for(model, head, folder)

@@ -101,8 +101,9 @@ class Tape(TapeFace):
         snapshot_bytes : int
             Budget for kept states; replay recomputes the others.
         processes : {"one", "all"}
-            *all*: the loop runs in every process of torch.distributed's group under DistributedDataParallel; each
-            names its own ids, and `gather` ends the recording. Process 0 writes to `out`.
+            *all*: the loop runs in every process of torch.distributed's group under DistributedDataParallel or
+            fully_shard; each names its own ids, and `gather` ends the recording. Process 0 writes to `out`. The
+            weights of a sharded model are exchanged once here, so that all processes must call this.
 
         Returns
         -------
@@ -139,11 +140,11 @@ class Tape(TapeFace):
         recorder = start(
             underlying(model), optimizer, loss, data, tape.folder, parameters, collate=collate, clip_norm=clip_norm,
             clip_value=clip_value, scaler=scaler, sampling=sampling, steps_per_epoch=steps_per_epoch,
-            snapshot_bytes=snapshot_bytes,
+            snapshot_bytes=snapshot_bytes, processes=group,
         )  # fmt: skip
         tape._steps, tape._recorder, tape._states = None, recorder, recorder.states
         tape.memo, tape.seed = {}, 0
-        if group.size > 1:  # until `gather`, rows are not whole
+        if group.size > 1 or recorder.shards is not None:  # until `gather`, rows or states are not whole
             tape._apart, recorder.folder = group, None
         return tape
 
@@ -193,6 +194,8 @@ class Tape(TapeFace):
         """
         if self._steps is None:
             assert self._recorder is not None
+            if self._apart is not None and self._apart.size == 1:
+                return self.gather()
             if self._apart is not None:
                 raise ConfigError(
                     explain(
@@ -209,7 +212,7 @@ class Tape(TapeFace):
         return self
 
     def gather(self) -> "Tape":
-        """End a recording with processes="all": exchange ids, and `finish`. Every process calls it, once.
+        """End a recording with processes="all": exchange ids and sharded states, `finish`. Every process calls it.
 
         Raises
         ------
@@ -218,11 +221,12 @@ class Tape(TapeFace):
         """
         if self._apart is not None:
             assert self._recorder is not None
+            self._recorder.folder = self.folder
             try:
                 gather(self._recorder, self._apart)
             finally:
                 self._recorder.release()
-            self._apart, self._recorder.folder = None, self.folder
+            self._apart, self._states = None, self._recorder.states
         return self.finish()
 
     @property
