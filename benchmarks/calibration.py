@@ -1,10 +1,11 @@
 """Estimates from one training run and from four against retraining, on digits: the table of the design.
 
-    python -m benchmarks.calibration [--problem all] [--seeds 3] [--method online full fine fine-mc] [--out bench-out]
+    python -m benchmarks.calibration [--problem all] [--seeds 3] [--method online …] [--out bench-out]
 
-The truth is computed first where it is missing (`python -m benchmarks.truth`), then reused. Groups enter with their
-linear effect; `benchmarks.interval_coverage` has the paired ones. "perfect" is what an estimate without error would
-reach against a truth as noisy as this one.
+The truth is computed first where it is missing (`python -m benchmarks.truth`), then reused. *online* is the default of
+`replay`: sets of several rows are paired, single rows linear; *linear* and *paired* take all sets in one way. *full* is
+like *online* with all rows at every step. "perfect" is what an estimate without error would reach against a truth as
+noisy as this one.
 """
 
 import argparse
@@ -24,8 +25,10 @@ from finfluence.result import Influence
 
 FIRST_SEED = 1000
 METHODS = {
-    "full": "replay, full",
+    "linear": "replay, linear",
     "online": "replay, online",
+    "paired": "replay, paired",
+    "full": "replay, full",
     "fine": "fine (closed form)",
     "fine-mc": "fine-mc (AUC-probit)",
 }
@@ -95,13 +98,13 @@ def ceiling(true: Influence, seed: int = 0, draws: int = 50) -> tuple[float, flo
 def table(name: str, seeds: int, out: Path, methods: list[str] | None = None) -> Iterator[Line]:
     """Yield the lines of one problem: what is possible, every estimator for each seed, then four runs pooled.
 
-    By default transformers are spared *full*, which takes them ten minutes a run.
+    By default what is not plain MLP is spared *full*, which takes a transformer ten minutes a run.
     """
     problem, true = truth(name, out)
     pearson, spearman = ceiling(true)
     yield Line("perfect", pearson, 1.0, spearman, 1.0, np.nan)
     if methods is None:
-        methods = [m for m in METHODS if m != "full" or not name.startswith("transformer")]
+        methods = [m for m in METHODS if m != "full" or not SETTINGS[name].few]
     pooled: dict[str, list[Influence]] = {m: [] for m in methods if not m.startswith("fine")}
     for seed in range(FIRST_SEED, FIRST_SEED + max(seeds, 4)):
         tape = fi.train(problem.recipe, seed=seed)
@@ -120,8 +123,9 @@ def table(name: str, seeds: int, out: Path, methods: list[str] | None = None) ->
 def estimate(problem: Problem, tape: fi.Tape, method: str) -> Influence:
     """Return what one training run says of the problem's sets and queries."""
     named = {name: [int(i) for i in rows] for name, rows in problem.subsets.items()}
-    options = {} if method.startswith("fine") else {"groups": "linear"}
-    return fi.replay(tape, problem.queries, method, named, **options)
+    if method in ("linear", "paired"):
+        return fi.replay(tape, problem.queries, subsets=named, groups=method)
+    return fi.replay(tape, problem.queries, method, named)
 
 
 def main() -> None:

@@ -8,10 +8,11 @@ noise with the first:
     s_{t+1} = U_t(s_t, mean_{i∈B_t∖S} ∇ℓ_i(θ_t)),     effect(S) = q̄(θ^S) − q̄(θ) − a_S · p
 
 with q̄ the mean of q over the late states that the walk averages over, too: two runs at a high learning rate part, and
-hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone moves q. p is this shift: the mean
-over K placebo runs, each of which leaves out another K-th of every batch, so that together they miss every row alike;
-per unit of a, by how much the noise of a batch's mean exceeds that of a batch of the usual size from the same rows:
-mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where batches are drawn independently.
+hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone moves q. p is
+this shift: the mean over K placebo runs, each of which leaves out another K-th of every batch, so that together they
+miss every row alike; per unit of a, by how much the noise of a batch's mean exceeds that of a batch of the usual size
+from the same rows: mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where batches are drawn
+independently.
 """
 
 from collections.abc import Sequence

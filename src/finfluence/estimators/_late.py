@@ -10,7 +10,7 @@ The spread is that of q(θ_T), one state. With θ_T = θ* + δ, δ normal with c
 
     Var q(θ_T) = gᵀΣg + tr((HΣ)²)/2,     E[∇q(θ_T)ᵀ Σ ∇q(θ_T)] = gᵀΣg + tr((HΣ)²),     g = ∇q(θ*), H = ∇²q:
 
-the gradient of one state counts the curved part twice. That of two states far enough apart, (∇q(θ_T) + ∇q(θ_{t_1}))/2,
+the gradient of one state counts the curved part twice. That of two states far enough apart, (∇q(θ_T) + ∇q(θ_t))/2,
 has half of the noise of either and counts it once. So the spread is walked from there, beside the adjoint of q̄ through
 the epochs that hold late states; effects come from the latter. Further back q̄ alone is walked on.
 """
@@ -88,16 +88,21 @@ class Late:
         """Return ∇q(θ_t)/K [Q, P] if t is a late state, else None."""
         if t not in self.steps:
             return None
-        return (self._first if t == self.steps[-1] else self._gradients(state)) / len(self.steps)
+        return (self._other if t == self._apart else self._gradients(state)) / len(self.steps)
 
     def of_spread(self, final: Tensor) -> Tensor:
         """Return the gradients [Q, P] that the spread is walked from; `final`: ∇q(θ_T)."""
-        return (final + self._first) / 2
+        return (final + self._other) / 2
+
+    @property
+    def _apart(self) -> int:
+        """The late state in the middle: far enough from the last for chance, near enough for the gradient's trend."""
+        return self.steps[len(self.steps) // 2]
 
     @cached_property
-    def _first(self) -> Tensor:
-        """∇q [Q, P] at the first of the late states."""
-        return self._gradients(self.tape.state(self.steps[-1]).to(self.tape.layout.device))
+    def _other(self) -> Tensor:
+        """∇q [Q, P] at that state."""
+        return self._gradients(self.tape.state(self._apart).to(self.tape.layout.device))
 
     def _gradients(self, state: Tensor) -> Tensor:
         layout = self.tape.layout
