@@ -1,6 +1,8 @@
 """Copies of one run, advanced side by side over its own batches, each with its own weights on their rows."""
 
+import time
 from collections.abc import Sequence
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -109,7 +111,19 @@ class Lanes:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        self._traces = Traces(tape.stochastic, split_log_softmax)
+        self._traces: Traces = tape.memo.setdefault("lanes", Traces(tape.stochastic, split_log_softmax))
+
+    def step_seconds(self, count: int, repeats: int = 3) -> float:
+        """Return the median time of one step of `count` copies of the run."""
+        start = self._tape.state(0).to(self._tape.layout.device).view(1 + len(self._tape.optimizer.slots), -1)
+        state, lanes = start.expand(count, *start.shape).contiguous(), [Whole()] * count
+        seconds = []
+        with seeded(0):
+            for _ in range(1 + repeats):
+                began = time.perf_counter()
+                self._advance(state, 0, lanes)[0, 0, 0].item()
+                seconds.append(time.perf_counter() - began)
+        return median(seconds[1:])
 
     def final(self, lanes: Sequence[Lane]) -> Tensor:
         """Return the final parameters [L, P], NaN where a lane diverged."""

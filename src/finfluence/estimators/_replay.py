@@ -1,7 +1,8 @@
 """replay: one tape to the influence of every row."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import nn
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._choose_pass import DIFFERENTIATIONS, Differentiation
-from finfluence.estimators._costs import bytes_per_query
 from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
-from finfluence.estimators._groups import Groups, Pairs, pair, to_pair
+from finfluence.estimators._groups import Groups, Pairs, pair, paired_seconds, to_pair
 from finfluence.estimators._horizon import horizon_for
 from finfluence.estimators._late import check_late
+from finfluence.estimators._memory import bytes_per_query
 from finfluence.estimators._replay_result import Story, check_left, common_attrs, estimates, group_means
 from finfluence.estimators._replay_walks import prepare, walk_all
 from finfluence.estimators._subsets import Given, find_subsets
@@ -40,8 +41,9 @@ def replay(
     seed: int | None = None,
     groups: Groups = "auto",
     memory_bytes: int = 2**30,
+    snapshot_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
-    budget: float | None = None,
+    budget: float | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     save_to: str | os.PathLike[str] | None = None,
     processes: Together = "one",
@@ -148,6 +150,7 @@ def replay(
     together = Processes.of(processes)
     listed = check_queries(queries)
     tape.finish()
+    began = time.perf_counter()
     found = find_subsets(tape, subsets)
     where = found.positions
     chosen = to_pair(groups, found.sizes, sum(len(q.names) for q in listed))
@@ -190,6 +193,12 @@ def replay(
         )
     check_late(late)
     plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
+    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
+    so_far = time.perf_counter() - began
+
+    def beside() -> float:
+        return so_far + paired_seconds(tape, int(chosen.sum()), alone)
+
     prepared = prepare(
         tape,
         listed,
@@ -198,12 +207,13 @@ def replay(
         horizon_for(horizon, tape),
         late,
         memory_bytes,
+        snapshot_bytes,
         differentiation,
         budget,
         out,
         together,
+        beside,
     )
-    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
     story = Story.empty(len(labels["queries"]), len(tape.epochs))
     pairs: Pairs | None = None
     sink: Stream | Held = Held(labels)

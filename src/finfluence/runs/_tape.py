@@ -257,6 +257,15 @@ class Tape(TapeFace):
         _ = self._trained
         return torch.stack(self.snapshots.losses).double().cpu().numpy()
 
+    @property
+    def spacing(self) -> int:
+        """The most steps from one kept state to the next."""
+        if self._states is None and self._recorder is None:
+            return self.every
+        run, kept = self._run, self._states
+        assert kept is not None
+        return int(max(np.diff([*(t for t in kept.steps if t < run.count), run.count])))
+
     def final_state(self) -> Tensor:
         """Return s_T."""
         run = self._run
@@ -268,23 +277,32 @@ class Tape(TapeFace):
 
     def segment_of(self, t: int) -> tuple[int, Tensor]:
         """Return (first step, states [m, width] before each of its m steps) of the segment that holds step t."""
+        first, stop, start = self.kept_before(t)
+        return first, self.states_from(first, start, stop)
+
+    def kept_before(self, t: int) -> tuple[int, int, Tensor]:
+        """Return the last kept state at or before step t: its step, the step of the next one kept, the state."""
         run = self._run
         if self._states is not None:
             first, following = self._states.before(t)
-            start, stop = self._states[first], run.count if following is None else min(following, run.count)
-        else:
-            first = t - t % self.every
-            start, stop = self.snapshots[t // self.every], min(first + self.every, run.count)
-        if stop - first == 1:
-            return first, start.unsqueeze(0)
-        states = torch.empty(stop - first, run.width, dtype=run.layout.dtype)
+            return first, run.count if following is None else min(following, run.count), self._states[first]
+        first = t - t % self.every
+        return first, min(first + self.every, run.count), self.snapshots[t // self.every]
+
+    def states_from(self, first: int, start: Tensor, stop: int, every: int = 1) -> Tensor:
+        """Recompute from `start`, the state before step `first`: those before every `every`-th step up to `stop`."""
+        run = self._run
+        if stop - first <= every:
+            return start.unsqueeze(0)
+        states = torch.empty(-(-(stop - first) // every), run.width, dtype=run.layout.dtype)
         states[0] = start
         run.load(first, start.to(run.layout.device))
         with seeded(0):
-            for offset in range(1, stop - first):
-                run.take(first + offset - 1)
-                run.read_into(states[offset])
-        return first, states
+            for done in range(1, (len(states) - 1) * every + 1):
+                run.take(first + done - 1)
+                if done % every == 0:
+                    run.read_into(states[done // every])
+        return states
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""
