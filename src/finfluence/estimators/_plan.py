@@ -1,13 +1,12 @@
 """plan: what a training and its replay will take, from a few measured steps."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from finfluence.estimators._budget import Settings, settings_for
 from finfluence.estimators._choose_pass import Differentiation, choose_pass
-from finfluence.estimators._costs import measure
+from finfluence.estimators._costs import clock, measure
 from finfluence.estimators._groups import Groups, paired_seconds, to_pair
 from finfluence.estimators._groups_lanes import PLACEBOS
 from finfluence.estimators._horizon import horizon_for
@@ -158,19 +157,19 @@ def plan(
     tape.finish()
     found = find_subsets(tape, subsets)
     model = tape.model()
-    began = time.perf_counter()
+    began = clock(tape)
     with seeded(0):
         _, start = gradients(listed, model, tape, tape.layout.parameters(model))
-        asking = time.perf_counter() - began
+        asking = clock(tape) - began
         final_losses(tape, model)
-    spent = time.perf_counter() - began
+    spent = clock(tape) - began
     choice = choose_pass(tape, start, differentiation, memory_bytes)
     steps = sum(len(e) for e in tape.epochs)
     state = state_bytes(tape)
     every = run.spacing if isinstance(run, Tape) else spacing_for(steps, state, snapshot_bytes)
     memory = share_memory(tape, len(start), late > 0, memory_bytes, snapshot_bytes if saved else 0, every)
     costs = replace(measure(tape, choice.adjoint, start, memory, late, asking), fixed=0.0)
-    prepare = time.perf_counter() - began
+    prepare = clock(tape) - began
     planned = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, 0)
     limit, settings = horizon_for(horizon, run).limit, None
     chosen = to_pair(groups, found.sizes, len(start))

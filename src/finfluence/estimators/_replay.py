@@ -1,7 +1,6 @@
 """replay: one tape to the influence of every row."""
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch import nn
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._choose_pass import DIFFERENTIATIONS, Differentiation
+from finfluence.estimators._costs import clock
 from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
 from finfluence.estimators._groups import Groups, Pairs, pair, paired_seconds, to_pair
 from finfluence.estimators._horizon import horizon_for
@@ -150,7 +150,7 @@ def replay(
     together = Processes.of(processes)
     listed = check_queries(queries)
     tape.finish()
-    began = time.perf_counter()
+    began = clock(tape)
     found = find_subsets(tape, subsets)
     where = found.positions
     chosen = to_pair(groups, found.sizes, sum(len(q.names) for q in listed))
@@ -194,7 +194,7 @@ def replay(
     check_late(late)
     plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
     alone = max(1, int(memory_bytes // bytes_per_query(tape)))
-    so_far = time.perf_counter() - began
+    so_far = clock(tape) - began
 
     def beside() -> float:
         return so_far + paired_seconds(tape, int(chosen.sum()), alone)

@@ -20,13 +20,13 @@ from finfluence._progress import Progress
 from finfluence.errors import StorageError
 from finfluence.estimators._budget import Settings, remembered, settings_for, settings_from
 from finfluence.estimators._choose_pass import Choice, Differentiation, Pass, choose_pass
-from finfluence.estimators._costs import Costs, measure
+from finfluence.estimators._costs import Costs, clock, measure
 from finfluence.estimators._distributed import SharedRows, by_rows, shares
 from finfluence.estimators._horizon import Horizon
 from finfluence.estimators._late import Late, late_steps
 from finfluence.estimators._memory import Memory, share_memory
 from finfluence.estimators._walk import Plan, Walk
-from finfluence.estimators._walked_states import WalkedStates
+from finfluence.estimators._walked_states import WalkedStates, remove_left_over
 from finfluence.runs import AnyQuery, Processes, Tape, gradients, read_tensors, seeded
 
 SAVE_SECONDS = 10.0
@@ -111,15 +111,17 @@ def prepare(
 
     `beside()` tells the seconds that the replay spends on anything but this and the walk.
     """
-    began = time.perf_counter()
+    began = clock(tape)
     with seeded(0):
         values, slopes = gradients(queries, model, tape, tape.layout.parameters(model))
-    asking = time.perf_counter() - began
+    asking = clock(tape) - began
     choice = choose_pass(tape, slopes, differentiation, memory_bytes)
     rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
     alone = len(slopes) if rows_shared else -(-len(slopes) // processes.size)
     folder = Path(out) if out is not None else None
     disk = snapshot_bytes if folder is not None else 0
+    if folder is not None and processes.rank == 0:
+        remove_left_over(folder)
     settings: Settings | None = None
     if budget is not None:
         memory = share_memory(tape, alone, late > 0, memory_bytes, disk)

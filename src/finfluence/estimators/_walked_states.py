@@ -1,17 +1,20 @@
 """The states of a walk backwards: those that the tape does not keep are recomputed, within a stated memory."""
 
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from finfluence._files import atomic
 from finfluence.errors import StorageError
 from finfluence.runs import Tape, read_tensors
 
 LEAST = 16
+SCRATCH = ".recomputed-"
 
 
 def room_for(spacing: int, states: int) -> int:
@@ -53,8 +56,8 @@ class WalkedStates:
     walks : int
         How many walks will ask.
     folder, disk_bytes
-        Where states recomputed for further walks may be written, and how much; given up where that is slower than
-        recomputing, which changes no number.
+        Where states recomputed for further walks may be written until `close`, and how much; given up where that is
+        slower than recomputing, which changes no number.
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class WalkedStates:
         self._spare = room - self._block - self._marks_at_most if walks > 1 else 0
         self._disk = disk_bytes // self._state_bytes if walks > 1 and folder is not None else 0
         self._folder = folder
+        self._further = walks - 1
         self._marks: list[tuple[int, Tensor]] = []
         self._kept: dict[int, Tensor | Path] = {}
         self._holder: dict[int, int] = {}
         self._current = 0, torch.empty(0)
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.taken = 0
 
     def at(self, t: int) -> Tensor:
@@ -86,11 +91,10 @@ class WalkedStates:
         return states[t - first].to(self._tape.layout.device)
 
     def close(self) -> None:
-        """Remove the files."""
-        for place in self._kept.values():
-            if isinstance(place, Path):
-                place.unlink(missing_ok=True)
+        """Forget what was kept, and remove the files."""
         self._kept, self._holder = {}, {}
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _load(self, t: int) -> tuple[int, Tensor]:
         first = self._holder[t]
@@ -132,19 +136,32 @@ class WalkedStates:
         if count <= self._spare:
             self._kept[first], self._spare = states, self._spare - count
         elif count <= self._disk and self._folder is not None:
-            path, began = self._folder / f"recomputed-{first:010d}.safetensors", time.perf_counter()
+            began = time.perf_counter()
             try:
-                with atomic(path) as part:
-                    save_file({"states": states}, part)
-            except StorageError:  # a full disk: the walk goes on without
+                self._kept[first] = self._write(self._folder, first, states)
+            except (OSError, SafetensorError):  # a full disk: the walk goes on without
                 self._disk = 0
                 return
-            self._kept[first], self._disk = path, self._disk - count
-            if time.perf_counter() - began > seconds:
+            self._disk -= count
+            if 2 * (time.perf_counter() - began) > self._further * seconds:
                 self._disk = 0
         else:
             return
         self._holder.update(dict.fromkeys(range(first, first + count), first))
+
+    def _write(self, folder: Path, first: int, states: Tensor) -> Path:
+        if self._scratch is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH, suffix=".part", dir=folder)
+        path = Path(self._scratch.name) / f"{first}.safetensors"
+        save_file({"states": states}, path)
+        return path
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove states that a replay which was killed left in `folder`."""
+    for place in folder.glob(f"{SCRATCH}*.part"):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def state_bytes(tape: Tape) -> int:
