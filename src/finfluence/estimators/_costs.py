@@ -17,7 +17,7 @@ from finfluence.estimators._memory import Memory
 from finfluence.estimators._walk import FEWEST_PROBES, ROWS_AT_ONCE, Plan
 from finfluence.runs import Tape, seeded
 
-REPEATS = 5
+REPEATS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class _Clock:
         beside = self.typical(self._beside) if late else back
         few = self.typical(self._evaluate(min(FEWEST_PROBES, len(tape.rows))))
         tape._run.load(0, self._state)
-        train = self.typical(lambda: tape._run.take(0), 4 * REPEATS)
+        train = self.typical(lambda: tape._run.take(0), 3 * REPEATS)
 
         @cache
         def many() -> float:
