@@ -137,7 +137,9 @@ def test_least_cost_is_said_when_the_budget_is_too_small():
     )
     enough = made(fi.train(recipe()), 3.0)
     assert f"; expected cost {enough.expected:.2g} runs" in enough.sentence and enough.least == found.least
-    assert enough.sentence.endswith("tracing the model, once a tape, is apart (0 s)")
+    assert enough.sentence.endswith(
+        "; 0 of them are beside the walk (queries, timing, paired groups), and tracing the model, once a tape, is apart (0 s)"
+    )
 
 
 def test_settings_of_another_replay_give_its_numbers(monkeypatch):

@@ -24,7 +24,8 @@ class Settings:
     method : "online" or "full". horizon : most epochs walked. probe_share : extra row evaluations for the spread.
     queries_together : in one walk. states_every : spacing of the states that the tape keeps.
     states : where the others come from, in words. states_held : how many a walk holds in memory.
-    least : what the least settings would cost. tracing : what the first replay of a tape spends apart, in seconds.
+    least : what the least settings would cost. beside : the part of `expected` that is not the walk.
+    tracing : what the first replay of a tape spends apart, in seconds.
     """
 
     asked: float
@@ -37,6 +38,7 @@ class Settings:
     states: str
     states_held: int
     least: float
+    beside: float
     tracing: float
 
     @property
@@ -51,8 +53,8 @@ class Settings:
         else:
             said = f"was spent on: {what}; expected cost {self.expected:.2g} runs"
         return (
-            f"a budget of {self.asked:g} training runs {said}; tracing the model, once a tape, is apart "
-            f"({self.tracing:.2g} s)"
+            f"a budget of {self.asked:g} training runs {said}; {self.beside:.1g} of them are beside the walk (queries, "
+            f"timing, paired groups), and tracing the model, once a tape, is apart ({self.tracing:.2g} s)"
         )
 
     def plan(self, plan: Plan) -> Plan:
@@ -118,7 +120,8 @@ def settings_for(
     steps = sum(len(e) for e in tape.epochs[-epochs:])
     return Settings(
         float(budget), paid, method, epochs, share if plan.budget else 0.0, memory.together, memory.spacing,
-        memory.sentence(steps), memory.room, least, costs.setup,
+        memory.sentence(steps), memory.room, least,
+        costs.fixed / (costs.train * sum(len(e) for e in tape.epochs)), costs.setup,
     )  # fmt: skip
 
 

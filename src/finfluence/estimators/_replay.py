@@ -90,15 +90,19 @@ def replay(
         memory allows. *linear*: from the walk alone. *auto*: pairs subsets of two or more rows if there are at most 11
         of them, or with five more no more than queries. Of paired subsets the result keeps `linear_effect`, too.
     memory_bytes : int
-        Bound on the memory of a walk; queries that do not fit together walk one after the other.
+        Bound on the memory of a walk; queries that do not fit together walk one after the other. States that the tape
+        does not keep are recomputed within a quarter of it, and kept for further walks in what the queries leave.
+    snapshot_bytes : int
+        How much of `out` recomputed states may take until further walks have used them, where memory has no room.
     differentiation : {"auto", "exact", "finite-difference"}
         *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for smooth models only; it passes
         through fused attention and operations without a second derivative. *auto*: exact where the model allows it and
         its tangents fit in `memory_bytes`, else finite differences; the result says which and why.
-    budget : float, optional
-        Most time to spend on the walk, in multiples of one training run. Sets epochs back (up to `horizon`), probe
-        rows, and whether all rows are evaluated, in this order, from a few timed steps. The result says what was
-        chosen; the same options given by hand give the same numbers. Tracing, once a tape, and paired groups are apart.
+    budget : float or mapping, optional
+        Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), probe rows, and
+        whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
+        recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
+        `attrs["budget"]`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     save_to : path, optional
