@@ -46,7 +46,8 @@ class Settings:
         """The choice in words."""
         what = (
             f"{self.method} rows, at most {self.horizon} epoch{'s' if self.horizon > 1 else ''} back, "
-            f"probe rows {self.probe_share:g}, {self.queries_together} queries together, {self.states}"
+            f"probe rows {self.probe_share:g}, {self.queries_together} "
+            f"quer{'y' if self.queries_together == 1 else 'ies'} together, {self.states}"
         )
         if self.expected > self.asked:
             said = f"is less than the least replay takes, {self.expected:.2g} runs, which was made: {what}"

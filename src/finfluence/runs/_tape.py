@@ -17,11 +17,11 @@ from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._processes import Processes, Together
 from finfluence.runs._recipe import Recipe
 from finfluence.runs._recipe_steps import RecipeSteps
+from finfluence.runs._recomputed import states_from
 from finfluence.runs._recorded_steps import RecordedSteps
 from finfluence.runs._recorder import Recorder
 from finfluence.runs._recording import finish, reopen, start
 from finfluence.runs._snapshots import Snapshots
-from finfluence.runs._stepper import seeded
 from finfluence.runs._tape_face import TapeFace
 from finfluence.runs._tape_header import FORMAT, VERSION, differences, read_header
 from finfluence.runs._trained_part import Parameters
@@ -260,11 +260,8 @@ class Tape(TapeFace):
     @property
     def spacing(self) -> int:
         """The most steps from one kept state to the next."""
-        if self._states is None and self._recorder is None:
-            return self.every
-        run, kept = self._run, self._states
-        assert kept is not None
-        return int(max(np.diff([*(t for t in kept.steps if t < run.count), run.count])))
+        run = self._run
+        return self.every if self._states is None else self._states.spacing(run.count)
 
     def final_state(self) -> Tensor:
         """Return s_T."""
@@ -291,18 +288,7 @@ class Tape(TapeFace):
 
     def states_from(self, first: int, start: Tensor, stop: int, every: int = 1) -> Tensor:
         """Recompute from `start`, the state before step `first`: those before every `every`-th step up to `stop`."""
-        run = self._run
-        if stop - first <= every:
-            return start.unsqueeze(0)
-        states = torch.empty(-(-(stop - first) // every), run.width, dtype=run.layout.dtype)
-        states[0] = start
-        run.load(first, start.to(run.layout.device))
-        with seeded(0):
-            for done in range(1, (len(states) - 1) * every + 1):
-                run.take(first + done - 1)
-                if done % every == 0:
-                    run.read_into(states[done // every])
-        return states
+        return states_from(self._run, first, start, stop, every)
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""

@@ -68,9 +68,10 @@ def planned(budget: float, runs: int) -> str:
 def spent(budget: float, runs: int, settings: Mapping[str, Any], epochs: int) -> str:
     """Say what the first run's measurements made of a budget; all runs are replayed alike."""
     total = runs * (1 + settings["expected"])
+    queries = settings["queries_together"]
     what = (
         f"Replayed: {settings['method']} rows, at most {settings['horizon']} of {epochs} epochs back, probe rows "
-        f"{settings['probe_share']:g}, {settings['queries_together']} queries together, {settings['states']}"
+        f"{settings['probe_share']:g}, {queries} quer{'y' if queries == 1 else 'ies'} together, {settings['states']}"
     )
     over = (
         f" That is more than the budget: nothing less can be replayed in {runs} runs."
