@@ -237,3 +237,13 @@ def test_two_scans_in_one_folder(tmp_path, source):
 def test_an_array_of_one_value_is_refused_in_words(tmp_path, out):
     np.savez(tmp_path / "flat.npz", x=np.ones((40, 2)), y=np.arange(40) % 2)
     assert "features that differ between rows" in refused(out, tmp_path / "flat.npz")
+
+
+def test_a_budget_that_is_none(out, source):
+    assert "only finfluence verify takes a time" in refused(
+        out, source, "--target", "label", "--budget", "10m"
+    )
+    assert "above 1, such as 16 got: nan" in refused(out, source, "--target", "label", "--budget", "nan")
+    assert "--budget above 1, what a training alone cost got: 0.5" in refused(
+        out, source, "--target", "label", "--budget", "0.5"
+    )

@@ -93,12 +93,22 @@ def scan(
     ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "adamw",
     runs: Annotated[
-        int,
+        int | None,
         typer.Option(
             help="Trainings to record and replay; each costs about four trainings. With 1 the initialisation is fixed "
-            "and the spread covers the batch order; with more each draws its own, and the spread covers both."
+            "and the spread covers the batch order; with more each draws its own, and the spread covers both.",
+            show_default="4, or by --budget",
         ),
-    ] = 4,
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What the estimate may cost, in multiples of one training (such as 16): to train and replay all runs. "
+            "Sets the number of runs (one for every 4, unless --runs is given) and how closely each is replayed. The "
+            "proof and the self-test come on top.",
+            show_default="none",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same numbers.")] = 0,
     fdr: Annotated[float, typer.Option(help="Accepted share of false names among the named rows.")] = 0.1,
     proof: Annotated[
@@ -128,6 +138,7 @@ def scan(
     screen = Screen(quiet)
     goes_on = f"The same command with --resume goes on; everything finished so far is in {out}."
     with told(goes_on, out / "scan.log"):
+        from finfluence.cli._numbers import number
         from finfluence.cli._shown import next_commands, show_result
         from finfluence.scan import ScanOptions, read_run
         from finfluence.scan import scan as run_scan
@@ -135,12 +146,12 @@ def scan(
         options = ScanOptions(
             source=source, out=out, target=target, holdout=holdout, holdout_fraction=holdout_fraction,
             id_column=id_column, group_column=group_column, task=task, queries=tuple(query or ("held-out",)),
-            model=model, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, runs=runs, seed=seed,
-            fdr=fdr, proof=proof, proof_runs=proof_runs, self_test=self_test,
-            resume=resume, keep_tapes=keep_tapes,
+            model=model, epochs=epochs, batch_size=batch_size, lr=lr, optimizer=optimizer, runs=runs,
+            budget=number(budget, "--budget"), seed=seed, fdr=fdr, proof=proof, proof_runs=proof_runs,
+            self_test=self_test, resume=resume, keep_tapes=keep_tapes,
         )  # fmt: skip
         with screen.progress() as progress:
-            result = run_scan(options, progress)
+            result = run_scan(options, progress, screen.say)
         show_result(screen, result)
         next_commands(screen, result, read_run(out))
 

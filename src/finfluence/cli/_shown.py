@@ -20,6 +20,8 @@ def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "hel
     screen.always(summary["verdict"], "bold")
     if summary["proof"]:
         screen.say(summary["proof"])
+    if summary.get("budget"):
+        screen.say(summary["budget"])
     if summary.get("self_test"):
         screen.say(summary["self_test"])
     show_verified(screen, summary)

@@ -2,13 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from finfluence import _files
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._costs import Costs
+from finfluence.estimators._memory import Memory
 from finfluence.estimators._walk import Plan
 from finfluence.runs import Tape
 
@@ -21,6 +23,9 @@ class Settings:
 
     method : "online" or "full". horizon : most epochs walked. probe_share : extra row evaluations for the spread.
     queries_together : in one walk. states_every : spacing of the states that the tape keeps.
+    states : where the others come from, in words. states_held : how many a walk holds in memory.
+    least : what the least settings would cost. beside : the part of `expected` that is not the walk.
+    tracing : what the first replay of a tape spends apart, in seconds.
     """
 
     asked: float
@@ -30,15 +35,27 @@ class Settings:
     probe_share: float
     queries_together: int
     states_every: int
+    states: str
+    states_held: int
+    least: float
+    beside: float
+    tracing: float
 
     @property
     def sentence(self) -> str:
         """The choice in words."""
-        over = "" if self.expected <= self.asked else ", the least there is"
+        what = (
+            f"{self.method} rows, at most {self.horizon} epoch{'s' if self.horizon > 1 else ''} back, "
+            f"probe rows {self.probe_share:g}, {self.queries_together} "
+            f"quer{'y' if self.queries_together == 1 else 'ies'} together, {self.states}"
+        )
+        if self.expected > self.asked:
+            said = f"is less than the least replay takes, {self.expected:.2g} runs, which was made: {what}"
+        else:
+            said = f"was spent on: {what}; expected cost {self.expected:.2g} runs"
         return (
-            f"a budget of {self.asked:g} training runs was spent on: {self.method} rows, at most {self.horizon} epochs"
-            f" back, probe rows {self.probe_share:g}, {self.queries_together} queries together; "
-            f"expected cost {self.expected:.2g} runs{over}"
+            f"a budget of {self.asked:g} training runs {said}; {self.beside:.1g} of them are beside the walk (queries, "
+            f"timing, paired groups), and tracing the model, once a tape, is apart ({self.tracing:.2g} s)"
         )
 
     def plan(self, plan: Plan) -> Plan:
@@ -52,7 +69,7 @@ def settings_for(
     tape: Tape,
     plan: Plan,
     horizon: int,
-    queries: int,
+    memory: Memory,
     measured: Callable[[], Costs],
     late: float = 0.0,
 ) -> Settings:
@@ -69,6 +86,8 @@ def settings_for(
         What the user asked for; *full* stays full.
     horizon : int
         Most epochs to walk.
+    memory : Memory
+        Queries walked together, and where states come from.
     measured : callable
         Returns the costs.
     late : float
@@ -79,33 +98,73 @@ def settings_for(
     ConfigError
         The budget is not above zero and finite.
     """
-    wrong = isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf
-    if wrong:
-        raise ConfigError(
-            explain(
-                "budget to be a number of training runs above 0",
-                repr(budget),
-                "a share in percent or a time was passed",
-                "pass for instance budget=2.0: at most the time of two trainings",
-            )
-        )
+    check_budget(budget)
     costs = measured()
-    ladder = [("full" if plan.full else "online", h, PROBE_SHARES[0]) for h in range(1, horizon + 1)]
+    first = ("full" if plan.full else "online", 1, PROBE_SHARES[0])
+    ladder = [(first[0], h, first[2]) for h in range(1, horizon + 1)]
     if not plan.full:
         if plan.budget:
             ladder += [("online", horizon, share) for share in PROBE_SHARES[1:]]
         ladder.append(("full", horizon, PROBE_SHARES[-1]))
-    chosen: Settings | None = None
-    for method, epochs, share in ladder:
-        probes = 0.0 if plan.budget == 0 else share
-        there = replace(plan, full=method == "full", budget=probes)
-        cost = costs.runs(tape, there, epochs, queries, late)
-        if chosen is not None and cost > budget:
+
+    def cost(method: str, epochs: int, share: float, at_least: bool = False) -> float:
+        there = replace(plan, full=method == "full", budget=share if plan.budget else 0.0)
+        return costs.runs(tape, there, epochs, memory, late, at_least)
+
+    least = paid = cost(*first)
+    chosen = first
+    for rung in ladder[1:]:
+        if cost(*rung, at_least=True) > budget or (needed := cost(*rung)) > budget:
             break
-        together = min(costs.together, queries)
-        chosen = Settings(float(budget), cost, method, epochs, probes, together, tape.every)
-    assert chosen is not None
-    return chosen
+        chosen, paid = rung, needed
+    method, epochs, share = chosen
+    steps = sum(len(e) for e in tape.epochs[-epochs:])
+    return Settings(
+        float(budget), paid, method, epochs, share if plan.budget else 0.0, memory.together, memory.spacing,
+        memory.sentence(steps), memory.room, least,
+        costs.fixed / (costs.train * sum(len(e) for e in tape.epochs)), costs.setup,
+    )  # fmt: skip
+
+
+def check_budget(budget: object, option: str = "budget") -> None:
+    """Refuse what is no number of training runs.
+
+    Raises
+    ------
+    ConfigError
+        Not a number above 0, or not finite.
+    """
+    wrong = isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf
+    if wrong:
+        raise ConfigError(
+            explain(
+                f"{option} to be a number of training runs above 0",
+                repr(budget),
+                "a share in percent or a time was passed",
+                f"pass for instance {option}=2.0: at most the time of two trainings",
+            )
+        )
+
+
+def settings_from(made: Mapping[str, Any]) -> Settings:
+    """Return the settings of another replay from its `attrs["budget"]`.
+
+    Raises
+    ------
+    ConfigError
+        It is something else.
+    """
+    try:
+        return Settings(**made)
+    except TypeError as error:
+        raise ConfigError(
+            explain(
+                "budget to be a number of training runs, or what another replay made of one",
+                f"a mapping with {', '.join(map(str, made)) or 'nothing'}",
+                "it was edited, or comes from another version of finfluence",
+                "pass influence.data.attrs['budget'] of a replay with a budget, or a number",
+            )
+        ) from error
 
 
 def remembered(folder: Path | None, key: str, choose: Callable[[], Settings]) -> Settings:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 
 import torch
@@ -11,159 +12,179 @@ from torch import Tensor
 
 from finfluence.estimators._accumulate import EpochSums
 from finfluence.estimators._choose_pass import Pass
+from finfluence.estimators._late import STATES
+from finfluence.estimators._memory import Memory
 from finfluence.estimators._walk import FEWEST_PROBES, ROWS_AT_ONCE, Plan
 from finfluence.runs import Tape, seeded
 
-REPEATS = 7
+REPEATS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Costs:
-    """Seconds of the parts of a replay; `setup` is spent once a tape (tracing), the rest again and again.
+    """Seconds of the parts of a replay.
 
-    train : one training step. back : one step of the walk, `together` queries at once. late : the same where queries
-    are walked beside their means over late states, twice as many at once.
-    fixed, per_row : of evaluating rows along the way, for as many queries: fixed + per_row · rows.
+    train : one training step. back : one step of the walk, the queries of one walk at once. late : the same where
+    queries are walked beside their means over late states, twice as many at once.
+    few, many : of evaluating `FEWEST_PROBES` and `most` rows along the way; the latter is timed when first asked for.
+    queries : the gradients of all queries at one state. fixed : spent once, beside the walk, measuring included.
+    spent : the part of it that measuring takes. setup : tracing, once a tape.
     """
 
     train: float
     back: float
     late: float
-    fixed: float
-    per_row: float
-    setup: float
-    together: int
+    few: float
+    many: Callable[[], float]
+    most: int
+    queries: float = 0.0
+    fixed: float = 0.0
+    spent: float = 0.0
+    setup: float = 0.0
 
-    def evaluation(self, rows: int) -> float:
-        """Seconds for the slopes of `rows` rows at one step."""
+    def evaluation(self, rows: int, at_least: bool = False) -> float:
+        """Seconds for the slopes of `rows` rows at one step; with `at_least`, a lower bound that times nothing more."""
         parts = -(-rows // ROWS_AT_ONCE)
-        return parts * self.fixed + rows * self.per_row
+        if rows <= FEWEST_PROBES or at_least:
+            return parts * self.few
+        per_row = max(0.0, (self.many() - self.few) / max(1, self.most - FEWEST_PROBES))
+        return parts * max(0.0, self.few - per_row * FEWEST_PROBES) + rows * per_row
 
-    def walk(self, tape: Tape, plan: Plan, horizon: int, late: float = 0.0) -> float:
+    def walk(self, tape: Tape, plan: Plan, horizon: int, late: float = 0.0, at_least: bool = False) -> float:
         """Seconds of one walk over the last `horizon` epochs, `late` the share that holds late states."""
         lengths, rows = [len(e) for e in tape.epochs], len(tape.rows)
         total = 0.0
         for back, steps in enumerate(reversed(lengths[-horizon:])):
             count, every = plan.probes(back, rows, steps, len(lengths))
             evaluations = -(-steps // every) if count else 0
-            again = self.train if tape.every > 1 else 0.0
             one = self.late if back < math.ceil(late * horizon) else self.back
-            total += steps * (one + again) + evaluations * self.evaluation(count)
+            total += steps * one
+            total += evaluations * self.evaluation(count, at_least) if evaluations else 0.0
         return total
 
-    def runs(self, tape: Tape, plan: Plan, horizon: int, queries: int, late: float = 0.0) -> float:
+    def runs(
+        self, tape: Tape, plan: Plan, horizon: int, memory: Memory, late: float = 0.0, at_least: bool = False
+    ) -> float:
         """Cost of a replay in multiples of one training run, without `setup`."""
-        walks = -(-queries // self.together)
-        return walks * self.walk(tape, plan, horizon, late) / (self.train * sum(len(e) for e in tape.epochs))
+        steps = sum(len(e) for e in tape.epochs[-horizon:])
+        walked = memory.walks * self.walk(tape, plan, horizon, late, at_least)
+        averaged = (STATES - 1) * self.queries if late else 0.0
+        again = self.train * memory.retaken(steps)
+        timing = 0.0 if at_least else self._timing(tape, plan, horizon)
+        return (self.fixed + timing + walked + averaged + again) / (
+            self.train * sum(len(e) for e in tape.epochs)
+        )
+
+    def _timing(self, tape: Tape, plan: Plan, horizon: int) -> float:
+        """Seconds that timing many rows takes, where the walk evaluates as many."""
+        lengths = [len(e) for e in tape.epochs]
+        counts = [
+            plan.probes(back, len(tape.rows), steps, len(lengths))[0]
+            for back, steps in enumerate(reversed(lengths[-horizon:]))
+        ]
+        return (1 + REPEATS) * self.many() if max(counts) > FEWEST_PROBES else 0.0
 
 
-def bytes_per_query(tape: Tape) -> float:
-    """Estimate a walk's memory for each further query: states, running sums, and tangents of all activations."""
-    if "bytes per query" not in tape.memo:
-        tape.memo["bytes per query"] = _bytes_per_query(tape)
-    return float(tape.memo["bytes per query"])
-
-
-def _bytes_per_query(tape: Tape) -> float:
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.step_loss(tape.working, tape.at(0).batch)
-    activations = 4 * sum(held)
-    states = 6 * (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
-    sums = 8 * 8 * len(tape.rows)
-    return float(activations + states + sums)
-
-
-def measure(tape: Tape, adjoint: Pass, start: Tensor, memory_bytes: float) -> Costs:
+def measure(
+    tape: Tape, adjoint: Pass, start: Tensor, memory: Memory, late: float, queries: float, fixed: float = 0.0
+) -> Costs:
     """Time training, walking and evaluating on the first steps of the tape, for queries with gradients `start` [Q, P].
 
-    The median of `REPEATS` timings counts; measured once for a tape, pass and number of queries.
+    The median of a few timings counts; measured once for a tape, pass and number of queries.
+
+    Parameters
+    ----------
+    late : float
+        0: nothing is timed beside late states.
+    queries, fixed : float
+        Seconds already known: of the gradients of all queries, and of all that was done beside the walk.
     """
-    together = min(len(start), max(1, int(memory_bytes // bytes_per_query(tape))))
-    key = f"costs {adjoint.differentiation} {together}"
+    key = f"costs {adjoint.differentiation} {memory.together} {len(start)} {late > 0}"
     if key not in tape.memo:
         with seeded(0):
-            tape.memo[key] = _measure(tape, adjoint, start[:together])
+            tape.memo[key] = _Clock(tape, adjoint, start[: memory.together]).costs(late > 0, queries, fixed)
     found: Costs = tape.memo[key]
     return found
 
 
-def _measure(tape: Tape, adjoint: Pass, start: Tensor) -> Costs:
-    step, state = tape.at(0), tape.state(0).to(tape.layout.device)
-    lam = torch.zeros(
-        len(start), 1 + len(tape.optimizer.slots), tape.layout.size, dtype=start.dtype, device=start.device
-    )
-    lam[:, 0] = start
-    theta, run = state[: tape.layout.size], tape._run
-    n = len(tape.rows)
-    few, many = torch.arange(min(FEWEST_PROBES, n)), torch.arange(min(ROWS_AT_ONCE, n))
-    sums = EpochSums.zeros(n, 0, len(start), start.device)
+class _Clock:
+    """Times single steps, and knows how long that took."""
 
-    def train() -> None:
-        run.take(0)
+    def __init__(self, tape: Tape, adjoint: Pass, start: Tensor) -> None:
+        self._tape, self._adjoint, self._start = tape, adjoint, start
+        self._state = tape.state(0).to(tape.layout.device)
+        shape = len(start), 1 + len(tape.optimizer.slots), tape.layout.size
+        self._lam = torch.zeros(shape, dtype=start.dtype, device=start.device)
+        self._lam[:, 0] = start
+        self._sums = EpochSums.zeros(len(tape.rows), 0, len(start), start.device)
+        self.setup = self.spent = 0.0
 
-    def back() -> None:
-        step = tape.at(0)
-        _, slopes, _ = adjoint.step(state, step.hyper, step.batch, lam, step.seed)
-        sums.add_batch(step.rows.to(slopes.device), step.centred(step.unweighted(slopes)))
+    def costs(self, late: bool, queries: float, fixed: float) -> Costs:
+        """Return all costs."""
+        tape = self._tape
+        most = min(ROWS_AT_ONCE, len(tape.rows))
+        back = self.typical(self._back)
+        beside = self.typical(self._beside) if late else back
+        few = self.typical(self._evaluate(min(FEWEST_PROBES, len(tape.rows))))
+        tape._run.load(0, self._state)
+        train = self.typical(lambda: tape._run.take(0), 3 * REPEATS)
 
-    def beside() -> None:
-        adjoint.step(state, step.hyper, step.batch, torch.cat([lam, lam]), step.seed)
+        @cache
+        def many() -> float:
+            with seeded(0):
+                return few if most <= FEWEST_PROBES else self.typical(self._evaluate(most))
 
-    def evaluate(rows: Tensor) -> Callable[[], None]:
-        probes = EpochSums.zeros(0, len(rows), len(start), start.device)
+        return Costs(
+            train,
+            back,
+            max(beside, back),
+            few,
+            many,
+            most,
+            queries,
+            fixed + self.spent,
+            self.spent,
+            self.setup,
+        )
+
+    def typical(self, call: Callable[[], object], repeats: int = REPEATS) -> float:
+        """Return the median seconds of `call`; what its first call took longer is setup."""
+        found = []
+        for _ in range(1 + repeats):
+            began = clock(self._tape)
+            call()
+            found.append(clock(self._tape) - began)
+        seconds = float(median(found[1:]))
+        self.setup += max(0.0, found[0] - seconds)
+        self.spent += sum(found[1:]) + min(found[0], seconds)
+        return seconds
+
+    def _back(self) -> None:
+        step = self._tape.at(0)
+        _, slopes, _ = self._adjoint.step(self._state, step.hyper, step.batch, self._lam, step.seed)
+        self._sums.add_batch(step.rows.to(slopes.device), step.centred(step.unweighted(slopes)))
+
+    def _beside(self) -> None:
+        step = self._tape.at(0)
+        twice = torch.cat([self._lam, self._lam])
+        self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed)
+
+    def _evaluate(self, count: int) -> Callable[[], None]:
+        tape, start, rows = self._tape, self._start, torch.arange(count)
+        theta, seed = self._state[: tape.layout.size], tape.at(0).seed
+        probes = EpochSums.zeros(0, count, len(start), start.device)
 
         def call() -> None:
-            slopes = adjoint.slopes(theta, start, tape.batch(rows, 0), step.seed)
-            probes.add_probes(slopes, len(rows), 1.0)
+            slopes = self._adjoint.slopes(theta, start, tape.batch(rows, 0), seed)
+            probes.add_probes(slopes, count, 1.0)
 
         return call
 
-    run.load(0, state)
-    began = time.perf_counter()
-    back()
-    beside()
-    evaluate(few)()
-    evaluate(many)()
-    _wait(tape)
-    first = time.perf_counter() - began
-    train()
-    seconds = {name: _typical(tape, call) for name, call in _named(back, beside, train)}
-    at_few, at_many = _typical(tape, evaluate(few)), _typical(tape, evaluate(many))
-    per_row = max(0.0, (at_many - at_few) / max(1, len(many) - len(few)))
-    fixed = max(0.0, at_few - per_row * len(few))
-    setup = max(0.0, first - seconds["back"] - seconds["beside"] - at_few - at_many)
-    return Costs(
-        seconds["train"],
-        seconds["back"],
-        max(seconds["beside"], seconds["back"]),
-        fixed,
-        per_row,
-        setup,
-        len(start),
-    )
 
-
-def _named(*calls: Callable[[], None]) -> list[tuple[str, Callable[[], None]]]:
-    return [(call.__name__, call) for call in calls]
-
-
-def _typical(tape: Tape, call: Callable[[], None]) -> float:
-    found = []
-    for _ in range(REPEATS):
-        _wait(tape)
-        began = time.perf_counter()
-        call()
-        _wait(tape)
-        found.append(time.perf_counter() - began)
-    return float(median(found))
-
-
-def _wait(tape: Tape) -> None:
+def clock(tape: Tape) -> float:
+    """Return seconds: processor time where one thread computes, so that other work on the machine does not count."""
     if tape.layout.device.type == "cuda":
         torch.cuda.synchronize(tape.layout.device)
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()

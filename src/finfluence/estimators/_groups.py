@@ -112,6 +112,22 @@ def to_pair(groups: str, sizes: np.ndarray, queries: int) -> np.ndarray:
     return several & (groups == "auto" and bool(few))
 
 
+def paired_seconds(tape: Tape, chosen: int, together: int, steps: int | None = None) -> float:
+    """Return about how long it takes to run the training without each of `chosen` subsets; timed once for a tape."""
+    if not chosen:
+        return 0.0
+    lanes, size = chosen + PLACEBOS, max(1, together - 1)
+    key = f"seconds of {chosen} lanes, {together} together"
+    if key not in tape.memo:
+        alone = 0 if together > 1 else 1
+        stacks, last = divmod(lanes, size)
+        runner = Lanes(tape)
+        step = stacks * runner.step_seconds(size + 1 - alone) if stacks else 0.0
+        step += runner.step_seconds(last + 1) if last else 0.0
+        tape.memo[key] = (tape.steps if steps is None else steps) * (step + alone * runner.step_seconds(1))
+    return float(tape.memo[key])
+
+
 def paired_effects(
     tape: Tape,
     queries: list[AnyQuery],

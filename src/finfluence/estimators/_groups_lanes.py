@@ -1,6 +1,7 @@
 """Copies of one run, advanced side by side over its own batches, each with its own weights on their rows."""
 
 from collections.abc import Collection, Iterator, Sequence
+from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from finfluence._seeds import stream
+from finfluence.estimators._costs import clock
 from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.grads._softmax import split_log_softmax
 from finfluence.runs import Step, Tape, seeded
@@ -109,7 +111,19 @@ class Lanes:
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        self._traces = Traces(tape.stochastic, split_log_softmax)
+        self._traces: Traces = tape.memo.setdefault("lanes", Traces(tape.stochastic, split_log_softmax))
+
+    def step_seconds(self, count: int, repeats: int = 3) -> float:
+        """Return the median time of one step of `count` copies of the run."""
+        start = self._tape.state(0).to(self._tape.layout.device).view(1 + len(self._tape.optimizer.slots), -1)
+        state, lanes = start.expand(count, *start.shape).contiguous(), [Whole()] * count
+        seconds = []
+        with seeded(0):
+            for _ in range(1 + repeats):
+                began = clock(self._tape)
+                self._advance(state, 0, lanes)
+                seconds.append(clock(self._tape) - began)
+        return median(seconds[1:])
 
     def final(self, lanes: Sequence[Lane]) -> Tensor:
         """Return the final parameters [L, P], NaN where a lane diverged."""

@@ -1,19 +1,22 @@
 """plan: what a training and its replay will take, from a few measured steps."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from finfluence.estimators._budget import Settings, settings_for
 from finfluence.estimators._choose_pass import Differentiation, choose_pass
-from finfluence.estimators._costs import bytes_per_query, measure
+from finfluence.estimators._costs import clock, measure
+from finfluence.estimators._groups import Groups, paired_seconds, to_pair
+from finfluence.estimators._groups_lanes import PLACEBOS
 from finfluence.estimators._horizon import horizon_for
+from finfluence.estimators._memory import bytes_per_query, share_memory
 from finfluence.estimators._replay import final_losses
 from finfluence.estimators._subsets import Given, find_subsets
 from finfluence.estimators._walk import Plan
+from finfluence.estimators._walked_states import state_bytes
 from finfluence.result import one_of
-from finfluence.runs import AnyQuery, Recipe, Tape, check_queries, gradients, seeded
+from finfluence.runs import AnyQuery, Recipe, Tape, check_queries, gradients, seeded, spacing_for
 from finfluence.runs._recipe_steps import RecipeSteps
 
 STEPS = 2
@@ -43,7 +46,8 @@ class Forecast:
     Attributes
     ----------
     stages : tuple of Stage
-        "train" (of a recipe only), "prepare" (query gradients, tracing), "walk", "result".
+        "train" (of a recipe only), "prepare" (query gradients, tracing, timing), "walk" (with late states, and states
+        recomputed), "groups" (runs without those that are paired; if there are any), "result".
     training_seconds : float
         One plain training run.
     runs : float
@@ -53,6 +57,8 @@ class Forecast:
     queries, subsets, rows, steps : int
     states_every : int
         Spacing of the states that the tape keeps.
+    states : str
+        Where the others come from, in words.
     settings : Settings or None
         What a budget was turned into.
     """
@@ -66,6 +72,7 @@ class Forecast:
     rows: int
     steps: int
     states_every: int
+    states: str
     settings: Settings | None
 
     @property
@@ -92,7 +99,7 @@ class Forecast:
         lines = [head, *(f"  {stage}" for stage in self.stages)]
         lines.append(
             f"  the walk costs {self.runs:.2g} training runs ({self.differentiation} derivatives); "
-            f"every {_ordinal(self.states_every)}state is kept"
+            f"{self.states}"
         )
         if self.settings is not None:
             lines.append(f"  {self.settings.sentence}")
@@ -108,6 +115,7 @@ def plan(
     horizon: int | Literal["auto"] = "auto",
     probe_budget: float = 0.25,
     late: float = 0.1,
+    groups: Groups = "auto",
     budget: float | None = None,
     memory_bytes: int = 2**30,
     snapshot_bytes: int = 2**30,
@@ -125,7 +133,7 @@ def plan(
     horizon : "auto" or int
         "auto" is counted as all epochs: replay may stop earlier.
     saved : bool
-        Whether `train(out=…)` writes the tape to disk; otherwise its states stay in memory.
+        Whether `train(out=…)` and `replay(out=…)` write states to disk; otherwise they stay in memory.
 
     Returns
     -------
@@ -147,42 +155,55 @@ def plan(
     listed = check_queries(queries)
     tape = run if isinstance(run, Tape) else _glimpse(run)
     tape.finish()
-    count = len(find_subsets(tape, subsets).names)
+    found = find_subsets(tape, subsets)
     model = tape.model()
-    began = time.perf_counter()
+    began = clock(tape)
     with seeded(0):
         _, start = gradients(listed, model, tape, tape.layout.parameters(model))
+        asking = clock(tape) - began
         final_losses(tape, model)
+    spent = clock(tape) - began
     choice = choose_pass(tape, start, differentiation, memory_bytes)
-    costs = measure(tape, choice.adjoint, start, memory_bytes)
-    prepare = time.perf_counter() - began
+    steps = sum(len(e) for e in tape.epochs)
+    state = state_bytes(tape)
+    every = run.spacing if isinstance(run, Tape) else spacing_for(steps, state, snapshot_bytes)
+    memory = share_memory(tape, len(start), late > 0, memory_bytes, snapshot_bytes if saved else 0, every)
+    costs = replace(measure(tape, choice.adjoint, start, memory, late, asking), fixed=0.0)
+    prepare = clock(tape) - began
     planned = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, 0)
     limit, settings = horizon_for(horizon, run).limit, None
-    steps = sum(len(e) for e in tape.epochs)
-    state = (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
-    every = run.every if isinstance(run, Tape) else min(max(1, -(-steps * state // snapshot_bytes)), steps)
-    tape.every, before = every, tape.every
-    try:
-        if budget is not None:
-            settings = settings_for(budget, tape, planned, limit, len(start), lambda: costs, late)
-            planned, limit = settings.plan(planned), settings.horizon
-        runs = costs.runs(tape, planned, limit, len(start), late)
-    finally:
-        tape.every = before
+    chosen = to_pair(groups, found.sizes, len(start))
+    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
+    pairing = paired_seconds(tape, int(chosen.sum()), alone, steps)
+    if budget is not None:
+        counted = replace(costs, fixed=spent + costs.spent + pairing)
+        settings = settings_for(budget, tape, planned, limit, memory, lambda: counted, late)
+        planned, limit = settings.plan(planned), settings.horizon
+    runs = costs.runs(tape, planned, limit, memory, late)
     training = costs.train * steps
-    walk_bytes = int(costs.together * bytes_per_query(tape)) + every * state
-    result = RESULT_FIELDS * 8 * count * len(start)
+    walked = sum(len(e) for e in tape.epochs[-limit:])
+    walk_bytes = (
+        int(memory.together * bytes_per_query(tape)) * (2 if late else 1) + memory.held(walked) * state
+    )
+    result = RESULT_FIELDS * 8 * len(found) * len(start)
     stages = [
         Stage("prepare", prepare, int(start.numel() * start.itemsize), 0),
-        Stage("walk", runs * training, walk_bytes, 0),
+        Stage("walk", runs * training, walk_bytes, memory.written(walked) * state),
         Stage("result", 2e-8 * result, 2 * result, result),
     ]
+    if chosen.any():
+        lanes = min(alone, int(chosen.sum()) + PLACEBOS + 1)
+        stages.insert(2, Stage("groups", pairing, lanes * int(bytes_per_query(tape)), 0))
     if isinstance(run, Recipe):
         kept = (-(-steps // every) + 1) * state
         stages.insert(0, Stage("train", training, 0 if saved else kept, kept if saved else 0))
+    states = memory.sentence(walked)
+    if every > 1:
+        states += f"; snapshot_bytes={(steps + 1) * state:,} would keep all"
     return Forecast(
-        tuple(stages), training, runs, choice.name, len(start), count, len(tape.rows), steps, every, settings
-    )
+        tuple(stages), training, runs, choice.name, len(start), len(found), len(tape.rows), steps, every,
+        states, settings,
+    )  # fmt: skip
 
 
 def _glimpse(recipe: Recipe) -> Tape:
@@ -210,7 +231,3 @@ def _size(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:.0f} B"
-
-
-def _ordinal(every: int) -> str:
-    return "" if every == 1 else f"{every}th " if every > 3 else f"{ {2: 'second', 3: 'third'}[every] } "

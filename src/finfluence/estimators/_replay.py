@@ -1,7 +1,7 @@
 """replay: one tape to the influence of every row."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import nn
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._choose_pass import DIFFERENTIATIONS, Differentiation
-from finfluence.estimators._costs import bytes_per_query
+from finfluence.estimators._costs import clock
 from finfluence.estimators._fine import check_recording, fine_monte_carlo, fine_rao_blackwell
-from finfluence.estimators._groups import Groups, Pairs, pair, to_pair
+from finfluence.estimators._groups import Groups, Pairs, pair, paired_seconds, to_pair
 from finfluence.estimators._horizon import horizon_for
 from finfluence.estimators._late import check_late
+from finfluence.estimators._memory import bytes_per_query
 from finfluence.estimators._replay_result import Story, check_left, common_attrs, estimates, group_means
 from finfluence.estimators._replay_walks import prepare, walk_all
 from finfluence.estimators._subsets import Given, find_subsets
@@ -40,8 +41,9 @@ def replay(
     seed: int | None = None,
     groups: Groups = "auto",
     memory_bytes: int = 2**30,
+    snapshot_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
-    budget: float | None = None,
+    budget: float | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     save_to: str | os.PathLike[str] | None = None,
     processes: Together = "one",
@@ -88,15 +90,19 @@ def replay(
         memory allows. *linear*: from the walk alone. *auto*: pairs subsets of two or more rows if there are at most 11
         of them, or with five more no more than queries. Of paired subsets the result keeps `linear_effect`, too.
     memory_bytes : int
-        Bound on the memory of a walk; queries that do not fit together walk one after the other.
+        Bound on the memory of a walk; queries that do not fit together walk one after the other. States that the tape
+        does not keep are recomputed within a quarter of it, and kept for further walks in what the queries leave.
+    snapshot_bytes : int
+        How much of `out` recomputed states may take until further walks have used them, where memory has no room.
     differentiation : {"auto", "exact", "finite-difference"}
         *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for smooth models only; it passes
         through fused attention and operations without a second derivative. *auto*: exact where the model allows it and
         its tangents fit in `memory_bytes`, else finite differences; the result says which and why.
-    budget : float, optional
-        Most time to spend on the walk, in multiples of one training run. Sets epochs back (up to `horizon`), probe
-        rows, and whether all rows are evaluated, in this order, from a few timed steps. The result says what was
-        chosen; the same options given by hand give the same numbers. Tracing, once a tape, and paired groups are apart.
+    budget : float or mapping, optional
+        Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), probe rows, and
+        whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
+        recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
+        `attrs["budget"]`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     save_to : path, optional
@@ -148,6 +154,7 @@ def replay(
     together = Processes.of(processes)
     listed = check_queries(queries)
     tape.finish()
+    began = clock(tape)
     found = find_subsets(tape, subsets)
     where = found.positions
     chosen = to_pair(groups, found.sizes, sum(len(q.names) for q in listed))
@@ -190,6 +197,12 @@ def replay(
         )
     check_late(late)
     plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
+    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
+    so_far = clock(tape) - began
+
+    def beside() -> float:
+        return so_far + paired_seconds(tape, int(chosen.sum()), alone)
+
     prepared = prepare(
         tape,
         listed,
@@ -198,12 +211,13 @@ def replay(
         horizon_for(horizon, tape),
         late,
         memory_bytes,
+        snapshot_bytes,
         differentiation,
         budget,
         out,
         together,
+        beside,
     )
-    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
     story = Story.empty(len(labels["queries"]), len(tape.epochs))
     pairs: Pairs | None = None
     sink: Stream | Held = Held(labels)

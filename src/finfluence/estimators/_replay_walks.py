@@ -3,11 +3,12 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 from finfluence._files import atomic, digest
 from finfluence._progress import Progress
 from finfluence.errors import StorageError
-from finfluence.estimators._budget import Settings, remembered, settings_for
+from finfluence.estimators._budget import Settings, remembered, settings_for, settings_from
 from finfluence.estimators._choose_pass import Choice, Differentiation, Pass, choose_pass
-from finfluence.estimators._costs import bytes_per_query, measure
+from finfluence.estimators._costs import Costs, clock, measure
 from finfluence.estimators._distributed import SharedRows, by_rows, shares
 from finfluence.estimators._horizon import Horizon
 from finfluence.estimators._late import Late, late_steps
+from finfluence.estimators._memory import Memory, share_memory
 from finfluence.estimators._walk import Plan, Walk
+from finfluence.estimators._walked_states import WalkedStates, remove_left_over
 from finfluence.runs import AnyQuery, Processes, Tape, gradients, read_tensors, seeded
 
 SAVE_SECONDS = 10.0
@@ -60,7 +63,7 @@ class Prepared:
     """All that is settled before the first walk.
 
     values, slopes : of the queries at the end of training, [Q] and [Q, P].
-    together : queries of one walk.
+    memory : queries of one walk, and room for states; states : those of all walks.
     processes : who works on it; `rows_shared` whether on the same walks.
     notes : filled by the walks: what a reader should know.
     """
@@ -74,7 +77,8 @@ class Prepared:
     plan: Plan
     horizon: Horizon
     settings: Settings | None
-    together: int
+    memory: Memory
+    states: WalkedStates
     processes: Processes
     rows_shared: bool
     notes: list[str] = field(default_factory=list)
@@ -84,7 +88,8 @@ class Prepared:
         parts = (
             [range(len(self.slopes))] if self.rows_shared else shares(len(self.slopes), self.processes.size)
         )
-        return [[p[k : k + self.together] for k in range(0, len(p), self.together)] for p in parts]
+        size = self.memory.together
+        return [[p[k : k + size] for k in range(0, len(p), size)] for p in parts]
 
 
 def prepare(
@@ -95,36 +100,53 @@ def prepare(
     horizon: Horizon,
     late: float,
     memory_bytes: int,
+    snapshot_bytes: int,
     differentiation: Differentiation,
-    budget: float | None,
+    budget: float | Mapping[str, Any] | None,
     out: str | os.PathLike[str] | None,
     processes: Processes,
+    beside: Callable[[], float],
 ) -> Prepared:
-    """Differentiate the queries, choose the pass, and turn a budget into settings."""
+    """Differentiate the queries, choose the pass, and turn a budget into settings.
+
+    `beside()` tells the seconds that the replay spends on anything but this and the walk.
+    """
+    began = clock(tape)
     with seeded(0):
         values, slopes = gradients(queries, model, tape, tape.layout.parameters(model))
+    asking = clock(tape) - began
     choice = choose_pass(tape, slopes, differentiation, memory_bytes)
+    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
+    alone = len(slopes) if rows_shared else -(-len(slopes) // processes.size)
+    folder = Path(out) if out is not None else None
+    disk = snapshot_bytes if folder is not None else 0
+    if folder is not None and processes.rank == 0:
+        remove_left_over(folder)
     settings: Settings | None = None
     if budget is not None:
-        costs = partial(measure, tape, choice.adjoint, slopes, memory_bytes)
-        choose = partial(settings_for, budget, tape, plan, horizon.limit, len(slopes), costs, late)
+        memory = share_memory(tape, alone, late > 0, memory_bytes, disk)
+
+        def measured() -> Costs:
+            costs = measure(tape, choice.adjoint, slopes, memory, late, asking, asking)
+            return replace(costs, fixed=costs.fixed + beside())
+
+        choose = (
+            partial(settings_from, budget)
+            if isinstance(budget, Mapping)
+            else partial(settings_for, budget, tape, plan, horizon.limit, memory, measured, late)
+        )
         key = _key(tape, choice, plan, horizon, slopes, f"{budget}")
         processes.agree("tape, queries and options of replay", key)
-        first = (
-            remembered(Path(out) if out is not None else None, key, choose) if processes.rank == 0 else None
-        )
+        first = remembered(folder, key, choose) if processes.rank == 0 else None
         told = processes.text_of_first(json.dumps(asdict(first)) if first is not None else "")
         settings = Settings(**json.loads(told))
         plan, horizon = settings.plan(plan), horizon.at_most(settings.horizon)
     walked = sum(len(epoch) for epoch in tape.epochs[-horizon.limit :])
     plan = replace(plan, late=late_steps(tape.steps, walked, late))
-    together = max(1, int(memory_bytes // bytes_per_query(tape)))
-    if len(plan.late) > 1:
-        together = max(1, together // 2)
+    memory = share_memory(tape, alone, len(plan.late) > 1, memory_bytes, disk)
     processes.agree(
-        "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{together}")
+        "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{memory.together}")
     )
-    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
     if rows_shared:
         choice = replace(choice, adjoint=cast(Pass, SharedRows(choice.adjoint, processes)))
     return Prepared(
@@ -137,7 +159,8 @@ def prepare(
         plan,
         horizon,
         settings,
-        together,
+        memory,
+        WalkedStates(tape, memory.room, memory.walks, folder, disk),
         processes,
         rows_shared,
     )
@@ -145,10 +168,22 @@ def prepare(
 
 def walk_all(prepared: Prepared, out: str | os.PathLike[str] | None, progress: Progress) -> Iterator[Sums]:
     """Walk chunk after chunk of the queries, and yield the sums of each; those of other processes, too."""
-    epochs, processes = len(prepared.tape.epochs), prepared.processes
-    chunks = prepared.chunks()
-    mine = chunks[0 if prepared.rows_shared else processes.rank]
+    epochs, chunks = len(prepared.tape.epochs), prepared.chunks()
+    mine = chunks[0 if prepared.rows_shared else prepared.processes.rank]
     folder = Path(out) if out is not None else None
+    with closing(prepared.states):
+        yield from _walked(prepared, chunks, mine, folder, progress)
+    progress("replay", len(mine) * epochs, len(mine) * epochs)
+
+
+def _walked(
+    prepared: Prepared,
+    chunks: list[list[range]],
+    mine: list[range],
+    folder: Path | None,
+    progress: Progress,
+) -> Iterator[Sums]:
+    epochs, processes = len(prepared.tape.epochs), prepared.processes
     for index in range(max(len(part) for part in chunks)):
 
         def tell(next_epoch: int, index: int = index) -> None:
@@ -163,7 +198,6 @@ def walk_all(prepared: Prepared, out: str | os.PathLike[str] | None, progress: P
             if index < len(part):
                 given = own.tensors() if own is not None and owner == processes.rank else None
                 yield Sums.of(processes.shared(given, owner))
-    progress("replay", len(mine) * epochs, len(mine) * epochs)
 
 
 def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Callable[[int], None]) -> Sums:
@@ -173,7 +207,7 @@ def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Ca
     start = torch.zeros(shape, dtype=chunk.dtype, device=chunk.device)
     start[:, 0] = chunk
     averaged = Late(tape, prepared.queries, columns, plan.late, prepared.model)
-    walk = Walk(tape, prepared.choice.adjoint, start, plan, prepared.horizon, averaged)
+    walk = Walk(tape, prepared.choice.adjoint, start, plan, prepared.horizon, averaged, prepared.states)
     with seeded(0):
         _run_resumable(prepared, walk, chunk, folder, tell)
     totals = walk.totals

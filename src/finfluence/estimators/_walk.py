@@ -12,6 +12,7 @@ from finfluence.estimators._accumulate import EpochSums, Totals
 from finfluence.estimators._choose_pass import Pass
 from finfluence.estimators._horizon import Horizon
 from finfluence.estimators._late import Late
+from finfluence.estimators._walked_states import WalkedStates
 from finfluence.runs import Step, Tape
 
 ROWS_AT_ONCE = 1024
@@ -60,8 +61,9 @@ class Walk:
     """
 
     def __init__(
-        self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon, late: Late
-    ) -> None:
+        self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon, late: Late,
+        states: WalkedStates | None = None,
+    ) -> None:  # fmt: skip
         self.tape = tape
         self._late = late
         self.plan = plan
@@ -71,7 +73,7 @@ class Walk:
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self.totals = Totals(len(tape.rows), len(start), len(tape.epochs), start.device)
         self.next_epoch = len(tape.epochs) - 1
-        self._segment: tuple[int, Tensor] | None = None
+        self._states = WalkedStates(tape) if states is None else states
 
     @property
     def done(self) -> bool:
@@ -88,7 +90,7 @@ class Walk:
         rows = self._probe_rows(epoch, count)
         sums = EpochSums.zeros(n, len(rows), queries, self.lam.device)
         for t in reversed(steps):
-            state, step = self._state(t), self.tape.at(t)
+            state, step = self._states.at(t), self.tape.at(t)
             self.lam, slopes, direction = self._adjoint.step(
                 state, step.hyper, step.batch, self.lam, step.seed
             )
@@ -168,12 +170,6 @@ class Walk:
         n = len(self.tape.rows)
         drawn = stream(self.plan.seed, "probe", epoch).permutation(n)[:count] if count < n else np.arange(n)
         return torch.from_numpy(np.sort(drawn))
-
-    def _state(self, t: int) -> Tensor:
-        if self._segment is None or not 0 <= t - self._segment[0] < len(self._segment[1]):
-            first, states = self.tape.segment_of(t)
-            self._segment = (first, states.to(self.lam.device))
-        return self._segment[1][t - self._segment[0]]
 
 
 def _beside(start: Tensor, late: Late) -> Tensor:

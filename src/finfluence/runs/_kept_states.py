@@ -3,6 +3,7 @@
 import bisect
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -55,6 +56,11 @@ class KeptStates:
     def steps(self) -> list[int]:
         """The steps whose states are kept, in order."""
         return sorted(self._held)
+
+    def spacing(self, count: int) -> int:
+        """Return the most steps from one kept state to the next, or to the end of a run of `count` steps."""
+        ends = [*(t for t in self.steps if t < count), count]
+        return max(b - a for a, b in pairwise(ends))
 
     def wants(self, t: int) -> bool:
         """Whether the state before step t is due."""

@@ -17,11 +17,11 @@ from finfluence.runs._kept_states import KeptStates
 from finfluence.runs._processes import Processes, Together
 from finfluence.runs._recipe import Recipe
 from finfluence.runs._recipe_steps import RecipeSteps
+from finfluence.runs._recomputed import states_from
 from finfluence.runs._recorded_steps import RecordedSteps
 from finfluence.runs._recorder import Recorder
 from finfluence.runs._recording import finish, reopen, start
 from finfluence.runs._snapshots import Snapshots
-from finfluence.runs._stepper import seeded
 from finfluence.runs._tape_face import TapeFace
 from finfluence.runs._tape_header import FORMAT, VERSION, differences, read_header
 from finfluence.runs._trained_part import Parameters
@@ -261,6 +261,12 @@ class Tape(TapeFace):
         _ = self._trained
         return torch.stack(self.snapshots.losses).double().cpu().numpy()
 
+    @property
+    def spacing(self) -> int:
+        """The most steps from one kept state to the next."""
+        run = self._run
+        return self.every if self._states is None else self._states.spacing(run.count)
+
     def final_state(self) -> Tensor:
         """Return s_T."""
         run = self._run
@@ -272,23 +278,21 @@ class Tape(TapeFace):
 
     def segment_of(self, t: int) -> tuple[int, Tensor]:
         """Return (first step, states [m, width] before each of its m steps) of the segment that holds step t."""
+        first, stop, start = self.kept_before(t)
+        return first, self.states_from(first, start, stop)
+
+    def kept_before(self, t: int) -> tuple[int, int, Tensor]:
+        """Return the last kept state at or before step t: its step, the step of the next one kept, the state."""
         run = self._run
         if self._states is not None:
             first, following = self._states.before(t)
-            start, stop = self._states[first], run.count if following is None else min(following, run.count)
-        else:
-            first = t - t % self.every
-            start, stop = self.snapshots[t // self.every], min(first + self.every, run.count)
-        if stop - first == 1:
-            return first, start.unsqueeze(0)
-        states = torch.empty(stop - first, run.width, dtype=run.layout.dtype)
-        states[0] = start
-        run.load(first, start.to(run.layout.device))
-        with seeded(0):
-            for offset in range(1, stop - first):
-                run.take(first + offset - 1)
-                run.read_into(states[offset])
-        return first, states
+            return first, run.count if following is None else min(following, run.count), self._states[first]
+        first = t - t % self.every
+        return first, min(first + self.every, run.count), self.snapshots[t // self.every]
+
+    def states_from(self, first: int, start: Tensor, stop: int, every: int = 1) -> Tensor:
+        """Recompute from `start`, the state before step `first`: those before every `every`-th step up to `stop`."""
+        return states_from(self._run, first, start, stop, every)
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""

@@ -105,13 +105,24 @@ def _open_or_start(
         return tape
     tape = Tape(RecipeSteps(recipe, init, order), 1, folder)
     state_bytes = tape.stepper.width * tape.stepper.layout.dtype.itemsize
-    tape.every = min(max(1, -(-tape.steps * state_bytes // snapshot_bytes)), tape.steps)
+    tape.every = spacing_for(tape.steps, state_bytes, snapshot_bytes)
     tape.stepper.check_first_batch(tape.order[0])
     if folder is not None:
         for stale in folder.glob("states-*.safetensors"):
             stale.unlink()
         _files.write_json(folder / "tape.json", tape.header())
     return tape
+
+
+def spacing_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
+    """Return k, the smallest for which every k-th state fits in `snapshot_bytes`.
+
+    Examples
+    --------
+    >>> spacing_for(steps=1000, state_bytes=2**20, snapshot_bytes=2**28)
+    4
+    """
+    return min(max(1, -(-steps * state_bytes // snapshot_bytes)), steps)
 
 
 def _run(tape: Tape, progress: Progress) -> None:

@@ -1,6 +1,6 @@
 """Train, replay and pool: the influence of every row, run by run, each run whole on disk before the next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,13 +67,19 @@ def estimate(
     own: bool,
     keep_tapes: bool,
     progress: Progress,
+    budget: float | Mapping[str, Any] | None = None,
 ) -> Estimate:
-    """Return the pooled influence; runs that are whole in `folder` are not repeated."""
+    """Return the pooled influence; runs that are whole in `folder` are not repeated.
+
+    `budget` is what one replay may cost in training runs; the first run is measured, and all are replayed alike.
+    """
     runs = len(training.seeds)
     for run in range(runs):
         place = folder.run_folder(run)
         if not (place / INFLUENCE).exists():
-            _one_run(training, data, queries, folder, run, own, progress)
+            _one_run(training, data, queries, folder, run, own, budget, progress)
+        if budget is not None:
+            budget = settings_of(folder)
         if not keep_tapes:
             for pattern in ("states-*.safetensors", "replay-*.safetensors"):
                 for path in place.glob(pattern):
@@ -101,6 +107,7 @@ def _one_run(
     folder: ScanFolder,
     run: int,
     own: bool,
+    budget: float | Mapping[str, Any] | None,
     progress: Progress,
 ) -> None:
     place, seed, of = folder.run_folder(run), training.seeds[run], len(training.seeds)
@@ -123,16 +130,24 @@ def _one_run(
         if run:
             losses = load(folder.run_folder(0) / INFLUENCE).data["own_loss"].values
         asked.append(own_loss(hardest(losses), unit=training.unit))
-    influence = replay(tape, asked, out=place, progress=replay_progress)
     if data.train.groups is not None:
         names = data.train.groups
         members = {
             str(name): data.train.ids[names == name].tolist() for name in dict.fromkeys(names.tolist())
         }
-        replay(tape, asked, subsets=members, out=place).save(place / _GROUPS)
+        # First, so that a budget counts the groups' own runs; the rows then share its walk and its settings.
+        by_group = replay(tape, asked, subsets=members, out=place, budget=budget, progress=replay_progress)
+        by_group.save(place / _GROUPS)
+    influence = replay(tape, asked, out=place, budget=budget, progress=replay_progress)
     seen = predictions(model, torch.from_numpy(data.train.x), data.train.target.classes is not None)
     _save(place / _PREDICTIONS, {"train": seen.contiguous()})
     influence.save(place / INFLUENCE)
+
+
+def settings_of(folder: ScanFolder) -> Mapping[str, Any]:
+    """Return what the first run made of its budget."""
+    settings: Mapping[str, Any] = load(folder.run_folder(0) / INFLUENCE).data.attrs["budget"]
+    return settings
 
 
 def hardest(losses: np.ndarray) -> list[int]:

@@ -18,6 +18,7 @@ VERSION = 1
 LIBRARIES = ("finfluence", "torch", "numpy", "pandas", "scipy", "statsmodels", "scikit-learn", "skrub")
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 RUN, SUMMARY, PROOF, LOG = "run.yaml", "scan.json", "proof.json", "scan.log"
+BUDGET = "budget"
 GROUPS, PREVIEWS, SELF_TEST = "groups.parquet", "previews.parquet", "self-test.json"
 
 
@@ -88,8 +89,7 @@ class ScanFolder:
         """
         path = self / RUN
         if not path.exists():
-            header = "# Everything needed to repeat this scan; written before it starts.\n"
-            write_text(path, header + yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+            self._write_run(run)
             return
         then = self.read_run()
         differing = list(_differences(then, yaml.safe_load(yaml.safe_dump(run))))
@@ -102,6 +102,14 @@ class ScanFolder:
                     "repeat the options of the interrupted command (they stand in run.yaml), or choose another --out",
                 )
             )
+
+    def note(self, key: str, value: Any) -> None:
+        """Add to run.yaml what the scan chose on the way."""
+        self._write_run({**self.read_run(), key: value})
+
+    def _write_run(self, run: dict[str, Any]) -> None:
+        header = "# Everything needed to repeat this scan; written before it starts.\n"
+        write_text(self / RUN, header + yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
 
     def read_run(self) -> dict[str, Any]:
         """Return what run.yaml says."""
@@ -183,7 +191,7 @@ def versions() -> dict[str, str]:
 def _differences(then: dict[str, Any], now: dict[str, Any], place: str = "") -> list[str]:
     found = []
     for key in [*then, *(k for k in now if k not in then)]:
-        if not place and key in ("command", "notes"):
+        if not place and key in ("command", "notes", BUDGET):
             continue
         a, b, name = then.get(key), now.get(key), f"{place}{key}"
         if isinstance(a, dict) and isinstance(b, dict):

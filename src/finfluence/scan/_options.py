@@ -9,6 +9,7 @@ from typing import Any
 
 from finfluence.errors import ConfigError, explain
 from finfluence.result import one_of
+from finfluence.scan._budget import check_scan_budget, runs_for
 
 QUERIES = ("held-out", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
@@ -39,8 +40,12 @@ class ScanOptions:
     epochs, batch_size, lr, optimizer
         The training; chosen by the number of rows where None.
     runs
-        Trainings to replay. One: its initialisation is fixed and the spread covers the batch order. More: each draws
-        its own initialisation and order, and the spread covers both.
+        Trainings to replay; by default 4, or what `budget` pays for. One: its initialisation is fixed and the spread
+        covers the batch order. More: each draws its own initialisation and order, and the spread covers both.
+    budget
+        What the estimate may cost in multiples of one training: `runs` × (training + replay). Where `runs` is None it
+        makes a run for every 4, at least one; each is replayed as closely as its share pays for, measured on the first
+        run. Proof and self-test come on top.
     seed
         Of the hold-out draw, the initialisations, the batch orders and the proof.
     fdr
@@ -69,7 +74,8 @@ class ScanOptions:
     batch_size: int | None = None
     lr: float | None = None
     optimizer: str = "adamw"
-    runs: int = 4
+    runs: int | None = None
+    budget: float | None = None
     seed: int = 0
     fdr: float = 0.1
     proof: bool = True
@@ -86,8 +92,20 @@ class ScanOptions:
             one_of(self.model, MODELS, "model (or package.module:factory)")
         for option, least in (("runs", 1), ("epochs", 1), ("batch_size", 1), ("proof_runs", 2), ("seed", 0)):
             self._check(option, f"a whole number of at least {least}", partial(le, least))
+        if self.budget is not None:
+            check_scan_budget(self.budget, self.runs)
         self._check("lr", "a positive number", lambda v: 0 < v < float("inf"))
         self._check("fdr", "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
+
+    @property
+    def n_runs(self) -> int:
+        """Trainings to replay: as asked, or as chosen."""
+        return runs_for(self.runs, self.budget)
+
+    @property
+    def replay_budget(self) -> float | None:
+        """What one replay may cost in training runs; None: no budget."""
+        return None if self.budget is None else self.budget / self.n_runs - 1
 
     def _check(self, option: str, expected: str, fits: Callable[[Any], bool]) -> None:
         value = getattr(self, option)
@@ -106,7 +124,7 @@ class ScanOptions:
         values = asdict(self)
         for name in ("out", "resume", "keep_tapes"):
             values.pop(name)
-        values["queries"] = list(self.queries)
+        values["queries"], values["runs"] = list(self.queries), self.n_runs
         for name in ("source", "holdout"):
             values[name] = None if values[name] is None else _absolute(os.fspath(values[name]))
         return values

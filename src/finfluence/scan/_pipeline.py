@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ from finfluence._progress import Progress, silent
 from finfluence.estimators import one_thread
 from finfluence.report import write_report
 from finfluence.result import covers_sentence, sign_sentence
+from finfluence.scan._budget import planned, spent
 from finfluence.scan._data import ScanData, read_data
 from finfluence.scan._decisions import Decided, decide_rows, read_table, write_frame, write_table
-from finfluence.scan._estimate import HELD_OUT, Estimate, estimate, main_queries
+from finfluence.scan._estimate import HELD_OUT, Estimate, estimate, main_queries, settings_of
 from finfluence.scan._folder import (
+    BUDGET,
     FORMAT,
     GROUPS,
     INFLUENCE,
@@ -66,7 +68,9 @@ class ScanResult:
         return self.verdict.startswith(NOTHING)
 
 
-def scan(options: ScanOptions, progress: Progress = silent) -> ScanResult:
+def scan(
+    options: ScanOptions, progress: Progress = silent, announce: Callable[[str], None] | None = None
+) -> ScanResult:
     """Find the rows that make a model worse: read, train, replay, decide, prove, report.
 
     Parameters
@@ -74,6 +78,8 @@ def scan(options: ScanOptions, progress: Progress = silent) -> ScanResult:
     options : ScanOptions
     progress : callable
         Called as `progress(stage, done, total)`.
+    announce : callable, optional
+        Called with how a budget is divided, before the first training.
 
     Returns
     -------
@@ -86,8 +92,8 @@ def scan(options: ScanOptions, progress: Progress = silent) -> ScanResult:
 
     Notes
     -----
-    Cost, in trainings of the model: `runs` trainings, each replayed at about three more, and three times `proof_runs`
-    trainings for the proof (small models train side by side, at about a fifth of that).
+    Cost, in trainings of the model: `runs` trainings, each replayed at about three more (or `budget` for both), and
+    three times `proof_runs` trainings for the proof (small models train side by side, at about a fifth of that).
     """
     folder = ScanFolder(options.out)
     folder.prepare(options.resume)
@@ -100,6 +106,8 @@ def scan(options: ScanOptions, progress: Progress = silent) -> ScanResult:
         folder.start(run)
         if folder.finished:
             return open_scan(folder.path)
+        if options.budget is not None and announce is not None:
+            announce(planned(options.budget, options.n_runs))
         with logged(folder / LOG) as log:
             return _work(options, data, training, run, folder, log, recorded(log, progress))
 
@@ -145,8 +153,10 @@ def _work(
             own="own" in options.queries,
             keep_tapes=options.keep_tapes,
             progress=progress,
+            budget=options.replay_budget,
         )
         found.influence.save(folder / INFLUENCE)
+    run = _with_budget(options, training, run, folder, log)
     with _timed(seconds, "decide", log):
         decided = decide_rows(found, data.train, options.fdr)
         write_table(folder, decided.lines)
@@ -163,8 +173,9 @@ def _work(
     if options.self_test:
         with _timed(seconds, "self-test", log):
             tested = self_test(
-                training, data, decided, folder, fdr=options.fdr, seed=options.seed, progress=progress
-            )
+                training, data, decided, folder, fdr=options.fdr, seed=options.seed, progress=progress,
+                budget=run[BUDGET]["settings"] if options.budget is not None else None,
+            )  # fmt: skip
     progress("report", 0, 1)
     summary = _summary(options, data, found, decided, proof, tested, run, seconds)
     with _timed(seconds, "report", log):
@@ -181,7 +192,7 @@ def _work(
         )
         write_report(page, folder / REPORT)
         write_frame(folder / PREVIEWS, short_previews(data.train, decided.lines))
-    for line in (summary["verdict"], summary["proof"], summary["self_test"]):
+    for line in (summary["budget"], summary["verdict"], summary["proof"], summary["self_test"]):
         if line:
             log.info("%s", line)
     folder.finish(summary)
@@ -203,6 +214,23 @@ def _described(options: ScanOptions, data: ScanData, training: Training) -> dict
         "notes": list(data.notes),
     }
     return {**run, "command": command(run, str(options.out))}
+
+
+def _with_budget(
+    options: ScanOptions,
+    training: Training,
+    run: dict[str, Any],
+    folder: ScanFolder,
+    log: logging.Logger,
+) -> dict[str, Any]:
+    """Return the resolved configuration with what became of the budget, and add it to run.yaml."""
+    if options.budget is None:
+        return run
+    settings = dict(settings_of(folder))
+    sentence = spent(options.budget, options.n_runs, settings, training.recipe.epochs)
+    became = {"asked": options.budget, "runs": options.n_runs, "settings": settings, "sentence": sentence}
+    folder.note(BUDGET, became)
+    return {**run, BUDGET: became}
 
 
 def _summary(
@@ -262,6 +290,7 @@ def _summary(
         "findings": [list(f) for f in findings],
         "proof": proof_sentence(proof),
         "self_test": "" if tested is None else tested["sentence"],
+        "budget": run[BUDGET]["sentence"] if options.budget is not None else "",
         "command": run["command"],
         "holdout_in_source": options.holdout is None and not _official(data),
         "seconds": dict(seconds),

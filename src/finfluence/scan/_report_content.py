@@ -304,6 +304,7 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
         "method": f"replay, {attrs['method']}",
         "horizon": f"the last {horizon} of {training['epochs']} epochs",
         "training runs replayed": attrs["runs"],
+        **({"budget": run["budget"]["sentence"]} if run.get("budget") else {}),
         "randomness in the spread": ", ".join(attrs["covers"]),
         "seed": run["options"]["seed"],
         "versions": ", ".join(f"{k} {v}" for k, v in run["versions"].items()),

@@ -1,5 +1,6 @@
 """The self-test: neutral rows planted into the user's own training must come out neutral at the stated level."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ def self_test(
     fdr: float,
     seed: int,
     progress: Progress,
+    budget: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     r"""Train and replay once more with planted rows, and count how often they do not come out neutral.
 
@@ -54,6 +56,8 @@ def self_test(
         Level of the decisions.
     seed
         Draws the planted rows.
+    budget
+        Settings of the scan's own replays, where it had a budget.
 
     Returns
     -------
@@ -81,6 +85,7 @@ def self_test(
         own=False,
         keep_tapes=False,
         progress=lambda stage, done, total: progress(f"self-test: {stage}", done, total),
+        budget=budget,
     )
     n = len(data.train)
     one = found.influence.data.sel(query=HELD_OUT)

@@ -86,9 +86,9 @@ def plan_training(options: ScanOptions, train: Table) -> Training:
             )
         )
     epochs = options.epochs or max(LEAST_EPOCHS, round(STEPS * batch_size / n))
-    seeds = [torch_seed(options.seed, "scan run", run) % 2**31 for run in range(options.runs)]
+    seeds = [torch_seed(options.seed, "scan run", run) % 2**31 for run in range(options.n_runs)]
     fixed: Any = model
-    if options.runs == 1:
+    if options.n_runs == 1:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seeds[0], "init"))  # noqa: TID251 - forked, restored on exit
             fixed = model(seeds[0])

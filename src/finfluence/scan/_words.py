@@ -124,6 +124,7 @@ def command(run: Mapping[str, Any], out: str) -> str:
         ("--lr", training["optimizer"]["lr"]),
         ("--optimizer", options["optimizer"]),
         ("--runs", options["runs"]),
+        ("--budget", None if options["budget"] is None else f"{options['budget']:g}"),
         ("--seed", options["seed"]),
         ("--fdr", options["fdr"]),
         ("--proof-runs", run["proof_runs"] or None),

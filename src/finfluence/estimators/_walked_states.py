@@ -1,0 +1,180 @@
+"""The states of a walk backwards: those that the tape does not keep are recomputed, within a stated memory."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finfluence.errors import StorageError
+from finfluence.runs import Tape, read_tensors
+
+LEAST = 16
+SCRATCH = ".recomputed-"
+
+
+def room_for(spacing: int, states: int) -> int:
+    """Return how many states a walk holds where there is memory for `states` of them: a segment, or what there is."""
+    return 1 if spacing == 1 else max(LEAST, states)
+
+
+def passes(spacing: int, room: int) -> float:
+    """Return how often each step is taken again in one walk over a tape that keeps every `spacing`-th state.
+
+    Examples
+    --------
+    >>> passes(1, 1), passes(100, 100), passes(100, 20)
+    (0.0, 1.0, 2.0)
+    """
+    if spacing == 1:
+        return 0.0
+    block, free = _divided(spacing, room)
+    gap, taken = spacing, 1.0
+    while gap > block:
+        marks = _marks(gap, block, free)
+        if not marks:
+            return taken + gap / block / 2
+        gap, free, taken = -(-gap // (marks + 1)), free - marks, taken + 1
+    return taken
+
+
+class WalkedStates:
+    """States of a tape, asked for from the last step to the first, by one walk or by several in turn.
+
+    Between two kept states, as many are recomputed at once as `room` allows. Where that is fewer than lie between them,
+    half of the room holds marks, from which shorter stretches are recomputed: twice the steps for √ of the memory, a
+    few times for less. Stretches that further walks will ask for are kept: in what is left of the room, else as files.
+
+    Parameters
+    ----------
+    room : int or None
+        States held in memory; None: as many as lie between two kept ones.
+    walks : int
+        How many walks will ask.
+    folder, disk_bytes
+        Where states recomputed for further walks may be written until `close`, and how much; given up where that is
+        slower than recomputing, which changes no number.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        room: int | None = None,
+        walks: int = 1,
+        folder: Path | None = None,
+        disk_bytes: int = 0,
+    ) -> None:
+        self._tape = tape
+        room = tape.spacing if room is None else room
+        self._block, self._marks_at_most = _divided(tape.spacing, room)
+        self._state_bytes = state_bytes(tape)
+        self._spare = room - self._block - self._marks_at_most if walks > 1 else 0
+        self._disk = disk_bytes // self._state_bytes if walks > 1 and folder is not None else 0
+        self._folder = folder
+        self._further = walks - 1
+        self._marks: list[tuple[int, Tensor]] = []
+        self._kept: dict[int, Tensor | Path] = {}
+        self._holder: dict[int, int] = {}
+        self._current = 0, torch.empty(0)
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self.taken = 0
+
+    def at(self, t: int) -> Tensor:
+        """Return the state before step t, on the parameters' device."""
+        first, states = self._current
+        if not first <= t < first + len(states):
+            first, states = self._current = self._load(t) if t in self._holder else self._recomputed(t)
+        return states[t - first].to(self._tape.layout.device)
+
+    def close(self) -> None:
+        """Forget what was kept, and remove the files."""
+        self._kept, self._holder = {}, {}
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _load(self, t: int) -> tuple[int, Tensor]:
+        first = self._holder[t]
+        place = self._kept[first]
+        if not isinstance(place, Path):
+            return first, place
+        try:
+            return first, read_tensors(place)["states"]
+        except StorageError:
+            self._holder = {step: held for step, held in self._holder.items() if held != first}
+            return self._recomputed(t)
+
+    def _recomputed(self, t: int) -> tuple[int, Tensor]:
+        began = time.perf_counter()
+        first, _, start = self._tape.kept_before(t)
+        if first == t:
+            return first, start.unsqueeze(0)
+        while self._marks and self._marks[-1][0] > t:
+            self._marks.pop()
+        if self._marks and self._marks[-1][0] > first:
+            first, start = self._marks[-1]
+        while (gap := t + 1 - first) > self._block:
+            marks = _marks(gap, self._block, self._marks_at_most - len(self._marks))
+            every = gap - self._block if not marks else max(self._block, -(-gap // (marks + 1)))
+            for _ in range(max(1, min(marks, (gap - 1) // every))):
+                start = self._tape.states_from(first, start, first + every + 1, every)[-1].clone()
+                first += every
+                self.taken += every
+                if marks:
+                    self._marks.append((first, start))
+        self.taken += t - first
+        states = self._tape.states_from(first, start, t + 1)
+        self._keep(first, states, time.perf_counter() - began)
+        return first, states
+
+    def _keep(self, first: int, states: Tensor, seconds: float) -> None:
+        """Keep a stretch for further walks if there is room; stop writing once it takes longer than recomputing."""
+        count = len(states)
+        if count <= self._spare:
+            self._kept[first], self._spare = states, self._spare - count
+        elif count <= self._disk and self._folder is not None:
+            began = time.perf_counter()
+            try:
+                self._kept[first] = self._write(self._folder, first, states)
+            except (OSError, SafetensorError):  # a full disk: the walk goes on without
+                self._disk = 0
+                return
+            self._disk -= count
+            if 2 * (time.perf_counter() - began) > self._further * seconds:
+                self._disk = 0
+        else:
+            return
+        self._holder.update(dict.fromkeys(range(first, first + count), first))
+
+    def _write(self, folder: Path, first: int, states: Tensor) -> Path:
+        if self._scratch is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH, suffix=".part", dir=folder)
+        path = Path(self._scratch.name) / f"{first}.safetensors"
+        save_file({"states": states}, path)
+        return path
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove states that a replay which was killed left in `folder`."""
+    for place in folder.glob(f"{SCRATCH}*.part"):
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def state_bytes(tape: Tape) -> int:
+    """Return the bytes of one state: parameters and what the optimiser holds."""
+    return (1 + len(tape.optimizer.slots)) * tape.layout.size * tape.layout.dtype.itemsize
+
+
+def _divided(spacing: int, room: int) -> tuple[int, int]:
+    """Return how many states are recomputed at once, and how many marks there may be."""
+    return (spacing, 0) if spacing <= room else (max(1, room // 2), room - max(1, room // 2))
+
+
+def _marks(gap: int, block: int, free: int) -> int:
+    """Return how many marks to set on the way: all that are needed, or half of those that are left."""
+    needed = -(-gap // block) - 1
+    return needed if needed <= free else -(-free // 2)

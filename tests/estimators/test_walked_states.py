@@ -1,0 +1,144 @@
+"""States between those that a tape keeps: the same bits at any room, recomputed once where several walks ask."""
+
+import numpy as np
+import pytest
+import torch
+
+import finfluence as fi
+import finfluence.runs as fr
+import plain_training as pt
+from finfluence.estimators._memory import Memory, bytes_per_query, share_memory
+from finfluence.estimators._walked_states import SCRATCH, WalkedStates, passes, state_bytes
+from recorded_loops import Loop
+
+QUERIES = [fi.own_loss([0, 3, 5, 7, 9])]
+
+
+def recipe(epochs: int = 12) -> fr.Recipe:
+    return pt.recipe(optimizer=fr.AdamW(lr=0.02, eps=1e-4), epochs=epochs)
+
+
+@pytest.fixture(scope="module")
+def tapes():
+    """One run with all of its 36 states, and with the first and last only."""
+    return fi.train(recipe()), fi.train(recipe(), snapshot_bytes=1)
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 12, 20, 36, 80])
+def test_the_same_bits_at_any_room(tapes, room):
+    full, sparse = tapes
+    assert sparse.spacing == 36
+    states = WalkedStates(sparse, room)
+    for _ in range(2):
+        for t in reversed(range(36)):
+            assert torch.equal(states.at(t), full.state(t))
+
+
+@pytest.mark.parametrize(("room", "most"), [(36, 1.0), (12, 2.0), (8, 3.0), (5, 4.0)])
+def test_steps_taken_again_are_near_what_was_foretold(tapes, room, most):
+    states = WalkedStates(tapes[1], room)
+    held = 0
+    for t in reversed(range(36)):
+        states.at(t)
+        held = max(held, len(states._marks) + len(states._current[1]))
+    assert held <= room
+    assert states.taken <= 36 * most
+    assert 36 * passes(36, room) / 2 <= states.taken + 36 / room <= 36 * passes(36, room) + 1
+
+
+def test_further_walks_find_what_there_is_room_for(tapes, tmp_path):
+    full, _ = tapes
+    size = state_bytes(full)
+    tape = fi.train(recipe(), snapshot_bytes=9 * size)
+    assert tape.spacing == 4
+    counts = {}
+    for name, states in {
+        "nothing": WalkedStates(tape, 4, walks=3),
+        "a third": WalkedStates(tape, 4 + 12, walks=3),
+        "memory": WalkedStates(tape, 4 + 36, walks=3),
+        "folder": WalkedStates(tape, 4, walks=30, folder=tmp_path, disk_bytes=36 * size),
+        "last walk": WalkedStates(tape, 40, walks=1),
+    }.items():
+        for _ in range(3):
+            for t in reversed(range(36)):
+                assert torch.equal(states.at(t), full.state(t))
+        counts[name] = states.taken
+        assert any(tmp_path.glob(f"{SCRATCH}*")) == (name == "folder")
+        states.close()
+        assert not any(tmp_path.iterdir())
+    assert counts == {"nothing": 81, "a third": 27 + 2 * 18, "memory": 27, "folder": 27, "last walk": 81}
+
+
+def test_a_full_disk_and_lost_files_only_cost_time(tapes, tmp_path, monkeypatch):
+    full, sparse = tapes
+    states = WalkedStates(sparse, 36, walks=9, folder=tmp_path, disk_bytes=2**30)
+    states.at(35)
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
+    states._current = 0, torch.empty(0)
+    assert torch.equal(states.at(20), full.state(20))
+    states.close()
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("finfluence.estimators._walked_states.save_file", no_space)
+    states = WalkedStates(sparse, 36, walks=9, folder=tmp_path, disk_bytes=2**30)
+    assert torch.equal(states.at(35), full.state(35)) and states._disk == 0
+    states.close()
+
+
+def test_replays_of_several_walks_are_the_same_bits(tapes, tmp_path):
+    full, _ = tapes
+    tape = fi.train(recipe(), snapshot_bytes=9 * state_bytes(full))
+    leftover = tmp_path / f"{SCRATCH}old.part"
+    leftover.mkdir()
+    two = int(4.5 * bytes_per_query(tape)) + 4 * state_bytes(tape)
+    divided = share_memory(tape, 5, True, two)
+    assert (divided.together, divided.walks) == (2, 3)
+    plain = fi.replay(tape, QUERIES, memory_bytes=two)
+    kept = fi.replay(tape, QUERIES, memory_bytes=two, out=tmp_path)
+    for name in ("effect", "spread", "mu"):
+        assert np.array_equal(plain.data[name].values, kept.data[name].values)
+    assert not any(tmp_path.glob(f"{SCRATCH}*")), "removed, and what a killed replay left, too"
+
+
+def test_memory_is_divided_within_what_is_given():
+    tape = fi.train(recipe(), snapshot_bytes=1)
+    query, state = bytes_per_query(tape), state_bytes(tape)
+    for queries in (1, 3, 40):
+        for late in (False, True):
+            for given in (20 * state + 3 * query, 30 * query, 500 * query):
+                found = share_memory(tape, queries, late, given)
+                used = found.together * query * (2 if late else 1) + found.held(36) * state
+                assert used <= given or found.together == 1 or found.room == 16
+                assert found.walks * found.together >= queries > (found.walks - 1) * found.together
+    assert share_memory(fi.train(recipe()), 3, False, 2**30).room == 1
+
+
+def test_words_for_where_states_come_from():
+    assert Memory(2, 3, 1, 1).sentence(36) == "all states are on the tape"
+    assert Memory(2, 1, 4, 4).sentence(36) == (
+        "one state in 4 is on the tape, the others are recomputed (1 times in all)"
+    )
+    assert Memory(2, 3, 4, 4).sentence(36).endswith("recomputed (3 times in all)")
+    assert (
+        Memory(2, 3, 40, 4)
+        .sentence(36)
+        .endswith("(1 times in all; 100% of them kept in memory for further walks)")
+    )
+    assert (
+        Memory(2, 3, 4, 4, on_disk=18)
+        .sentence(36)
+        .endswith("(2 times in all; 50% of them kept in the folder for further walks)")
+    )
+
+
+def test_spacing_of_a_recorded_loop():
+    tape = Loop().run(record=True)[1].finish()
+    steps, size = tape.steps, state_bytes(tape)
+    assert tape.spacing == 1
+    sparse = Loop().run(record=True, snapshot_bytes=5 * size)[1].finish()
+    assert 1 < sparse.spacing < steps
+    states = WalkedStates(sparse, 3)
+    assert all(torch.equal(states.at(t), tape.state(t)) for t in reversed(range(steps)))
