@@ -32,7 +32,10 @@ class Gated(nn.Module):
 
 
 def states(tape: fr.Tape) -> list[torch.Tensor]:
-    segments = [tape.segment(i)[1].clone() for i in range(tape.kept_steps - 1)]
+    segments = []
+    for t in range(0, tape.steps, tape.every):
+        first, stop, start = tape.kept_before(t)
+        segments.append(tape.states_from(first, start, stop).clone())
     return [*torch.cat(segments).unbind(), tape.state()]
 
 

@@ -272,15 +272,6 @@ class Tape(TapeFace):
         run = self._run
         return self._states[run.count] if self._states is not None else self.snapshots[self.kept_steps - 1]
 
-    def segment(self, index: int) -> tuple[int, Tensor]:
-        """Return (first step, states [m, width] before each of the m steps) of the index-th segment."""
-        return self.segment_of(index * self.every)
-
-    def segment_of(self, t: int) -> tuple[int, Tensor]:
-        """Return (first step, states [m, width] before each of its m steps) of the segment that holds step t."""
-        first, stop, start = self.kept_before(t)
-        return first, self.states_from(first, start, stop)
-
     def kept_before(self, t: int) -> tuple[int, int, Tensor]:
         """Return the last kept state at or before step t: its step, the step of the next one kept, the state."""
         run = self._run
@@ -304,8 +295,8 @@ class Tape(TapeFace):
         """Return the state before `step` (default: the final one)."""
         if step is None or step == self._run.count:
             return self.final_state()
-        first, states = self.segment_of(step)
-        return states[step - first]
+        first, _, start = self.kept_before(step)
+        return self.states_from(first, start, step + 1, max(1, step - first))[-1]
 
     def header(self) -> dict[str, Any]:
         """Return what identifies the run."""
