@@ -19,7 +19,7 @@ FLUSH_SECONDS = 5.0
 
 def bytes_of(parts: list[Tensor]) -> list[memoryview]:
     """Return the memory of flat tensors on the CPU: joining it takes a fifth of the time of `torch.cat`."""
-    return [memoryview(np.from_dlpack(part.view(torch.uint8))) for part in parts]
+    return [np.from_dlpack(part.view(torch.uint8)).data for part in parts]
 
 
 class KeptStates:

@@ -167,8 +167,12 @@ class Recorder:
             self._problem = self._unnamed()
             return
         name = self.recording.kind
-        numbers = tuple([_as_now(numbers_of(name, group)) for group in optimizer.param_groups])
-        if numbers != self._begun:
+        numbers = tuple([numbers_of(name, group) for group in optimizer.param_groups])
+        if any([isinstance(v, Tensor) for group in numbers for v in group]):
+            self._begun = tuple(
+                tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in group) for group in numbers
+            )
+        elif numbers != self._begun:  # steps with the same options share one tuple
             self._begun = numbers
         if t - 1 in self.witnesses:
             self.witnesses[t - 1].later = self._some_parameters()
@@ -202,7 +206,7 @@ class Recorder:
         return torch.cat([p.detach().reshape(-1) for p in self._parameters])[self.coordinates]
 
     def _state(self) -> Tensor | bytearray:
-        """Return a copy of the state, through the views of an earlier step if parameters and buffers still lie there."""
+        """Return a copy of the state, through the views of an earlier step where they still hold."""
         addresses, state = [p.data_ptr() for p in self._parameters], self._optimizer.state
         for slot in self._slots:
             for p in self._parameters:
@@ -299,13 +303,6 @@ def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[floa
             "pass weights=[…] as the loop multiplies each micro-batch's mean loss, or leave it out for equal ones",
         )
     )
-
-
-def _as_now(numbers: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return options, those that are tensors copied: a scheduler writes on them."""
-    if any([isinstance(v, Tensor) for v in numbers]):
-        return tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in numbers)
-    return numbers
 
 
 def _other_parameters(name: str, step: int) -> NotSupportedError:

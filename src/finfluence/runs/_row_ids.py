@@ -55,7 +55,7 @@ class RowIds:
         )
 
     def together(self, given: list[Any]) -> Iterator[np.ndarray] | None:
-        """Return positions of many micro-batches whose ids are like tensors, looked up at once; None if any is unknown."""
+        """Return positions of micro-batches whose ids are like tensors, looked up at once; None if one is unknown."""
         if not all(isinstance(ids, Tensor) and ids.ndim == 1 for ids in given):
             return None
         sizes = [ids.numel() for ids in given]
