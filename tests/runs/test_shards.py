@@ -69,7 +69,7 @@ def test_kept_states_are_widened_one_by_one_and_written(tmp_path):
     narrow = KeptStates(2, torch.float32, torch.device("cpu"), None, budget=32, whole=2)
     for t in range(9):
         if narrow.wants(t):
-            narrow.keep(t, lambda row, t=t: row.fill_(t), pin=t == 1)
+            narrow.keep(t, torch.full((2,), float(t)), pin=t == 1)
     steps, held = narrow.steps, []
 
     def widen(part: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def test_kept_states_are_widened_one_by_one_and_written(tmp_path):
     wide = narrow.widened(4, tmp_path, widen)
     assert wide.steps == steps and held == list(range(len(steps), 0, -1)) and not narrow.steps
     wide.flush()
-    wide.keep(9, lambda row: row.fill_(9), last=True)
+    wide.keep(9, torch.full((4,), 9.0), last=True)
     for t in (0, steps[-1], 9):
         assert torch.equal(wide[t], torch.full((4,), float(t)))
     assert 1 in wide and list(tmp_path.glob("kept-*.safetensors"))

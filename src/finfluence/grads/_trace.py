@@ -17,6 +17,7 @@ from torch._guards import TracingContext, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from finfluence.grads._reshapes import drop_reshapes
 from finfluence.grads._share import share_convolutions, share_derivatives
 from finfluence.grads._value_shapes import shaped_by_values
 
@@ -112,6 +113,8 @@ def clean(module: fx.GraphModule) -> fx.GraphModule:
     graph.eliminate_dead_code()
     share_convolutions(graph)
     share_derivatives(graph)
+    drop_reshapes(graph)
+    _merge_repeats(graph)
     _fold_constants(module)
     graph.eliminate_dead_code()
     graph.lint()

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from finfluence.grads._bindings import call_directly
 from finfluence.grads._trace import Traced, trace
 
 
@@ -45,8 +46,10 @@ class Traces:
         key = (kind, *((tuple(t.shape), t.dtype) for t in tensors))
         if key not in self._kept:
             traced = trace(function, *tensors, otherwise=otherwise)
-            if self._finish is not None and traced.graph is not None:
-                self._finish(traced.graph)
+            if traced.graph is not None:
+                if self._finish is not None:
+                    self._finish(traced.graph)
+                call_directly(traced.graph)
             self._kept[key] = traced
         return self._kept[key]
 

@@ -1,6 +1,7 @@
 """The steps of a recorded loop: taken again with the same optimiser, differentiated with its functional update."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -285,7 +286,7 @@ class RecordedSteps:
         return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def _random_fields(states: list[Tensor]) -> Batch:
+def _random_fields(states: Sequence[Tensor]) -> Batch:
     return {
         f"{_RANDOM}{m}/{k}": part
         for m, state in enumerate(states)

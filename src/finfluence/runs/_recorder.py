@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, TrainingError, explain
 from finfluence.grads import Batch, Layout
-from finfluence.runs._kept_states import KeptStates
+from finfluence.runs._kept_states import KeptStates, bytes_of
 from finfluence.runs._randomness import random_state
 from finfluence.runs._recorded_steps import Recording
 from finfluence.runs._row_ids import RowIds, micro_batches
@@ -21,6 +21,7 @@ from finfluence.runs._trained_part import modes
 
 LOOKED_UP_TOGETHER = 64
 _COORDINATES = 4096
+_ONE = (1.0,)
 
 
 def checked_step(t: int) -> bool:
@@ -76,14 +77,14 @@ class Recorder:
         self._begun: tuple[tuple[float, ...], ...] = ()
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
-        self._waiting: list[tuple[list[Any], tuple[float, ...]]] = []
+        self._waiting: list[list[Any]] = []
         self._written = 0
         self._last_ids: Any = None
         self._problem: Exception | None = None
-        self._versions = -1
+        self._versions: list[int] = []
         self._parts: list[Tensor] = []
+        self._bytes: list[memoryview] = []
         self._addresses: list[int] = []
-        self._lasting = False
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -105,23 +106,25 @@ class Recorder:
             self._no_step(ids)
             return
         given = _weights(weights, len(parts), self.steps)
-        entry = Entry(self._pending, weights=given, batches=self._seen(batch, len(parts)))
-        if self.recording.random:
-            entry.random = self._states_of(len(parts))
-        self.recording.entries.append(entry)
-        self._waiting.append(([p.clone() if isinstance(p, Tensor) else p for p in parts], given))
+        random = self._states_of(len(parts)) if self.recording.random else ()
+        self.recording.entries.append(Entry(self._pending, (), given, random, self._seen(batch, len(parts))))
+        self._waiting.append([p.clone() if isinstance(p, Tensor) else p for p in parts])
         self._pending, self._random, self._last_ids = None, [], ids
-        self._versions = sum(p._version for p in self._parameters)
+        self._versions = [p._version for p in self._parameters]
         if len(self._waiting) >= min(self.steps, LOOKED_UP_TOGETHER):
             self.look_up()
-        if self.states.due:
+        if self.folder is not None and self.states.due:
             self.write()
 
     def look_up(self) -> None:
         """Turn the ids of the last steps into positions."""
         first = self.steps - len(self._waiting)
         waiting, self._waiting = self._waiting, []
-        for t, (parts, _) in enumerate(waiting, start=first):
+        found = self._ids.together([part for parts in waiting for part in parts])
+        for t, parts in enumerate(waiting, start=first):
+            if found is not None:
+                self.recording.entries[t].rows = [next(found) for _ in parts]
+                continue
             try:
                 self.recording.entries[t].rows = [self._ids.positions(part, t) for part in parts]
             except DataError as error:
@@ -157,9 +160,9 @@ class Recorder:
         """End the recording; return whether the state after the last step could be read off the model."""
         self.ready()
         if self.as_left is None:
-            self.as_left = self._versions == sum(p._version for p in self._parameters)
+            self.as_left = self._versions == [p._version for p in self._parameters]
             if self.as_left and self.steps:
-                self.states.keep(self.steps, self._read_into, last=True)
+                self.states.keep(self.steps, self._state(), last=True)
             self.states.settle()
         return self.as_left
 
@@ -171,14 +174,18 @@ class Recorder:
             self._problem = self._unnamed()
             return
         name = self.recording.kind
-        self._begun = tuple(
-            tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in numbers_of(name, g))
-            for g in optimizer.param_groups
-        )
-        if checked_step(t - 1) and t - 1 in self.witnesses:
+        numbers = tuple([numbers_of(name, group) for group in optimizer.param_groups])
+        if any([isinstance(v, Tensor) for group in numbers for v in group]):
+            self._begun = tuple(
+                tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in group) for group in numbers
+            )
+        elif numbers != self._begun:  # steps with the same options share one tuple
+            self._begun = numbers
+        if t - 1 in self.witnesses:
             self.witnesses[t - 1].later = self._some_parameters()
-        if self.states.wants(t) or checked_step(t):
-            self.states.keep(t, self._read_into, pin=checked_step(t))
+        checked = checked_step(t)
+        if checked or self.states.wants(t):
+            self.states.keep(t, self._state(), pin=checked)
         if t == 0:
             self.recording.flags = modes(self.model)
 
@@ -205,38 +212,30 @@ class Recorder:
     def _some_parameters(self) -> Tensor:
         return torch.cat([held(p).reshape(-1) for p in self._parameters])[self.coordinates]
 
-    def _read_into(self, out: Tensor) -> None:
-        if not self._settled():
+    def _state(self) -> Tensor | bytearray:
+        """Return a copy of the state, through the views of an earlier step where they still hold."""
+        addresses, state = [p.data_ptr() for p in self._parameters], self._optimizer.state
+        for slot in self._slots:
+            for p in self._parameters:
+                buffer = state.get(p, {}).get(slot)
+                addresses.append(0 if buffer is None else buffer.data_ptr())
+        if addresses != self._addresses:
             parts = [held(p) for p in self._parameters]
-            state = self._optimizer.state
             for slot in self._slots:
                 for p in self._parameters:
                     buffer = state.get(p, {}).get(slot)
                     parts.append(held(torch.zeros_like(p) if buffer is None else buffer))
-            self._parts = [p.reshape(-1) for p in parts]
-            self._addresses = [p.data_ptr() for p in parts]
-            self._lasting = len(self._slots) == 0 or len(state) == len(self._parameters)
-        if out.device == self.layout.device:
-            torch.cat(self._parts, out=out)
-        else:
-            out.copy_(torch.cat(self._parts), non_blocking=True)
+            self._parts = [p.reshape(-1).to(self.layout.dtype) for p in parts]
+            lasting = addresses == [p.data_ptr() for p in self._parts]
+            self._addresses = addresses if lasting else []
+            self._bytes = bytes_of(self._parts) if self.layout.device.type == "cpu" else []
+        return bytearray().join(self._bytes) if self._bytes else torch.cat(self._parts)
 
-    def _settled(self) -> bool:
-        """Whether the views of parameters and buffers made at an earlier step still are where those lie."""
-        if not self._lasting:
-            return False
-        held, state = self._parameters, self._optimizer.state
-        tensors = [*held, *(state[p].get(slot) for slot in self._slots for p in held)]
-        return all(
-            p is not None and p.data_ptr() == address == part.data_ptr()
-            for p, address, part in zip(tensors, self._addresses, self._parts, strict=True)
-        )
-
-    def _seen(self, batch: Batch | Sequence[Batch] | None, parts: int) -> list[Batch]:
+    def _seen(self, batch: Batch | Sequence[Batch] | None, parts: int) -> Sequence[Batch]:
         if batch is None:
             if self._varying:
                 raise _changing()
-            return []
+            return ()
         listed = [batch] if isinstance(batch, dict) else list(batch)
         if len(listed) != parts or not all(isinstance(b, dict) for b in listed):
             raise ConfigError(
@@ -298,7 +297,9 @@ class Recorder:
 
 
 def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[float, ...]:
-    weights = (1.0 / parts,) * parts if given is None else tuple(float(w) for w in given)
+    if given is None:
+        return _ONE if parts == 1 else (1.0 / parts,) * parts
+    weights = tuple(float(w) for w in given)
     if len(weights) == parts and all(0 < w < float("inf") for w in weights):
         return weights
     raise ConfigError(

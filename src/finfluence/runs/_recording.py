@@ -321,7 +321,9 @@ def _keep_last(steps: RecordedSteps, states: KeptStates) -> None:
     steps.load(first, states[first].to(steps.layout.device))
     for t in range(first, steps.count):
         steps.take(t)
-    states.keep(steps.count, steps.read_into, last=True)
+    state = torch.empty(steps.width, dtype=steps.layout.dtype)
+    steps.read_into(state)
+    states.keep(steps.count, state, last=True)
 
 
 def _write_end(recorder: Recorder, steps: RecordedSteps) -> None:

@@ -1,8 +1,11 @@
 """From ids as a loop has them to positions of rows."""
 
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from finfluence.errors import DataError, explain
@@ -27,6 +30,9 @@ class RowIds:
         """
         values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(list(given))
         values = values.reshape(-1)
+        found = self._found(values)
+        if found is not None:
+            return found
         if not len(values):
             raise DataError(
                 explain(
@@ -36,15 +42,6 @@ class RowIds:
                     'pass the batch\'s own ids, tape.step(ids=batch["id"])',
                 )
             )
-        alike = (values.dtype.kind in "iu") == (self._ids.dtype.kind in "iu")
-        if self._numbered and alike:
-            if values.min() >= 0 and values.max() < len(self._ids):
-                return values.astype(np.int64)
-        elif alike and (values.dtype.kind in "U") == (self._ids.dtype.kind in "U"):
-            at = np.searchsorted(self._sorted, values).clip(max=len(self._ids) - 1)
-            if (self._sorted[at] == values).all():
-                found: np.ndarray = self._order[at]
-                return found.astype(np.int64)
         known = set(self._ids.tolist())
         unknown = [v for v in values.tolist() if v not in known]
         first = unknown[0] if unknown else values[0].item()
@@ -56,6 +53,33 @@ class RowIds:
                 f"use ids such as {', '.join(repr(v) for v in self._ids[:3].tolist())}",
             )
         )
+
+    def together(self, given: list[Any]) -> Iterator[np.ndarray] | None:
+        """Return positions of micro-batches whose ids are like tensors, looked up at once; None if one is unknown."""
+        if not all(isinstance(ids, Tensor) and ids.ndim == 1 for ids in given):
+            return None
+        sizes = [ids.numel() for ids in given]
+        if 0 in sizes or len({(ids.dtype, ids.device) for ids in given}) != 1:
+            return None
+        found = self._found(torch.cat(given).detach().cpu().numpy())
+        if found is None:
+            return None
+        return (found[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+    def _found(self, values: np.ndarray) -> np.ndarray | None:
+        """Return the positions of ids [B], or None if there is none, or one that no row has."""
+        alike = (values.dtype.kind in "iu") == (self._ids.dtype.kind in "iu")
+        if not len(values):
+            return None
+        if self._numbered and alike:
+            if values.min() >= 0 and values.max() < len(self._ids):
+                return values.astype(np.int64)
+        elif alike and (values.dtype.kind in "U") == (self._ids.dtype.kind in "U"):
+            at = np.searchsorted(self._sorted, values).clip(max=len(self._ids) - 1)
+            if (self._sorted[at] == values).all():
+                found: np.ndarray = self._order[at].astype(np.int64)
+                return found
+        return None
 
 
 def micro_batches(ids: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """What a recorded loop did at each step: rows, weights, options, random states, and batches given as seen."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from finfluence.grads import Batch
 from finfluence.runs._snapshots import read_tensors
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Entry:
     """One step: its micro-batches and the optimiser's options as they were.
 
@@ -26,10 +27,10 @@ class Entry:
     """
 
     numbers: tuple[tuple[float, ...], ...]
-    rows: list[np.ndarray] = field(default_factory=list)
+    rows: Sequence[np.ndarray] = ()
     weights: tuple[float, ...] = ()
-    random: list[Tensor] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    random: Sequence[Tensor] = ()
+    batches: Sequence[Batch] = ()
 
 
 def write_entries(folder: Path, first: int, entries: list[Entry], marks: dict[str, list[bool]]) -> None:
