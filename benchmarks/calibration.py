@@ -1,6 +1,6 @@
 """Estimates from one training run and from four against retraining, on digits: the table of the design.
 
-    python -m benchmarks.calibration [--problem all] [--seeds 3] [--method online …] [--out bench-out]
+    python -m benchmarks.calibration [--problem all] [--seeds 3] [--pooled 4] [--method online …]
 
 The truth is computed first where it is missing (`python -m benchmarks.truth`), then reused. *online* is the default of
 `replay`: sets of several rows are paired, single rows linear; *linear* and *paired* take all sets in one way. *full* is
@@ -95,8 +95,10 @@ def ceiling(true: Influence, seed: int = 0, draws: int = 50) -> tuple[float, flo
     return float(pearson), float(spearman)
 
 
-def table(name: str, seeds: int, out: Path, methods: list[str] | None = None) -> Iterator[Line]:
-    """Yield the lines of one problem: what is possible, every estimator for each seed, then four runs pooled.
+def table(
+    name: str, seeds: int, out: Path, methods: list[str] | None = None, pool: int = 4
+) -> Iterator[Line]:
+    """Yield the lines of one problem: what is possible, every estimator for each seed, then `pool` runs pooled.
 
     By default what is not plain MLP is spared *full*, which takes a transformer ten minutes a run.
     """
@@ -106,7 +108,7 @@ def table(name: str, seeds: int, out: Path, methods: list[str] | None = None) ->
     if methods is None:
         methods = [m for m in METHODS if m != "full" or not SETTINGS[name].few]
     pooled: dict[str, list[Influence]] = {m: [] for m in methods if not m.startswith("fine")}
-    for seed in range(FIRST_SEED, FIRST_SEED + max(seeds, 4)):
+    for seed in range(FIRST_SEED, FIRST_SEED + max(seeds, pool)):
         tape = fi.train(problem.recipe, seed=seed)
         for method in methods:
             if seed >= FIRST_SEED + seeds and method not in pooled:
@@ -116,8 +118,8 @@ def table(name: str, seeds: int, out: Path, methods: list[str] | None = None) ->
                 pooled[method].append(result)
             if seed < FIRST_SEED + seeds:
                 yield compare(f"{METHODS[method]}, seed {seed}", result, true)
-    for method, results in pooled.items():
-        yield compare(f"{METHODS[method]}, 4 runs pooled", fi.pool(results[:4]), true)
+    for method, results in pooled.items() if pool > 1 else ():
+        yield compare(f"{METHODS[method]}, {pool} runs pooled", fi.pool(results[:pool]), true)
 
 
 def estimate(problem: Problem, tape: fi.Tape, method: str) -> Influence:
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("--problem", nargs="+", choices=[*SETTINGS, "all"], default=["all"])
     parser.add_argument("--method", nargs="+", choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pooled", type=int, default=4, help="runs pooled; 1: no such line")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -142,7 +145,7 @@ def main() -> None:
         setting = SETTINGS[name]
         sets = 20 if setting.few else 30
         print(f"\n{name}: against {setting.runs} + {sets} × {setting.runs_without} retrainings\n{HEADER}")
-        for line in table(name, options.seeds, options.out, options.method):
+        for line in table(name, options.seeds, options.out, options.method, options.pooled):
             print(line, flush=True)
 
 
