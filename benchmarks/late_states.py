@@ -3,8 +3,8 @@
     python -m benchmarks.late_states [--problem transformer-rough adamw sgd] [--runs 4]
 
 For single runs (mean) and for all pooled: Pearson and slope (truth over estimate) of effects in units of the true
-spread, all sets linear or all paired; spread: truth over estimate, median over queries and for the held-out loss; chance:
-standard deviation of its logarithm between runs, median over queries.
+spread, all sets linear or all paired; spread: truth over estimate, median over queries and for the held-out loss;
+chance: standard deviation of its logarithm between runs, median over queries.
 """
 
 import argparse
