@@ -21,15 +21,6 @@ def test_mean_and_variance(keepdim, dims):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("width", [2, 8, 15, 16, 40])
-def test_softmax(width):
-    x = torch.randn(6, width) * 50
-    traces = Traces(finish=split_short_rows)
-    torch.testing.assert_close(traces.run("softmax", lambda x: x.softmax(-1), x), x.softmax(-1))
-    written = [node.target for node in traces.of("softmax", lambda x: x.softmax(-1), x).graph.graph.nodes]
-    assert (torch.ops.aten._softmax.default in written) == (width >= 16)
-
-
 @pytest.mark.parametrize("queries", [1, 2, 5])
 def test_tangents_of_a_common_matrix(queries):
     x, w, u = torch.randn(6, 4), torch.randn(4, 3), torch.randn(queries, 4, 3)

@@ -1,7 +1,7 @@
-"""Kernels that are slow over short rows on a CPU, written as several quick ones: the same numbers up to rounding.
+"""A kernel that is slow over short rows on a CPU, written as several quick ones: the same numbers up to rounding.
 
 Where gradients vanish but for rounding, Adam divides rounding by rounding: a graph is compared with its function before
-this is done to it, not after.
+this is done to it, not after. Softmax stays as it is: shares that sum to 1 less exactly make that noise larger.
 """
 
 from typing import Any
@@ -13,11 +13,9 @@ from finfluence.grads._trace import merge_repeats, mutates
 
 aten = torch.ops.aten
 
-_SOFTMAX_BELOW = 16
-
 
 def split_short_rows(module: fx.GraphModule) -> None:
-    """Write out, in place, mean and variance (the second derivative of layer norm) and softmax over few entries."""
+    """Write out, in place, mean and variance, which the second derivative of layer norm takes."""
     graph = module.graph
     if any(mutates(node) for node in graph.nodes):
         return
@@ -26,9 +24,6 @@ def split_short_rows(module: fx.GraphModule) -> None:
             continue
         if node.target is aten.var_mean.correction and node.kwargs.get("correction") == 0:
             _mean_and_variance(graph, node)
-        elif node.target is aten._softmax.default and not node.args[2] and _is_short(node):
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(_softmax(graph, node))
     merge_repeats(graph)
     graph.eliminate_dead_code()
     graph.lint()
@@ -53,20 +48,7 @@ def _mean_and_variance(graph: fx.Graph, node: fx.Node) -> None:
         graph.erase_node(user)
 
 
-def _softmax(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    call, x = graph.call_function, node.args[0]
-    powers = call(aten.exp.default, (call(aten.sub.Tensor, (x, call(aten.amax.default, (x, [-1], True)))),))
-    shares = call(aten.div.Tensor, (powers, call(aten.sum.dim_IntList, (powers, [-1], True))))
-    shares.meta = dict(node.meta)
-    return shares
-
-
 def _on_cpu(node: fx.Node) -> bool:
     value: Any = node.meta.get("val")
     first = value[0] if isinstance(value, (tuple, list)) and value else value
     return isinstance(first, torch.Tensor) and first.device.type == "cpu"
-
-
-def _is_short(node: fx.Node) -> bool:
-    shape = node.meta["val"].shape
-    return bool(shape) and node.args[1] in (-1, len(shape) - 1) and shape[-1] < _SOFTMAX_BELOW
