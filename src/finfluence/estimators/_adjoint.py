@@ -22,6 +22,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch, RowLosses, Traces
+from finfluence.grads._short_rows import split_short_rows
 from finfluence.runs import Tape, Update
 
 _UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
@@ -45,7 +46,7 @@ class Adjoint:
         self.losses = losses
         self.optimizer = optimizer
         self._slots = len(optimizer.slots)
-        self._traces = Traces(stochastic)
+        self._traces = Traces(stochastic, split_short_rows)
 
     @property
     def engine(self) -> str:

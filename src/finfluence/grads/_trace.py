@@ -104,17 +104,17 @@ def _no_collection() -> Iterator[None]:
 def clean(module: fx.GraphModule) -> fx.GraphModule:
     """Return `module` without aliases, zero tangents, repeated subexpressions and dead code."""
     graph = module.graph
-    if any(_mutates(node) for node in graph.nodes) and not _functionalise(graph):
+    if any(mutates(node) for node in graph.nodes) and not _functionalise(graph):
         return module
     _drop_identities(graph)
     _drop_zeros(graph)
-    _merge_repeats(graph)
+    merge_repeats(graph)
     _unbatch_shared_operands(graph)
     graph.eliminate_dead_code()
     share_convolutions(graph)
     share_derivatives(graph)
     drop_reshapes(graph)
-    _merge_repeats(graph)
+    merge_repeats(graph)
     _fold_constants(module)
     graph.eliminate_dead_code()
     graph.lint()
@@ -122,7 +122,7 @@ def clean(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-def _mutates(node: fx.Node) -> bool:
+def mutates(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
@@ -130,7 +130,7 @@ def _functionalise(graph: fx.Graph) -> bool:
     """Replace in-place operations on temporaries by their out-of-place twins; False if one has no twin."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in list(graph.nodes):
-        if not _mutates(node):
+        if not mutates(node):
             continue
         name = node.target._schema.name.removeprefix("aten::")
         target = node.args[0]
@@ -225,6 +225,7 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
     """Turn a batched product with one operand common to the batch into one plain product.
 
     A·B_q for all q is (stacked B_qᵀ)·Aᵀ, and A_q·B is (stacked A_q)·B: no copy of the common operand per query.
+    On a CPU, where a batched product takes the common operand without a copy, only where the stack needs none either.
     """
     for node in list(graph.nodes):
         if node.target is not aten.bmm.default or _meta(node) is None:
@@ -236,7 +237,14 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
         if batch == 1 or (shared_left is None) == (shared_right is None):
             continue
         with graph.inserting_before(node):
-            if shared_right is not None:
+            if _on_cpu(node) and (shared_right is None or not _contiguous(left)):
+                if shared_right is not None:
+                    whole = graph.call_function(aten.expand.default, (shared_right, [batch, k, n]))
+                    out = graph.call_function(aten.bmm.default, (left, whole))
+                else:
+                    whole = graph.call_function(aten.expand.default, (shared_left, [batch, m, k]))
+                    out = graph.call_function(aten.bmm.default, (whole, right))
+            elif shared_right is not None:
                 flat = graph.call_function(aten.reshape.default, (left, [batch * m, k]))
                 product = graph.call_function(aten.mm.default, (flat, shared_right))
                 out = graph.call_function(aten.view.default, (product, [batch, m, n]))
@@ -255,6 +263,16 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
             node.target = aten.reshape.default
 
 
+def _on_cpu(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.device.type == "cpu"
+
+
+def _contiguous(node: Any) -> bool:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return isinstance(value, Tensor) and value.is_contiguous()
+
+
 def _common(node: Any) -> fx.Node | None:
     """Return the matrix that `node` repeats along its leading axis, if it does."""
     while node.target is aten.view.default and _meta(node) == _meta(node.args[0]):
@@ -264,7 +282,7 @@ def _common(node: Any) -> fx.Node | None:
     return source if isinstance(source, fx.Node) and meta is not None and len(meta[0]) == 2 else None
 
 
-def _merge_repeats(graph: fx.Graph) -> None:
+def merge_repeats(graph: fx.Graph) -> None:
     """Common-subexpression elimination over pure operations."""
     seen: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):

@@ -13,7 +13,7 @@ from finfluence.grads import Batch, Layout
 from finfluence.runs._kept_states import KeptStates, bytes_of
 from finfluence.runs._randomness import random_state
 from finfluence.runs._recorded_steps import Recording
-from finfluence.runs._row_ids import RowIds, micro_batches
+from finfluence.runs._row_ids import RowIds, kept_ids, micro_batches
 from finfluence.runs._shards import Shards, held
 from finfluence.runs._step_log import Entry, write_entries
 from finfluence.runs._torch_optimizers import KNOWN, numbers_of
@@ -108,7 +108,7 @@ class Recorder:
         given = _weights(weights, len(parts), self.steps)
         random = self._states_of(len(parts)) if self.recording.random else ()
         self.recording.entries.append(Entry(self._pending, (), given, random, self._seen(batch, len(parts))))
-        self._waiting.append([p.clone() if isinstance(p, Tensor) else p for p in parts])
+        self._waiting.append([kept_ids(p) for p in parts])
         self._pending, self._random, self._last_ids = None, [], ids
         self._versions = [p._version for p in self._parameters]
         if len(self._waiting) >= min(self.steps, LOOKED_UP_TOGETHER):

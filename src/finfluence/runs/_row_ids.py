@@ -1,5 +1,6 @@
 """From ids as a loop has them to positions of rows."""
 
+import ctypes
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
@@ -28,6 +29,8 @@ class RowIds:
         DataError
             No id, or one that no row has; the step is named.
         """
+        if isinstance(given, bytes):
+            given = np.frombuffer(given, dtype=np.int64)
         values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(list(given))
         values = values.reshape(-1)
         found = self._found(values)
@@ -55,7 +58,13 @@ class RowIds:
         )
 
     def together(self, given: list[Any]) -> Iterator[np.ndarray] | None:
-        """Return positions of micro-batches whose ids are like tensors, looked up at once; None if one is unknown."""
+        """Return positions of micro-batches whose ids are alike, looked up at once; None if one is unknown."""
+        if all([type(ids) is bytes for ids in given]):
+            found = self._found(np.frombuffer(b"".join(given), dtype=np.int64))
+            ends = list(accumulate([len(ids) // 8 for ids in given]))
+            if found is None or not all(given):
+                return None
+            return (found[first:end] for first, end in zip([0, *ends], ends, strict=False))
         if not all(isinstance(ids, Tensor) and ids.ndim == 1 for ids in given):
             return None
         sizes = [ids.numel() for ids in given]
@@ -80,6 +89,15 @@ class RowIds:
                 found: np.ndarray = self._order[at].astype(np.int64)
                 return found
         return None
+
+
+def kept_ids(ids: Any) -> Any:
+    """Return ids that stay what they are when the loop writes on its own tensor: int64 of the CPU as bytes."""
+    if not isinstance(ids, Tensor):
+        return list(ids) if isinstance(ids, bytes) else ids
+    if type(ids) is Tensor and ids.dtype is torch.int64 and ids.is_cpu and ids.is_contiguous():
+        return ctypes.string_at(ids.data_ptr(), 8 * ids.numel())
+    return ids.clone()
 
 
 def micro_batches(ids: Any) -> list[Any]:

@@ -37,6 +37,10 @@ class Snapshots:
     def __len__(self) -> int:
         return sum(count for _, _, count in self._chunks) + self._filled
 
+    def expect(self, count: int) -> None:
+        """Take room for no more than `count` further vectors at once."""
+        self._rows = max(1, min(self._rows, count))
+
     def append(self, read_into: Callable[[Tensor], None]) -> None:
         """Append the vector that `read_into(row)` writes."""
         if self._slab is None:

@@ -132,6 +132,7 @@ def _run(tape: Tape, progress: Progress) -> None:
     snapshots.losses[:] = [loss.to(stepper.layout.device) for loss in snapshots.losses]
     if len(snapshots):
         stepper.load(start, snapshots[len(snapshots) - 1].to(stepper.layout.device))
+    snapshots.expect(tape.kept_steps - len(snapshots))
     per_epoch = tape.recipe.steps_per_epoch
     with seeded(0):
         for t in range(start, steps):
