@@ -29,7 +29,7 @@ def of(setting: str, method: str) -> list[Line]:
 
 
 @pytest.mark.parametrize("setting", ["sgd", "adamw"])
-@pytest.mark.parametrize(("method", "pearson"), [("replay, full", 0.95), ("replay, online, seed", 0.90)])
+@pytest.mark.parametrize(("method", "pearson"), [("replay, full, seed", 0.95), ("replay, online, seed", 0.90)])
 def test_one_run_agrees_with_retraining(setting: str, method: str, pearson: float) -> None:
     found = of(setting, method)
     assert len(found) == SEEDS
@@ -44,6 +44,16 @@ def test_pooled_runs_agree_better_than_the_worst_of_them(setting: str) -> None:
     (pooled,) = of(setting, "replay, online, 4 runs")
     assert pooled.pearson >= min(line.pearson for line in of(setting, "replay, online, seed"))
     assert 0.8 <= pooled.spread_ratio <= 1.25
+
+
+def test_rough_training_agrees_too() -> None:
+    """A transformer at a high learning rate, against 200 + 20 × 50 retrainings; a perfect estimate reaches .96."""
+    torch.set_num_threads(1)
+    _, *single, pooled = table("transformer-rough", SEEDS, OUT, ["online"])
+    for line in single:
+        assert line.pearson >= 0.88
+    assert pooled.pearson >= 0.9
+    assert 0.85 <= pooled.slope <= 1.2
 
 
 @pytest.mark.parametrize("setting", ["sgd", "adamw"])
