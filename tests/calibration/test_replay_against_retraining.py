@@ -29,7 +29,9 @@ def of(setting: str, method: str) -> list[Line]:
 
 
 @pytest.mark.parametrize("setting", ["sgd", "adamw"])
-@pytest.mark.parametrize(("method", "pearson"), [("replay, full, seed", 0.95), ("replay, online, seed", 0.90)])
+@pytest.mark.parametrize(
+    ("method", "pearson"), [("replay, full, seed", 0.95), ("replay, online, seed", 0.90)]
+)
 def test_one_run_agrees_with_retraining(setting: str, method: str, pearson: float) -> None:
     found = of(setting, method)
     assert len(found) == SEEDS
