@@ -126,7 +126,7 @@ def settings_for(
     )  # fmt: skip
 
 
-def check_budget(budget: object, option: str = "budget") -> None:
+def check_budget(budget: object) -> None:
     """Refuse what is no number of training runs.
 
     Raises
@@ -138,10 +138,10 @@ def check_budget(budget: object, option: str = "budget") -> None:
     if wrong:
         raise ConfigError(
             explain(
-                f"{option} to be a number of training runs above 0",
+                "budget to be a number of training runs above 0",
                 repr(budget),
                 "a share in percent or a time was passed",
-                f"pass for instance {option}=2.0: at most the time of two trainings",
+                "pass for instance budget=2.0: at most the time of two trainings",
             )
         )
 

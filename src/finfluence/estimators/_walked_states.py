@@ -71,9 +71,8 @@ class WalkedStates:
         self._tape = tape
         room = tape.spacing if room is None else room
         self._block, self._marks_at_most = _divided(tape.spacing, room)
-        self._state_bytes = state_bytes(tape)
         self._spare = room - self._block - self._marks_at_most if walks > 1 else 0
-        self._disk = disk_bytes // self._state_bytes if walks > 1 and folder is not None else 0
+        self._disk = disk_bytes // state_bytes(tape) if walks > 1 and folder is not None else 0
         self._folder = folder
         self._further = walks - 1
         self._marks: list[tuple[int, Tensor]] = []

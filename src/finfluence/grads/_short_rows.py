@@ -4,12 +4,10 @@ Where gradients vanish but for rounding, Adam divides rounding by rounding: a gr
 this is done to it, not after. Softmax stays as it is: shares that sum to 1 less exactly make that noise larger.
 """
 
-from typing import Any
-
 import torch
 from torch import fx
 
-from finfluence.grads._trace import merge_repeats, mutates
+from finfluence.grads._trace import merge_repeats, mutates, on_cpu
 
 aten = torch.ops.aten
 
@@ -20,7 +18,7 @@ def split_short_rows(module: fx.GraphModule) -> None:
     if any(mutates(node) for node in graph.nodes):
         return
     for node in list(graph.nodes):
-        if not _on_cpu(node):
+        if not on_cpu(node):
             continue
         if node.target is aten.var_mean.correction and node.kwargs.get("correction") == 0:
             _mean_and_variance(graph, node)
@@ -46,9 +44,3 @@ def _mean_and_variance(graph: fx.Graph, node: fx.Node) -> None:
         new.meta = dict(user.meta)
         user.replace_all_uses_with(new)
         graph.erase_node(user)
-
-
-def _on_cpu(node: fx.Node) -> bool:
-    value: Any = node.meta.get("val")
-    first = value[0] if isinstance(value, (tuple, list)) and value else value
-    return isinstance(first, torch.Tensor) and first.device.type == "cpu"

@@ -237,7 +237,7 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
         if batch == 1 or (shared_left is None) == (shared_right is None):
             continue
         with graph.inserting_before(node):
-            if _on_cpu(node) and (shared_right is None or not _contiguous(left)):
+            if on_cpu(node) and (shared_right is None or not _contiguous(left)):
                 if shared_right is not None:
                     whole = graph.call_function(aten.expand.default, (shared_right, [batch, k, n]))
                     out = graph.call_function(aten.bmm.default, (left, whole))
@@ -263,9 +263,11 @@ def _unbatch_shared_operands(graph: fx.Graph) -> None:
             node.target = aten.reshape.default
 
 
-def _on_cpu(node: fx.Node) -> bool:
+def on_cpu(node: fx.Node) -> bool:
+    """Whether what the node gives, the first of it if it is several, lies on a CPU."""
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.device.type == "cpu"
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return isinstance(first, Tensor) and first.device.type == "cpu"
 
 
 def _contiguous(node: Any) -> bool:

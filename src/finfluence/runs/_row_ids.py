@@ -60,17 +60,16 @@ class RowIds:
     def together(self, given: list[Any]) -> Iterator[np.ndarray] | None:
         """Return positions of micro-batches whose ids are alike, looked up at once; None if one is unknown."""
         if all([type(ids) is bytes for ids in given]):
-            found = self._found(np.frombuffer(b"".join(given), dtype=np.int64))
-            ends = list(accumulate([len(ids) // 8 for ids in given]))
-            if found is None or not all(given):
+            sizes = [len(ids) // 8 for ids in given]
+            values = np.frombuffer(b"".join(given), dtype=np.int64)
+        elif all(isinstance(ids, Tensor) and ids.ndim == 1 for ids in given):
+            if len({(ids.dtype, ids.device) for ids in given}) != 1:
                 return None
-            return (found[first:end] for first, end in zip([0, *ends], ends, strict=False))
-        if not all(isinstance(ids, Tensor) and ids.ndim == 1 for ids in given):
+            sizes = [ids.numel() for ids in given]
+            values = torch.cat(given).detach().cpu().numpy()
+        else:
             return None
-        sizes = [ids.numel() for ids in given]
-        if 0 in sizes or len({(ids.dtype, ids.device) for ids in given}) != 1:
-            return None
-        found = self._found(torch.cat(given).detach().cpu().numpy())
+        found = None if 0 in sizes else self._found(values)
         if found is None:
             return None
         return (found[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True))
