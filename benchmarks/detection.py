@@ -19,16 +19,9 @@ import finfluence as fi
 from benchmarks.fashion import fashion, flip
 from benchmarks.problems import Problem, digits_data, mlp, row_loss
 from finfluence.clean import decide
-from finfluence.estimators import RunSpec, final_models
-from finfluence.evaluate import (
-    average_precision,
-    cleanlab_score,
-    false_discovery_proportion,
-    loss_score,
-    margin_score,
-    random_score,
-    recall_flagged,
-)
+from finfluence.ensemble import RunSpec, final_models
+from finfluence.estimators.baselines import cleanlab_score, loss_score, margin_score, random_score
+from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
 from finfluence.result import Influence
 from finfluence.stats import empirical_fdr
 

@@ -24,9 +24,9 @@ import finfluence.runs as fr
 from benchmarks.calibration import RUNS, RUNS_WITHOUT
 from benchmarks.interval_coverage import ALL, FIRST_SEED, TABULAR, kinds, tabular
 from benchmarks.problems import Problem, digits
-from finfluence.estimators import retrain
-from finfluence.estimators._groups import paired_effects
-from finfluence.estimators._states_queried import StackedQueries
+from finfluence.ensemble import StackedQueries
+from finfluence.estimators.replay.leave_out import paired_effects
+from finfluence.estimators.retrain import retrain
 from finfluence.grads import RowLosses, Traced, trace
 from finfluence.result import Influence
 from finfluence.runs import gradients

@@ -20,7 +20,7 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 from benchmarks.problems import Problem, digits, row_loss
-from finfluence.estimators import retrain
+from finfluence.estimators.retrain import retrain
 from finfluence.result import Influence
 from finfluence.runs import seeded
 

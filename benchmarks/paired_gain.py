@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 
 from benchmarks.problems import digits
-from finfluence.estimators import retrain
+from finfluence.estimators.retrain import retrain
 
 
 def main() -> None:

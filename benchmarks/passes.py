@@ -18,8 +18,7 @@ import finfluence as fi
 import finfluence.runs as fr
 from benchmarks.models import transformer
 from benchmarks.problems import digits
-from finfluence.estimators._adjoint import Adjoint
-from finfluence.estimators._finite_difference import FiniteDifference
+from finfluence.estimators.derivatives import Adjoint, FiniteDifference
 from finfluence.grads import RowLosses
 from finfluence.runs import gradients, seeded
 

@@ -15,8 +15,7 @@ from torch import nn
 
 import finfluence.runs as fr
 from benchmarks.problems import digits, row_loss
-from finfluence.estimators import RunSpec, train_many
-from finfluence.estimators._batched import Stack
+from finfluence.ensemble import RunSpec, Stack, train_many
 from finfluence.runs import initial_model, seeded
 
 

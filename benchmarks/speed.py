@@ -22,7 +22,7 @@ import torch
 import finfluence as fi
 from benchmarks.fashion import fashion
 from benchmarks.problems import Problem, digits
-from finfluence.estimators import plan
+from finfluence.estimators.replay.cost import plan
 from finfluence.runs import initial_model, seeded
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.problems import SETTINGS, Problem, digits
 from finfluence._progress import Progress, silent
-from finfluence.estimators import retrain
+from finfluence.estimators.retrain import retrain
 from finfluence.result import Influence
 
 

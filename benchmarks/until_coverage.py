@@ -9,9 +9,18 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from finfluence.estimators import Precision, se
-from finfluence.estimators._laws import Law, pairs, two_samples
-from finfluence.estimators._until import FIRST_LOOK, Looks, grow_arms, grow_pairs, pairs_cost
+from finfluence.estimators.retrain import (
+    FIRST_LOOK,
+    Law,
+    Looks,
+    Precision,
+    grow_arms,
+    grow_pairs,
+    pairs,
+    pairs_cost,
+    se,
+    two_samples,
+)
 
 LAWS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "normal": lambda rng, n: rng.normal(size=n),

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import torch
 
-from finfluence.estimators import RunSpec, train_many
+from finfluence.ensemble import RunSpec, train_many
 from finfluence.runs import mean_loss
-from finfluence.scan import ScanOptions, demo, scan, verify_scan
-from finfluence.scan._data import read_data
-from finfluence.scan._training import plan_training
+from finfluence.scan import ScanOptions, demo, plan_training, read_data, scan, verify_scan
 from finfluence.verification import Plan
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import finfluence as fi  # +
-from finfluence.integrations.lightning import RecordTape  # +
+from finfluence.integrations.lightning import RecordTape
 
 
 class Digits(Dataset):

@@ -7,46 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finfluence.estimators import plan as plan
-    from finfluence.estimators import replay as replay
-    from finfluence.estimators import retrain as retrain
-    from finfluence.estimators import se as se
+    from finfluence.estimators.replay import replay as replay
+    from finfluence.estimators.replay.cost import plan as plan
+    from finfluence.estimators.retrain import retrain as retrain
+    from finfluence.estimators.retrain import se as se
     from finfluence.result import Influence as Influence
     from finfluence.result import load as load
     from finfluence.result import pool as pool
-    from finfluence.runs import (
-        SGD as SGD,
-    )
-    from finfluence.runs import (
-        Adam as Adam,
-    )
-    from finfluence.runs import (
-        AdamW as AdamW,
-    )
-    from finfluence.runs import (
-        Query as Query,
-    )
-    from finfluence.runs import (
-        Recipe as Recipe,
-    )
-    from finfluence.runs import (
-        Rows as Rows,
-    )
-    from finfluence.runs import (
-        Tape as Tape,
-    )
-    from finfluence.runs import (
-        each_loss as each_loss,
-    )
-    from finfluence.runs import (
-        mean_loss as mean_loss,
-    )
-    from finfluence.runs import (
-        own_loss as own_loss,
-    )
-    from finfluence.runs import (
-        train as train,
-    )
+    from finfluence.runs import SGD as SGD
+    from finfluence.runs import Adam as Adam
+    from finfluence.runs import AdamW as AdamW
+    from finfluence.runs import Query as Query
+    from finfluence.runs import Recipe as Recipe
+    from finfluence.runs import Rows as Rows
+    from finfluence.runs import Tape as Tape
+    from finfluence.runs import each_loss as each_loss
+    from finfluence.runs import mean_loss as mean_loss
+    from finfluence.runs import own_loss as own_loss
+    from finfluence.runs import train as train
     from finfluence.tradeoff import Gaussian as Gaussian
     from finfluence.tradeoff import PiecewiseLinear as PiecewiseLinear
     from finfluence.tradeoff import TradeOff as TradeOff
@@ -70,7 +48,9 @@ _HOME = {
         ),
         "runs",
     ),
-    **dict.fromkeys(("plan", "replay", "retrain", "se"), "estimators"),
+    "plan": "estimators.replay.cost",
+    "replay": "estimators.replay",
+    **dict.fromkeys(("retrain", "se"), "estimators.retrain"),
     **dict.fromkeys(("Influence", "load", "pool"), "result"),
     **dict.fromkeys(("Gaussian", "PiecewiseLinear", "TradeOff"), "tradeoff"),
     **dict.fromkeys(("Verification", "verify"), "verification"),

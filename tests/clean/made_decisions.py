@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from finfluence.clean import Decisions
-from finfluence.clean._decide import COLUMNS
+from finfluence.clean import COLUMNS, Decisions
 
 
 def decisions(ids, actions, labels=None, fdr=0.1):

@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 from made_decisions import decisions
 
-from finfluence.clean import apply
-from finfluence.clean._plan import AUDIT_COLUMNS
+from finfluence.clean import AUDIT_COLUMNS, apply
 from finfluence.errors import ConfigError, DataError
 
 FRAME = pd.DataFrame(

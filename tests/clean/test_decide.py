@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finfluence.clean import decide
-from finfluence.clean._rule import RULE, act
+from finfluence.clean import RULE, act, decide
 from finfluence.errors import ConfigError, DataError
 
 N = 1000

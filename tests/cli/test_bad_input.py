@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from finfluence.cli._app import app
+from finfluence.cli import app
 from scan.small_data import blobs, blobs_csv, image_folder
 
 QUICK = ["--runs", "1", "--epochs", "2", "--no-proof"]

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from finfluence.cli._app import app
-from finfluence.cli._screen import safe
+from finfluence.cli import app, safe
 from scan.small_data import blobs_csv, mixed_csv
 
 QUICK = ["--runs", "1", "--epochs", "3", "--no-proof"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from finfluence.cli._app import app
+from finfluence.cli import app
 from finfluence.scan import ScanOptions, scan
 from finfluence.verification import Verification
 from scan.small_data import QUICK, blobs_csv

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._adjoint import Adjoint
+from finfluence.estimators.derivatives import Adjoint
 from finfluence.grads import RowLosses
 
 STEP = 3e-5

@@ -6,10 +6,9 @@ from small_recipes import Noisy, branching_loss, class_loss, classifier, held_ou
 from torch import nn
 
 import finfluence.runs as fr
-from finfluence.estimators import RunSpec, final_models, train_many
-from finfluence.estimators._batched import Stack, not_stackable
+from finfluence.ensemble import RunSpec, Stack, final_models, not_stackable, train_many
 from finfluence.grads import Layout, trace
-from finfluence.grads._softmax import split_log_softmax
+from finfluence.grads.tracing import split_log_softmax
 from finfluence.runs import initial_model, seeded
 
 OPTIMIZERS = {

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import finfluence as fi
-import finfluence.estimators._distributed as distributed
+import finfluence.estimators.derivatives._sharded_rows as distributed
+from finfluence.distributed import Processes
 from finfluence.errors import ConfigError
-from finfluence.runs import Processes
 
 TOLERANCE = 2e-4
 

@@ -8,7 +8,7 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._fine import _arms, step_influence
+from finfluence.estimators.first_order import arms, step_influence
 
 
 def by_definition(s: np.ndarray, rows: list[int], b: int) -> float:
@@ -118,7 +118,7 @@ def test_difference_in_differences_keeps_the_signal():
     s, where = np.random.default_rng(3).normal(size=(20, 1)), [np.array([4])]
     s[4] = 3.0
     draws = [
-        (_arms(s, where, 8, 0, t, True), _arms(s, where, 8, 1, t, k))
+        (arms(s, where, 8, 0, t, True), arms(s, where, 8, 1, t, k))
         for k in (True, False)
         for t in range(4000)
     ]
@@ -132,9 +132,9 @@ def test_difference_in_differences_keeps_the_signal():
 def test_an_arm_without_s_never_holds_it():
     s = np.zeros((6, 1))
     s[[1, 4]] = 1.0
-    p, q = _arms(s, [np.array([1, 4])], 5, seed=0, t=0, include=True)
+    p, q = arms(s, [np.array([1, 4])], 5, seed=0, t=0, include=True)
     assert q.item() == 0.0 and p.item() == pytest.approx(2 / 7)
-    p, q = _arms(s, [np.array([1, 4])], 5, seed=0, t=0, include=False)
+    p, q = arms(s, [np.array([1, 4])], 5, seed=0, t=0, include=False)
     assert p.item() == q.item() == 0.0
 
 

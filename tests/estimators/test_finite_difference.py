@@ -12,9 +12,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, NotSupportedError
-from finfluence.estimators._adjoint import Adjoint
-from finfluence.estimators._choose_pass import choose_pass
-from finfluence.estimators._finite_difference import FiniteDifference
+from finfluence.estimators.derivatives import Adjoint, FiniteDifference, choose_pass
 from finfluence.grads import Layout, RowLosses
 from four_parts import assert_parts
 

@@ -9,8 +9,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError
-from finfluence.estimators._groups import paired_effects, to_pair
-from finfluence.estimators._groups_lanes import Lanes, Placebo, Removed, Whole
+from finfluence.estimators.replay.leave_out import Lanes, Placebo, Removed, Whole, paired_effects, to_pair
 from four_parts import assert_parts
 
 GROUP = np.array([1, 4, 5, 9])

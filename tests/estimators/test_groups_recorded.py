@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import finfluence as fi
-from finfluence.estimators._groups_lanes import Lanes, Removed, Whole
+from finfluence.estimators.replay.leave_out import Lanes, Removed, Whole
 from recorded_loops import LOOPS
 
 NAMES = [

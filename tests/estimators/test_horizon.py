@@ -7,7 +7,7 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._horizon import GROWTH, RISE, Horizon, horizon_for
+from finfluence.estimators.replay import GROWTH, RISE, Horizon, horizon_for
 
 NAN = float("nan")
 

@@ -12,10 +12,8 @@ import finfluence as fi
 import plain_training as pt
 from finfluence import runs as fr
 from finfluence.errors import ConfigError
-from finfluence.estimators._adjoint import adjoint_of
-from finfluence.estimators._horizon import horizon_for
-from finfluence.estimators._late import Late, late_steps
-from finfluence.estimators._walk import Plan, Walk
+from finfluence.estimators.derivatives import adjoint_of
+from finfluence.estimators.replay import Late, Plan, Walk, horizon_for, late_steps
 
 DOUBLE = torch.float64
 

@@ -13,12 +13,8 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError
-from finfluence.estimators import plan
-from finfluence.estimators._budget import settings_for
-from finfluence.estimators._costs import Costs
-from finfluence.estimators._horizon import horizon_for
-from finfluence.estimators._memory import Memory, bytes_per_query
-from finfluence.estimators._walk import Plan
+from finfluence.estimators.replay import Plan, horizon_for
+from finfluence.estimators.replay.cost import Costs, Memory, bytes_per_query, plan, settings_for
 from four_parts import assert_parts
 from recorded_loops import Loop
 
@@ -85,7 +81,7 @@ def test_a_larger_budget_never_gives_less(changes, full):
 
 def test_settings_by_hand_give_the_same_numbers(monkeypatch):
     monkeypatch.setattr(
-        "finfluence.estimators._replay_walks.measure", lambda *_: replace(COSTS, many=lambda: 0.7)
+        "finfluence.estimators.replay._chunks.measure", lambda *_: replace(COSTS, many=lambda: 0.7)
     )
     tape = fi.train(recipe())
     for budget in (1.0, 3.0, 20.0):
@@ -105,16 +101,16 @@ def test_settings_by_hand_give_the_same_numbers(monkeypatch):
 
 
 def test_the_horizon_given_bounds_the_budget(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: COSTS)
+    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
     found = fi.replay(fi.train(recipe()), QUERIES, budget=100.0, horizon=3)
     assert found.data.attrs["budget"]["horizon"] == 3 and found.data.attrs["horizon"] == [3, 3, 3]
 
 
 def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):
     tape = fi.train(recipe())
-    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: COSTS)
+    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
     first = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
-    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: replace(COSTS, back=0.1))
+    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: replace(COSTS, back=0.1))
     again = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
     assert again.data.attrs["budget"] == first.data.attrs["budget"]
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
@@ -143,9 +139,9 @@ def test_least_cost_is_said_when_the_budget_is_too_small():
 
 
 def test_settings_of_another_replay_give_its_numbers(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: COSTS)
+    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
     first = fi.replay(fi.train(recipe()), QUERIES, budget=1.0)
-    monkeypatch.setattr("finfluence.estimators._replay_walks.measure", lambda *_: None)
+    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: None)
     made = first.data.attrs["budget"]
     again = fi.replay(fi.train(recipe()), QUERIES, budget=made)
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)

@@ -14,10 +14,10 @@ from small_recipes import class_loss, classifier, held_out, mlp
 from torch import nn
 
 import finfluence.runs as fr
+from finfluence.distributed import _ray as ours
+from finfluence.ensemble import RunSpec, RunStore, train_many
 from finfluence.errors import ConfigError, TrainingError
-from finfluence.estimators import RunSpec, retrain, train_many
-from finfluence.estimators import _ray as ours
-from finfluence.estimators._run_store import RunStore
+from finfluence.estimators.retrain import retrain
 
 ray = pytest.importorskip("ray")
 # a cluster takes ten seconds to a minute to start, and worker processes import everything anew

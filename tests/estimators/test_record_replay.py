@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._adjoint import adjoint_of
+from finfluence.estimators.derivatives import adjoint_of
 from finfluence.runs import seeded
 from recorded_loops import EXACT, LOOPS, Loop, dropping, precise_newton_schulz, whole
 
@@ -114,7 +114,7 @@ def test_weighed_micro_batches_are_unbiased():
     x = torch.from_numpy(rng.normal(size=(1, n)))
     runs, total = 40_000, torch.zeros(n, dtype=pt.DOUBLE)
     squares = torch.zeros(n, dtype=pt.DOUBLE)
-    from finfluence.estimators._accumulate import EpochSums
+    from finfluence.estimators.replay import EpochSums
 
     order = np.argsort(rng.random((runs, n)), 1)[:, :4]
     for rows in torch.from_numpy(order[:4000]):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._accumulate import EpochSums
+from finfluence.estimators.replay import EpochSums
 
 LEVEL = fi.Query(lambda m: m.weight.sum(), name="level", unit="value", sign=1)
 Y = np.array([0.0, 1.0, -2.0, 3.0, 0.5, 4.0, -1.0, 2.5, 0.0, 1.5])

@@ -8,7 +8,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError
-from finfluence.estimators import _replay_walks
+from finfluence.estimators.replay import _chunks as _replay_walks
 from four_parts import assert_parts
 
 ESTIMATES = ("effect", "effect_se", "spread", "mu", "se", "p_value")

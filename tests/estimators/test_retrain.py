@@ -8,12 +8,11 @@ from small_recipes import class_loss, classifier, held_out, mean_of_four, mlp, s
 from torch import nn
 
 import finfluence.runs as fr
+from finfluence.ensemble import Seeds, final_models, random_halves
 from finfluence.errors import ConfigError, DataError, TrainingError
-from finfluence.estimators import final_models, retrain
-from finfluence.estimators._laws import half_subsets, two_samples
-from finfluence.estimators._retrain_design import Seeds, random_halves
-from finfluence.estimators._subsets import find_subsets
+from finfluence.estimators.retrain import half_subsets, retrain, two_samples
 from finfluence.result import load
+from finfluence.runs.describe import find_subsets
 from finfluence.stats import auc_probit, pooled_d
 
 

@@ -8,10 +8,9 @@ from scipy.stats import chisquare, kstest
 from small_recipes import classifier, held_out, mean_of_four, mlp
 
 import finfluence.runs as fr
+from finfluence.ensemble import RunSpec, paired_order, train_many
 from finfluence.errors import ConfigError
-from finfluence.estimators import RunSpec, retrain, train_many
-from finfluence.estimators._laws import pairs
-from finfluence.estimators._paired import paired_order
+from finfluence.estimators.retrain import pairs, retrain
 
 
 def words(error: pytest.ExceptionInfo[Exception]) -> list[str]:

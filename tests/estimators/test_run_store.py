@@ -14,9 +14,9 @@ from small_recipes import class_loss, classifier, held_out, mlp, rows
 from torch import nn
 
 import finfluence.runs as fr
+from finfluence.ensemble import RunSpec, RunStore, run_key, signature
 from finfluence.errors import StorageError
-from finfluence.estimators import RunSpec, retrain
-from finfluence.estimators._run_store import RunStore, run_key, signature
+from finfluence.estimators.retrain import retrain
 
 SUBSETS = {"first": ["r0"], "pair": ["r4", "r7"]}
 

@@ -11,11 +11,20 @@ from scipy.stats import norm
 from small_recipes import classifier, held_out, mean_of_four
 
 import finfluence.runs as fr
+from finfluence.ensemble import RunStore
 from finfluence.errors import ConfigError
-from finfluence.estimators import retrain, se
-from finfluence.estimators._laws import Law, two_samples
-from finfluence.estimators._run_store import RunStore
-from finfluence.estimators._until import FIRST_LOOK, Looks, grow_arms, grow_halves, grow_pairs, pairs_cost
+from finfluence.estimators.retrain import (
+    FIRST_LOOK,
+    Law,
+    Looks,
+    grow_arms,
+    grow_halves,
+    grow_pairs,
+    pairs_cost,
+    retrain,
+    se,
+    two_samples,
+)
 
 SUBSETS = {"first": ["r0"], "pair": ["r4", "r7"]}
 DESIGNS = {

@@ -7,8 +7,8 @@ import torch
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators._memory import Memory, bytes_per_query, share_memory
-from finfluence.estimators._walked_states import SCRATCH, WalkedStates, passes, state_bytes
+from finfluence.estimators.replay import SCRATCH, WalkedStates, passes, state_bytes
+from finfluence.estimators.replay.cost import Memory, bytes_per_query, share_memory
 from recorded_loops import Loop
 
 QUERIES = [fi.own_loss([0, 3, 5, 7, 9])]
@@ -82,7 +82,7 @@ def test_a_full_disk_and_lost_files_only_cost_time(tapes, tmp_path, monkeypatch)
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("finfluence.estimators._walked_states.save_file", no_space)
+    monkeypatch.setattr("finfluence.estimators.replay._recomputed_states.save_file", no_space)
     states = WalkedStates(sparse, 36, walks=9, folder=tmp_path, disk_bytes=2**30)
     assert torch.equal(states.at(35), full.state(35)) and states._disk == 0
     states.close()

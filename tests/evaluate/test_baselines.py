@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finfluence.errors import DataError, NotSupportedError
-from finfluence.evaluate import average_precision, cleanlab_score, loss_score, margin_score, random_score
+from finfluence.estimators.baselines import cleanlab_score, loss_score, margin_score, random_score
+from finfluence.evaluate import average_precision
 
 
 def flipped(seed=0):

@@ -5,7 +5,7 @@ import torch
 from torch.func import jvp, vmap
 
 from finfluence.grads import Traces
-from finfluence.grads._short_rows import split_short_rows
+from finfluence.grads.tracing import split_short_rows
 
 
 @pytest.mark.parametrize("keepdim", [True, False])

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import NotSupportedError
-from finfluence.estimators._adjoint import Adjoint
-from finfluence.grads import Layout, RowLosses, trace
-from finfluence.grads._elementary import Elementary
+from finfluence.estimators.derivatives import Adjoint
+from finfluence.grads import Elementary, Layout, RowLosses, trace
 
 ROWS = 4
 
@@ -299,7 +298,7 @@ def test_a_graph_that_is_wrong_is_not_used(monkeypatch):
         module.recompile()
         return module
 
-    monkeypatch.setattr("finfluence.grads._trace.clean", spoil)
+    monkeypatch.setattr("finfluence.grads.tracing._trace.clean", spoil)
     traced = trace(lambda x: x * 3, torch.ones(2))
     assert traced.reason == "the traced graph does not reproduce the function"
     assert traced(torch.full((2,), 2.0)).tolist() == [6.0, 6.0]

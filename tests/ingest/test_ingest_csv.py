@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 
 from finfluence.errors import DataError
-from finfluence.ingest import read, split
-from finfluence.ingest._csv import sniff
+from finfluence.ingest import read, sniff, split
 
 ROWS = [("é", 1, "a"), ("ü", 2, "b"), ("ß", 3, "a"), ("ø", 4, "b")]
 

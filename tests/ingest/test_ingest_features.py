@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 
 from finfluence.errors import DataError
-from finfluence.ingest import from_frame, split
-from finfluence.ingest._features import TableEncoder
-from finfluence.ingest._text import BUCKETS, TextEncoder
+from finfluence.ingest import BUCKETS, TableEncoder, TextEncoder, from_frame, split
 
 
 def column(table, name):

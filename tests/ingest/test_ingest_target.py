@@ -3,8 +3,7 @@ import pandas as pd
 import pytest
 
 from finfluence.errors import ConfigError, DataError
-from finfluence.ingest import Target, from_frame, split
-from finfluence.ingest._target import choose_task
+from finfluence.ingest import Target, choose_task, from_frame, split
 
 
 def objects(values):

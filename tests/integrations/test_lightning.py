@@ -18,7 +18,7 @@ import finfluence as fi
 import plain_training as pt
 from finfluence.integrations.lightning import RecordTape
 from finfluence.runs import seeded
-from finfluence.runs._randomness import untouched
+from finfluence.runs.steps import untouched
 from recorded_loops import LOOPS, Loop, whole
 
 pytestmark = [

@@ -7,8 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from demo_content import demo_content
 
-from finfluence.report import render
-from finfluence.report._tradeoff_chart import tradeoff
+from finfluence.report import render, tradeoff
 
 Browse = Callable[..., str]
 

@@ -8,8 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from demo_content import demo_content
 
-from finfluence.report import render
-from finfluence.report._rows import embeddable
+from finfluence.report import embeddable, render
 
 EVIL = (
     "\"'><img src=x onerror=alert(1)></script><script>alert(2)</script><!--]]>{{ 7*7 }}"

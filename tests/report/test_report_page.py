@@ -10,9 +10,7 @@ import pytest
 from demo_content import KINDS, demo_content
 
 from finfluence.errors import ConfigError, StorageError
-from finfluence.report import render, write_report
-from finfluence.report._rows import MAX_ROWS, TableView
-from finfluence.report._validate import validated
+from finfluence.report import MAX_ROWS, TableView, render, validated, write_report
 
 BARE = {"title": "t", "verdict": "Nothing can be told from training noise."}
 NUMBERS = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value", "own_loss")

@@ -8,8 +8,7 @@ import pytest
 from demo_content import demo_content
 
 from finfluence.errors import ConfigError
-from finfluence.report import Finding, QueryInfo, ReportContent, RowEntry, render
-from finfluence.report._validate import validated
+from finfluence.report import Finding, QueryInfo, ReportContent, RowEntry, render, validated
 
 BARE = {"title": "t", "verdict": "Nothing can be told from training noise."}
 QUERY = {"name": "q", "sign": -1}

@@ -5,10 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from finfluence.report import QueryInfo, RowEntry
+from finfluence.report import QueryInfo, RowEntry, curve, effect_sentence, magnitude, power, power_sentence
 from finfluence.report import _text as text
-from finfluence.report._tradeoff_chart import curve
-from finfluence.report._words import effect_sentence, magnitude, power, power_sentence
 
 LOSS = QueryInfo(name="held-out loss", unit="nats", sign=-1)
 ACCURACY = QueryInfo(name="accuracy", sign=1)

@@ -6,8 +6,7 @@ import pytest
 from demo_content import demo_content
 
 from finfluence.errors import ConfigError
-from finfluence.report import Point, render
-from finfluence.report._charts import scatter
+from finfluence.report import Point, render, scatter
 
 
 def section(**changes: object) -> str:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finfluence.result import Influence, model_error, pool, ratio_interval, two_sided
-from finfluence.result._moderate import MOST_DF, moderate
+from finfluence.result import MOST_DF, Influence, model_error, moderate, pool, ratio_interval, two_sided
 
 
 def test_prior_scale_and_degrees_of_freedom_are_found_again() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finfluence.runs._randomness import random_state, set_random_state, split_random_state, untouched
+from finfluence.runs.steps import random_state, set_random_state, split_random_state, untouched
 
 
 @pytest.mark.parametrize("place", range(8))

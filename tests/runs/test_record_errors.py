@@ -11,7 +11,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, TrainingError
-from finfluence.runs import _kept_states
+from finfluence.runs.checkpoints import _thinning as _kept_states
 from four_parts import assert_parts
 from recorded_loops import LOOPS, Checkpointed, Loop, dropping, whole
 

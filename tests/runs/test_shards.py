@@ -11,13 +11,11 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 import finfluence as fi
 import plain_training as pt
+from finfluence.distributed import Processes
 from finfluence.errors import ConfigError, NotSupportedError
 from finfluence.grads import Layout
-from finfluence.runs import Processes
-from finfluence.runs._kept_states import KeptStates
-from finfluence.runs._sharding_checks import _check_parts
-from finfluence.runs._shards import Shards, made_whole, rows_held
-from finfluence.runs._unsharded import unsharded
+from finfluence.runs.checkpoints import KeptStates
+from finfluence.runs.record.sharded import Shards, check_parts, made_whole, rows_held, unsharded
 
 
 class Told(Processes):
@@ -166,7 +164,7 @@ def test_parameters_off_their_mesh_are_refused():
         device_mesh=real.device_mesh, placements=real.placements, device=torch.device("meta")
     )
     with pytest.raises(NotSupportedError) as caught:
-        _check_parts("0.weight", away, model, Processes.of("all"))
+        check_parts("0.weight", away, model, Processes.of("all"))
     for part in (
         "the device of their mesh (cpu)",
         "'0.weight' on meta",

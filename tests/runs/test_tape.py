@@ -16,7 +16,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import NotSupportedError, StorageError
-from finfluence.runs import _snapshots
+from finfluence.runs.checkpoints import _regular as _snapshots
 from four_parts import assert_parts
 
 

@@ -8,9 +8,8 @@ import yaml
 
 import finfluence as fi
 from finfluence.errors import ConfigError
-from finfluence.estimators import _replay_walks
-from finfluence.scan import ScanOptions, open_scan, scan
-from finfluence.scan._budget import planned, runs_for, spent
+from finfluence.estimators.replay import _chunks as _replay_walks
+from finfluence.scan import ScanOptions, open_scan, planned, runs_for, scan, spent
 from four_parts import assert_parts
 from scan.small_data import blobs_csv, mixed_csv
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from finfluence.errors import DataError
-from finfluence.scan import ScanOptions, open_scan, scan
-from finfluence.scan._self_test import judge
+from finfluence.scan import ScanOptions, judge, open_scan, scan
 from scan.small_data import QUICK, blobs_csv, image_folder, mixed_csv
 
 COUNTS = {"named_copies": 0, "named_swaps": 1, "swaps": 50, "named_rows": 20, "rows": 1000, "fdr": 0.1}

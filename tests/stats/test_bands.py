@@ -8,8 +8,7 @@ from scipy.special import betainc, ndtr, ndtri
 from scipy.stats import binom
 
 from finfluence.errors import ConfigError, DataError
-from finfluence.stats import corrected_curve, curve_band
-from finfluence.stats._local_level import inside, local_error
+from finfluence.stats import corrected_curve, curve_band, inside, local_error
 from finfluence.tradeoff import compose, from_samples
 
 

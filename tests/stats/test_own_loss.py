@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from finfluence.errors import ConfigError, DataError
-from finfluence.stats import label_errors
-from finfluence.stats._own_loss import log_odds
+from finfluence.stats import label_errors, log_odds
 
 
 def losses(n_right, n_wrong, seed):

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from finfluence.evaluate import agreement, coverage, spread_ratio
-from finfluence.verification import _figures
-from finfluence.verification._figures import (
+from finfluence.verification import (
     Evidence,
     Figure,
     Pairs,
+    _figures,
     ceilings,
     evidence,
     figures,
+    judge,
     pearson,
     spearman,
 )
-from finfluence.verification._judge import judge
 
 SUBSETS, RUNS, RUNS_WITH = 24, 100, 490
 

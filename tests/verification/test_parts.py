@@ -7,10 +7,19 @@ import pytest
 
 from finfluence.errors import ConfigError
 from finfluence.result import Influence
-from finfluence.verification import duration, seconds_of
-from finfluence.verification._budget import fitted, runs_on_all, trainings
-from finfluence.verification._choose import Chosen, choose, choose_given, measurable_size
-from finfluence.verification._groups import group_estimates, narrowed
+from finfluence.verification import (
+    Chosen,
+    choose,
+    choose_given,
+    duration,
+    fitted,
+    group_estimates,
+    measurable_size,
+    narrowed,
+    runs_on_all,
+    seconds_of,
+    trainings,
+)
 
 
 def influence(mu: np.ndarray, spread: float = 2.0, effect_se: float = 0.1, run: int = 0) -> Influence:

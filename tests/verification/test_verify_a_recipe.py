@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from finfluence.errors import ConfigError, DataError, StorageError
-from finfluence.estimators import replay
+from finfluence.estimators.replay import replay
 from finfluence.result import Influence, load, pool, verification_sentence
 from finfluence.runs import SGD, Query, Recipe, Rows, train
 from finfluence.verification import Plan, Verification, verify
@@ -262,8 +262,7 @@ def test_other_rows_recipes_and_queries_are_refused(estimated: tuple[Recipe, Inf
 
 
 def _compare_all_nan(influence: Influence) -> None:
-    from finfluence.verification._choose import Chosen
-    from finfluence.verification._verify import compare
+    from finfluence.verification import Chosen, compare
 
     chosen = tuple(Chosen(f"r{i}", "top", np.array([i])) for i in range(4))
     some = Influence(influence.data.isel(subset=slice(4)))
@@ -272,8 +271,7 @@ def _compare_all_nan(influence: Influence) -> None:
 
 
 def test_what_is_no_number_is_left_out_and_told(estimated: tuple[Recipe, Influence]) -> None:
-    from finfluence.verification._choose import Chosen
-    from finfluence.verification._verify import compare
+    from finfluence.verification import Chosen, compare
 
     influence = estimated[1]
     chosen = tuple(Chosen(f"r{i}", "top", np.array([i])) for i in range(12))

@@ -1,15 +1,20 @@
 """From influence to decisions with an error rate, and from decisions to a cleaned file with an audit."""
 
-from finfluence.clean._decide import Decisions, decide
+from finfluence.clean._decide import COLUMNS, Decisions, decide
 from finfluence.clean._formulas import formula_like, neutralise, neutralised
-from finfluence.clean._plan import Action, Cleaned, apply
+from finfluence.clean._plan import AUDIT_COLUMNS, Action, Cleaned, apply
+from finfluence.clean._rule import RULE, act
 from finfluence.clean._write import Written, write_clean
 
 __all__ = [
+    "AUDIT_COLUMNS",
+    "COLUMNS",
+    "RULE",
     "Action",
     "Cleaned",
     "Decisions",
     "Written",
+    "act",
     "apply",
     "decide",
     "formula_like",

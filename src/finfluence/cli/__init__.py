@@ -1,5 +1,6 @@
 """The command line: `finfluence scan`, `clean`, `show`, `verify`, `demo`."""
 
-from finfluence.cli._app import main
+from finfluence.cli._app import app, main
+from finfluence.cli._screen import safe
 
-__all__ = ["main"]
+__all__ = ["app", "main", "safe"]

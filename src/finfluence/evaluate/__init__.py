@@ -1,6 +1,5 @@
 """Metrics and baselines: how good a detector or an estimate is, beside what is cheap."""
 
-from finfluence.evaluate._baselines import cleanlab_score, loss_score, margin_score, random_score
 from finfluence.evaluate._consistency import consistent_and_correct, jaccard, jaccard_by_chance, top_ids
 from finfluence.evaluate._metrics import (
     Agreement,
@@ -17,15 +16,11 @@ __all__ = [
     "Agreement",
     "agreement",
     "average_precision",
-    "cleanlab_score",
     "consistent_and_correct",
     "coverage",
     "false_discovery_proportion",
     "jaccard",
     "jaccard_by_chance",
-    "loss_score",
-    "margin_score",
-    "random_score",
     "recall_at",
     "recall_flagged",
     "spread_ratio",

@@ -1,15 +1,16 @@
 """Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
 
 from finfluence.grads._checkpointing import no_checkpointing
+from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
 from finfluence.grads._seed import generator_states, seed_generators
-from finfluence.grads._trace import Traced, trace
-from finfluence.grads._traces import Traces
+from finfluence.grads.tracing import Traced, Traces, trace
 
 __all__ = [
     "Batch",
+    "Elementary",
     "Layout",
     "RowLoss",
     "RowLosses",

@@ -1,8 +1,9 @@
 """The report page: a pure function from plain content to one self-contained HTML file."""
 
+from finfluence.report._charts import scatter
 from finfluence.report._png import thumbnail
 from finfluence.report._render import render, write_report
-from finfluence.report._rows import MAX_ROWS
+from finfluence.report._rows import MAX_ROWS, TableView, embeddable
 from finfluence.report._schema import (
     Agreement,
     Arm,
@@ -21,6 +22,9 @@ from finfluence.report._schema import (
     Table,
     Verification,
 )
+from finfluence.report._tradeoff_chart import curve, tradeoff
+from finfluence.report._validate import validated
+from finfluence.report._words import effect_sentence, magnitude, power, power_sentence
 
 __all__ = [
     "MAX_ROWS",
@@ -39,8 +43,18 @@ __all__ = [
     "ReportContent",
     "RowEntry",
     "Table",
+    "TableView",
     "Verification",
+    "curve",
+    "effect_sentence",
+    "embeddable",
+    "magnitude",
+    "power",
+    "power_sentence",
     "render",
+    "scatter",
     "thumbnail",
+    "tradeoff",
+    "validated",
     "write_report",
 ]

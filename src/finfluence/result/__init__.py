@@ -2,6 +2,7 @@
 
 from finfluence.result._influence import Influence
 from finfluence.result._io import load
+from finfluence.result._moderate import MOST_DF, moderate
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
@@ -11,7 +12,25 @@ from finfluence.result._summary import distribution, facts, meaning, query_infos
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 
 __all__ = [
-    "ESTIMATES", "SPREAD_ERROR", "Held", "Influence", "Stream", "covers_sentence", "distribution", "facts", "load",
-    "meaning", "model_error", "one_of", "pool", "query_infos", "ratio_interval", "row_entries", "sign_sentence",
-    "two_sided", "verification_sentence",
-]  # fmt: skip
+    "ESTIMATES",
+    "MOST_DF",
+    "SPREAD_ERROR",
+    "Held",
+    "Influence",
+    "Stream",
+    "covers_sentence",
+    "distribution",
+    "facts",
+    "load",
+    "meaning",
+    "model_error",
+    "moderate",
+    "one_of",
+    "pool",
+    "query_infos",
+    "ratio_interval",
+    "row_entries",
+    "sign_sentence",
+    "two_sided",
+    "verification_sentence",
+]

@@ -1,8 +1,26 @@
 """The main job: from a noisy data set to named rows, a report and a cleaned file. No terminal in here."""
 
+from finfluence.scan._budget import planned, runs_for, spent
 from finfluence.scan._cleaned import clean_scan
+from finfluence.scan._data import read_data
 from finfluence.scan._options import ScanOptions
 from finfluence.scan._pipeline import ScanResult, open_scan, read_run, scan
+from finfluence.scan._self_test import judge
+from finfluence.scan._training import plan_training
 from finfluence.scan._verify import verify_scan
 
-__all__ = ["ScanOptions", "ScanResult", "clean_scan", "open_scan", "read_run", "scan", "verify_scan"]
+__all__ = [
+    "ScanOptions",
+    "ScanResult",
+    "clean_scan",
+    "judge",
+    "open_scan",
+    "plan_training",
+    "planned",
+    "read_data",
+    "read_run",
+    "runs_for",
+    "scan",
+    "spent",
+    "verify_scan",
+]

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from finfluence._files import atomic
 from finfluence._progress import Progress
 from finfluence.errors import TrainingError, explain
-from finfluence.estimators import final_losses, replay
+from finfluence.estimators.replay import replay
 from finfluence.result import Influence, load, pool
 from finfluence.runs import AnyQuery, Tape, mean_loss, own_loss, read_tensors, train
+from finfluence.runs.tape import final_losses
 from finfluence.scan._data import ScanData
 from finfluence.scan._folder import INFLUENCE, ScanFolder
 from finfluence.scan._training import Training, predictions

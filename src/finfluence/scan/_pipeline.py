@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from finfluence._progress import Progress, silent
-from finfluence.estimators import one_thread
+from finfluence.ensemble import one_thread
 from finfluence.report import write_report
 from finfluence.result import covers_sentence, sign_sentence
 from finfluence.scan._budget import planned, spent

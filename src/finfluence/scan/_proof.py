@@ -13,7 +13,7 @@ from finfluence._files import digest, write_json
 from finfluence._progress import Progress
 from finfluence._seeds import stream, torch_seed
 from finfluence.clean import Decisions
-from finfluence.estimators import RunSpec, train_many
+from finfluence.ensemble import RunSpec, train_many
 from finfluence.runs import Query, Recipe, Rows, mean_loss
 from finfluence.scan._data import ScanData
 from finfluence.scan._folder import PROOF, ScanFolder

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from finfluence._progress import Progress, silent
+from finfluence.ensemble import one_thread
 from finfluence.errors import DataError, StorageError, explain
-from finfluence.estimators import one_thread
 from finfluence.report import write_report
 from finfluence.result import load, one_of
 from finfluence.scan._data import ScanData, read_data

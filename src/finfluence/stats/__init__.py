@@ -6,10 +6,11 @@ from finfluence.stats._certificates import Certificate, certify, certify_counts,
 from finfluence.stats._corrected import CorrectedCurve, corrected_curve
 from finfluence.stats._departure import Departure, departure
 from finfluence.stats._intervals import Interval, mean_interval, paired_difference, welch_difference
+from finfluence.stats._local_level import inside, local_error
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
 from finfluence.stats._multiplicity import Direction, Discoveries, empirical_fdr, one_sided
 from finfluence.stats._one_run import certify_one_run, certify_one_run_epsilon
-from finfluence.stats._own_loss import LossVerdict, label_errors
+from finfluence.stats._own_loss import LossVerdict, label_errors, log_odds
 from finfluence.stats._permutation import (
     PermutationTest,
     block_permutation_p,
@@ -57,7 +58,10 @@ __all__ = [
     "departure",
     "effective_size",
     "empirical_fdr",
+    "inside",
     "label_errors",
+    "local_error",
+    "log_odds",
     "max_scan",
     "mean_difference",
     "mean_interval",

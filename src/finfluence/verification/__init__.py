@@ -1,9 +1,46 @@
 """Verification: an estimate of influence held against retraining."""
 
-from finfluence.verification._budget import duration, seconds_of
-from finfluence.verification._figures import Figure
+from finfluence.verification._budget import duration, fitted, runs_on_all, seconds_of, trainings
+from finfluence.verification._choose import Chosen, choose, choose_given, measurable_size
+from finfluence.verification._figures import (
+    Evidence,
+    Figure,
+    Pairs,
+    ceilings,
+    evidence,
+    figures,
+    pearson,
+    spearman,
+)
+from finfluence.verification._groups import group_estimates, narrowed
+from finfluence.verification._judge import judge
 from finfluence.verification._plan import Plan
 from finfluence.verification._verification import Verification
-from finfluence.verification._verify import verify
+from finfluence.verification._verify import compare, verify
 
-__all__ = ["Figure", "Plan", "Verification", "duration", "seconds_of", "verify"]
+__all__ = [
+    "Chosen",
+    "Evidence",
+    "Figure",
+    "Pairs",
+    "Plan",
+    "Verification",
+    "ceilings",
+    "choose",
+    "choose_given",
+    "compare",
+    "duration",
+    "evidence",
+    "figures",
+    "fitted",
+    "group_estimates",
+    "judge",
+    "measurable_size",
+    "narrowed",
+    "pearson",
+    "runs_on_all",
+    "seconds_of",
+    "spearman",
+    "trainings",
+    "verify",
+]

@@ -11,22 +11,22 @@ import numpy as np
 
 from finfluence._files import digest, write_json
 from finfluence._progress import Progress, silent
+from finfluence.ensemble import (
+    Laboratory,
+    RunSpec,
+    RunStore,
+    Seeds,
+    Vary,
+    run_key,
+    signature,
+    train_many,
+    without,
+)
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.estimators import RunSpec, train_many
-from finfluence.estimators._laboratory import Laboratory
-from finfluence.estimators._retrain_design import Seeds, Vary, without
-from finfluence.estimators._run_store import RunStore, run_key, signature
-from finfluence.estimators._subsets import class_labels
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Recipe
-from finfluence.verification._budget import (
-    FEWEST,
-    FEWEST_RUNS,
-    duration,
-    fitted,
-    runs_on_all,
-    seconds_of,
-)
+from finfluence.runs.describe import class_labels
+from finfluence.verification._budget import FEWEST, FEWEST_RUNS, duration, fitted, runs_on_all, seconds_of
 from finfluence.verification._choose import KINDS, Chosen, choose, choose_given, measurable_size
 
 _FIRST, _TIMED = 2, 128

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from finfluence._progress import Progress, silent
+from finfluence.ensemble import Executor, Vary
 from finfluence.errors import DataError, explain
-from finfluence.estimators import retrain
-from finfluence.estimators._parallel import Executor
-from finfluence.estimators._retrain_design import Vary
-from finfluence.estimators._subsets import find_subsets
+from finfluence.estimators.retrain import retrain
 from finfluence.result import Influence, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
+from finfluence.runs.describe import find_subsets
 from finfluence.verification._figures import Pairs, evidence, figures
 from finfluence.verification._groups import group_estimates, narrowed
 from finfluence.verification._judge import judge

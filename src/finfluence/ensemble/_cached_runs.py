@@ -1,0 +1,77 @@
+"""The place where a retraining's runs are made: looked up in the store, else trained and stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from finfluence._progress import silent
+from finfluence.ensemble._stacked import RunSpec
+from finfluence.ensemble._store import RunStore, run_key, signature
+from finfluence.ensemble._train_many import train_many
+from finfluence.runs import AnyQuery, Recipe, own_loss
+from finfluence.runs.describe import Subsets
+
+_OWN_LOSS_RUNS = 16
+
+
+@dataclass
+class Laboratory:
+    """Runs of one recipe with one list of queries: looked up in the store, else trained and stored."""
+
+    recipe: Recipe
+    queries: list[AnyQuery]
+    store: RunStore
+    options: dict[str, Any]
+    trained: int = 0
+    reused: int = 0
+    how: str = "every run was in the store"
+    findings: list[str] = field(default_factory=list)
+    _asked: set[str] = field(default_factory=set)
+
+    @property
+    def names(self) -> list[str]:
+        """One name for each column of `values`."""
+        return [name for query in self.queries for name in query.names]
+
+    @cached_property
+    def _signature(self) -> str:
+        return signature(self.recipe, self.queries)
+
+    def values(self, runs: Sequence[RunSpec]) -> np.ndarray:
+        """Return query values [runs, Q], NaN for runs that diverged."""
+        keys = [run_key(self._signature, self.recipe, run) for run in runs]
+        missing = {key: run for key, run in zip(keys, runs, strict=True) if self.store.get(key) is None}
+        new = list(missing)
+        if missing:
+            result = train_many(
+                self.recipe, list(missing.values()), self.queries, **self.options,
+                on_done=lambda indices, values: self.store.add([new[i] for i in indices], values),
+            )  # fmt: skip
+            self.how = result.how
+        self.trained += len(new)
+        self.reused += len(set(keys) - self._asked - missing.keys())
+        self._asked |= set(keys)
+        return np.stack([_found(self.store, key) for key in keys])
+
+    def own_losses(self, subsets: Subsets, runs: Sequence[RunSpec]) -> np.ndarray:
+        """Return each subset's mean final training loss [S] over the first few runs that held it."""
+        some = runs[:_OWN_LOSS_RUNS]
+        rows = np.unique(np.concatenate(subsets.positions))
+        losses = train_many(
+            self.recipe, some, [own_loss(rows.tolist())], **{**self.options, "progress": silent}
+        ).values
+        for run, row in zip(some, losses, strict=True):
+            if run.keep is not None:
+                row[~np.isin(rows, run.keep)] = np.nan
+        known = np.isfinite(losses)
+        mean = np.where(known, losses, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+        return np.array([mean[np.searchsorted(rows, s)].mean() for s in subsets.positions])
+
+
+def _found(store: RunStore, key: str) -> np.ndarray:
+    values = store.get(key)
+    assert values is not None, key
+    return values

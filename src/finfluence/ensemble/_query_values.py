@@ -1,0 +1,95 @@
+"""Query values of many trained states at once."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from finfluence.ensemble._stacked import ALIGNED
+from finfluence.grads import Layout
+from finfluence.runs import AnyQuery, Task
+
+
+class _Asked(nn.Module):
+    """A model and the queries put to it as one module, so that `functional_call` reaches the model."""
+
+    def __init__(self, model: nn.Module, queries: Sequence[AnyQuery], recipe: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.queries = list(queries)
+        self.recipe = recipe
+
+    def forward(self) -> Tensor:
+        return torch.cat([query.values(self.model, self.recipe).double() for query in self.queries])
+
+
+def query_values(recipe: Task, model: nn.Module, queries: Sequence[AnyQuery]) -> np.ndarray:
+    """Return the values [Q] of all queries for one model, in evaluation mode."""
+    was_training = [m for m in model.modules() if m.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _Asked(model, queries, recipe)().cpu().numpy()
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+class StackedQueries:
+    """Values of queries for stacked parameters [R, P].
+
+    Parameters
+    ----------
+    template : nn.Module
+        A model of ours, used up: it is put into evaluation mode and its parameters are overwritten.
+    together : bool
+        Ask `ALIGNED` models at once; else one after the other.
+    """
+
+    def __init__(
+        self, recipe: Task, template: nn.Module, queries: Sequence[AnyQuery], together: bool = True
+    ) -> None:
+        self._recipe = recipe
+        self._model = template.eval()
+        self._queries = queries
+        self._layout = Layout(template)
+        self._asked = _Asked(self._model, queries, recipe)
+        self.stacks: bool | None = None if together else False
+
+    def __call__(self, thetas: Tensor) -> np.ndarray:
+        """Return the values [R, Q] at parameters [R, P]; NaN parameters give NaN."""
+        if self.stacks is None:
+            self.stacks = self._try(thetas[:1])
+        with torch.no_grad():
+            values = self._stacked(thetas) if self.stacks else self._one_by_one(thetas)
+        values[~torch.isfinite(thetas).all(1).cpu().numpy()] = np.nan
+        return values
+
+    def _named(self, theta: Tensor) -> Mapping[str, Tensor]:
+        return {f"model.{name}": view for name, view in self._layout.split(theta).items()}
+
+    def _stacked(self, thetas: Tensor) -> np.ndarray:
+        ask = vmap(lambda theta: functional_call(self._asked, dict(self._named(theta)), ()))
+        padding = thetas[-1:].expand(-len(thetas) % ALIGNED, -1)
+        parts = [ask(part) for part in torch.cat([thetas, padding]).split(ALIGNED)]
+        return torch.cat(parts)[: len(thetas)].cpu().numpy()
+
+    def _one_by_one(self, thetas: Tensor) -> np.ndarray:
+        values = []
+        for theta in thetas:
+            self._layout.assign(self._model, theta)
+            values.append(query_values(self._recipe, self._model, self._queries))
+        return np.stack(values)
+
+    def _try(self, theta: Tensor) -> bool:
+        """Whether vmap can follow the queries and says the same as one model at a time."""
+        start = self._layout.theta(self._model)
+        theta = torch.where(torch.isfinite(theta), theta, start)
+        try:
+            with torch.no_grad():
+                got = self._stacked(theta)
+        except Exception:  # a query may do anything with the model: then each model is asked by itself
+            return False
+        return bool(np.allclose(got, self._one_by_one(theta), rtol=1e-3, atol=1e-5, equal_nan=True))

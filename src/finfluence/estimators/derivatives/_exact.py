@@ -1,0 +1,192 @@
+"""One training step walked backwards, for many queries at once.
+
+Forward: s_{t+1} = U_t(s_t, g_t) with s = (θ, slots) and g_t = mean_{i∈B_t} ∇ℓ_i(θ_t). Backward, for λ = ∂q/∂s:
+
+    u_t       = (∂U_t/∂g)ᵀ λ_{t+1}
+    x_{t,i}   = ⟨u_t, ∇ℓ_i(θ_t)⟩
+    λ_t       = (∂U_t/∂s)ᵀ λ_{t+1} + [H_{B_t}(θ_t) u_t ; 0]
+
+Slopes x and the product H u come out of one forward-over-reverse pass, `jvp` over `grad`, with the row losses as a
+second output; no per-row gradient is formed. Queries share the primal pass through `vmap`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from finfluence.errors import NotSupportedError, explain
+from finfluence.grads import Batch, RowLosses, Traces
+from finfluence.grads.tracing import split_short_rows
+from finfluence.runs import Tape, Update
+
+_UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
+
+
+class Adjoint:
+    """Backward steps and slopes for one model, loss and optimiser; graphs are traced once per shape.
+
+    Parameters
+    ----------
+    losses : RowLosses
+    optimizer : Optimizer
+        Its functional `update` is differentiated.
+    stochastic : bool
+        The loss draws random numbers (dropout): it is evaluated untraced under the step's own seed.
+    """
+
+    differentiation = "exact"
+
+    def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
+        self.losses = losses
+        self.optimizer = optimizer
+        self._slots = len(optimizer.slots)
+        self._traces = Traces(stochastic, split_short_rows)
+
+    @property
+    def engine(self) -> str:
+        """How the passes ran: "traced", or "eager" with the reason."""
+        return self._traces.engine
+
+    def step(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk one step backwards.
+
+        Parameters
+        ----------
+        state : Tensor [(1+S)·P]
+            s_t, before the step.
+        hyper : Tensor [H]
+            The optimiser's numbers at step t.
+        adjoint : Tensor [Q, 1+S, P]
+            λ_{t+1}.
+
+        Returns
+        -------
+        adjoint [Q, 1+S, P], slopes [Q, B], direction u [Q, P]
+
+        Raises
+        ------
+        NotSupportedError
+            An operation of the model or loss has no forward-over-reverse derivative.
+        """
+        keys = sorted(batch)
+
+        def function(
+            merged: bool, state: Tensor, hyper: Tensor, adjoint: Tensor, *fields: Tensor
+        ) -> tuple[Tensor, ...]:
+            return self._backward(state, hyper, dict(zip(keys, fields, strict=True)), adjoint, seed, merged)
+
+        out = self._run("step", function, state, hyper, adjoint, *(batch[k] for k in keys))
+        return out[0], out[1], out[2]
+
+    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+        """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P], by forward differentiation only."""
+        keys = sorted(batch)
+
+        def function(merged: bool, theta: Tensor, direction: Tensor, *fields: Tensor) -> Tensor:
+            rows = dict(zip(keys, fields, strict=True))
+            return each(lambda u: jvp(lambda p: self.losses(p, rows, seed), (theta,), (u,))[1], direction)
+
+        result: Tensor = self._run("slopes", function, theta, direction, *(batch[k] for k in keys))
+        return result
+
+    def products(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P], untraced: for a few checks."""
+        gradient = self._gradient(batch, seed)
+        with _supported():
+            out = each(lambda u: jvp(gradient, (theta,), (u,))[1], direction)
+        return out[0], out[1]
+
+    def _gradient(self, batch: Batch, seed: int | None) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return the map θ to (∇ mean loss, row losses)."""
+
+        def gradient(point: Tensor) -> tuple[Tensor, Tensor]:
+            def mean(p: Tensor) -> tuple[Tensor, Tensor]:
+                losses = self.losses(p, batch, seed)
+                return losses.mean(), losses
+
+            return grad(mean, has_aux=True)(point)
+
+        return gradient
+
+    def _backward(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None, merged: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the step; `merged`: repeat the operations of the tangent passes, for the tracer to merge."""
+        theta, *slots = state.view(1 + self._slots, -1).unbind()
+        gradient = self._gradient(batch, seed)
+        primal = jvp(gradient, (theta,), (theta,))[0][0] if merged else gradient(theta)[0]
+        pull = pull_back(self.optimizer, theta, tuple(slots), primal, hyper)
+
+        def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            to_theta, to_slots, direction = pull(after)
+            _, (curved, slopes), *_ = jvp(gradient, (theta,), (direction,))
+            return torch.stack([to_theta + curved, *to_slots]), slopes, direction
+
+        result: tuple[Tensor, Tensor, Tensor] = each(one, adjoint)
+        return result
+
+    def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
+        with _supported():
+            return self._traces.run(
+                kind, partial(function, True), *tensors, otherwise=partial(function, False)
+            )
+
+
+@contextmanager
+def _supported() -> Iterator[None]:
+    """Say in words which operation has no forward-over-reverse derivative; every other error stays what it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, NotImplementedError) and not _UNSUPPORTED.search(str(error)):
+            raise
+        raise NotSupportedError(
+            explain(
+                "a model and loss of operations that PyTorch can differentiate forward over reverse",
+                str(error).splitlines()[0][:200],
+                "a fused or rarely used operation has no second derivative there",
+                "write that part with elementary operations (a Huber loss with torch.where, for instance), "
+                "or, with smooth activations, ask for differentiation='finite-difference'",
+            )
+        ) from error
+
+
+def adjoint_of(tape: Tape) -> Adjoint:
+    """Return the tape's adjoint, its graphs traced once for all replays of the tape."""
+    if "adjoint" not in tape.memo:
+        losses = RowLosses(tape.working, tape.step_loss, tape.layout)
+        tape.memo["adjoint"] = Adjoint(losses, tape.optimizer, tape.stochastic)
+    found: Adjoint = tape.memo["adjoint"]
+    return found
+
+
+def pull_back(
+    optimizer: Update, theta: Tensor, slots: tuple[Tensor, ...], gradient: Tensor, hyper: Tensor
+) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]]:
+    """Return the map λ_{t+1} [1+S, P] to (∂U/∂θ)ᵀλ, (∂U/∂slots)ᵀλ and u = (∂U/∂g)ᵀλ."""
+
+    def update(theta: Tensor, slots: tuple[Tensor, ...], g: Tensor) -> Tensor:
+        new_theta, new_slots = optimizer.update(theta, slots, g, hyper.unbind())
+        return torch.stack([new_theta, *new_slots])
+
+    _, pull, *_ = vjp(update, theta, slots, gradient)
+    found: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]] = pull
+    return found
+
+
+def each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:
+    """Map `function` over the leading axis; one entry is not worth a batched operation."""
+    if len(stacked) > 1:
+        return vmap(function, randomness="same")(stacked)
+    out = function(stacked[0])
+    return tuple(o.unsqueeze(0) for o in out) if isinstance(out, tuple) else out.unsqueeze(0)

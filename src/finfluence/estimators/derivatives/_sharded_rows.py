@@ -1,0 +1,138 @@
+"""One replay by several processes: each walks some of the queries, or looks at some of the rows.
+
+*Queries.* Walks of different queries have nothing to do with each other: every process walks its share of them, and the
+sums are shared when a walk is done. Nothing is exchanged on the way, any model will do, and a process needs the memory
+of its own queries only. This is the way if there are at least as many queries as processes.
+
+*Rows.* With fewer queries, every process walks all of them and evaluates its share of each step's rows:
+
+    g = Σ_r (B_r/B) g_r,     u = (∂U/∂g)ᵀλ everywhere,     H u = Σ_r (B_r/B) H_r u,     x = all x_r side by side
+
+Two sums of P and Q·P numbers a step. Rows must not depend on each other: no batch statistics, and no random numbers,
+which one process would draw for all rows at once.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finfluence.distributed import Processes
+from finfluence.estimators.derivatives._exact import Adjoint
+from finfluence.estimators.derivatives._finite_difference import FiniteDifference, reads
+from finfluence.estimators.derivatives._select import Pass
+from finfluence.grads import Batch, Traces
+from finfluence.runs import Tape
+
+
+def shares(count: int, parts: int) -> list[range]:
+    """Return `count` things cut into `parts` consecutive ranges whose lengths differ by one at most.
+
+    Examples
+    --------
+    >>> shares(5, 2)
+    [range(0, 3), range(3, 5)]
+    """
+    ends = [(count * k + parts - 1) // parts for k in range(parts + 1)]
+    return [range(a, b) for a, b in pairwise(ends)]
+
+
+def by_rows(tape: Tape, queries: int, processes: Processes) -> bool:
+    """Whether the processes share rows instead of queries."""
+    if queries >= processes.size:
+        return False
+    kind = nn.modules.batchnorm._BatchNorm
+    coupled = any(
+        isinstance(m, kind) and (m.training or m.running_mean is None) for m in tape.working.modules()
+    )
+    return not tape.stochastic and not coupled
+
+
+class SharedRows:
+    """A pass whose rows are shared among processes: the twin of `Adjoint` and `FiniteDifference`.
+
+    `step` and `slopes` are collective: every process calls them with the same arguments, and gets the same bits.
+    """
+
+    def __init__(self, inner: Pass, processes: Processes) -> None:
+        self._inner = inner
+        self._processes = processes
+        self._traces = Traces()
+        self.differentiation = inner.differentiation
+        exact = isinstance(inner, Adjoint)
+        self._parts = FiniteDifference(inner.losses, inner.optimizer) if exact else inner
+
+    @property
+    def engine(self) -> str:
+        """How the passes ran."""
+        own = self._traces.engine
+        return own if own != "traced" else self._inner.engine
+
+    def step(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Walk one step backwards; arguments and returns as those of `Adjoint.step`."""
+        assert isinstance(self._parts, FiniteDifference)
+        theta = state[: self._parts.losses.layout.size]
+        mine, sizes = self._mine(batch)
+        share = sizes[self._processes.rank] / sum(sizes)
+        pull = self._parts.pull(state, hyper, adjoint)
+        gradient = torch.zeros_like(theta)
+        if reads(pull, 2):
+            if share:
+                gradient = share * self._parts.gradients(theta.unsqueeze(0), mine, seed)[0][0]
+            gradient = self._processes.sum(gradient)
+        before, direction = pull(state, hyper, gradient, adjoint)
+        if share:
+            curved, slopes = self._run("products", self._inner.products, theta, direction, mine, seed)
+        else:
+            curved, slopes = torch.zeros_like(direction), direction.new_zeros(len(direction), 0)
+        before = before.clone()
+        before[:, 0] += self._processes.sum(share * curved)
+        return before, self._processes.joined(slopes, sizes), direction
+
+    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+        """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P]."""
+        mine, sizes = self._mine(batch)
+        if sizes[self._processes.rank]:
+            own = self._inner.slopes(theta, direction, mine, seed)
+        else:
+            own = direction.new_zeros(len(direction), 0)
+        return self._processes.joined(own, sizes)
+
+    def products(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return H u [Q, P] and slopes x [Q, B] of all rows; for a few checks, and by every process for itself."""
+        return self._inner.products(theta, direction, batch, seed)
+
+    def _mine(self, batch: Batch) -> tuple[Batch, list[int]]:
+        """Return this process's rows of the batch, and how many rows each process has."""
+        count = len(batch["id"])
+        cut = shares(count, self._processes.size)
+        own = cut[self._processes.rank]
+        return {k: v[own.start : own.stop] if v.ndim and len(v) == count else v for k, v in batch.items()}, [
+            len(part) for part in cut
+        ]
+
+    def _run(
+        self,
+        kind: str,
+        function: Callable[..., Any],
+        theta: Tensor,
+        direction: Tensor,
+        batch: Batch,
+        seed: int | None,
+    ) -> Any:
+        """Call a pass's function, traced if it does not trace by itself."""
+        if isinstance(self._inner, FiniteDifference):
+            return function(theta, direction, batch, seed)
+        keys = sorted(batch)
+        tensors = (theta, direction, *(batch[k] for k in keys))
+
+        def flat(theta: Tensor, direction: Tensor, *fields: Tensor) -> Any:
+            return function(theta, direction, dict(zip(keys, fields, strict=True)), seed)
+
+        return self._traces.run(kind, flat, *tensors)

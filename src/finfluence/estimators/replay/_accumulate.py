@@ -1,0 +1,140 @@
+"""Running sums of a backward walk: memory holds sums per (row, query), never gradients.
+
+Effect of removing row i at fixed step count:  effect_i = −Σ_t (x_{t,i} − mean_D x_t) / (n−1).
+*online* takes only the rows of the batch, each at its own step:  −Σ_{t: i∈B_t} (x_{t,i} − mean_{B_t} x_t)/(B−1),
+an unbiased estimate. *full* takes all rows.
+
+Spread from batch order, with S² the variance over rows (n−1):
+independent batches    Var = Σ_t S²(x_t)/B · (n−1)/n   (from the rows of an independent batch itself: Σ_t S²(x_t)/B)
+reshuffled each epoch  Var = Σ_e [ Σ_{t∈e} S²(x_t)/B − S²(Σ_{t∈e} x_t)/n ]
+Both terms come from the same rows of the epoch (the probes), so each epoch's part is never negative.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class EpochSums:
+    """Sums of one epoch, in float64: effects [n, Q]; per probe row, slopes [m, Q] and squared deviations [m, Q]."""
+
+    effects: Tensor
+    slopes: Tensor
+    squares: Tensor
+    variance: Tensor
+    variance_error: Tensor
+
+    @classmethod
+    def zeros(cls, rows: int, probes: int, queries: int, device: torch.device) -> "EpochSums":
+        """Return empty sums."""
+
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(*shape, queries, dtype=torch.float64, device=device)
+
+        return cls(empty(rows), empty(probes), empty(probes), empty(), empty())
+
+    def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
+        """Add the batch's own rows: slopes x [Q, M] of the batch at positions `rows` [B], then of M − B other rows."""
+        x, size = slopes.double(), slopes.shape[1]
+        terms = (x.mean(1, keepdim=True) - x[:, : len(rows)]) * size / (size - 1) / len(rows)
+        self.effects.index_add_(0, rows, terms.T)
+
+    def add_batch_variance(self, slopes: Tensor, batch: float, rows: int) -> None:
+        """Add Var(mean_B x) of one step from slopes [Q, M] of an independent batch, or of one row and others."""
+        size = slopes.shape[1]
+        squares = (slopes.double() - slopes.double().mean(1, keepdim=True)) ** 2
+        different = 1 - 1 / rows if size > batch else 1.0  # rows drawn without replacement
+        self.variance += different * squares.sum(1) / (size - 1) / batch
+        self.variance_error += squares.var(1) / size / batch**2
+
+    def add_probes(self, slopes: Tensor, batch_size: float, weight: float) -> None:
+        """Add one step's slopes of the probe rows [Q, m], standing for `weight` steps with batches of this size."""
+        x = slopes.double().T
+        self.slopes += weight * x
+        self.squares += (weight / batch_size) * (x - x.mean(0)) ** 2
+
+    def close(self, rows: int, reshuffled: bool) -> None:
+        """Turn the probe sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
+        m = len(self.slopes)
+        if not m:
+            return
+        parts = self.squares.clone()
+        if reshuffled:
+            parts -= (self.slopes - self.slopes.mean(0)) ** 2 / rows
+        else:
+            parts *= 1 - 1 / rows
+        self.variance = parts.sum(0) / (m - 1)
+        self.variance_error = parts.var(0) / m * (1 - m / rows)
+
+    def add_all(self, slopes: Tensor) -> None:
+        """Add the slopes of all rows [Q, n] of one step to the effects."""
+        x = slopes.double().T
+        self.effects += (x.mean(0) - x) / (len(x) - 1)
+
+
+class Totals:
+    """Sums over the epochs accepted so far, and what their error is estimated from."""
+
+    NAMES = (
+        "effects", "roughness", "compared", "shares", "previous", "previous_share", "profile", "profile_error",
+        "accepted",
+    )  # fmt: skip
+
+    def __init__(self, rows: int, queries: int, epochs: int, device: torch.device) -> None:
+        def filled(value: float, *shape: int) -> Tensor:
+            return torch.full((*shape, queries), value, dtype=torch.float64, device=device)
+
+        self.effects = filled(0.0, rows)
+        self.roughness = filled(0.0, rows)
+        self.compared = filled(0.0)
+        self.shares = filled(0.0)
+        self.previous = filled(0.0, rows)
+        self.previous_share = filled(1.0)
+        self.profile = filled(torch.nan, epochs)
+        self.profile_error = filled(0.0, epochs)
+        self.accepted = torch.zeros(queries, dtype=torch.int64, device=device)
+
+    def add(self, epoch: int, sums: EpochSums, active: Tensor, share: float = 1.0) -> None:
+        """Add one epoch's effects and variance for the queries still active [Q] (bool).
+
+        `share`: how much of an ordinary epoch's terms these are, where a query is averaged over late states.
+        """
+        effects = sums.effects
+        kept = torch.where(active, effects, torch.zeros_like(effects))
+        self.effects += kept
+        both = active & (self.accepted > 0)
+        weight = torch.where(both, (share**2 + self.previous_share**2) / 2, torch.zeros_like(self.compared))
+        self.roughness += weight * (kept / share - self.previous / self.previous_share) ** 2
+        self.compared += weight
+        self.shares += active * share**2
+        self.previous = kept
+        self.previous_share = torch.full_like(self.previous_share, share)
+        self.profile[epoch] = torch.where(active, sums.variance, self.profile[epoch])
+        self.profile_error[epoch] = torch.where(active, sums.variance_error, self.profile_error[epoch])
+        self.accepted += active
+
+    def variance(self) -> Tensor:
+        """Return Var(q) over batch order [Q], from the epochs accepted."""
+        return self.profile.nan_to_num(0.0).sum(0).clamp_min(0.0)
+
+    def effect_variance(self) -> Tensor:
+        """Return the variance of each effect as an estimate [n, Q], from how its terms differ between epochs.
+
+        Σ_e r_e² · v, v the mean of (c_e/r_e − c_{e+1}/r_{e+1})²/2 weighed by (r_e² + r_{e+1}²)/2, r_e the shares of the
+        epochs: neighbouring terms have nearly the same mean. With all shares 1, Σ_e (c_e − c_{e+1})²/2 · E/(E−1).
+        """
+        factor = torch.where(
+            self.compared > 0, self.shares / self.compared, torch.full_like(self.compared, torch.nan)
+        )
+        return self.roughness / 2 * factor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything as tensors, for saving."""
+        return {name: getattr(self, name) for name in self.NAMES}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take everything back from `tensors()`."""
+        for name in self.NAMES:
+            setattr(self, name, tensors[name].to(self.effects.device))

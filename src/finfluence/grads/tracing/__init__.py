@@ -1,0 +1,8 @@
+"""Derivatives traced into flat graphs, and the rewrites that make them fast."""
+
+from finfluence.grads.tracing._short_rows import split_short_rows
+from finfluence.grads.tracing._softmax import split_log_softmax
+from finfluence.grads.tracing._trace import Traced, trace
+from finfluence.grads.tracing._traces import Traces
+
+__all__ = ["Traced", "Traces", "split_log_softmax", "split_short_rows", "trace"]

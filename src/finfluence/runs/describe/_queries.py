@@ -1,0 +1,243 @@
+"""Queries: named scalar behaviours of a trained model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence.errors import ConfigError, explain
+from finfluence.grads import check_row_losses, no_checkpointing
+from finfluence.runs.describe._rows import Rows
+from finfluence.runs.describe._task import Task
+
+
+@dataclass(frozen=True)
+class Query:
+    """A scalar behaviour q(θ) of a trained model, measured in evaluation mode.
+
+    Parameters
+    ----------
+    fn : callable
+        `fn(model) -> Tensor`, one number, differentiable in the model's parameters.
+    name : str
+        How results call it.
+    unit : str
+        Unit of q, for printing.
+    sign : {-1, +1}
+        −1: a larger value is worse for the user (a loss). +1: a larger value is better (accuracy, margin).
+
+    Examples
+    --------
+    >>> query = Query(lambda model: model.weight.sum(), name="total weight", unit="weight", sign=+1)
+    >>> query.names
+    ('total weight',)
+    """
+
+    fn: Callable[[nn.Module], Tensor]
+    name: str
+    unit: str = "value"
+    sign: int = -1
+
+    def __post_init__(self) -> None:
+        if self.sign not in (-1, 1):
+            raise ConfigError(
+                explain(
+                    f"sign of query '{self.name}' to be −1 (a larger value is worse) or +1 (better)",
+                    repr(self.sign),
+                    "the sign says which direction harms",
+                    "pass sign=-1 for a loss, sign=+1 for an accuracy, margin or log-probability",
+                )
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each number that `values` returns."""
+        return (self.name,)
+
+    def values(self, model: nn.Module, recipe: Task) -> Tensor:
+        """Return q(θ) as a tensor [len(names)], with its graph."""
+        value = self.fn(model)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                explain(
+                    f"query '{self.name}' to return one number as a tensor",
+                    f"{shape}",
+                    "the function returns one value per row, or a Python number",
+                    "take its mean, or use fi.each_loss for one query per row",
+                )
+            )
+        return value.reshape(1)
+
+
+@dataclass(frozen=True)
+class _LossQuery:
+    """The recipe's own loss on given rows: their mean, or each by itself."""
+
+    rows: Rows | None
+    positions: tuple[int, ...]
+    names: tuple[str, ...]
+    mean: bool
+    unit: str = "nats"
+    sign: int = -1
+
+    def values(self, model: nn.Module, recipe: Task) -> Tensor:
+        """Return the losses [len(names)], with their graph."""
+        source = recipe.rows if self.rows is None else self.rows
+        if self.rows is None:
+            _check_positions(self.positions, len(source))
+        positions = torch.tensor(self.positions, dtype=torch.int64)
+        device = next(model.parameters()).device
+        batch = {k: v.to(device) for k, v in source.batch(positions).items()}
+        if self.rows is not None:
+            batch["id"] = torch.full_like(batch["id"], -1)
+        losses = recipe.loss(model, batch)
+        check_row_losses(losses, len(positions))
+        return losses.mean().reshape(1) if self.mean else losses
+
+
+AnyQuery = Query | _LossQuery
+
+
+def _check_positions(positions: tuple[int, ...], rows: int) -> None:
+    wrong = [p for p in positions if not 0 <= p < rows]
+    if wrong:
+        raise ConfigError(
+            explain(
+                f"positions of training rows from 0 to {rows - 1} in fi.own_loss",
+                repr(wrong[0]),
+                "row ids were passed, or positions of another table",
+                "pass positions; a row's position is its place in the training data",
+            )
+        )
+
+
+def mean_loss(
+    x: Any, y: Any = None, name: str = "mean loss", unit: str = "nats", **fields: Any
+) -> _LossQuery:
+    """Query: the mean of the recipe's loss over given rows, usually held-out ones.
+
+    q(θ) = (1/m) Σ_j ℓ(θ; x_j, y_j). Positive μ: removing the training row raises this loss, so the row helps.
+    Rows from outside the training data carry "id" −1.
+
+    Examples
+    --------
+    >>> mean_loss(np.ones((4, 2)), np.zeros(4), name="held-out").names
+    ('held-out',)
+    """
+    rows = Rows(x=x, y=y, **fields)
+    return _LossQuery(rows, tuple(range(len(rows))), (name,), True, unit)
+
+
+def each_loss(
+    x: Any, y: Any = None, names: Sequence[str] | None = None, unit: str = "nats", **fields: Any
+) -> _LossQuery:
+    """Queries: the recipe's loss on each of the given rows, one query per row.
+
+    Examples
+    --------
+    >>> each_loss(np.ones((2, 2)), np.zeros(2)).names
+    ('loss[0]', 'loss[1]')
+    """
+    rows = Rows(x=x, y=y, **fields)
+    given = tuple(f"loss[{i}]" for i in range(len(rows))) if names is None else tuple(names)
+    if len(given) != len(rows):
+        raise ConfigError(
+            explain(
+                f"one name for each of {len(rows)} rows",
+                f"{len(given)} names",
+                "rows were filtered",
+                "name every row",
+            )
+        )
+    return _LossQuery(rows, tuple(range(len(rows))), given, False, unit)
+
+
+def own_loss(rows: Sequence[int], unit: str = "nats") -> _LossQuery:
+    """Queries: the final loss of training rows themselves, by position; one query per row.
+
+    With the subset that holds the same row this is self-influence: how much the model relies on having seen it.
+
+    Examples
+    --------
+    >>> own_loss(rows=[3, 7]).names
+    ('own loss[3]', 'own loss[7]')
+    """
+    positions = tuple(int(r) for r in rows)
+    return _LossQuery(None, positions, tuple(f"own loss[{r}]" for r in positions), False, unit)
+
+
+def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
+    """Return the queries as a list with unique names.
+
+    Raises
+    ------
+    ConfigError
+        No query, something that is no query, or two of one name.
+    """
+    listed = [queries] if hasattr(queries, "values") and hasattr(queries, "names") else list(queries)
+    wrong = [type(q).__name__ for q in listed if not (hasattr(q, "values") and hasattr(q, "names"))]
+    names = [n for q in listed if not wrong for n in q.names]
+    repeated = sorted({n for n in names if names.count(n) > 1})
+    if wrong or repeated or not names:
+        raise ConfigError(
+            explain(
+                "one or more queries with different names",
+                f"objects of type {', '.join(wrong)}"
+                if wrong
+                else f"'{repeated[0]}' twice"
+                if repeated
+                else "none",
+                "a bare function was passed, or a default name was used twice",
+                "wrap functions as fi.Query(fn, name=…), and give each query its own name",
+            )
+        )
+    return listed  # type: ignore[return-value]
+
+
+def gradients(
+    queries: Sequence[AnyQuery], model: nn.Module, recipe: Task, parameters: Sequence[Tensor]
+) -> tuple[np.ndarray, Tensor]:
+    """Return values [Q] and gradients [Q, P] of all queries at the model's parameters, in evaluation mode."""
+    was_training = [m for m in model.modules() if m.training]
+    model.eval()
+    values: list[float] = []
+    rows: list[Tensor] = []
+    try:
+        for query in queries:
+            with no_checkpointing():
+                outputs = query.values(model, recipe)
+            for k, name in enumerate(query.names):
+                if not torch.isfinite(outputs[k]):
+                    raise ConfigError(
+                        explain(
+                            f"query '{name}' to be finite at the end of training",
+                            f"{outputs[k].item()}",
+                            "the training diverged, or the query takes the logarithm of zero",
+                            "check the trained model's loss, or bound the query",
+                        )
+                    )
+                if not outputs.requires_grad:
+                    raise ConfigError(
+                        explain(
+                            f"query '{name}' to be differentiable in the model's parameters",
+                            "a value without a gradient",
+                            "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model",
+                            "ask for a loss, a margin or a log-probability, or measure it with fi.retrain",
+                        )
+                    )
+                grads = torch.autograd.grad(
+                    outputs[k], parameters, retain_graph=k + 1 < len(query.names), allow_unused=True
+                )
+                parts = [
+                    torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True)
+                ]
+                rows.append(torch.cat([p.reshape(-1) for p in parts]))
+                values.append(float(outputs[k].detach()))
+    finally:
+        for module in was_training:
+            module.training = True
+    return np.array(values), torch.stack(rows)

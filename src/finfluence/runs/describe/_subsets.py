@@ -1,0 +1,149 @@
+"""Subsets of rows to remove: from ids as the user names them to positions, checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finfluence.errors import DataError, explain
+from finfluence.runs.describe._recipe import Recipe
+from finfluence.runs.describe._rows import Rows
+from finfluence.runs.describe._task import Task
+
+Given = Mapping[Any, Sequence[Any]] | Sequence[Any] | np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """Named sets of row positions, each sorted."""
+
+    names: np.ndarray
+    positions: list[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of rows in each."""
+        return np.array([len(p) for p in self.positions], dtype=np.int64)
+
+
+def find_subsets(task: Task, given: Given) -> Subsets:
+    """Return the subsets that `given` names.
+
+    Parameters
+    ----------
+    given : None, mapping or sequence
+        None: every row alone. A mapping: name to row ids. A sequence: of row ids, each alone, or of
+        groups of ids.
+
+    Raises
+    ------
+    DataError
+        An unknown id, an empty subset, a row named twice in one, two subsets of one name.
+    """
+    ids = task.rows.ids
+    if given is None:
+        return Subsets(ids, [np.array([i]) for i in range(len(ids))])
+    named: list[tuple[Any, list[Any]]] = []
+    if isinstance(given, Mapping):
+        named = [(name, _listed(rows)) for name, rows in given.items()]
+    else:
+        for k, entry in enumerate(given):
+            alone = isinstance(entry, str) or np.ndim(entry) == 0
+            named.append((_plain(entry), [_plain(entry)]) if alone else (f"subset {k}", _listed(entry)))
+    place = {_plain(row): position for position, row in enumerate(ids.tolist())}
+    positions = [_positions(name, rows, place) for name, rows in named]
+    names = [name for name, _ in named]
+    if not names or len(set(names)) < len(names):
+        twice = next((n for n in names if names.count(n) > 1), None)
+        raise _error(
+            "one or more subsets with different names",
+            "none" if twice is None else f"'{twice}' twice",
+            "a selection came out empty, or a row was listed twice",
+            "pass each subset once, or subsets=None for every row alone",
+        )
+    array = np.array(names) if len({type(n) for n in names}) == 1 else np.array([str(n) for n in names])
+    return Subsets(array, positions)
+
+
+def check_removable(recipe: Recipe, subsets: Subsets) -> None:
+    """Raise unless training without each subset still makes sense.
+
+    Raises
+    ------
+    DataError
+        Fewer rows than a batch would be left, or a class would be emptied.
+    """
+    n, labels = len(recipe.rows), class_labels(recipe)
+    for name, rows in zip(subsets.names, subsets.positions, strict=True):
+        if n - len(rows) < recipe.batch_size:
+            raise _error(
+                f"at least one batch of {recipe.batch_size} rows to be left without subset '{name}'",
+                f"{n - len(rows)} of {n} rows",
+                "the subset is most of the data",
+                "take smaller subsets, or a smaller batch_size",
+            )
+        if labels is None:
+            continue
+        emptied = np.setdiff1d(labels[rows], np.delete(labels, rows))
+        if len(emptied):
+            raise _error(
+                f"every class to keep a row without subset '{name}'",
+                f"none left of class {', '.join(str(c) for c in emptied[:5])}",
+                "the subset holds a whole class, so that the model without it answers another question",
+                "leave some rows of each class out of the subset",
+            )
+
+
+def class_labels(task: Task) -> np.ndarray | None:
+    """Return the classes of all rows where field "y" looks like classes: whole numbers, few of them."""
+    if not isinstance(task.rows, Rows) or "y" not in task.rows.fields:
+        return None
+    y = task.rows.fields["y"]
+    if y.ndim != 1 or y.is_floating_point():
+        return None
+    values = y.cpu().numpy()
+    return values if len(np.unique(values)) <= max(2, int(len(values) ** 0.5)) else None
+
+
+def _positions(name: Any, rows: list[Any], place: dict[Any, int]) -> np.ndarray:
+    unknown = [row for row in rows if row not in place]
+    if unknown:
+        known = ", ".join(repr(row) for row in list(place)[:3])
+        raise _error(
+            f"row ids of the data in subset '{name}'",
+            f"{len(unknown)} unknown, first {unknown[0]!r}",
+            "ids are those of Rows(ids=…), not positions, and 7 is not '7'",
+            f"use ids such as {known}",
+        )
+    found = np.array(sorted(place[row] for row in rows), dtype=np.int64)
+    if not len(found) or len(np.unique(found)) < len(found):
+        raise _error(
+            f"one or more different rows in subset '{name}'",
+            "none" if not len(found) else "a row more than once",
+            "a selection came out empty or was joined with itself",
+            "list every row of the subset once",
+        )
+    return found
+
+
+def _listed(rows: Any) -> list[Any]:
+    return [_plain(rows)] if isinstance(rows, str) or np.ndim(rows) == 0 else [_plain(row) for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _error(expected: str, got: str, cause: str, next_step: str) -> DataError:
+    return DataError(explain(expected, got, cause, next_step))
+
+
+def sum_over(subsets: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+    """Return Σ_{i∈S} values_i for every subset of positions: [n, Q] to [S, Q]."""
+    if all(len(s) == 1 for s in subsets):
+        return values[np.concatenate(subsets)]
+    return np.stack([values[s].sum(0) for s in subsets])

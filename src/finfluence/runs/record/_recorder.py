@@ -1,0 +1,337 @@
+"""Watch a training loop from its optimiser: states before steps, options as they are, random states."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finfluence.errors import ConfigError, DataError, NotSupportedError, TrainingError, explain
+from finfluence.grads import Batch, Layout
+from finfluence.runs.checkpoints import KeptStates, bytes_of
+from finfluence.runs.describe.optimizers import KNOWN, numbers_of
+from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batches
+from finfluence.runs.record.sharded import Shards, held
+from finfluence.runs.steps import Entry, Recording, modes, random_state, write_entries
+
+LOOKED_UP_TOGETHER = 64
+_COORDINATES = 4096
+_ONE = (1.0,)
+
+
+def checked_step(t: int) -> bool:
+    """Whether step t is one of 0, 1, 3, 10, 30, 100, …: what the self-check repeats."""
+    while t >= 10 and t % 10 == 0:
+        t //= 10
+    return t in (0, 1, 3)
+
+
+@dataclass(eq=False)
+class Witness:
+    """What a step really did, at some coordinates: the gradient that the optimiser got, and θ after and later.
+
+    later : θ before the next step, where something else than the optimiser may have moved it.
+    """
+
+    gradient: Tensor
+    norm: Tensor
+    after: Tensor
+    later: Tensor | None = None
+
+
+class Recorder:
+    """Hooks on a user's optimiser, and on the model if its loss draws random numbers; both go with `release`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recording: Recording,
+        layout: Layout,
+        states: KeptStates,
+        folder: Path | None,
+        scaler: object,
+        varying: bool,
+        shards: Shards | None = None,
+    ) -> None:
+        self.recording, self.layout, self.states, self.folder = recording, layout, states, folder
+        self.model, self._optimizer, self._scaler, self._varying = model, optimizer, scaler, varying
+        self.shards = shards
+        named = dict(model.named_parameters())
+        self._parameters = [named[name] for name in recording.names]
+        self._ids = RowIds(recording.rows.ids)
+        self._slots = KNOWN[recording.kind].slots(recording.groups)
+        size = layout.size if shards is None else shards.size
+        most = _COORDINATES if shards is None else max(1, _COORDINATES // len(shards.sizes))
+        chosen = torch.linspace(0, size - 1, min(size, most), dtype=torch.float64)
+        self.coordinates = chosen.round().long().to(layout.device)
+        self.witnesses: dict[int, Witness] = {}
+        self.skipped = 0
+        self.last_buffers: list[Tensor] | None = None
+        self.as_left: bool | None = None
+        self._begun: tuple[tuple[float, ...], ...] = ()
+        self._pending: tuple[tuple[float, ...], ...] | None = None
+        self._random: list[Tensor] = []
+        self._waiting: list[list[Any]] = []
+        self._written = 0
+        self._last_ids: Any = None
+        self._problem: Exception | None = None
+        self._versions: list[int] = []
+        self._parts: list[Tensor] = []
+        self._bytes: list[memoryview] = []
+        self._addresses: list[int] = []
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+        if recording.random:
+            self._handles.append(model.register_forward_pre_hook(self._forward))
+
+    @property
+    def steps(self) -> int:
+        """Steps recorded so far."""
+        return len(self.recording.entries)
+
+    def step(self, ids: Any, weights: Sequence[float] | None, batch: Batch | Sequence[Batch] | None) -> None:
+        """Name the rows of the step that the optimiser has just taken."""
+        if self._problem is not None:
+            raise self._problem
+        parts = micro_batches(ids)
+        if self._pending is None:
+            self._no_step(ids)
+            return
+        given = _weights(weights, len(parts), self.steps)
+        random = self._states_of(len(parts)) if self.recording.random else ()
+        self.recording.entries.append(Entry(self._pending, (), given, random, self._seen(batch, len(parts))))
+        self._waiting.append([kept_ids(p) for p in parts])
+        self._pending, self._random, self._last_ids = None, [], ids
+        self._versions = [p._version for p in self._parameters]
+        if len(self._waiting) >= min(self.steps, LOOKED_UP_TOGETHER):
+            self.look_up()
+        if self.folder is not None and self.states.due:
+            self.write()
+
+    def look_up(self) -> None:
+        """Turn the ids of the last steps into positions."""
+        first = self.steps - len(self._waiting)
+        waiting, self._waiting = self._waiting, []
+        found = self._ids.together([part for parts in waiting for part in parts])
+        for t, parts in enumerate(waiting, start=first):
+            if found is not None:
+                self.recording.entries[t].rows = [next(found) for _ in parts]
+                continue
+            try:
+                self.recording.entries[t].rows = [self._ids.positions(part, t) for part in parts]
+            except DataError as error:
+                del self.recording.entries[t:]
+                self._problem = error
+                raise
+
+    def write(self) -> None:
+        """Write what is new to the folder."""
+        self.look_up()
+        if self.folder is not None and self.steps > self._written:
+            marks = {"training": self.recording.flags or [], "reached": self.recording.reached or []}
+            write_entries(self.folder, self._written, self.recording.entries[self._written :], marks)
+            self._written = self.steps
+        self.states.flush()
+
+    def release(self) -> None:
+        """Take the hooks off; nothing of the recording is left on model or optimiser."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def ready(self) -> None:
+        """Take the hooks off, and raise what went wrong on the way."""
+        self.release()
+        if self._pending is not None and self._problem is None:
+            self._problem = self._unnamed()
+        if self._problem is not None:
+            raise self._problem
+        self.look_up()
+
+    def finish(self) -> bool:
+        """End the recording; return whether the state after the last step could be read off the model."""
+        self.ready()
+        if self.as_left is None:
+            self.as_left = self._versions == [p._version for p in self._parameters]
+            if self.as_left and self.steps:
+                self.states.keep(self.steps, self._state(), last=True)
+            self.states.settle()
+        return self.as_left
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._problem is not None:
+            return
+        t = self.steps
+        if self._pending is not None:
+            self._problem = self._unnamed()
+            return
+        name = self.recording.kind
+        numbers = tuple([numbers_of(name, group) for group in optimizer.param_groups])
+        if any([isinstance(v, Tensor) for group in numbers for v in group]):
+            self._begun = tuple(
+                tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in group) for group in numbers
+            )
+        elif numbers != self._begun:  # steps with the same options share one tuple
+            self._begun = numbers
+        if t - 1 in self.witnesses:
+            self.witnesses[t - 1].later = self._some_parameters()
+        checked = checked_step(t)
+        if checked or self.states.wants(t):
+            self.states.keep(t, self._state(), pin=checked)
+        if t == 0:
+            self.recording.flags = modes(self.model)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if self._problem is not None:
+            return
+        self._pending = self._begun  # only now: a closure that raises takes no step
+        t = len(self.recording.entries)
+        reached = [p.grad is not None for p in self._parameters]
+        if self.recording.reached is None:
+            self.recording.reached = reached
+        elif reached != self.recording.reached:
+            pairs = zip(self.layout.names, reached, self.recording.reached, strict=True)
+            self._problem = _other_parameters(next(n for n, a, b in pairs if a != b), t)
+        if checked_step(t):
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+            flat = torch.cat([held(g).reshape(-1) for g in grads])
+            self.witnesses[t] = Witness(flat[self.coordinates], flat.norm(), self._some_parameters())
+
+    def _forward(self, module: nn.Module, args: Any) -> None:
+        if module.training and torch.is_grad_enabled():
+            self._random.append(random_state(self.layout.device))
+
+    def _some_parameters(self) -> Tensor:
+        return torch.cat([held(p).reshape(-1) for p in self._parameters])[self.coordinates]
+
+    def _state(self) -> Tensor | bytearray:
+        """Return a copy of the state, through the views of an earlier step where they still hold."""
+        addresses, state = [p.data_ptr() for p in self._parameters], self._optimizer.state
+        for slot in self._slots:
+            for p in self._parameters:
+                buffer = state.get(p, {}).get(slot)
+                addresses.append(0 if buffer is None else buffer.data_ptr())
+        if addresses != self._addresses:
+            parts = [held(p) for p in self._parameters]
+            for slot in self._slots:
+                for p in self._parameters:
+                    buffer = state.get(p, {}).get(slot)
+                    parts.append(held(torch.zeros_like(p) if buffer is None else buffer))
+            self._parts = [p.reshape(-1).to(self.layout.dtype) for p in parts]
+            lasting = addresses == [p.data_ptr() for p in self._parts]
+            self._addresses = addresses if lasting else []
+            self._bytes = bytes_of(self._parts) if self.layout.device.type == "cpu" else []
+        return bytearray().join(self._bytes) if self._bytes else torch.cat(self._parts)
+
+    def _seen(self, batch: Batch | Sequence[Batch] | None, parts: int) -> Sequence[Batch]:
+        if batch is None:
+            if self._varying:
+                raise _changing()
+            return ()
+        listed = [batch] if isinstance(batch, dict) else list(batch)
+        if len(listed) != parts or not all(isinstance(b, dict) for b in listed):
+            raise ConfigError(
+                explain(
+                    "batch= to be the dict of fields that the loss takes, one for each micro-batch",
+                    f"{len(listed)} of type {type(listed[0]).__name__ if listed else 'none'} for {parts} micro-batches",
+                    "the batch is a tuple, or ids and batches were cut differently",
+                    'pass for instance batch={"x": x, "y": y}',
+                )
+            )
+        return [
+            {k: v.detach().clone() for k, v in b.items() if isinstance(v, Tensor) and k != "id"}
+            for b in listed
+        ]
+
+    def _states_of(self, parts: int) -> list[Tensor]:
+        calls = len(self._random)
+        if not calls and not self.model.training:
+            return []
+        if calls and calls % parts == 0:
+            return self._random[:: calls // parts]
+        raise NotSupportedError(
+            explain(
+                f"a forward pass of the recorded model in training mode for each of {parts} micro-batches",
+                f"{calls} at step {self.steps}",
+                "the loss draws random numbers (dropout) and calls parts of the model, or the model was wrapped",
+                "call the recorded model itself in the loss, once for each micro-batch named in tape.step(ids=[…])",
+            )
+        )
+
+    def _no_step(self, ids: Any) -> None:
+        self._random = []
+        if self._scaler is not None:
+            self.skipped += 1
+            return
+        again = self.steps > 0 and _same(ids, self._last_ids)
+        raise TrainingError(
+            explain(
+                "a step of the optimiser before each tape.step(ids=…)",
+                f"none since step {self.steps - 1}" + (", whose ids are passed again" if again else ""),
+                "tape.step is called twice for one step"
+                if again
+                else "tape.step comes before optimizer.step(), or a gradient scaler skipped the step",
+                "call tape.step once, after optimizer.step()"
+                if again
+                else "call tape.step after optimizer.step(), or pass scaler=… to Tape.record: it leaves out such steps",
+            )
+        )
+
+    def _unnamed(self) -> Exception:
+        return TrainingError(
+            explain(
+                "tape.step(ids=…) after every step of the optimiser",
+                f"a step after step {self.steps - 1} whose rows were not named",
+                "the loop takes steps in a place without tape.step, or goes on after the recording",
+                "call tape.step after each optimizer.step(), and tape.finish() where the recording ends",
+            )
+        )
+
+
+def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[float, ...]:
+    if given is None:
+        return _ONE if parts == 1 else (1.0 / parts,) * parts
+    weights = tuple(float(w) for w in given)
+    if len(weights) == parts and all(0 < w < float("inf") for w in weights):
+        return weights
+    raise ConfigError(
+        explain(
+            f"one weight above 0 for each of {parts} micro-batches at step {step}",
+            repr(list(weights)),
+            "weights and ids were cut differently",
+            "pass weights=[…] as the loop multiplies each micro-batch's mean loss, or leave it out for equal ones",
+        )
+    )
+
+
+def _other_parameters(name: str, step: int) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "a loss that reaches the same parameters at every step",
+            f"'{name}' with a gradient at some steps and none at others, first at step {step}",
+            "the model skips layers depending on the batch, or parameters are frozen on the way",
+            "let every layer take part, for instance multiplied by zero, or record each phase by itself",
+        )
+    )
+
+
+def _changing() -> DataError:
+    return DataError(
+        explain(
+            "a data set whose items are the same at every call",
+            "an item that differs between two calls",
+            "the data set augments at random",
+            "pass the batch as the loop saw it, tape.step(ids=…, batch=batch), or augment inside the model or loss",
+        )
+    )
+
+
+def _same(ids: Any, others: Any) -> bool:
+    if isinstance(ids, Tensor) and isinstance(others, Tensor):
+        return ids.shape == others.shape and bool((ids == others).all())
+    return type(ids) is type(others) and not isinstance(ids, Tensor) and repr(ids) == repr(others)

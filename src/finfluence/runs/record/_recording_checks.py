@@ -1,0 +1,122 @@
+"""Tried out before the first recorded step: one loss for each row, and from that row alone."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence.errors import ConfigError, DataError, NotSupportedError, explain
+from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing
+from finfluence.runs.describe import Rows, RowSource
+
+_LOOKED_AT = 8
+
+
+def varies(rows: RowSource) -> bool:
+    """Whether an item of a data set differs between two calls."""
+    if isinstance(rows, Rows):
+        return False
+    some = torch.arange(min(2, len(rows)))
+    first, second = rows.batch(some), rows.batch(some)
+    return any(k not in second or not _equal(v, second[k]) for k, v in first.items())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
+    """Run the loss on a copy; return whether it draws random numbers in training mode.
+
+    Raises
+    ------
+    ConfigError, NotSupportedError, DataError
+        It does not give one number per row, depends on other rows, is NaN, or writes on buffers.
+    """
+    count = min(_LOOKED_AT, len(rows))
+    batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
+    with torch.no_grad(), no_checkpointing():
+        model.eval()
+        together = loss(model, batch)
+        check_row_losses(together, count)
+        for row in range(min(count, 3)):
+            one = (
+                rows.batch(torch.tensor([row]))
+                if not varying
+                else {k: v[row : row + 1] for k, v in batch.items()}
+            )
+            alone = loss(model, {k: v.to(layout.device) for k, v in one.items()})
+            check_row_losses(alone, 1)
+            _check_separable(float(together[row]), float(alone[0]), rows.ids[row].item())
+        model.train()
+        buffers = {n: b.clone() for n, b in model.named_buffers()}
+        kind = nn.modules.batchnorm._BatchNorm
+        normalised = tuple(n for n, m in model.named_modules() if isinstance(m, kind))
+        before = _states(layout.device)
+        loss(model, batch)
+        drawn = not all(torch.equal(a, b) for a, b in zip(before, _states(layout.device), strict=True))
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer.nan_to_num(), buffers[name].nan_to_num()) and not name.startswith(
+            normalised
+        ):
+            raise NotSupportedError(
+                explain(
+                    "a model that training changes in its parameters only",
+                    f"a forward pass that writes on buffer '{name}'",
+                    "running statistics or power iterations are kept between steps",
+                    "use a layer without them, or one that works in evaluation mode",
+                )
+            )
+    return drawn
+
+
+def _states(device: torch.device) -> list[Tensor]:
+    here = [torch.default_generator.get_state()]
+    return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
+
+
+def _check_separable(together: float, alone: float, row: Any) -> None:
+    if not (np.isfinite(together) and np.isfinite(alone)):
+        raise DataError(
+            explain(
+                "a finite loss of each row before training",
+                f"{alone if not np.isfinite(alone) else together} for row {row!r}",
+                "missing values in the data, or a loss that takes the logarithm of zero",
+                "impute or drop such rows, or bound the loss",
+            )
+        )
+    if abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3):
+        return
+    raise NotSupportedError(
+        explain(
+            "a loss of one row that does not depend on the other rows of its batch",
+            f"{together:.6g} for row {row!r} among others and {alone:.6g} alone",
+            "a contrastive loss, a normalisation over the batch, or padding that is not masked",
+            "write the loss of a row with that row only; mask padding",
+        )
+    )
+
+
+def check_clipping(norm: object, value: object) -> None:
+    """Raise ConfigError unless the limits are positive numbers or None."""
+    for name, given in (("clip_norm", norm), ("clip_value", value)):
+        good = isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < float("inf")
+        if given is not None and not good:
+            raise ConfigError(
+                explain(
+                    f"{name} to be a number above 0, or None",
+                    repr(given),
+                    "the limit was mistyped",
+                    f"pass the limit that the loop clips at, or leave {name} out",
+                )
+            )
+    if norm is not None and value is not None:
+        raise ConfigError(
+            explain(
+                "clip_norm or clip_value",
+                "both",
+                "the order of the two is not known",
+                "clip in one way only",
+            )
+        )

@@ -1,0 +1,303 @@
+"""The steps of a recorded loop: taken again with the same optimiser, differentiated with its functional update."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence._files import digest
+from finfluence.grads import Batch, Layout, RowLoss, no_checkpointing
+from finfluence.runs.describe import RowSource
+from finfluence.runs.describe.optimizers import KNOWN, flags_of, remake, set_numbers
+from finfluence.runs.steps._epochs import find_epochs
+from finfluence.runs.steps._randomness import set_random_state, split_random_state
+from finfluence.runs.steps._recorded_update import RecordedUpdate
+from finfluence.runs.steps._step_log import Entry
+from finfluence.runs.steps._steps import Step, to_device
+from finfluence.runs.steps._trained_part import batch_norms, copied, set_modes, without_running_statistics
+
+_RANDOM = "finfluence/random/"
+_WEIGHT = "finfluence/weight"
+_MICRO = "finfluence/micro/"
+
+
+@dataclass(eq=False)
+class Recording:
+    """All that a recorded loop left, but for its states.
+
+    model : a copy of ours with the weights of the start (and the buffers of the end).
+    names : of the trained parameters.
+    kind, groups, group_of, taken : the optimiser: its torch name, options, each parameter's group, steps before.
+    clip_norm, clip_value : what the loop does to the gradient.
+    flags, reached : training flag of each module, and which parameters have a gradient; None before the first step.
+    random : whether the loss may draw random numbers.
+    """
+
+    model: nn.Module
+    names: list[str]
+    loss: RowLoss
+    rows: RowSource
+    data: str | None
+    kind: str
+    groups: list[dict[str, Any]]
+    group_of: list[int]
+    taken: int
+    clip_norm: float | None
+    clip_value: float | None
+    sampling: str
+    steps_per_epoch: int | None
+    random: bool
+    flags: list[bool] | None = None
+    reached: list[bool] | None = None
+    entries: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class RecordedSteps:
+    """What a recorded loop repeats: the rows, options and random states that it had at each step.
+
+    Raises
+    ------
+    DataError
+        A row comes twice in an epoch, or rows are missing from one.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = r = recording
+        self.model = copied(r.model, r.names)
+        if r.flags is not None:
+            set_modes(self.model, r.flags)
+        self.coupled = batch_norms(self.model)
+        without_running_statistics(self.model)
+        self.layout = Layout(self.model)
+        self.parameters = self.layout.parameters(self.model)
+        slots = KNOWN[r.kind].slots(r.groups)
+        self.width = (1 + len(slots)) * self.layout.size
+        self.rows, self.loss, self.count = r.rows, r.loss, len(r.entries)
+        self.order = [np.concatenate(e.rows) for e in r.entries]
+        self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
+        self.optimizer = RecordedUpdate(
+            r.kind, flags_of(KNOWN[r.kind], r.groups[0]), slots, self._numbers, r.taken, self.layout, r.group_of,
+            r.clip_norm, r.clip_value, r.reached,
+        )  # fmt: skip
+        grouped = [
+            [p for p, g in zip(self.parameters, r.group_of, strict=True) if g == k]
+            for k in range(len(r.groups))
+        ]
+        self._torch = remake(r.kind, r.groups, grouped)
+        self.epochs, self.reshuffled = find_epochs(self.order, r.rows.ids, r.sampling, r.steps_per_epoch)
+        self.stochastic = False
+        self.stochastic = r.random and self._draws()
+        self.eager = self.stochastic or (bool(self.coupled) and any(len(e.rows) > 1 for e in r.entries))
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of an ordinary step: the median."""
+        return int(np.median([len(rows) for rows in self.order]))
+
+    @cached_property
+    def sizes(self) -> list[float]:
+        """Rows of an equally weighed batch of the same noise, 1/Σp², of every step."""
+        found = []
+        for entry in self.recording.entries:
+            of = np.array([len(part) for part in entry.rows])
+            weights = np.array(entry.weights)
+            found.append(float(weights.sum() ** 2 / (weights**2 / of).sum()))
+        return found
+
+    @cached_property
+    def noise(self) -> tuple[float, ...]:
+        """Σ of squared learning rates of each epoch, averaged over parameters where groups differ."""
+        counts = np.bincount(self.recording.group_of, self.layout.sizes, len(self.recording.groups))
+        squares = (self._numbers[:, :, 0] ** 2) @ (counts / counts.sum())
+        return tuple(float(squares[e.start : e.stop].sum()) for e in self.epochs)
+
+    def at(self, t: int) -> Step:
+        """Return step t."""
+        entry, rows = self.recording.entries[t], self.order[t]
+        sizes = np.array([len(part) for part in entry.rows])
+        each = np.array(entry.weights) / sizes
+        total = float(each @ sizes)
+        alike = np.allclose(each, total / len(rows), rtol=1e-9)
+        parts = self._parts(entry)
+        batch = parts[0] if len(parts) == 1 else self._joined(entry, parts)
+        if len(parts) > 1 and self.eager:
+            batch = {f"{_MICRO}{m}/{k}": v for m, part in enumerate(parts) for k, v in part.items()}
+        if self.stochastic:
+            batch.update(_random_fields(entry.random))
+        shares = None
+        if not alike or abs(total - 1.0) > 1e-9:
+            weight = torch.from_numpy(np.repeat(each * len(rows), sizes))
+            batch[_WEIGHT] = weight.to(self.layout.dtype).to(self.layout.device)
+            shares = None if alike else weight / weight.sum()
+            if alike:
+                shares = torch.full((len(rows),), 1.0 / len(rows), dtype=torch.float64)
+        return Step(torch.from_numpy(rows), batch, self.optimizer.hyper[t], None, shares, total)
+
+    def batch(self, positions: Tensor, t: int | None = None) -> Batch:
+        """Return any rows on the parameters' device; with a step, under its random state."""
+        batch = to_device(self.rows.batch(positions), self.layout.device)
+        if t is not None and self.stochastic:
+            batch.update(_random_fields(self.recording.entries[t].random))
+        return batch
+
+    def step_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return row losses of a batch of `at` or `batch`, times B·c_i where the step weighs rows unlike a mean."""
+        plain = {k: v for k, v in batch.items() if not k.startswith("finfluence/")}
+        micro = sorted({int(k.split("/")[2]) for k in batch if k.startswith(_MICRO)})
+        parts = [
+            {k.removeprefix(f"{_MICRO}{m}/"): v for k, v in batch.items() if k.startswith(f"{_MICRO}{m}/")}
+            for m in micro
+        ] or [plain]
+        losses = []
+        for m, part in enumerate(parts):
+            random = [batch[k] for k in (f"{_RANDOM}{m}/0", f"{_RANDOM}{m}/1") if k in batch]
+            if random:
+                set_random_state(random, self.layout.device)
+            losses.append(self.loss(model, part))
+        joined = losses[0] if len(losses) == 1 else torch.cat(losses)
+        return joined * batch[_WEIGHT] if _WEIGHT in batch else joined
+
+    def take(self, t: int) -> Tensor:
+        """Take step t from the state loaded; return the mean loss before it."""
+        loss = self.backward(t)
+        for group, numbers in zip(self._torch.param_groups, self.recording.entries[t].numbers, strict=True):
+            set_numbers(self.recording.kind, group, numbers)
+        if self.recording.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.recording.clip_norm)
+        if self.recording.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.recording.clip_value)
+        self._torch.step()
+        self._torch.zero_grad()
+        return loss
+
+    def backward(self, t: int) -> Tensor:
+        """Fill the gradients of step t at the state loaded, before clipping; return its loss."""
+        entry = self.recording.entries[t]
+        total = torch.zeros((), dtype=self.layout.dtype, device=self.layout.device)
+        for m, part in enumerate(self._parts(entry)):
+            if self.stochastic:
+                set_random_state(split_random_state(entry.random[m]), self.layout.device)
+            loss = self.loss(self.model, part).mean()
+            (loss if entry.weights[m] == 1.0 else loss * entry.weights[m]).backward()
+            total += entry.weights[m] * loss.detach()
+        return total
+
+    def gradient(self) -> Tensor:
+        """Return the gradients held as one vector [P], and forget them."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        flat = torch.cat([g.reshape(-1) for g in parts])
+        self._torch.zero_grad()
+        return flat
+
+    def load(self, t: int, state: Tensor) -> None:
+        """Set parameters and optimiser to `state`, as they were before step t."""
+        size, done = self.layout.size, self.recording.taken + t
+        self.layout.assign(self.model, state[:size])
+        self._torch.state.clear()
+        if done == 0:
+            return
+        slots = [
+            self.layout.split(state[k * size : (k + 1) * size])
+            for k in range(1, 1 + len(self.optimizer.slots))
+        ]
+        for index, (name, parameter) in enumerate(zip(self.layout.names, self.parameters, strict=True)):
+            group = self._torch.param_groups[self.recording.group_of[index]]
+            if group.get("momentum") == 0:
+                continue
+            held = {slot: part[name].clone() for slot, part in zip(self.optimizer.slots, slots, strict=True)}
+            if "exp_avg" in held:
+                on_device = group.get("capturable") or group.get("fused")
+                held["step"] = torch.tensor(float(done), device=parameter.device if on_device else "cpu")
+            self._torch.state[parameter].update(held)
+
+    def read_into(self, out: Tensor) -> None:
+        """Copy the current state into `out` [width]."""
+        parts = [p.detach() for p in self.parameters]
+        for slot in self.optimizer.slots:
+            parts += [_held(self._torch, p, slot) for p in self.parameters]
+        out.copy_(torch.cat([p.reshape(-1) for p in parts]))
+
+    def initial_model(self) -> nn.Module:
+        """Return a fresh copy of the model as it was before the first step."""
+        return copy.deepcopy(self.recording.model)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every run of this loop has in common, as plain values."""
+        r = self.recording
+        options = [{k: v for k, v in sorted(group.items()) if k != "initial_lr"} for group in r.groups]
+        return {
+            "rows": len(r.rows),
+            "data": r.data,
+            "model": type(r.model).__name__,
+            "initialisation": "recorded",
+            "loss": getattr(r.loss, "__qualname__", type(r.loss).__name__),
+            "optimizer": {"name": r.kind, **(options[0] if len(options) == 1 else {"groups": options})},
+            "clip_norm": r.clip_norm,
+            "clip_value": r.clip_value,
+            "batch_size": self.batch_size,
+            "epochs": len(self.epochs),
+            "steps": self.count,
+            "sampling": "reshuffle" if self.reshuffled else "independent",
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return a hash of the run's own batches and weights."""
+        start = self.layout.theta(self.recording.model).cpu().view(torch.uint8).numpy().tobytes()
+        random = [state.numpy().tobytes() for state in self.recording.entries[0].random]
+        return {"run": digest(start, *random, *(rows.tobytes() for rows in self.order))}
+
+    def uncovered(self) -> list[str]:
+        """Name the randomness of training that one run does not show."""
+        seen = any(e.batches for e in self.recording.entries)
+        return ["initialisation", *["dropout"] * self.stochastic, *["augmentation"] * seen]
+
+    def _parts(self, entry: Entry) -> list[Batch]:
+        if entry.batches:
+            found = [
+                {**b, "id": torch.from_numpy(rows)} for b, rows in zip(entry.batches, entry.rows, strict=True)
+            ]
+        else:
+            found = [self.rows.batch(torch.from_numpy(rows)) for rows in entry.rows]
+        return [to_device(dict(part), self.layout.device) for part in found]
+
+    def _joined(self, entry: Entry, parts: list[Batch]) -> Batch:
+        if not entry.batches:
+            return to_device(
+                dict(self.rows.batch(torch.from_numpy(np.concatenate(entry.rows)))), self.layout.device
+            )
+        return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+
+    def _draws(self) -> bool:
+        """Whether the loss draws random numbers in the mode that the loop trains in."""
+        entry = self.recording.entries[0]
+        if not entry.random:
+            return False
+        set_random_state(split_random_state(entry.random[0]), self.layout.device)
+        before = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
+        with torch.no_grad(), no_checkpointing():
+            self.loss(self.model, self._parts(entry)[0])
+        after = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
+        return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _random_fields(states: Sequence[Tensor]) -> Batch:
+    return {
+        f"{_RANDOM}{m}/{k}": part
+        for m, state in enumerate(states)
+        for k, part in enumerate(split_random_state(state))
+    }
+
+
+def _held(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, slot: str) -> Tensor:
+    held = optimizer.state.get(parameter, {}).get(slot)
+    return torch.zeros_like(parameter) if held is None else held
+
+
+def _cuda_state(device: torch.device) -> list[Tensor]:
+    return [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []

@@ -1,0 +1,143 @@
+"""What a tape needs of the training it was made in: steps that can be taken again, and differentiated.
+
+A step is one update of the state s = (θ, slots) by the optimiser:
+
+    s_{t+1} = U_t(s_t, g_t),   g_t = Σ_{i∈B_t} c_{t,i} ∇ℓ_i(θ_t),
+
+however many backward passes went into g_t. U_t is a functional update (`Optimizer.update`) at the numbers of step t
+(`Step.hyper`: learning rate, bias corrections and the like); whatever happens to the gradient between the backward
+pass and the optimiser, such as clipping, is part of U_t.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.runs.describe import RowSource
+
+
+class Update(Protocol):
+    """An optimiser as a function: what the adjoint differentiates."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the optimiser's buffers, one vector of θ's length each."""
+
+    def update(
+        self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return (θ_{t+1}, slots_{t+1})."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a training, as the adjoint takes it.
+
+    rows : positions of the rows of all its micro-batches [B]; a row may occur more than once.
+    batch : their fields, for `Tape.step_loss`, whose mean is the loss that the step descends.
+    hyper : the optimiser's numbers [H].
+    seed : seeds torch's generator for the step; None where the loss draws nothing or `batch` itself says how.
+    shares : p_i = c_i/Σc [B], or None where all rows of the step count alike.
+    total : Σc, 1 where the step descends a mean.
+    """
+
+    rows: Tensor
+    batch: Batch
+    hyper: Tensor
+    seed: int | None
+    shares: Tensor | None = None
+    total: float = 1.0
+
+    @property
+    def size(self) -> int | float:
+        """Rows of an equally weighed batch of the same noise: 1/Σp², the number of rows where all count alike."""
+        return len(self.rows) if self.shares is None else float(1 / (self.shares**2).sum())
+
+    def unweighted(self, slopes: Tensor) -> Tensor:
+        """Return Σc·x_i [Q, B] from the slopes of `batch` [Q, B], where rows carry the weight B·c_i."""
+        if self.shares is None:
+            return slopes if self.total == 1.0 else slopes * self.total
+        return slopes / (len(self.rows) * self.shares.to(slopes))
+
+    def centred(self, slopes: Tensor) -> Tensor:
+        """Return values [Q, M] whose plain online terms are those of the weighed slopes [Q, M].
+
+        A row's unbiased term is p_i·(Σ_j p_j x_j − x_i)/(1 − Σp²); with equal shares, (mean x − x_i)/(B − 1).
+        """
+        if self.shares is None or len(self.rows) == 1:
+            return slopes
+        p = self.shares.to(slopes)
+        apart = p * (slopes - (slopes * p).sum(1, keepdim=True))
+        return apart * ((len(p) - 1) / (1 - (p**2).sum()))
+
+
+class Steps(Protocol):
+    """A training whose every step can be taken again from the state before it."""
+
+    rows: RowSource
+    loss: RowLoss
+    model: nn.Module
+    layout: Layout
+    optimizer: Update
+    width: int
+    eager: bool
+    reshuffled: bool
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of an ordinary step."""
+
+    @property
+    def sizes(self) -> Sequence[float]:
+        """`Step.size` of every step."""
+
+    @property
+    def count(self) -> int:
+        """Number of steps T."""
+
+    @property
+    def epochs(self) -> Sequence[range]:
+        """The steps of each pass over the rows, in order; they may differ in length."""
+
+    @property
+    def noise(self) -> tuple[float, ...]:
+        """Σ of squared learning rates of each epoch, up to one common factor."""
+
+    def at(self, t: int) -> Step:
+        """Return step t."""
+
+    def step_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return row losses [B] of a batch of `at` or `batch`: `loss`, scaled as the step weighs its rows."""
+
+    def batch(self, positions: Tensor, t: int | None = None) -> Batch:
+        """Return any rows on the parameters' device, with the random state of step t if one is named."""
+
+    def take(self, t: int) -> Tensor:
+        """Take step t from the state loaded; return the mean loss before it."""
+
+    def load(self, t: int, state: Tensor) -> None:
+        """Set parameters and optimiser to `state`, as they were before step t."""
+
+    def read_into(self, out: Tensor) -> None:
+        """Copy the current state into `out` [width]."""
+
+    def initial_model(self) -> nn.Module:
+        """Return a fresh copy of the model as it was before the first step."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every run of this training has in common, as plain values."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this run from others of the same training."""
+
+    def uncovered(self) -> list[str]:
+        """Name the randomness of training that one run does not show."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on `device`; itself if that is the CPU."""
+    return batch if device.type == "cpu" else {k: v.to(device) for k, v in batch.items()}

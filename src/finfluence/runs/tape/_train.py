@@ -1,0 +1,174 @@
+"""train: a Recipe to a Tape."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from finfluence import _files
+from finfluence._progress import Progress, silent
+from finfluence.errors import ConfigError, StorageError, TrainingError, explain
+from finfluence.runs.describe import Recipe
+from finfluence.runs.steps import RecipeSteps, seeded
+from finfluence.runs.tape._tape import Tape
+from finfluence.runs.tape._tape import resume as resume_tape
+
+
+def train(
+    recipe: Recipe,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    init_seed: int | None = None,
+    order_seed: int | None = None,
+    resume: bool = False,
+    snapshot_bytes: int = 2**30,
+    progress: Progress = silent,
+) -> Tape:
+    """Train as the recipe says and keep a tape of it.
+
+    The parameters are those of a plain `torch.optim` loop over `recipe.order(seed)`, bit for bit on CPU.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of initialisation and of batch order; `init_seed` and `order_seed` set them apart.
+    out : path, optional
+        Folder for the tape; in memory if None.
+    resume : bool
+        Go on with the tape in `out` where it stopped; the numbers are those of an uninterrupted run.
+    snapshot_bytes : int
+        Budget for kept states. Every k-th is kept, k the smallest that fits; replay recomputes the others.
+    progress : callable
+        Called as `progress("train", step, steps)`.
+
+    Returns
+    -------
+    Tape
+
+    Raises
+    ------
+    ConfigError
+        A seed that is no whole number ≥ 0.
+    TrainingError
+        The loss became NaN or infinite; the step is named.
+    StorageError
+        `out` holds another run, or cannot be written.
+
+    Notes
+    -----
+    Cost: one training run and a copy of the state every k steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from finfluence.runs import SGD, Recipe, Rows
+    >>> recipe = Recipe(data=Rows(x=np.eye(4), y=np.arange(4.0)), model=nn.Linear(4, 1), optimizer=SGD(lr=0.1),
+    ...                 loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=2, epochs=2)
+    >>> train(recipe, seed=0).steps
+    4
+    """
+    init = _check_seed(seed if init_seed is None else init_seed)
+    order = _check_seed(seed if order_seed is None else order_seed)
+    tape = _open_or_start(recipe, init, order, Path(out) if out is not None else None, resume, snapshot_bytes)
+    if not tape.finished:
+        _run(tape, progress)
+    return tape
+
+
+def _open_or_start(
+    recipe: Recipe, init: int, order: int, folder: Path | None, resume: bool, snapshot_bytes: int
+) -> Tape:
+    if folder is not None and (folder / "tape.json").exists():
+        if not resume:
+            raise StorageError(
+                explain(
+                    f"an empty or new folder at {folder}",
+                    "the tape of another run",
+                    "the folder was used before",
+                    "choose another folder, or pass resume=True to go on with that run",
+                )
+            )
+        tape = resume_tape(folder, recipe)
+        if (tape.init_seed, tape.order_seed) != (init, order):
+            raise StorageError(
+                explain(
+                    f"the tape of seeds init={init}, order={order} in {folder}",
+                    f"one of seeds init={tape.init_seed}, order={tape.order_seed}",
+                    "the folder holds a run of another seed",
+                    "choose another folder, or the seed of that run",
+                )
+            )
+        return tape
+    tape = Tape(RecipeSteps(recipe, init, order), 1, folder)
+    state_bytes = tape.stepper.width * tape.stepper.layout.dtype.itemsize
+    tape.every = spacing_for(tape.steps, state_bytes, snapshot_bytes)
+    tape.stepper.check_first_batch(tape.order[0])
+    if folder is not None:
+        for stale in folder.glob("states-*.safetensors"):
+            stale.unlink()
+        _files.write_json(folder / "tape.json", tape.header())
+    return tape
+
+
+def spacing_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
+    """Return k, the smallest for which every k-th state fits in `snapshot_bytes`.
+
+    Examples
+    --------
+    >>> spacing_for(steps=1000, state_bytes=2**20, snapshot_bytes=2**28)
+    4
+    """
+    return min(max(1, -(-steps * state_bytes // snapshot_bytes)), steps)
+
+
+def _run(tape: Tape, progress: Progress) -> None:
+    stepper, snapshots, every, steps = tape.stepper, tape.snapshots, tape.every, tape.steps
+    start = max(0, len(snapshots) - 1) * every
+    snapshots.losses[start:] = []
+    snapshots.losses[:] = [loss.to(stepper.layout.device) for loss in snapshots.losses]
+    if len(snapshots):
+        stepper.load(start, snapshots[len(snapshots) - 1].to(stepper.layout.device))
+    snapshots.expect(tape.kept_steps - len(snapshots))
+    per_epoch = tape.recipe.steps_per_epoch
+    with seeded(0):
+        for t in range(start, steps):
+            if t % every == 0 and t // every == len(snapshots):
+                snapshots.append(stepper.read_into)
+            snapshots.losses.append(stepper.step(t, tape.order[t]))
+            if (t + 1) % per_epoch == 0 or t + 1 == steps:
+                _check_finite(tape, t + 1 - per_epoch)
+                progress("train", t + 1, steps)
+    snapshots.append(stepper.read_into)
+    snapshots.flush()
+
+
+def _check_finite(tape: Tape, since: int) -> None:
+    recent = torch.stack(tape.snapshots.losses[max(0, since) :])
+    bad = (~torch.isfinite(recent)).nonzero()
+    if not len(bad):
+        return
+    step = max(0, since) + int(bad[0])
+    raise TrainingError(
+        explain(
+            "a finite training loss at every step",
+            f"{recent[bad[0]].item()} at step {step} of {tape.steps}",
+            f"the learning rate ({tape.recipe.optimizer.lr:g}) is too high, or inputs are not scaled",
+            "lower the learning rate tenfold, or standardise the inputs",
+        )
+    )
+
+
+def _check_seed(seed: object) -> int:
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
+        return int(seed)
+    raise ConfigError(
+        explain(
+            "seed to be a whole number ≥ 0",
+            repr(seed),
+            "a float or a text was passed",
+            "pass for instance seed=0",
+        )
+    )
