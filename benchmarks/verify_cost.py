@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from finfluence.ensemble import RunSpec, train_many
+from finfluence.jobs.scan import ScanOptions, demo, plan_training, read_data, scan, verify_scan
 from finfluence.runs import mean_loss
-from finfluence.scan import ScanOptions, demo, plan_training, read_data, scan, verify_scan
 from finfluence.verification import Plan
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from finfluence.cli import app
-from scan.small_data import blobs, blobs_csv, image_folder
+from small_data import blobs, blobs_csv, image_folder
 
 QUICK = ["--runs", "1", "--epochs", "2", "--no-proof"]
 
@@ -184,7 +184,7 @@ def test_clean_refuses_a_changed_source_and_a_foreign_goal(tmp_path, source):
 
 
 def test_full_disk_while_saving(tmp_path, source, monkeypatch):
-    from finfluence.scan import _pipeline
+    from finfluence.jobs.scan import _pipeline
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "o/influence.parquet"))
@@ -215,7 +215,7 @@ def test_files_that_may_not_grow(tmp_path):
 
 
 def test_our_own_faults_name_the_log(tmp_path, source, monkeypatch):
-    from finfluence.scan import _pipeline
+    from finfluence.jobs.scan import _pipeline
 
     monkeypatch.setattr(_pipeline, "decide_rows", lambda *_: 1 / 0)
     done = run("scan", source, "--target", "label", "--out", tmp_path / "o", *QUICK)

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from finfluence.cli import app, safe
-from scan.small_data import blobs_csv, mixed_csv
+from small_data import blobs_csv, mixed_csv
 
 QUICK = ["--runs", "1", "--epochs", "3", "--no-proof"]
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from finfluence.cli import app
-from finfluence.scan import ScanOptions, scan
+from finfluence.jobs.scan import ScanOptions, scan
 from finfluence.verification import Verification
-from scan.small_data import QUICK, blobs_csv
+from small_data import QUICK, blobs_csv
 
 
 def run(*arguments):
@@ -35,7 +35,7 @@ def out(verified, tmp_path):
 
 def given(monkeypatch, out, verdict, sentence):
     """Let the next verification end in this."""
-    from finfluence.scan import _verify
+    from finfluence.jobs.scan import _verify
 
     done = replace(Verification.load(out / "verification.json"), verdict=verdict, sentence=sentence)
     monkeypatch.setattr(_verify, "verify", lambda *_, **__: done)
@@ -79,7 +79,7 @@ def test_a_passed_one_is_a_plain_line(out, tmp_path, monkeypatch):
 
 
 def test_quiet_prints_the_verdict_alone(out, monkeypatch):
-    from finfluence.scan import _verify
+    from finfluence.jobs.scan import _verify
 
     done = Verification.load(out / "verification.json")
     monkeypatch.setattr(_verify, "verify", lambda *_, **__: done)
@@ -133,7 +133,7 @@ def test_folders_without_a_finished_scan(out, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(out, monkeypatch):
-    from finfluence.scan import _verify
+    from finfluence.jobs.scan import _verify
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -153,7 +153,7 @@ KILLED = """
     import sys, time
     sys.path[:0] = {path!r}
     import plain_training as pt, finfluence as fi, finfluence.runs as fr
-    from finfluence.runs import _snapshots
+    from finfluence.runs.checkpoints import _regular as _snapshots
     _snapshots._FLUSH_SECONDS = 0.0
     def slowly(stage, done, total):
         print(done, flush=True)

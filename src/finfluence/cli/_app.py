@@ -140,8 +140,8 @@ def scan(
     with told(goes_on, out / "scan.log"):
         from finfluence.cli._numbers import number
         from finfluence.cli._shown import next_commands, show_result
-        from finfluence.scan import ScanOptions, read_run
-        from finfluence.scan import scan as run_scan
+        from finfluence.jobs.scan import ScanOptions, read_run
+        from finfluence.jobs.scan import scan as run_scan
 
         options = ScanOptions(
             source=source, out=out, target=target, holdout=holdout, holdout_fraction=holdout_fraction,
@@ -184,7 +184,7 @@ def clean(
     screen = Screen(quiet)
     with told():
         from finfluence.cli._shown import show_verified
-        from finfluence.scan import clean_scan, open_scan
+        from finfluence.jobs.scan import clean_scan, open_scan
 
         done = clean_scan(
             out,
@@ -218,8 +218,8 @@ def show(
     screen = Screen(quiet)
     with told():
         from finfluence.cli._shown import next_commands, show_result
+        from finfluence.jobs.scan import open_scan, read_run
         from finfluence.result import one_of
-        from finfluence.scan import open_scan, read_run
 
         result = open_scan(out)
         one_of(query, result.summary["queries"], "query")
@@ -258,7 +258,7 @@ def verify(
     goes_on = f"The same command goes on; finished trainings are kept in {out / 'verify'}."
     with told(goes_on, out / "scan.log"):
         from finfluence.cli._shown import show_plan, show_verification
-        from finfluence.scan import verify_scan
+        from finfluence.jobs.scan import verify_scan
 
         with screen.progress() as progress:
             done = verify_scan(

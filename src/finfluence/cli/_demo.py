@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finfluence.cli._screen import Screen
 from finfluence.cli._shown import show_result
-from finfluence.scan import demo
+from finfluence.jobs import demo
 
 
 def run_demo(screen: Screen, out: Path, short: bool) -> None:

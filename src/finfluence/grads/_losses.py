@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -17,6 +17,7 @@ from finfluence.runs.checkpoints import KeptStates, Snapshots
 from finfluence.runs.describe import Recipe
 from finfluence.runs.record import Recorder, finish, gather, reopen, start, underlying
 from finfluence.runs.steps import Parameters, RecipeSteps, RecordedSteps, states_from
+from finfluence.runs.tape._cache import Cache
 from finfluence.runs.tape._read_view import TapeFace
 from finfluence.runs.tape._tape_header import FORMAT, VERSION, differences, read_header
 
@@ -42,6 +43,7 @@ class Tape(TapeFace):
         self.every = every
         self.folder = folder
         self.memo: dict[str, Any] = {}
+        self.cache = Cache()
         self.seed = run.order_seed
         self.snapshots = Snapshots(run.width, run.layout.dtype, folder)
 
@@ -137,7 +139,7 @@ class Tape(TapeFace):
             snapshot_bytes=snapshot_bytes, processes=group,
         )  # fmt: skip
         tape._steps, tape._recorder, tape._states = None, recorder, recorder.states
-        tape.memo, tape.seed = {}, 0
+        tape.memo, tape.cache, tape.seed = {}, Cache(), 0
         if group.size > 1 or recorder.shards is not None:  # until `gather`, rows or states are not whole
             tape._apart, recorder.folder = group, None
         return tape
@@ -348,7 +350,7 @@ class Tape(TapeFace):
                 )
             tape = cls.__new__(cls)
             tape._steps, tape._states = reopen(place, model, loss, data, collate, partial)
-            tape._recorder, tape.folder, tape.memo, tape.seed = None, place, {}, 0
+            tape._recorder, tape.folder, tape.memo, tape.cache, tape.seed = None, place, {}, Cache(), 0
             return tape
         tape = resume(place, recipe)
         if not tape.finished:

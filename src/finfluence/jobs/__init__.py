@@ -1,0 +1,1 @@
+"""What the command line does from a file to a report: each job leaves a folder."""

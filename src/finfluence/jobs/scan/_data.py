@@ -1,0 +1,122 @@
+"""From the options to three sets of rows: to train on, to ask the query on, and to judge the cleaning by."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finfluence._seeds import stream
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.ingest import RawTable, Source, Table, read, reread, split
+from finfluence.jobs.scan._options import ScanOptions
+
+FEWEST_TO_HALVE = 40
+
+
+@dataclass(frozen=True, eq=False)
+class ScanData:
+    """Rows in their three roles.
+
+    Attributes
+    ----------
+    train
+        The rows that are measured.
+    asked
+        Held-out rows whose loss is the query.
+    judging
+        Held-out rows that took no part in the decision: the proof is measured on them. The same as `asked` where
+        there are too few to halve.
+    notes
+        What was decided while reading.
+    """
+
+    train: Table
+    asked: Table
+    judging: Table
+    notes: tuple[str, ...]
+    task_reason: str
+
+    @property
+    def halved(self) -> bool:
+        """Whether the judging rows are apart from the asked ones."""
+        return self.judging is not self.asked
+
+    def described(self) -> dict[str, Any]:
+        """Return sizes and sources as plain values."""
+        return {
+            "source": self.train.source.to_dict(),
+            "holdout_source": self.asked.source.to_dict(),
+            "task": self.train.task,
+            "train_rows": len(self.train),
+            "asked_rows": len(self.asked),
+            "judging_rows": len(self.judging) if self.halved else 0,
+            "features": int(np.prod(self.train.x.shape[1:])),
+            "classes": None
+            if self.train.target.classes is None
+            else [str(c) for c in self.train.target.classes],
+            "target_unit": self.train.target.unit,
+        }
+
+
+def read_data(options: ScanOptions) -> ScanData:
+    """Read, check and split what the options name."""
+    raw = read(
+        options.source,
+        target=options.target,
+        id_column=options.id_column,
+        group_column=options.group_column,
+        task=options.task,
+    )
+    if "per-class" in options.queries and raw.task != "classification":
+        raise ConfigError(
+            explain(
+                "a classification for --query per-class",
+                f"a regression ({raw.task_reason})",
+                "the target holds numbers, which form no classes",
+                "leave per-class out, or say --task classification if the numbers are classes",
+            )
+        )
+    train, held = split(raw, options.holdout, options.holdout_fraction, options.seed)
+    _check_finite(train)
+    first, second = halves(held, options.seed)
+    notes = list(dict.fromkeys(train.notes))
+    if len(held) >= FEWEST_TO_HALVE:
+        notes.append(
+            f"of {len(held)} held-out rows {len(first)} are asked for the influence, and {len(second)} judge the "
+            "cleaning: they take no part in the decision"
+        )
+        asked, judging = held.take(first), held.take(second)
+    else:
+        notes.append(
+            f"only {len(held)} held-out rows: the same ones are asked and judge the cleaning, so that the judgement "
+            "flatters it"
+        )
+        asked = judging = held
+    return ScanData(train, asked, judging, tuple(notes), raw.task_reason)
+
+
+def halves(held: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two halves of the positions, drawn by `seed`, in each class alike; the first is the larger."""
+    strata = held.y if held.task == "classification" else np.zeros(len(held), dtype=np.int64)
+    rng = stream(seed, "held-out halves")
+    order = rng.permutation(len(held))
+    order = order[np.argsort(strata[order], kind="stable")]
+    return np.sort(order[::2]), np.sort(order[1::2])
+
+
+def read_again(described: dict[str, Any]) -> RawTable:
+    """Return the raw training source that `ScanData.described` describes, with the content it had."""
+    return reread(Source.from_dict(described["source"]))
+
+
+def _check_finite(train: Table) -> None:
+    bad = np.flatnonzero(~np.isfinite(train.x.reshape(len(train), -1)).all(1))
+    if len(bad):
+        raise DataError(
+            explain(
+                "finite features",
+                f"NaN or infinity in {len(bad)} rows, first in row {train.ids[bad[0]]}",
+                "missing values or a division by zero upstream",
+                "fill or remove these rows",
+            )
+        )

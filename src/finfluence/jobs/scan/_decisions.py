@@ -1,0 +1,175 @@
+"""From influence to one decision per row, and to the table that is written: one line per row and query."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from finfluence._files import atomic
+from finfluence.clean import Decisions, decide
+from finfluence.ingest import Table
+from finfluence.jobs.scan._estimate import HELD_OUT, OWN, Estimate
+from finfluence.jobs.scan._folder import TABLE, ScanFolder
+from finfluence.stats import empirical_fdr
+
+COLUMNS = (
+    "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
+    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "label", "predicted",
+    "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """One decision per row, and the lines of `influence.parquet`."""
+
+    decisions: Decisions
+    lines: pd.DataFrame
+
+
+def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
+    """Decide about every row by its worst query and by its own loss.
+
+    Each of V voices (the queries, and the own loss of a classification) is held against fdr / V:
+    q = V · min over voices; so what they name together keeps the level. Whether a row is *helpful* is asked of
+    the held-out loss alone.
+    """
+    influence = estimate.influence
+    queries = [q for q in influence.queries if q != OWN]
+    classes = train.target.classes
+    labels = plain_labels(train.labels)
+    predicted = plain_labels(
+        train.target.decode(estimate.predicted.argmax(1) if classes else estimate.predicted[:, 0])
+    )
+    confidence = estimate.predicted.max(1) if classes else np.full(len(train), np.nan)
+    data = influence.data
+    first = decide(
+        train.ids,
+        data["mu"].sel(query=HELD_OUT).values,
+        sign=int(data["sign"].sel(query=HELD_OUT)),
+        own_loss=data["own_loss"].values if classes else None,
+        labels=labels,
+        predicted=predicted if classes else None,
+        confidence=confidence if classes else None,
+        p_values=_p_values(estimate, HELD_OUT),
+        fdr=fdr,
+    )
+    q_each, findings = {HELD_OUT: first.frame["q_influence"].to_numpy()}, list(first.findings)
+    for name in queries[1:]:
+        found = empirical_fdr(influence.harm(name), fdr=fdr, p_values=_p_values(estimate, name))
+        q_each[name] = found.q_values
+        findings += [f"{name}: {text}" for text in found.findings]
+    frame = first.frame.copy()
+    frame["own_loss"] = data["own_loss"].values
+    frame["predicted"], frame["confidence"] = predicted, confidence
+    voices = len(queries) + (1 if classes else 0)
+    lines = _lines(influence.to_frame(), q_each, frame, train)
+    decisions = worst_of(
+        lines, replace(first, frame=frame, voices=voices, findings=tuple(dict.fromkeys(findings)))
+    )
+    return Decided(decisions, _judged(lines, decisions))
+
+
+def _p_values(estimate: Estimate, query: str) -> np.ndarray:
+    """Return two-sided p-values; unknown ones (a walk of one epoch has no error estimate) say nothing: 1."""
+    return np.nan_to_num(estimate.influence.data["p_value"].sel(query=query).values, nan=1.0)
+
+
+def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
+    """Return the decisions by each row's worst query, at the level of `like`."""
+    asked = lines[lines["query"] != OWN]
+    order = asked.assign(_place=np.arange(len(asked))).sort_values(["q_influence", "_place"], kind="stable")
+    worst = order.drop_duplicates("row_id").sort_values("_place", kind="stable").set_index("row_id")
+    ids = like.frame["row_id"]
+    frame = like.frame.assign(
+        mu=worst["mu"].reindex(ids).to_numpy(), q_influence=worst["q_influence"].reindex(ids).to_numpy()
+    )
+    decided = replace(like, frame=frame).at(like.fdr)
+    by = np.where(
+        decided.frame["reason"].isin(("influence", "both")), worst["query"].reindex(ids).to_numpy(), ""
+    )
+    return replace(decided, frame=decided.frame.assign(decided_by=by))
+
+
+def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Decisions:
+    """Return the decisions of a finished scan, from its table, at any level."""
+    rows = lines[lines["query"] == HELD_OUT].reset_index(drop=True)
+    like = Decisions(
+        frame=rows,
+        fdr=fdr,
+        voices=int(summary["voices"]),
+        relabel_confidence=float(summary["relabel_confidence"]),
+        direction="harmful",
+    )
+    return worst_of(lines, like)
+
+
+def write_table(folder: ScanFolder, lines: pd.DataFrame) -> None:
+    """Write `influence.parquet` atomically; equal lines give equal bytes."""
+    write_frame(folder / TABLE, lines)
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a frame as Parquet, atomically and without metadata that depends on more than its content."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    with atomic(path) as part:
+        pq.write_table(table, part)
+
+
+def read_table(folder: ScanFolder) -> pd.DataFrame:
+    """Return the lines of `influence.parquet`."""
+    return pq.read_table(folder / TABLE).to_pandas()
+
+
+def plain_labels(values: np.ndarray) -> np.ndarray:
+    """Return labels of one type: as they are if they all are of one, else as texts."""
+    items = values.tolist()
+    kinds = {type(v) for v in items}
+    result = np.empty(len(items), dtype=object)
+    if kinds == {float}:
+        items = [float(f"{v:.6g}") for v in items]
+    result[:] = items if len(kinds) == 1 and kinds <= {str, int, float, bool} else [str(v) for v in items]
+    return result
+
+
+def _lines(
+    lines: pd.DataFrame, q_each: dict[str, np.ndarray], frame: pd.DataFrame, train: Table
+) -> pd.DataFrame:
+    names = lines["query"].to_numpy()
+    lines = lines[(names != OWN) | lines["mu"].notna().to_numpy()].reset_index(drop=True)
+    at = pd.Index(frame["row_id"]).get_indexer(lines["row_id"])
+    q = np.ones(len(lines))
+    for name, values in q_each.items():
+        here = (lines["query"] == name).to_numpy()
+        q[here] = values[at[here]]
+    groups = (
+        np.full(len(frame), "", dtype=object)
+        if train.groups is None
+        else train.groups.astype(str).astype(object)
+    )
+    extra = {
+        c: frame[c].to_numpy()[at]
+        for c in ("label", "predicted", "confidence", "q_opposite", "q_loss", "own_loss")
+    }
+    return lines.assign(q_influence=q, group=groups[at], **extra)
+
+
+def _judged(lines: pd.DataFrame, decisions: Decisions) -> pd.DataFrame:
+    """Add what was decided: q-value and flag of the line's own query, action of the row."""
+    rows = decisions.frame
+    at = pd.Index(rows["row_id"]).get_indexer(lines["row_id"])
+    own = (lines["query"] == OWN).to_numpy()
+    q = np.minimum(decisions.voices * np.minimum(lines["q_influence"], lines["q_loss"]), 1.0).to_numpy()
+    q = np.where(own, np.nan, q)
+    judged = lines.assign(
+        q_value=q,
+        flagged=np.where(own, False, q <= decisions.fdr).astype(bool),
+        **{
+            c: rows[c].to_numpy()[at] for c in ("suggested_action", "suggested_label", "reason", "decided_by")
+        },
+    )
+    return judged[list(COLUMNS)]

@@ -1,0 +1,121 @@
+"""Killed at any moment, a scan goes on to the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from finfluence.errors import StorageError
+from finfluence.jobs.scan import ScanOptions, open_scan, scan
+from small_data import blobs_csv
+
+SCRIPT = """
+import importlib, json, os, signal, sys
+for heavy in ("torch._dynamo", "torch.fx.experimental.proxy_tensor", "sympy", "skrub", "joblib"):
+    importlib.import_module(heavy)  # once, before the forks
+from finfluence.jobs.scan import ScanOptions, scan
+
+source, folder, whole = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+
+
+def attempt(out, last, resume):
+    calls = 0
+
+    def progress(stage, done, total):
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (child := os.fork()):
+        try:
+            options = dict(target="label", runs=2, epochs=4, proof_runs=2, fdr=0.3)
+            scan(ScanOptions(source=source, out=out, resume=resume, **options), progress)
+            with open(out + ".calls", "w") as file:
+                file.write(str(calls))
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(3)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+for name, kills in whole.items():
+    out = os.path.join(folder, name)
+    codes = []
+    for share in kills:
+        with open(os.path.join(folder, "whole.calls")) as file:
+            total = int(file.read())
+        codes += [attempt(out, max(2, round(share * total)), True), os.path.exists(out + "/scan.json")]
+    if name != "stopped":
+        codes.append(attempt(out, 0, True))
+    print(json.dumps([name, codes]), flush=True)
+"""
+OPTIONS = {"runs": 2, "epochs": 4, "proof_runs": 2, "fdr": 0.3}
+SHARES = {
+    "early": [0.05],
+    "training": [0.3],
+    "replay": [0.55],
+    "proof": [0.8],
+    "often": [0.3, 0.3, 0.2],
+    "stopped": [0.3],
+}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Scans in forked processes that kill themselves at a share of all progress calls, then go on."""
+    folder = tmp_path_factory.mktemp("scans")
+    source = blobs_csv(folder, n=160, wrong=16)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(source), str(folder), json.dumps({"whole": [], **SHARES})],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return source, folder, dict(json.loads(line) for line in done.stdout.splitlines()), done.stderr
+
+
+@pytest.mark.parametrize("name", [n for n in SHARES if n != "stopped"])
+def test_killed_and_resumed_equals_uninterrupted(scans, name):
+    _, folder, codes, errors = scans
+    assert codes["whole"] == [0], errors
+    assert codes[name] == [-signal.SIGKILL, False] * len(SHARES[name]) + [0], errors
+    for file in ("influence.parquet", "proof.json"):
+        assert (folder / name / file).read_bytes() == (folder / "whole" / file).read_bytes()
+    assert open_scan(folder / name).verdict == open_scan(folder / "whole").verdict
+    assert not list((folder / name).rglob("*.part"))
+
+
+def test_resume_refuses_other_options_and_other_data(scans, tmp_path):
+    source, folder, _, _ = scans
+    options = {"source": source, "out": folder / "stopped", "target": "label", **OPTIONS}
+    with pytest.raises(StorageError, match=r"options\.seed was 0, is 1"):
+        scan(ScanOptions(**options, seed=1, resume=True))
+    with pytest.raises(StorageError, match=r"a scan that was interrupted\n.*\n.*add --resume"):
+        scan(ScanOptions(**options))
+    changed = tmp_path / "changed.csv"
+    changed.write_text(source.read_text() + "1,1,1,1,cat\n")
+    with pytest.raises(StorageError, match=r"options\.source was"):
+        scan(ScanOptions(**{**options, "source": changed}, resume=True))
+
+
+def test_resuming_a_finished_scan_only_reads_it(scans):
+    source, folder, _, _ = scans
+    out = folder / "whole"
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    told = []
+    options = ScanOptions(source=source, out=out, target="label", resume=True, **OPTIONS)
+    result = scan(options, lambda stage, done, total: told.append(stage))
+    assert set(told) == {"read"} and result.verdict == open_scan(out).verdict
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_run_yaml_holds_what_is_needed_to_repeat(scans):
+    run = yaml.safe_load((scans[1] / "whole/run.yaml").read_text())
+    assert run["training"]["seeds"] and run["command"].startswith("finfluence scan")
+    wanted = "--epochs 4 --batch-size 4 --lr 0.001 --optimizer adamw --runs 2 --seed 0 --fdr 0.3"
+    assert wanted.replace("size 4", f"size {run['training']['batch_size']}") in run["command"]
