@@ -97,9 +97,9 @@ def test_unreadable_image(tmp_path, out):
     [
         ("--model", "mpl", "did you mean 'mlp'?"),
         ("--model", "no.such:thing", "a module 'no.such'"),
-        ("--model", "scan.factories:tinny", "did you mean scan.factories:tiny?"),
-        ("--model", "scan.factories:nothing", "to return an nn.Module"),
-        ("--model", "scan.factories:narrow", "to outputs (2, 2)"),
+        ("--model", "jobs.scan.factories:tinny", "did you mean jobs.scan.factories:tiny?"),
+        ("--model", "jobs.scan.factories:nothing", "to return an nn.Module"),
+        ("--model", "jobs.scan.factories:narrow", "to outputs (2, 2)"),
         ("--model", "cnn", "images for --model cnn"),
         ("--optimizer", "adam", "did you mean 'adamw'?"),
         ("--query", "per_class", "did you mean 'per-class'?"),

@@ -24,7 +24,7 @@ ray = pytest.importorskip("ray")
 cluster = pytest.mark.cluster
 
 SPECS = [RunSpec(0, k) for k in range(6)]
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 
 
 def words(error: pytest.ExceptionInfo[Exception]) -> list[str]:
@@ -42,7 +42,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 import warnings; warnings.simplefilter("error")
 from small_recipes import classifier, class_loss, held_out
-from finfluence.estimators import RunSpec, train_many
+from finfluence.ensemble import RunSpec, train_many
 import numpy as np, os, time, ray
 pause = float(sys.argv[2])
 def loss(model, batch):  # of __main__, as in a notebook

@@ -63,12 +63,19 @@ def test_a_subset_added_later_keeps_the_runs_of_the_others(tmp_path):
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path):
     script = (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
-        "from test_run_store import truth\n"
+        "from test_store import truth\n"
         "truth(Path(sys.argv[1]), runs=400)\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        str(tmp_path),
+        str(Path(__file__).parent),
+        str(Path(__file__).parents[1]),
+    ]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("runs-*.parquet"))) < 3:

@@ -95,7 +95,7 @@ def verify(
     Examples
     --------
     >>> from torch import nn
-    >>> from finfluence.estimators import replay
+    >>> from finfluence.estimators.replay import replay
     >>> from finfluence.runs import SGD, Rows, mean_loss, train
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(40, 1))

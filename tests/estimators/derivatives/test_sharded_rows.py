@@ -23,7 +23,7 @@ TOLERANCE = 2e-4
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("two")
     here = Path(two.__file__)
-    path = os.pathsep.join([str(here.parent.parent), str(here.parent)])
+    path = os.pathsep.join([str(here.parents[2]), str(here.parent)])
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(here), str(place)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280,

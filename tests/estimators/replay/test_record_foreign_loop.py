@@ -12,7 +12,7 @@ import finfluence.runs as fr
 from finfluence.runs import seeded
 
 pytest.importorskip("sklearn", reason="needs scikit-learn's digits")
-PLACE = Path(__file__).parents[2] / "examples" / "record_pytorch_quickstart.py"
+PLACE = Path(__file__).parents[3] / "examples" / "record_pytorch_quickstart.py"
 # "Optimizing the Model Parameters" of https://pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html
 LOOP = """
     size = len(dataloader.dataset)

@@ -89,7 +89,7 @@ def check_until(until: Precision | None) -> None:
                 "until to be None or a comparison such as se('mu') < 0.1",
                 repr(until),
                 "the number alone was passed, or se(…) without a bound",
-                "pass until=se('mu') < 0.1 (from finfluence.estimators import se)",
+                "pass until=se('mu') < 0.1 (from finfluence import se)",
             )
         )
 

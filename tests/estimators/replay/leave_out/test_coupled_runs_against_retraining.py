@@ -11,7 +11,7 @@ import finfluence as fi
 
 pytestmark = pytest.mark.calibration
 
-OUT = Path(__file__).parents[2] / "bench-out"
+OUT = Path(__file__).parents[4] / "bench-out"
 
 
 @pytest.mark.parametrize("setting", list(TABULAR))
