@@ -24,17 +24,17 @@ def result(ids: list[Any] | None = None, **changes: Any) -> Influence:
         "units": ["nats", "share"],
         "signs": [-1, 1],
         "own_loss": [0.1, 3.0, 0.2, 2.0],
-        "attrs": ATTRS,
+        "provenance": ATTRS,
         **changes,
     }
     return Influence.build(**arguments)
 
 
 def test_mu_is_effect_over_spread_and_the_interval_its_level() -> None:
-    data = result(level=0.9).data
+    data = result(provenance={**ATTRS, "level": 0.9}).data
     np.testing.assert_allclose(data.mu.values[:, 0], [2.0, -1.0, 0.0, -4.0])
     np.testing.assert_allclose(data.upper.values - data.mu.values, 1.6448536 * 0.3, rtol=1e-6)
-    assert data.attrs["level"] == 0.9
+    assert data.attrs["level"] == 0.9 and result().provenance.level == 0.95
 
 
 def test_harmful_follows_the_sign_of_the_query() -> None:
@@ -61,7 +61,7 @@ def test_selecting_finds_planted_rows_and_permuting_rows_permutes_the_result() -
         column = effect[which][:, None]
         ones = np.ones_like(column)
         built = Influence.build(
-            effect=column, spread=ones, se=ones, p_value=ones, subsets=which, queries=["q"], attrs=ATTRS
+            effect=column, spread=ones, se=ones, p_value=ones, subsets=which, queries=["q"], provenance=ATTRS
         )
         return built.select(fdr=0.1).row_id.tolist()
 
@@ -148,7 +148,7 @@ def test_building_from_mismatched_parts_is_refused() -> None:
     with pytest.raises(DataError, match=r"arrays of shape \(4, 2\)"):
         result(effect=[[1.0, 2.0]])
     with pytest.raises(DataError, match="missing runs"):
-        result(attrs={"method": "x", "covers": [], "n_rows": 4})
+        result(provenance={"method": "x", "covers": [], "n_rows": 4})
 
 
 def test_the_report_is_one_page_about_the_query(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_report_is_one_page_about_the_query(tmp_path: Path) -> None:
         p_value=ones,
         subsets=range(60),
         queries=["held-out"],
-        attrs=ATTRS,
+        provenance=ATTRS,
     )
     built.report(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -93,6 +93,6 @@ def test_dropout_is_covered_by_pooling_and_said() -> None:
 def test_power_of_one() -> None:
     found = Influence.build(
         effect=[[1.0], [-1.0]], spread=[[1.0], [1.0]], se=[[0.1], [0.1]], p_value=[[0.5], [0.5]],
-        subsets=["a", "b"], queries=["q"], attrs={"method": "x", "runs": 1, "covers": [], "n_rows": 2},
+        subsets=["a", "b"], queries=["q"], provenance={"method": "x", "runs": 1, "covers": [], "n_rows": 2},
     )  # fmt: skip
     np.testing.assert_allclose(found.power(0.05).values[:, 0], 0.259511, atol=5e-7)

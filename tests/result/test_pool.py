@@ -16,7 +16,7 @@ def run(seed: int, effect: float, value: float = 1.0, effect_se: float = 0.1, **
     }  # fmt: skip
     return Influence.build(
         effect=[[effect]], effect_se=[[effect_se]], spread=[[2.0]], se=[[0.1]], p_value=[[0.5]], subsets=["a"],
-        queries=["q"], own_loss=[float(seed)], attrs=attrs,
+        queries=["q"], own_loss=[float(seed)], provenance=attrs,
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def simulated(rng: np.random.Generator, runs: int) -> tuple[list[Influence], np.
                 p_value=np.ones_like(here),
                 subsets=range(40),
                 queries=[f"q{k}" for k in range(10)],
-                attrs={**attrs, "seeds": [{"order": seed}], "query_values": [[0.0] * 10]},
+                provenance={**attrs, "seeds": [{"order": seed}], "query_values": [[0.0] * 10]},
             )
         )
     return made, effect

@@ -12,11 +12,11 @@ import pytest
 import finfluence as fi
 import plain_training as pt
 from finfluence.errors import ConfigError, StorageError
-from finfluence.result import ESTIMATES, Stream
+from finfluence.result import ESTIMATES, Provenance, Stream
 
 QUERIES = [fi.own_loss([1, 4, 7])]
 LABELS = {"subsets": ["a", "b", "c"], "queries": ["p", "q"], "units": ["nats"] * 2, "signs": [-1, -1]}
-ATTRS = {"method": "example", "runs": 1, "covers": [], "n_rows": 3}
+MADE = Provenance(method="example", runs=1, covers=(), n_rows=3)
 
 KILLED = """
 import os, signal, sys
@@ -73,7 +73,7 @@ def test_columns_come_in_any_order_and_unsigned_nan_counts_as_nan(tmp_path):
     with Stream(tmp_path / "r", **LABELS) as stream:
         stream.write(range(1, 2), columns(2.0))
         stream.write(range(1), columns(-float("nan")))
-        found = stream.finish(ATTRS)
+        found = stream.finish(MADE)
     assert (
         found.data.mu.values[:, 1].tolist() == [2.0, 2.0, 2.0] and np.isnan(found.data.mu.values[:, 0]).all()
     )
@@ -83,7 +83,7 @@ def test_columns_come_in_any_order_and_unsigned_nan_counts_as_nan(tmp_path):
 def test_a_stream_that_is_broken_off_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError) as caught, Stream(tmp_path / "r", **LABELS) as stream:
         stream.write(range(1), columns(1.0))
-        stream.finish(ATTRS)
+        stream.finish(MADE)
     for part in ("columns of all queries", "none of 'q'", "broken off", "then finish"):
         assert part in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_a_stream_replaces_no_foreign_folder_and_finds_lost_chunks(tmp_path):
         Stream(tmp_path / "r", **LABELS)
     with Stream(tmp_path / "s", **LABELS) as stream:
         stream.write(range(2), {name: np.full((3, 2), 1.5) for name in ESTIMATES})
-        stream.finish(ATTRS)
+        stream.finish(MADE)
     next((tmp_path / "s" / "mu").rglob("c/*/*")).unlink()
     for lazy in (False, True):
         with pytest.raises(StorageError, match="other numbers than were saved"):

@@ -29,7 +29,7 @@ def influence(mu: np.ndarray, spread: float = 2.0, effect_se: float = 0.1, run: 
     return Influence.build(
         effect=spread * column, spread=spread * one, effect_se=effect_se * one,
         se=np.hypot(effect_se / spread, relative * column) * one, p_value=one, subsets=np.arange(len(mu)), queries=["q"],
-        attrs={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": len(mu), "query_values": [[1.0 + run]],
+        provenance={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": len(mu), "query_values": [[1.0 + run]],
                "seeds": [{"init": run, "order": run}]},
     )  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_other_queries_are_cut_off_with_what_is_said_of_them() -> None:
     one = np.ones((3, 2))
     both = Influence.build(
         effect=one, spread=one, se=one, p_value=one, subsets=[0, 1, 2], queries=["q", "r"],
-        attrs={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": 3, "query_values": [[1.0, 2.0]],
+        provenance={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": 3, "query_values": [[1.0, 2.0]],
                "horizon": [3, 4], "spread_profile": [[1.0]]},
     )  # fmt: skip
     data = narrowed(both, ["r"]).data
@@ -140,10 +140,11 @@ def test_other_queries_are_cut_off_with_what_is_said_of_them() -> None:
 
 def test_a_method_without_effects_sums_its_mu() -> None:
     first = influence(np.array([0.5, -0.2, 0.1]))
-    nan = np.full((3, 1), np.nan)
-    bare = Influence(first.data.assign(effect=(("subset", "query"), nan), spread=(("subset", "query"), nan)))
-    data = group_estimates([bare], [Chosen("a", "top", np.array([0, 2]))], ["q"]).data
-    assert data["mu"].item() == pytest.approx(2 * 0.6) and np.isnan(data["effect"].item())
+    bare = Influence.build(
+        mu=first.data["mu"].values, subsets=first.subsets, queries=["q"], provenance=first.provenance
+    )
+    found = group_estimates([bare], [Chosen("a", "top", np.array([0, 2]))], ["q"])
+    assert found.data["mu"].item() == pytest.approx(2 * 0.6) and not found.has_effect
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,9 @@ def test_a_passed_one_is_a_plain_line(
     verified: tuple[Any, ...], estimated: tuple[Recipe, Influence], tmp_path: Any
 ) -> None:
     noted = verified[0].attach(estimated[1])
-    assert verification_sentence(noted.data.attrs).startswith("Verified against retraining: Trust the order")
+    assert verification_sentence(noted.provenance.verification).startswith(
+        "Verified against retraining: Trust the order"
+    )
     noted.report(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Verified against retraining" in page and "FI050" not in page and "FI051" not in page

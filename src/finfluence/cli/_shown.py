@@ -39,7 +39,7 @@ def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "hel
 def show_verified(screen: Screen, summary: Mapping[str, Any]) -> None:
     """Print how the scan stood against retraining, if that was tried; a failure even when quiet."""
     failed = summary.get("verification", {}).get("verdict") == "failed"
-    if text := verification_sentence(summary):
+    if text := verification_sentence(summary.get("verification")):
         (screen.always if failed else screen.say)(text, "bold red" if failed else "")
 
 
@@ -52,8 +52,7 @@ def show_plan(screen: Screen, plan: Any) -> None:
 
 def show_verification(screen: Screen, done: Any, folder: Path) -> None:
     """Print verdict and figures of a verification."""
-    summary = {"verification": done.outcome()}
-    screen.always(verification_sentence(summary), "bold red" if done.verdict == "failed" else "bold")
+    screen.always(verification_sentence(done.outcome()), "bold red" if done.verdict == "failed" else "bold")
     screen.say("")
     level = f"{100 * done.made['level']:.0f} % interval"
     columns = [("figure", False), ("value", True), (level, True), ("at best", True), ("meaning", False)]

@@ -68,7 +68,7 @@ def histogram(d: Distribution, query: QueryInfo) -> Svg:
     parts.append(tag("path", d=f"M{left} {floor}H{width - right}", class_="axis"))
     for value in ticks(d.edges[0], d.edges[-1], 6):
         parts.append(tag("text", tick(value), x=x(value), y=floor + 18, text_anchor="middle", class_="tick"))
-    low, high = ("harmful", "helpful") if query.sign < 0 else ("helpful", "harmful")
+    low, high = ("harmful", "helpful") if query.harmful < 0 else ("helpful", "harmful")
     parts.append(tag("text", f"← {low}", x=left, y=height - 8, class_=low))
     parts.append(tag("text", "μ", x=(left + width - right) / 2, y=height - 8, text_anchor="middle"))
     parts.append(tag("text", f"{high} →", x=width - right, y=height - 8, text_anchor="end", class_=high))
@@ -166,7 +166,7 @@ def _bars(d: Distribution, query: QueryInfo, x: Scale, y: Scale, floor: float) -
     for low, high, count in zip(d.edges, d.edges[1:], d.counts, strict=False):
         if count > 0:
             named = _named(low, high, d.thresholds)
-            kind = "bar" if not named else "bar harmful" if named * query.sign > 0 else "bar helpful"
+            kind = "bar" if not named else "bar harmful" if named * query.harmful > 0 else "bar helpful"
             top = min(y(math.sqrt(count)), floor - 1.5)
             corners = (
                 f"M{short(x(low) + gap)} {short(floor)}V{short(top)}H{short(x(high) - gap)}V{short(floor)}Z"

@@ -95,7 +95,7 @@ class TableView:
             "q_text": text.probability(row.q_value),
             "loss_text": text.fixed(row.own_loss),
             "says_effect": text.visible(effect_sentence(row, query)),
-            "says_power": power_sentence(row, level),
+            "says_power": power_sentence(row, level, query.contrast),
         }
 
     def _effect(self, row: RowEntry) -> str:

@@ -7,6 +7,7 @@ from typing import Literal
 Severity = Literal["error", "warning", "info"]
 Action = Literal["keep", "drop", "relabel", "review"]
 Reason = Literal["influence", "loss", "both", ""]
+Contrast = Literal["remove", "add"]
 Cell = str | int | float | bool | None
 
 NAN = float("nan")
@@ -23,11 +24,20 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryInfo:
-    """A measured behaviour. `sign`: +1 where a larger value is better (accuracy), -1 where worse (loss)."""
+    """A measured behaviour, and what is done to the rows: `contrast` "remove" or "add".
+
+    `sign`: +1 where a larger value is better (accuracy), -1 where worse (loss).
+    """
 
     name: str
     sign: int
     unit: str = ""
+    contrast: Contrast = "remove"
+
+    @property
+    def harmful(self) -> int:
+        """Sign of the μ of harmful rows: those whose removal makes the query better, or whose addition worse."""
+        return self.sign if self.contrast == "remove" else -self.sign
 
 
 @dataclass(frozen=True, kw_only=True)

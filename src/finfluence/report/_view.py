@@ -17,7 +17,7 @@ from finfluence.report._schema import (
     Verification,
 )
 from finfluence.report._tradeoff_chart import tradeoff
-from finfluence.report._words import GLOSSARY
+from finfluence.report._words import glossary, words_of
 
 _SEVERITY = {"error": 0, "warning": 1, "info": 2}
 View = dict[str, object]
@@ -28,6 +28,7 @@ def view(content: ReportContent) -> View:
     table = TableView(content)
     queries = {query.name: query for query in content.queries}
     actions = {row.action for row in content.rows}
+    contrast = content.queries[0].contrast if content.queries else "remove"
     return {
         "title": content.title,
         "verdict": content.verdict,
@@ -54,7 +55,8 @@ def view(content: ReportContent) -> View:
         "tables": [{"title": t.title, "note": t.note, **_columns(t)} for t in content.tables],
         "origin": content.origin,
         "facts": [(k, text.datum(v)) for k, v in (content.origin.facts if content.origin else {}).items()],
-        "words": {**GLOSSARY, **content.glossary},
+        "words": {**glossary(contrast), **content.glossary},
+        "contrast": words_of(contrast),
     }
 
 

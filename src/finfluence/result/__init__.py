@@ -1,15 +1,17 @@
 """Results: labelled, immutable in spirit, saved without pickle."""
 
 from finfluence.result._influence import Influence
-from finfluence.result._io import load
+from finfluence.result._load import load
 from finfluence.result._moderate import MOST_DF, moderate
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
+from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.result._schema import ESTIMATES
 from finfluence.result._stream import Held, Stream
-from finfluence.result._summary import distribution, facts, meaning, query_infos, row_entries
+from finfluence.result._summary import distribution, meaning, query_infos, row_entries
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
+from finfluence.result._views import need_effect, need_mu
 
 __all__ = [
     "ESTIMATES",
@@ -17,14 +19,16 @@ __all__ = [
     "SPREAD_ERROR",
     "Held",
     "Influence",
+    "Provenance",
     "Stream",
     "covers_sentence",
     "distribution",
-    "facts",
     "load",
     "meaning",
     "model_error",
     "moderate",
+    "need_effect",
+    "need_mu",
     "one_of",
     "pool",
     "query_infos",

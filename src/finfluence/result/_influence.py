@@ -10,9 +10,12 @@ import xarray as xr
 from scipy.stats import norm
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.result._io import save
 from finfluence.result._names import one_of
-from finfluence.result._schema import ESTIMATES, REQUIRED_ATTRS
+from finfluence.result._provenance import Provenance
+from finfluence.result._schema import ESTIMATES, kind_of
 from finfluence.result._text import describe
+from finfluence.result._views import frame, need_mu, query_names, ranking, towards
 from finfluence.tradeoff import Gaussian
 
 Direction = Literal["harmful", "helpful", "both"]
@@ -22,21 +25,24 @@ class Influence:
     """What removing each subset of training rows does to each query, over training randomness.
 
     μ = effect / spread, effect = E[q without S] − E[q with S], spread = sd of q over training randomness.
-    **Positive: removing the subset raises the query.** For a loss that means the subset helps.
+    **Positive: removing the subset raises the query.** For a loss that means the subset helps. Where
+    `provenance.contrast` is "add", all of it is said of *adding* the subset.
+
+    A result holds one of three: effects with their spread and errors; μ alone; or scores alone, which rank the subsets
+    and carry neither unit nor error rate. Whatever needs what is not there raises NotSupportedError.
 
     Attributes
     ----------
     data : xarray.Dataset
-        Over (subset, query): effect, spread, mu, se, lower, upper, p_value; over subset: own_loss, size; over
-        query: unit, sign. Attributes say how it was made: method, runs, seeds, covers (which randomness the spread
-        contains), level of the intervals, n_rows.
+        Over (subset, query): effect, effect_se, spread, mu, se, lower, upper, p_value; or mu; or score. Over subset:
+        own_loss, size; over query: unit, sign. Its attributes are `provenance` in plain values.
 
     Examples
     --------
+    >>> made = Provenance(method="example", runs=1, covers=("batch order",), n_rows=2)
     >>> influence = Influence.build(
     ...     effect=[[0.2], [-0.1]], spread=[[0.1], [0.1]], se=[[0.3], [0.3]], p_value=[[1e-6, ], [0.4]],
-    ...     subsets=["a", "b"], queries=["held-out"], attrs=dict(method="example", runs=1, covers=["batch order"],
-    ...     n_rows=2))
+    ...     subsets=["a", "b"], queries=["held-out"], provenance=made)
     >>> influence.data.mu.values.ravel().tolist()
     [2.0, -1.0]
     >>> influence.top(1, query="held-out").row_id.tolist()
@@ -50,61 +56,74 @@ class Influence:
     def build(
         cls,
         *,
-        effect: Any,
-        spread: Any,
-        se: Any,
-        p_value: Any,
-        effect_se: Any = None,
         subsets: Sequence[Any] | np.ndarray,
         queries: Sequence[str],
-        attrs: Mapping[str, Any],
+        provenance: Provenance | Mapping[str, Any],
+        effect: Any = None,
+        effect_se: Any = None,
+        spread: Any = None,
+        mu: Any = None,
+        se: Any = None,
+        lower: Any = None,
+        upper: Any = None,
+        p_value: Any = None,
+        score: Any = None,
         units: Sequence[str] | None = None,
         signs: Sequence[int] | None = None,
         sizes: Sequence[int] | np.ndarray | None = None,
         own_loss: Any = None,
-        mu: Any = None,
-        lower: Any = None,
-        upper: Any = None,
-        level: float = 0.95,
         extra: Mapping[str, Any] | None = None,
     ) -> "Influence":
-        """Assemble a result from arrays [subsets, queries]; mu, lower and upper follow unless given.
+        """Assemble a result from arrays [subsets, queries] of one of three kinds.
 
-        lower, upper = mu ∓ Φ⁻¹((1+level)/2)·se.
+        Parameters
+        ----------
+        subsets, queries : sequence
+            Names along the two axes.
+        provenance : Provenance or mapping
+            How it was made.
+        effect, spread, se, p_value : array, optional
+            All four together. `mu` = effect / spread and `lower`, `upper` = mu ∓ Φ⁻¹((1+level)/2)·se follow unless
+            given; `effect_se` is NaN unless given.
+        mu : array, optional
+            Alone, where nothing else is known.
+        score : array, optional
+            Alone: larger means that removing the subset raises the query, and no more than that.
+        effect_se, lower, upper : array, optional
+            Beside effects, see there.
+        units, signs : sequence, optional
+            Of each query: "nats" and −1 (larger is worse) unless given.
+        sizes : sequence of int, optional
+            Rows in each subset; 1 unless given.
+        own_loss : array [subsets], optional
+            Mean final loss of the subset's own rows.
+        extra : mapping, optional
+            Further arrays [subsets, queries], by name.
+
+        Returns
+        -------
+        Influence
 
         Raises
         ------
         DataError
-            An array has another shape, or an attribute is missing.
+            An array has another shape, what is given is of no kind or of several, or `provenance` lacks something.
         """
+        made = provenance if isinstance(provenance, Provenance) else Provenance.from_dict(provenance)
         shape = (len(subsets), len(queries))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.asarray(effect, dtype=np.float64) / np.asarray(spread, dtype=np.float64)
-        mu = ratio if mu is None else np.asarray(mu, dtype=np.float64)
-        half = norm.ppf((1 + level) / 2) * np.asarray(se, dtype=np.float64)
-        values = {
-            "effect": effect,
-            "effect_se": np.full(shape, np.nan) if effect_se is None else effect_se,
-            "spread": spread, "mu": mu, "se": se, "p_value": p_value,
-            "lower": mu - half if lower is None else lower, "upper": mu + half if upper is None else upper,
-            **(extra or {}),
+        given = {
+            "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower,
+            "upper": upper, "p_value": p_value, "score": score,
         }  # fmt: skip
-        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
-        wrong = {name: a.shape for name, a in arrays.items() if a.shape != shape}
-        missing = [name for name in REQUIRED_ATTRS if name not in attrs and name != "level"]
-        if wrong or missing:
-            raise DataError(
-                explain(
-                    f"arrays of shape {shape} and the attributes {', '.join(REQUIRED_ATTRS)}",
-                    f"{wrong or ''} {'missing ' + ', '.join(missing) if missing else ''}".strip(),
-                    "an estimator built its result from mismatched parts",
-                    "pass one value for each (subset, query) and say how the result was made",
-                )
-            )
+        present = {name: np.asarray(v, dtype=np.float64) for name, v in given.items() if v is not None}
+        further = {name: np.asarray(v, dtype=np.float64) for name, v in (extra or {}).items()}
+        _check_parts(present, further, shape)
+        if kind_of(present) == "effect":
+            present = _completed(present, made.level)
         own = np.full(shape[0], np.nan) if own_loss is None else np.asarray(own_loss, dtype=np.float64)
-        order = [name for name in ESTIMATES if name in arrays] + [n for n in arrays if n not in ESTIMATES]
+        arrays = {**{name: present[name] for name in (*ESTIMATES, "score") if name in present}, **further}
         data = xr.Dataset(
-            {**{name: (("subset", "query"), arrays[name]) for name in order}, "own_loss": ("subset", own)},
+            {**{name: (("subset", "query"), a) for name, a in arrays.items()}, "own_loss": ("subset", own)},
             coords={
                 "subset": np.asarray(subsets),
                 "query": np.asarray(list(queries), dtype=str),
@@ -118,7 +137,7 @@ class Influence:
                     np.asarray([-1] * shape[1] if signs is None else list(signs), dtype=np.int64),
                 ),
             },
-            attrs={**attrs, "level": float(level)},
+            attrs=made.to_dict(),
         )
         return cls(data)
 
@@ -133,47 +152,81 @@ class Influence:
     @property
     def queries(self) -> list[str]:
         """Names of the queries."""
-        return [str(q) for q in self.data["query"].values]
+        return query_names(self.data)
+
+    @property
+    def provenance(self) -> Provenance:
+        """How the result was made."""
+        return Provenance.from_dict(self.data.attrs)
+
+    @property
+    def has_mu(self) -> bool:
+        """Whether there is a μ; otherwise there are scores only."""
+        return kind_of(self.data) != "score"
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether there are effects in the query's unit, with spread and errors."""
+        return kind_of(self.data) == "effect"
+
+    def with_provenance(self, provenance: Provenance) -> "Influence":
+        """Return the same numbers with another record of how they were made."""
+        data = self.data.copy()
+        data.attrs = provenance.to_dict()
+        return Influence(data)
 
     def power(self, alpha: float = 0.05) -> xr.DataArray:
-        """Chance to notice the removal from one trained model at false-alarm rate `alpha`: Φ(|μ| − Φ⁻¹(1−α)).
+        """Return the chance to notice the removal from one trained model: Φ(|μ| − Φ⁻¹(1−α)).
 
-        Source: f-influence (arXiv 2510.10510), Definition 2.5.
+        Parameters
+        ----------
+        alpha : float
+            Rate of false alarms.
+
+        Returns
+        -------
+        xarray.DataArray [subset, query]
+
+        References
+        ----------
+        f-influence (arXiv 2510.10510), Definition 2.5.
         """
+        need_mu(self.data, "power")
         mu = self.data["mu"]
         return mu.copy(data=norm.cdf(np.abs(mu.values) - norm.ppf(1 - alpha))).rename("power")
 
     def tradeoff(self, subset: Any, query: str | None = None) -> Gaussian:
         """Return the trade-off function G_μ of one subset on one query."""
+        need_mu(self.data, "a trade-off function")
         return Gaussian(float(self.data["mu"].sel(subset=subset, query=self._query(query))))
 
     def to_frame(self, query: str | None = None) -> pd.DataFrame:
-        """Return one row per (subset, query): row_id, query, the estimates, own_loss."""
-        names = self.queries if query is None else [self._query(query)]
-        frames = []
-        for name in names:
-            part = self.data.sel(query=name)
-            estimates = [v for v in ESTIMATES if v in part] + [
-                v for v in part.data_vars if v not in ESTIMATES
-            ]
-            columns = {v: part[v].values for v in estimates}
-            frames.append(pd.DataFrame({"row_id": self.subsets, "query": name, **columns}))
-        return pd.concat(frames, ignore_index=True)
+        """Return one row per (subset, query): row_id, query, the estimates or the score, own_loss."""
+        return frame(self.data, self.queries if query is None else [self._query(query)])
 
     def harm(self, query: str | None = None) -> np.ndarray:
-        """Return μ oriented so that positive means harmful: sign(query)·μ, for every subset."""
-        name = self._query(query)
-        return (self.data["mu"] * self.data["sign"]).sel(query=name).values
+        """Return μ oriented so that positive means harmful: sign(query)·μ, and the opposite for rows to be added."""
+        need_mu(self.data, "harm")
+        return ranking(self.data, self._query(query))
 
     def top(self, n: int = 10, query: str | None = None, direction: Direction = "harmful") -> pd.DataFrame:
-        """Return the n subsets with the strongest μ in a direction, strongest first.
+        """Return the n subsets with the strongest μ (or score) in a direction, strongest first.
 
         Parameters
         ----------
+        n : int
+            How many.
+        query : str, optional
+            The first one unless named.
         direction : {"harmful", "helpful", "both"}
-            Harmful: removal betters the query (lowers a loss, raises an accuracy).
+            Harmful: removal betters the query (lowers a loss, raises an accuracy), or adding worsens it.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `to_frame`.
         """
-        score = _oriented(self.harm(query), direction)
+        score = towards(ranking(self.data, self._query(query)), direction)
         order = np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:n]
         return self.to_frame(self._query(query)).iloc[order].reset_index(drop=True)
 
@@ -189,9 +242,15 @@ class Influence:
         -------
         pandas.DataFrame
             As `to_frame`, with `q_value`, strongest first; `attrs` holds the fitted null.
+
+        Raises
+        ------
+        ConfigError
+            `fdr` is not between 0 and 1.
         """
         from finfluence.stats import empirical_fdr
 
+        need_mu(self.data, "select")
         if not 0 < fdr < 1:
             raise ConfigError(
                 explain(
@@ -201,13 +260,11 @@ class Influence:
         result = empirical_fdr(self.harm(query), direction=direction)
         frame = self.to_frame(self._query(query)).assign(q_value=result.q_values)
         chosen = frame[frame["q_value"] <= fdr]
-        order = np.argsort(-_oriented(self.harm(query)[chosen.index], direction), kind="stable")
+        order = np.argsort(-towards(self.harm(query)[chosen.index], direction), kind="stable")
         return chosen.iloc[order].reset_index(drop=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a Zarr folder, atomically. No pickle."""
-        from finfluence.result._io import save
-
         save(self.data, path)
 
     def report(self, path: str | os.PathLike[str], query: str | None = None, fdr: float = 0.1) -> None:
@@ -215,14 +272,44 @@ class Influence:
         from finfluence.report import write_report
         from finfluence.result._summary import content
 
-        write_report(content(self, query=query, fdr=fdr), path)
+        write_report(content(self.data, query=query, fdr=fdr), path)
 
     def _query(self, name: str | None) -> str:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")
 
 
-def _oriented(harm: np.ndarray, direction: str) -> np.ndarray:
-    factors = {"harmful": 1.0, "helpful": -1.0}
-    if direction == "both":
-        return np.abs(harm)
-    return factors[one_of(direction, [*factors, "both"], "direction")] * harm
+def _check_parts(
+    present: Mapping[str, np.ndarray], further: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> None:
+    """Refuse arrays of another shape, and what is none of the three kinds of result."""
+    wrong = {name: a.shape for name, a in {**present, **further}.items() if a.shape != shape}
+    if wrong:
+        raise DataError(
+            explain(
+                f"arrays of shape {shape}, one value for each (subset, query)",
+                str(wrong),
+                "an estimator built its result from mismatched parts",
+                "pass arrays [subsets, queries]",
+            )
+        )
+    whole = {"effect", "spread", "se", "p_value"} <= present.keys() and "score" not in present
+    if not whole and set(present) not in ({"mu"}, {"score"}):
+        raise DataError(
+            explain(
+                "one of three: effect, spread, se and p_value together; mu alone; score alone",
+                ", ".join(present) or "none of them",
+                "an estimator built its result from mismatched parts",
+                "pass what the method knows, and leave out the rest: nothing is filled in by NaN",
+            )
+        )
+
+
+def _completed(present: Mapping[str, np.ndarray], level: float) -> dict[str, np.ndarray]:
+    """Return effects with what follows from them: μ, its interval, and an unknown error of the effect."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mu = present.get("mu", present["effect"] / present["spread"])
+    done = {"effect_se": np.full(mu.shape, np.nan), **present, "mu": mu}
+    if "lower" not in done or "upper" not in done:
+        half = norm.ppf((1 + level) / 2) * present["se"]
+        done = {"lower": mu - half, "upper": mu + half, **done}
+    return done

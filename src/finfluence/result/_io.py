@@ -1,4 +1,4 @@
-"""Save and load results: Zarr arrays and JSON attributes, never pickle."""
+"""Datasets of results on disk: Zarr arrays and JSON attributes, never pickle."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ import numpy as np
 import xarray as xr
 import zarr.errors
 
-from finfluence.errors import StorageError, explain
-from finfluence.result._influence import Influence
-from finfluence.result._schema import ESTIMATES, FORMAT, VERSION
+from finfluence.errors import DataError, StorageError, explain
+from finfluence.result._provenance import Provenance, plain
+from finfluence.result._schema import FORMAT, HOLDS, VERSION, kind_of
 
 BLOCK_BYTES = 4 * 2**20
 _LABELS = ("subset", "query", "unit", "sign", "size")
@@ -39,21 +39,15 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def load(path: str | os.PathLike[str], *, lazy: bool = False) -> Influence:
-    """Load a result that `Influence.save` or `replay(…, save_to=…)` wrote.
-
-    Parameters
-    ----------
-    lazy : bool
-        Leave the numbers on disk and read those that are used. Either way all of them are read once, block by block, to
-        check that none is lost.
+def read(path: Path, *, lazy: bool) -> xr.Dataset:
+    """Return the dataset that `save` or a `Stream` wrote; `lazy` leaves its numbers on disk once they are checked.
 
     Raises
     ------
     StorageError
         Nothing there, another program's folder, or damaged arrays.
     """
-    header = _check_ours(Path(path))
+    header = _check_ours(path)
     try:
         arrays = xr.open_zarr(path, consolidated=False, chunks=None)
         if not lazy:
@@ -66,22 +60,35 @@ def load(path: str | os.PathLike[str], *, lazy: bool = False) -> Influence:
             sign=("query", np.asarray(labels["sign"], dtype=np.int64)),
             size=("subset", np.asarray(labels["size"], dtype=np.int64)),
         )
-        missing = [name for name in ESTIMATES if name not in data]
+        missing = [name for name in HOLDS[header.get("kind", "effect")] if name not in data]
         if missing:
             raise KeyError(missing[0])
         if header.get("content", None) not in (None, _content(_arrays_of(arrays))):
             raise ValueError("other numbers than were saved")
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise _foreign(Path(path), f"damaged arrays ({type(error).__name__}: {error})") from error
-    data.attrs = header["attrs"]
-    return Influence(data)
+        data.attrs = Provenance.from_dict(header["attrs"]).to_dict()
+    except (OSError, KeyError, ValueError, RuntimeError, DataError) as error:
+        raise _foreign(path, f"damaged arrays ({type(error).__name__}: {error})") from error
+    return _without_unknown(data) if header["version"] == 1 else data
+
+
+def _without_unknown(data: xr.Dataset) -> xr.Dataset:
+    """Return μ alone for methods that know no more: version 1 of the format filled the rest with NaN."""
+    if data.attrs["method"] not in ("fine", "fine-mc"):
+        return data
+    return data.drop_vars([name for name in HOLDS["effect"] if name not in HOLDS["mu"]])
 
 
 def header_of(arrays: Any, labels: Mapping[str, Any], attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a result on disk says of itself, with a hash of all its numbers."""
+    """Return what a result on disk says of itself, with a hash of all its numbers.
+
+    Effects of removing rows are written as version 1, which any version of finfluence reads; all else as version 2,
+    since a reader of version 1 would mistake it.
+    """
+    kind = kind_of(_names_of(arrays))
+    first = kind == "effect" and attrs.get("contrast", "remove") == "remove"
     return {
-        "format": FORMAT, "version": VERSION, "labels": dict(labels), "attrs": _plain(dict(attrs)),
-        "content": _content(_arrays_of(arrays)),
+        "format": FORMAT, "version": 1 if first else VERSION, **({} if first else {"kind": kind}),
+        "labels": dict(labels), "attrs": plain(dict(attrs)), "content": _content(_arrays_of(arrays)),
     }  # fmt: skip
 
 
@@ -116,11 +123,16 @@ def writing(target: Path) -> Iterator[None]:
         ) from error
 
 
+def _names_of(found: Any) -> list[str]:
+    """Return the names of the arrays of a dataset or of a Zarr group, sorted."""
+    names = found.data_vars if isinstance(found, xr.Dataset) else found.array_keys()
+    return sorted(map(str, names))
+
+
 def _arrays_of(found: Any) -> list[Any]:
     """Return the arrays of a dataset or of a Zarr group, by name."""
-    if isinstance(found, xr.Dataset):
-        return [found[name].variable for name in sorted(map(str, found.data_vars))]
-    return [found[name] for name in sorted(found.array_keys())]
+    names = _names_of(found)
+    return [found[name].variable if isinstance(found, xr.Dataset) else found[name] for name in names]
 
 
 def _content(arrays: Iterable[Any]) -> str:
@@ -167,11 +179,3 @@ def _foreign(path: Path, got: str) -> StorageError:
             "check the path, or make the result again with fi.replay(…).save(path)",
         )
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if hasattr(value, "item") and not isinstance(value, (str, bytes)) else value

@@ -1,14 +1,17 @@
 """Pool results of several training runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from finfluence.errors import DataError, explain
 from finfluence.result._influence import Influence
 from finfluence.result._moderate import moderate
+from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.result._schema import ESTIMATES
+from finfluence.result._views import need_mu
 
 LINEAR = "linear_effect"
 
@@ -51,38 +54,40 @@ def pool(results: Sequence[Influence]) -> Influence:
     paired = np.logical_and.reduce([_paired(r) for r in results])
     variance, df = _effect_variance(stack["effect"], stack["effect_se"], paired)
     effect_se = np.sqrt(variance / runs)
-    values = np.concatenate([r.data.attrs["query_values"] for r in results])
-    uncovered = first.attrs.get("uncovered", [])
-    spread, relative = _spread(stack["spread"] ** 2, values, bool(uncovered))
+    values = np.concatenate([np.asarray(r.provenance.query_values) for r in results])
+    made = results[0].provenance
+    spread, relative = _spread(stack["spread"] ** 2, values, bool(made.uncovered))
     extra, measured = {}, 0.0
     if paired.any():
         linear = np.mean([r.data[LINEAR].values for r in results], axis=0)
         extra[LINEAR] = linear
         measured = _relative_distance(effect[paired], linear[paired])
-    model = model_error(
-        paired, _horizon(results, effect.shape[1]), int(first.attrs.get("epochs", 1)), measured
-    )
-    level = first.attrs["level"]
-    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, level, df=df, model=model)
-    findings = [f for r in results for f in r.data.attrs.get("findings", []) if "pool" not in f]
-    attrs = {
-        **first.attrs,
-        "runs": runs,
-        "seeds": [s for r in results for s in r.data.attrs["seeds"]],
-        "covers": [*first.attrs["covers"], *uncovered],
-        "uncovered": [],
-        "query_values": values.tolist(),
-        "findings": list(dict.fromkeys(findings)),
-    }
-    attrs.pop("spread_profile", None)
-    attrs.pop("verification", None)
+    model = model_error(paired, _horizon(results, effect.shape[1]), made.epochs or 1, measured)
+    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, made.level, df=df, model=model)
     return Influence.build(
         effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper,
-        p_value=two_sided(effect, effect_se, df), extra=extra, attrs=attrs, level=level,
+        p_value=two_sided(effect, effect_se, df), extra=extra, provenance=_made(results, values),
         subsets=first["subset"].values, queries=results[0].queries,
         units=first["unit"].values.tolist(), signs=first["sign"].values.tolist(), sizes=first["size"].values,
         own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0),
     )  # fmt: skip
+
+
+def _made(results: Sequence[Influence], values: np.ndarray) -> Provenance:
+    """Return how the pooled result was made; what belongs to one run, or was said of one, is left out."""
+    each = [r.provenance for r in results]
+    findings = [f for made in each for f in made.findings if "pool" not in f]
+    return replace(
+        each[0],
+        runs=len(results),
+        seeds=tuple(seed for made in each for seed in made.seeds),
+        covers=(*each[0].covers, *each[0].uncovered),
+        uncovered=(),
+        query_values=tuple(map(tuple, values.tolist())),
+        findings=tuple(dict.fromkeys(findings)),
+        spread_profile=None,
+        verification=None,
+    )
 
 
 def _effect_variance(
@@ -126,7 +131,7 @@ def _paired(result: Influence) -> np.ndarray:
 
 def _horizon(results: Sequence[Influence], queries: int) -> np.ndarray:
     """Return the mean number of epochs walked for each query [Q]."""
-    return np.mean([r.data.attrs.get("horizon", [1] * queries) for r in results], axis=0)
+    return np.mean([r.provenance.horizon or [1] * queries for r in results], axis=0)
 
 
 def _relative_distance(effect: np.ndarray, linear: np.ndarray) -> float:
@@ -137,26 +142,9 @@ def _relative_distance(effect: np.ndarray, linear: np.ndarray) -> float:
 
 
 def _check(results: Sequence[Influence]) -> None:
-    problem = None
-    if not results:
-        problem = "no result"
-    else:
-        first = results[0].data
-        for other in (r.data for r in results[1:]):
-            for axis in ("subset", "query"):
-                if not np.array_equal(first[axis].values, other[axis].values):
-                    problem = f"results over different {axis} axes"
-            if first.attrs["method"] != other.attrs["method"]:
-                problem = "results of different methods"
-            if first.attrs.get("recipe_digest") != other.attrs.get("recipe_digest"):
-                problem = "results of different recipes"
-        if problem is None and len(results) > 1 and any(r.data.attrs["runs"] != 1 for r in results):
-            problem = "a result that is pooled already"
-        seeds = [repr(s) for r in results for s in r.data.attrs.get("seeds", [])]
-        if problem is None and len(set(seeds)) < len(seeds):
-            problem = "one run more than once"
-        if problem is None and any("query_values" not in r.data.attrs for r in results):
-            problem = f"results of method '{first.attrs['method']}', which has no effects to average"
+    for result in results:
+        need_mu(result.data, "pooling")
+    problem = _problem(results)
     if problem is not None:
         raise DataError(
             explain(
@@ -166,3 +154,31 @@ def _check(results: Sequence[Influence]) -> None:
                 "replay every run with the same queries, and train each with its own seed",
             )
         )
+
+
+def _problem(results: Sequence[Influence]) -> str | None:
+    if not results:
+        return "no result"
+    problem = None
+    first, made = results[0].data, [r.provenance for r in results]
+    for result, other in zip(results, made, strict=True):
+        for axis in ("subset", "query"):
+            if not np.array_equal(first[axis].values, result.data[axis].values):
+                problem = f"results over different {axis} axes"
+        if made[0].method != other.method:
+            problem = "results of different methods"
+        if made[0].recipe_digest != other.recipe_digest:
+            problem = "results of different recipes"
+        if made[0].contrast != other.contrast:
+            problem = "results of removing rows and of adding rows"
+    if problem is not None:
+        return problem
+    if len(results) > 1 and any(m.runs != 1 for m in made):
+        return "a result that is pooled already"
+    seeds = [repr(s) for m in made for s in m.seeds]
+    if len(set(seeds)) < len(seeds):
+        return "one run more than once"
+    without = [not r.has_effect or m.query_values is None for r, m in zip(results, made, strict=True)]
+    if len(results) > 1 and any(without):
+        return f"results of method '{made[0].method}', which has no effects to average"
+    return None

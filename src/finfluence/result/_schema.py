@@ -1,9 +1,12 @@
 """The on-disk and in-memory contract of a result: names, axes, meaning."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-VERSION = 1
 FORMAT = "finfluence-influence"
+VERSION = 2
+Kind = Literal["effect", "mu", "score"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,23 @@ FIELDS = (
     Field("lower", ("subset", "query"), "lower end of the interval for mu"),
     Field("upper", ("subset", "query"), "upper end of the interval for mu"),
     Field("p_value", ("subset", "query"), "two-sided, for H0: removing the subset changes nothing"),
+    Field("score", ("subset", "query"), "in place of all of these: a rank of the subsets, signed like mu"),
     Field("own_loss", ("subset",), "mean final training loss of the subset's own rows, in nats"),
     Field("size", ("subset",), "number of rows in the subset"),
 )
-ESTIMATES = tuple(f.name for f in FIELDS if f.dims == ("subset", "query"))
-REQUIRED_ATTRS = ("method", "runs", "covers", "level", "n_rows")
+ESTIMATES = tuple(f.name for f in FIELDS if f.dims == ("subset", "query") and f.name != "score")
+HOLDS: dict[Kind, tuple[str, ...]] = {"effect": ESTIMATES, "mu": ("mu",), "score": ("score",)}
+
+
+def kind_of(names: Iterable[object]) -> Kind:
+    """Return which of the three kinds a result is that has these variables.
+
+    "effect": effects with their spread, and so μ with its error. "mu": μ alone. "score": a ranking without a unit.
+
+    Examples
+    --------
+    >>> kind_of(["mu", "own_loss"]), kind_of(["mu", "effect"]), kind_of(["score"])
+    ('mu', 'effect', 'score')
+    """
+    present = set(map(str, names))
+    return "score" if "score" in present else "effect" if "effect" in present else "mu"

@@ -12,7 +12,9 @@ import zarr
 
 from finfluence.errors import ConfigError, explain
 from finfluence.result._influence import Influence
-from finfluence.result._io import BLOCK_BYTES, check_place, header_of, load, name_folder, writing
+from finfluence.result._io import BLOCK_BYTES, check_place, header_of, name_folder, writing
+from finfluence.result._load import load
+from finfluence.result._provenance import Provenance
 from finfluence.result._schema import ESTIMATES
 
 
@@ -38,11 +40,11 @@ class Held:
         for name, value in values.items():
             self._held.setdefault(name, np.empty(self._shape))[:, columns.start : columns.stop] = value
 
-    def finish(self, attrs: Mapping[str, Any]) -> Influence:
+    def finish(self, provenance: Provenance) -> Influence:
         """Return the result."""
         given: dict[str, Any] = {**self._labels, **{k: v for k, v in self._held.items() if k in ESTIMATES}}
         extra = {k: v for k, v in self._held.items() if k not in ESTIMATES}
-        return Influence.build(attrs=attrs, extra=extra, **given)
+        return Influence.build(provenance=provenance, extra=extra, **given)
 
 
 class Stream:
@@ -69,7 +71,7 @@ class Stream:
     >>> columns = {name: np.ones((2, 1)) for name in ESTIMATES}
     >>> with Stream(folder + "/r.zarr", subsets=["a", "b"], queries=["q"], units=["nats"], signs=[-1]) as stream:
     ...     stream.write(range(0, 1), columns)
-    ...     found = stream.finish(dict(method="example", runs=1, covers=[], n_rows=2))
+    ...     found = stream.finish(Provenance(method="example", runs=1, covers=(), n_rows=2))
     >>> found.data.mu.values.tolist()
     [[1.0], [1.0]]
     """
@@ -120,8 +122,8 @@ class Stream:
                 array[:, columns.start : columns.stop] = np.asarray(value, dtype=np.float64)
         self._written[columns.start : columns.stop] = True
 
-    def finish(self, attrs: Mapping[str, Any], level: float = 0.95) -> Influence:
-        """Write labels and attributes, give the folder its name, and return the result, read where it is used.
+    def finish(self, provenance: Provenance) -> Influence:
+        """Write labels and provenance, give the folder its name, and return the result, read where it is used.
 
         Raises
         ------
@@ -140,9 +142,7 @@ class Stream:
             )
         with writing(self._target):
             self._array("own_loss", self._own.shape, self._own.shape, ("subset",))[:] = self._own
-            self._group.attrs["finfluence"] = header_of(
-                self._group, self._labels, {**attrs, "level": float(level)}
-            )
+            self._group.attrs["finfluence"] = header_of(self._group, self._labels, provenance.to_dict())
             name_folder(self._part, self._target)
         return load(self._target, lazy=True)
 

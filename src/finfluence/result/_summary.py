@@ -1,60 +1,85 @@
 """A result as report content: for results that stand alone, and as building blocks for the scan's report."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from finfluence.report import Distribution, Finding, Origin, QueryInfo, ReportContent, RowEntry
+from finfluence.report import Distribution, Finding, Origin, QueryInfo, ReportContent, RowEntry, Table
 from finfluence.result._names import one_of
+from finfluence.result._provenance import Provenance
+from finfluence.result._schema import kind_of
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
+from finfluence.result._views import SCORES_ONLY, frame, query_names, ranking
 from finfluence.stats import empirical_fdr
-
-if TYPE_CHECKING:
-    from finfluence.result._influence import Influence
 
 SHOWN = 250
 _BINS = 60
 
 
-def content(influence: "Influence", query: str | None = None, fdr: float = 0.1) -> ReportContent:
-    """Return what a report on `influence` shows: all queries, or the one that is named."""
-    names = influence.queries if query is None else [one_of(query, influence.queries, "query")]
+def content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1) -> ReportContent:
+    """Return what a report on a result shows: all queries, or the one that is named."""
+    names = query_names(data) if query is None else [one_of(query, query_names(data), "query")]
+    made, kind = Provenance.from_dict(data.attrs), kind_of(data)
+    n = data.sizes["subset"]
+    common: dict[str, Any] = {
+        "title": f"Influence of {n:,} rows",
+        "queries": query_infos(data, names),
+        "meaning": meaning(data, names),
+        "origin": Origin(facts=_facts(made)),
+        "level": made.level,
+    }
+    noted = tuple(Finding(code="FI010", severity="info", text=str(t)) for t in made.findings)
+    if kind == "score":
+        return ReportContent(
+            **common,
+            verdict=f"Scores rank {n:,} rows; they carry no error rate, so nothing was decided.",
+            findings=(*verification_findings(made), *noted),
+            tables=tuple(_ranking(data, name) for name in names),
+        )
     rows: list[RowEntry] = []
     distributions: list[Distribution] = []
     findings: list[Finding] = []
     verdicts: list[str] = []
     for name in names:
-        found = empirical_fdr(
-            influence.harm(name), fdr=fdr, p_values=influence.data["p_value"].sel(query=name).values
-        )
-        frame = influence.to_frame(name).assign(q_value=found.q_values, flagged=found.flagged)
-        rows += row_entries(frame, influence.harm(name))
-        distributions += distribution(influence, name, found.threshold)
+        p_values = data["p_value"].sel(query=name).values if kind == "effect" else None
+        harm = ranking(data, name)
+        found = empirical_fdr(harm, fdr=fdr, p_values=p_values)
+        lines = frame(data, [name]).assign(q_value=found.q_values, flagged=found.flagged)
+        rows += row_entries(lines, harm)
+        distributions += distribution(data, name, found.threshold)
         findings += [Finding(code="FI020", severity="warning", text=f"{name}: {t}") for t in found.findings]
-        n, named = len(frame), int(found.flagged.sum())
+        named = int(found.flagged.sum())
         verdicts.append(
             f"{named:,} of {n:,} rows make '{name}' worse; at a false-discovery rate of {100 * fdr:.3g} % about "
             f"{round(fdr * named)} of these {'are' if round(fdr * named) != 1 else 'is'} named wrongly."
             if named
             else f"Nothing can be told from training noise: no row of {n:,} is named on '{name}'."
         )
-    attrs = influence.data.attrs
     return ReportContent(
-        title=f"Influence of {len(influence.subsets):,} rows",
+        **common,
         verdict=verdicts[0],
-        queries=query_infos(influence, names),
         rows=tuple(rows),
-        findings=(
-            *verification_findings(attrs),
-            *findings,
-            *(Finding(code="FI010", severity="info", text=str(t)) for t in attrs.get("findings", [])),
-        ),
-        meaning=meaning(influence, names),
+        findings=(*verification_findings(made), *findings, *noted),
         distributions=tuple(distributions),
-        origin=Origin(facts=facts(attrs)),
-        level=float(attrs["level"]),
+    )
+
+
+def _ranking(data: xr.Dataset, name: str) -> Table:
+    """Return the most harmful and the most helpful rows by score on one query, the most harmful first."""
+    value = ranking(data, name)
+    order = np.argsort(-np.nan_to_num(value, nan=-np.inf), kind="stable")
+    shown = order if len(order) <= 2 * SHOWN else np.concatenate([order[:SHOWN], order[-SHOWN:]])
+    place = {int(i): k for k, i in enumerate(order, start=1)}
+    ids, score = data["subset"].values.tolist(), data["score"].sel(query=name).values
+    left = len(order) - len(shown)
+    return Table(
+        title=f"Ranking by score on “{name}”, most harmful first",
+        columns=("rank", "row", "score"),
+        rows=tuple((place[int(i)], str(ids[int(i)]), float(score[i])) for i in shown),
+        note=f"{left:,} rows between these are left out." if left else "",
     )
 
 
@@ -77,7 +102,7 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
     wanted[order[:shown]] = True
     wanted[order[max(0, len(order) - shown) :]] = True
     names = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value", "own_loss")
-    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in names}
+    columns = {name: frame[name].to_numpy(dtype=np.float64) for name in names if name in frame}
     ids, queries, flagged = frame["row_id"].tolist(), frame["query"].tolist(), frame["flagged"].tolist()
     return [
         RowEntry(
@@ -92,16 +117,12 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
     ]
 
 
-def _at(columns: dict[str, np.ndarray], more: dict[str, Any], i: int) -> dict[str, Any]:
-    return {name: float(v[i]) for name, v in columns.items()} | {name: v[i] for name, v in more.items()}
-
-
-def distribution(influence: "Influence", name: str, threshold: float = float("nan")) -> list[Distribution]:
+def distribution(data: xr.Dataset, name: str, threshold: float = float("nan")) -> list[Distribution]:
     """Return the histogram of μ on one query (none where μ does not vary), beside the mirror image of its bulk.
 
     The drawn null is what the flagged side would hold if it looked like the other one.
     """
-    mu = influence.data["mu"].sel(query=name).values
+    mu = data["mu"].sel(query=name).values
     mu = mu[np.isfinite(mu)]
     if len(mu) < 2 or mu.min() == mu.max():
         return []
@@ -111,7 +132,7 @@ def distribution(influence: "Influence", name: str, threshold: float = float("na
     clipped = np.clip(mu, edges[0], edges[-1])
     counts = np.histogram(clipped, edges)[0]
     centre = float(np.median(mu))
-    sign = int(influence.data["sign"].sel(query=name))
+    sign = int(data["sign"].sel(query=name)) * Provenance.from_dict(data.attrs).harmful_side
     helpful = clipped[(clipped - centre) * sign <= 0]
     mirrored = np.histogram(np.concatenate([helpful, 2 * centre - helpful]), edges)[0]
     middles = 0.5 * (edges[1:] + edges[:-1])
@@ -127,42 +148,46 @@ def distribution(influence: "Influence", name: str, threshold: float = float("na
     ]
 
 
-def query_infos(influence: "Influence", names: Sequence[str]) -> tuple[QueryInfo, ...]:
-    """Return name, sign and unit of the queries."""
-    data = influence.data
+def query_infos(data: xr.Dataset, names: Sequence[str]) -> tuple[QueryInfo, ...]:
+    """Return name, sign and unit of the queries, and what is done to the rows."""
+    contrast = Provenance.from_dict(data.attrs).contrast
     return tuple(
-        QueryInfo(name=n, sign=int(data["sign"].sel(query=n)), unit=str(data["unit"].sel(query=n).item()))
+        QueryInfo(
+            name=n,
+            sign=int(data["sign"].sel(query=n)),
+            unit=str(data["unit"].sel(query=n).item()),
+            contrast=contrast,
+        )
         for n in names
     )
 
 
-def meaning(influence: "Influence", names: Sequence[str]) -> tuple[str, ...]:
+def meaning(data: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
     """Return the sentences on sign, unit, number of runs and covered randomness."""
-    infos = query_infos(influence, names[:3])
-    signs = [sign_sentence(q.name, q.unit, q.sign) + "." for q in infos]
-    attrs = influence.data.attrs
-    passed = attrs.get("verification", {}).get("verdict") == "passed"
-    verified = (verification_sentence(attrs),) if passed else ()
-    return (*signs, covers_sentence(attrs).capitalize() + ".", *verified)
+    infos, made, kind = query_infos(data, names[:3]), Provenance.from_dict(data.attrs), kind_of(data)
+    signs = [sign_sentence(q.name, q.unit, q.sign, made.contrast, kind) + "." for q in infos]
+    only = (f"{SCORES_ONLY[:1].upper()}{SCORES_ONLY[1:]}.",) if kind == "score" else ()
+    covers = covers_sentence(made, kind)
+    passed = (made.verification or {}).get("verdict") == "passed"
+    verified = (verification_sentence(made.verification),) if passed else ()
+    return (*only, *signs, f"{covers[:1].upper()}{covers[1:]}.", *verified)
 
 
-def verification_findings(attrs: dict[str, Any]) -> tuple[Finding, ...]:
+def verification_findings(made: Provenance) -> tuple[Finding, ...]:
     """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided."""
-    verdict = attrs.get("verification", {}).get("verdict")
+    verdict, sentence = (made.verification or {}).get("verdict"), verification_sentence(made.verification)
     if verdict == "failed":
-        return (Finding(code="FI050", severity="error", text=verification_sentence(attrs)),)
+        return (Finding(code="FI050", severity="error", text=sentence),)
     if verdict == "undecided":
-        return (Finding(code="FI051", severity="warning", text=verification_sentence(attrs)),)
+        return (Finding(code="FI051", severity="warning", text=sentence),)
     return ()
 
 
-def facts(attrs: dict[str, Any]) -> dict[str, Any]:
-    """Return what the attributes say about the making, as plain values."""
-    recipe = attrs.get("recipe", {})
-    found: dict[str, Any] = {"method": attrs["method"], "runs": attrs["runs"], "rows": attrs["n_rows"]}
-    if recipe:
-        found["optimiser"] = ", ".join(f"{k} {v}" for k, v in recipe["optimizer"].items())
-        found["batch size"], found["epochs"] = recipe["batch_size"], recipe["epochs"]
-        found["data"] = recipe["data"]
-    found |= {f"version of {k}": v for k, v in attrs.get("versions", {}).items()}
-    return found
+def _facts(made: Provenance) -> dict[str, Any]:
+    """Return what is known of the making, as plain values."""
+    found: dict[str, Any] = {"method": made.method, "runs": made.runs, "rows": made.n_rows}
+    if made.recipe:
+        found["optimiser"] = ", ".join(f"{k} {v}" for k, v in made.recipe["optimizer"].items())
+        found["batch size"], found["epochs"] = made.recipe["batch_size"], made.recipe["epochs"]
+        found["data"] = made.recipe["data"]
+    return found | {f"version of {k}": v for k, v in made.versions.items()}

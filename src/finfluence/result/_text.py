@@ -6,30 +6,87 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from finfluence.result._provenance import Contrast, Provenance
+from finfluence.result._schema import Kind, kind_of
+from finfluence.result._views import SCORES_ONLY
 
-def sign_sentence(name: str, unit: str, sign: int) -> str:
-    """Say what a positive μ means for one query."""
-    reading = "the rows help" if sign < 0 else "the rows harm"
-    return f"mu > 0: removing the rows raises '{name}' [{unit}], so {reading}; mu < 0: the opposite"
-
-
-def covers_sentence(attrs: dict[str, object]) -> str:
-    """Say which randomness the spread contains and from how many runs."""
-    covers = attrs.get("covers")
-    listed = ", ".join(str(c) for c in covers) if isinstance(covers, (list, tuple)) else str(covers)
-    runs = attrs.get("runs")
-    return f"spread over {listed}, from {runs} training run{'' if runs == 1 else 's'} (method: {attrs.get('method')})"
+DOING = {"remove": "removing", "add": "adding"}
 
 
-def verification_sentence(attrs: Mapping[str, Any]) -> str:
-    """Say how the result stood against retraining; "" where that was not tried.
+def sign_sentence(name: str, unit: str, sign: int, contrast: Contrast = "remove", of: Kind = "effect") -> str:
+    """Say what a positive μ (or score) means for one query.
+
+    Parameters
+    ----------
+    name, unit : str
+        Of the query.
+    sign : {-1, 1}
+        +1: a larger value of the query is better.
+    contrast : {"remove", "add"}
+        What is done to the rows.
+    of : {"effect", "mu", "score"}
+        What the result holds; a score has no unit.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
-    >>> verification_sentence({"verification": {"verdict": "failed", "sentence": "The order is not to be trusted."}})
+    >>> sign_sentence("held-out", "nats", -1)
+    "mu > 0: removing the rows raises 'held-out' [nats], so the rows help; mu < 0: the opposite"
+    >>> sign_sentence("held-out", "nats", -1, "add", "score")
+    "score > 0: adding the rows raises 'held-out', so the rows harm; score < 0: the opposite"
+    """
+    helps = (sign < 0) == (contrast == "remove")
+    value, measured = ("score", f"'{name}'") if of == "score" else ("mu", f"'{name}' [{unit}]")
+    return (
+        f"{value} > 0: {DOING[contrast]} the rows raises {measured}, so the rows {'help' if helps else 'harm'}; "
+        f"{value} < 0: the opposite"
+    )
+
+
+def covers_sentence(provenance: Provenance, of: Kind = "effect") -> str:
+    """Say from how many runs a result is, and which randomness its spread contains.
+
+    Parameters
+    ----------
+    provenance : Provenance
+        How the result was made.
+    of : {"effect", "mu", "score"}
+        What the result holds; scores have no spread.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> covers_sentence(Provenance(method="online", runs=2, covers=("batch order",), n_rows=9))
+    'spread over batch order, from 2 training runs (method: online)'
+    """
+    runs = provenance.runs
+    made = f"from {runs} training run{'' if runs == 1 else 's'} (method: {provenance.method})"
+    return made if of == "score" else f"spread over {', '.join(provenance.covers)}, {made}"
+
+
+def verification_sentence(outcome: Mapping[str, Any] | None) -> str:
+    """Say how a result stood against retraining; "" where that was not tried.
+
+    Parameters
+    ----------
+    outcome : mapping or None
+        `Provenance.verification`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> verification_sentence({"verdict": "failed", "sentence": "The order is not to be trusted."})
     'VERIFICATION FAILED: The order is not to be trusted.'
     """
-    outcome = attrs.get("verification")
     if not outcome:
         return ""
     opening = {
@@ -43,24 +100,36 @@ def verification_sentence(attrs: Mapping[str, Any]) -> str:
 def describe(data: xr.Dataset) -> str:
     """Return the summary that `repr` prints."""
     n, q = data.sizes["subset"], data.sizes["query"]
+    made, kind = Provenance.from_dict(data.attrs), kind_of(data)
     grouped = int(data["size"].max()) > 1 if n else False
     lines = [f"Influence of {n:,} {'groups' if grouped else 'rows'} on {q} quer{'y' if q == 1 else 'ies'}"]
-    lines.append("  " + covers_sentence(data.attrs))
-    if verified := verification_sentence(data.attrs):
+    if kind == "score":
+        lines.append(f"  {SCORES_ONLY}")
+    lines.append("  " + covers_sentence(made, kind))
+    if verified := verification_sentence(made.verification):
         lines.append("  " + verified)
     for name in [str(v) for v in data["query"].values[:6]]:
         part = data.sel(query=name)
-        lines.append("  " + sign_sentence(name, str(part["unit"].item()), int(part["sign"])))
-        mu = part["mu"].values[np.isfinite(part["mu"].values)]
-        spread = part["spread"].values[np.isfinite(part["spread"].values)]
-        if len(mu):
-            typical = f", spread {np.median(spread):.3g} {part['unit'].item()}" if len(spread) else ""
-            lines.append(
-                f"    mu from {mu.min():+.3g} to {mu.max():+.3g}, median |mu| {np.median(np.abs(mu)):.3g}{typical}"
-            )
+        lines.append(
+            "  " + sign_sentence(name, str(part["unit"].item()), int(part["sign"]), made.contrast, kind)
+        )
+        lines += _range(part, kind)
     if q > 6:
         lines.append(f"  … and {q - 6} more queries")
-    for finding in data.attrs.get("findings", []):
-        lines.append(f"  note: {finding}")
-    lines.append("  next: .top(10), .select(fdr=0.1), .report('report.html'), .data")
+    lines += [f"  note: {finding}" for finding in made.findings]
+    named = ".to_frame()" if kind == "score" else ".select(fdr=0.1)"
+    lines.append(f"  next: .top(10), {named}, .report('report.html'), .data")
     return "\n".join(lines)
+
+
+def _range(part: xr.Dataset, kind: Kind) -> list[str]:
+    name = "score" if kind == "score" else "mu"
+    value = part[name].values[np.isfinite(part[name].values)]
+    if not len(value):
+        return []
+    spread = part["spread"].values[np.isfinite(part["spread"].values)] if kind == "effect" else value[:0]
+    typical = f", spread {np.median(spread):.3g} {part['unit'].item()}" if len(spread) else ""
+    return [
+        f"    {name} from {value.min():+.3g} to {value.max():+.3g}, median |{name}| {np.median(np.abs(value)):.3g}"
+        f"{typical}"
+    ]

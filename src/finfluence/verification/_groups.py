@@ -1,6 +1,8 @@
 """Estimates of groups from those of their rows, at first order, and pooled over runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -27,37 +29,36 @@ def group_estimates(
 
 def narrowed(influence: Influence, queries: Sequence[str]) -> Influence:
     """Return the result over these queries alone, what its attributes say of each query included."""
-    attrs = dict(influence.data.attrs)
-    at = [influence.queries.index(q) for q in queries]
-    if "query_values" in attrs:
-        attrs["query_values"] = [[run[k] for k in at] for run in attrs["query_values"]]
-    if "horizon" in attrs:
-        attrs["horizon"] = [attrs["horizon"][k] for k in at]
-    attrs.pop("spread_profile", None)
+    at, made = [influence.queries.index(q) for q in queries], influence.provenance
     data = influence.data.sel(query=list(queries))
-    data.attrs = attrs
+    data.attrs = replace(
+        made,
+        query_values=made.query_values and tuple(tuple(run[k] for k in at) for run in made.query_values),
+        horizon=made.horizon and tuple(made.horizon[k] for k in at),
+        spread_profile=None,
+    ).to_dict()
     return Influence(data)
 
 
 def _summed(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[str]) -> Influence:
-    data = narrowed(influence, queries).data
-    attrs, level = dict(data.attrs), float(data.attrs["level"])
-    n = int(attrs["n_rows"])
-    scale = np.array([(n - 1) / (n - len(c.rows)) for c in chosen])[:, None]
-    names = ("effect", "effect_se", "mu", "se", "spread")
-    rows = {name: data[name].values for name in names}
+    one = narrowed(influence, queries)
+    data, made = one.data, one.provenance
+    scale = np.array([(made.n_rows - 1) / (made.n_rows - len(c.rows)) for c in chosen])[:, None]
+    labels: dict[str, Any] = {
+        "subsets": [c.name for c in chosen], "queries": list(queries), "sizes": [len(c.rows) for c in chosen],
+        "units": [str(u) for u in data["unit"].values], "signs": data["sign"].values.tolist(), "provenance": made,
+    }  # fmt: skip
+    if not one.has_effect:
+        return Influence.build(mu=scale * _totals(data["mu"].values, chosen), **labels)
+    rows = {name: data[name].values for name in ("effect", "effect_se", "mu", "se", "spread")}
     effect = scale * _totals(rows["effect"], chosen)
     effect_se = scale * np.sqrt(_totals(rows["effect_se"] ** 2, chosen))
     spread = np.stack([np.sqrt((rows["spread"][c.rows] ** 2).mean(0)) for c in chosen])
-    only_mu = np.isnan(rows["effect"]).all(0)
-    mu = np.where(only_mu, scale * _totals(rows["mu"], chosen), effect / spread)
     relative = np.broadcast_to(_spread_error(rows), effect.shape)
-    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, level)
+    se, lower, upper = ratio_interval(effect, effect_se, spread, relative, made.level)
     return Influence.build(
-        effect=effect, effect_se=effect_se, spread=spread, mu=mu, se=se, lower=lower, upper=upper,
-        p_value=np.full(effect.shape, np.nan), subsets=[c.name for c in chosen], queries=list(queries),
-        sizes=[len(c.rows) for c in chosen], attrs=attrs, units=[str(u) for u in data["unit"].values],
-        signs=data["sign"].values.tolist(), level=level,
+        effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper,
+        p_value=np.full(effect.shape, np.nan), **labels,
     )  # fmt: skip
 
 

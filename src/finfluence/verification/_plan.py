@@ -276,8 +276,8 @@ def check_matches(estimate: Influence, recipe: Recipe) -> None:
     DataError
         Another recipe, or other rows.
     """
-    attrs = estimate.data.attrs
-    then, now = attrs.get("recipe_digest"), recipe.digest()
+    made = estimate.provenance
+    then, now = made.recipe_digest, recipe.digest()
     if then is not None and then != now:
         raise DataError(
             explain(
@@ -287,10 +287,10 @@ def check_matches(estimate: Influence, recipe: Recipe) -> None:
                 "pass the recipe of the tape that was replayed, or estimate again",
             )
         )
-    if int(attrs["n_rows"]) != len(recipe.rows):
+    if made.n_rows != len(recipe.rows):
         raise DataError(
             explain(
-                f"a recipe with the {attrs['n_rows']:,} rows of the influence",
+                f"a recipe with the {made.n_rows:,} rows of the influence",
                 f"{len(recipe.rows):,} rows",
                 "rows were added or removed in between",
                 "pass the recipe that the influence was estimated for",

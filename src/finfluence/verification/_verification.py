@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ class Verification:
 
     def attach(self, influence: Influence) -> Influence:
         """Return the influence with the outcome noted on it: its printout, report and file then say so."""
-        return Influence(influence.data.assign_attrs(verification=self.outcome()))
+        return influence.with_provenance(replace(influence.provenance, verification=self.outcome()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one JSON file, atomically."""

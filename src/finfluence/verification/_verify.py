@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import Executor, Vary
 from finfluence.errors import DataError, explain
 from finfluence.estimators.retrain import retrain
-from finfluence.result import Influence, one_of, pool
+from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
 from finfluence.verification._figures import Pairs, evidence, figures
@@ -84,6 +85,8 @@ def verify(
         An influence of other rows, of groups whose rows are not given, or queries that never vary.
     TrainingError
         So many runs diverged that nothing is left.
+    NotSupportedError
+        An influence of scores, without μ.
 
     Notes
     -----
@@ -111,6 +114,8 @@ def verify(
     names = [name for query in listed for name in query.names]
     for name in names:
         one_of(name, results[0].queries if results else [], "query")
+    for one in results:
+        need_mu(one.data, "verification")
     estimate = _over(results, names)
     check_matches(estimate, recipe)
     placed = _placed(estimate, recipe, groups)
@@ -127,7 +132,7 @@ def verify(
     members = {c.name: [_plain(i) for i in ids[c.rows]] for c in plan.subsets}
     truth = retrain(
         trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, vary=vary, seed=seed, out=out,
-        level=float(estimate.data.attrs["level"]), max_runs=plan.trainings, progress=progress, **options,
+        level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
     )  # fmt: skip
     if placed is None:
         predicted = group_estimates(results, plan.subsets, names)
@@ -141,13 +146,13 @@ def compare(
     predicted: Influence, truth: Influence, plan: Plan, members: Mapping[str, Sequence[Any]], seed: int
 ) -> Verification:
     """Return the agreement of estimates of the planned subsets with their truth."""
-    level = float(predicted.data.attrs["level"])
+    level = predicted.provenance.level
     points = _points(predicted, truth, plan)
     pairs, findings = _pairs(points, predicted.queries, plan, level)
     found = figures(pairs, seed)
     size = int(np.median([len(c.rows) for c in plan.subsets]))
     verdict, sentence = judge({f.name: f for f in found}, evidence(pairs), plan.runs, size)
-    attrs = truth.data.attrs
+    trained = truth.provenance
     made = {
         "subsets": len(plan.subsets),
         "rows_each": size,
@@ -155,12 +160,12 @@ def compare(
         "runs_with": plan.runs_with,
         "trainings": plan.trainings,
         "queries": list(predicted.queries),
-        "covers": list(attrs["covers"]),
+        "covers": list(trained.covers),
         "seed": seed,
         "level": level,
-        "method": str(predicted.data.attrs["method"]),
+        "method": predicted.provenance.method,
     }
-    said = [*plan.notes, *findings, *(str(f) for f in attrs.get("findings", []))]
+    said = [*plan.notes, *findings, *trained.findings]
     return Verification(verdict, sentence, found, points, members, tuple(said), made)
 
 
@@ -178,20 +183,25 @@ def _points(predicted: Influence, truth: Influence, plan: Plan) -> pd.DataFrame:
                     "query": name,
                     "size": sizes,
                     "estimate": a["mu"].values,
-                    "estimate_lower": a["lower"].values,
-                    "estimate_upper": a["upper"].values,
+                    "estimate_lower": _known(a, "lower"),
+                    "estimate_upper": _known(a, "upper"),
                     "truth": b["mu"].values,
                     "truth_lower": b["lower"].values,
                     "truth_upper": b["upper"].values,
                     "truth_se": b["se"].values,
-                    "effect": a["effect"].values,
+                    "effect": _known(a, "effect"),
                     "true_effect": b["effect"].values,
-                    "spread": a["spread"].values,
+                    "spread": _known(a, "spread"),
                     "true_spread": b["spread"].values,
                 }
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def _known(data: xr.Dataset, name: str) -> np.ndarray:
+    """Return a variable's values; NaN where the estimate has none, as that of a method which gives μ alone."""
+    return data[name].values if name in data else np.full(data.sizes["subset"], np.nan)
 
 
 def _pairs(points: pd.DataFrame, queries: Sequence[str], plan: Plan, level: float) -> tuple[Pairs, list[str]]:
@@ -278,11 +288,11 @@ def _unknown_rows(got: str) -> DataError:
 
 def _as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
     """Return what varies, and the recipe, its initialisation fixed where the estimate covers only one."""
-    attrs = estimate.data.attrs
-    if "initialisation" in attrs["covers"]:
-        return ("all" if "batch order" in attrs["covers"] else "init"), recipe
+    made = estimate.provenance
+    if "initialisation" in made.covers:
+        return ("all" if "batch order" in made.covers else "init"), recipe
     if recipe.random_initialisation:
-        seeds = attrs.get("seeds") or [{"init": 0}]
+        seeds = made.seeds or ({"init": 0},)
         return "order", replace(recipe, model=initial_model(recipe, int(seeds[0]["init"])))
     return "order", recipe
 

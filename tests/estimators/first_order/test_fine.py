@@ -77,7 +77,7 @@ def test_closed_form_composes_the_steps():
     assert (found.data.mu.values[:20, 0][above] > 0).all() and (
         found.data.mu.values[:20, 0][~above] < 0
     ).all()
-    assert np.isnan(found.data.effect).all() and np.isnan(found.data.spread).all()
+    assert found.has_mu and not found.has_effect and "effect" not in found.data
 
 
 @pytest.mark.parametrize("method", ["fine", "fine-mc"])

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ import torch
 from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._chunks import Prepared, Sums
 from finfluence.estimators.replay.leave_out import Pairs
-from finfluence.result import SPREAD_ERROR, model_error, ratio_interval, two_sided
+from finfluence.result import SPREAD_ERROR, Provenance, model_error, ratio_interval, two_sided
 from finfluence.runs import Tape
 from finfluence.runs.describe import sum_over
 
@@ -57,8 +56,8 @@ class Story:
         chosen = slice(sums.columns.start, sums.columns.stop)
         self.horizon[chosen], self.profile[:, chosen] = sums.horizon, sums.profile
 
-    def attrs(self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs) -> dict[str, Any]:
-        """Return the attributes of the result."""
+    def provenance(self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs) -> Provenance:
+        """Return how the result was made."""
         tape, choice, settings = prepared.tape, prepared.choice, prepared.settings
         epochs, lost = len(tape.epochs), self.horizon == 0
         short = [f"'{q}' {int(h)}" for q, h in zip(queries, self.horizon, strict=True) if h < epochs]
@@ -79,35 +78,35 @@ class Story:
                 f"the walk covers fewer than the {epochs} epochs of training for {', '.join(short[:4])}"
                 f"{' …' if len(short) > 4 else ''}; effects of earlier epochs are left out"
             )
-        return {
-            **common_attrs(tape, method),
-            "horizon": [int(h) for h in self.horizon],
-            "epochs": epochs,
-            "probe_budget": prepared.plan.budget,
-            "late_states": list(prepared.plan.late),
-            "engine": choice.adjoint.engine,
-            "differentiation": choice.name,
-            "differentiation_reason": choice.reason,
-            "budget": None if settings is None else asdict(settings),
-            "query_values": [prepared.values.tolist()],
-            "spread_profile": self.profile.T.tolist(),
-            "findings": findings,
-        }
+        return replace(
+            provenance_of(tape, method),
+            horizon=tuple(int(h) for h in self.horizon),
+            epochs=epochs,
+            probe_budget=prepared.plan.budget,
+            late_states=tuple(prepared.plan.late),
+            engine=choice.adjoint.engine,
+            differentiation=choice.name,
+            differentiation_reason=choice.reason,
+            budget=None if settings is None else asdict(settings),
+            query_values=(tuple(prepared.values.tolist()),),
+            spread_profile=tuple(map(tuple, self.profile.T.tolist())),
+            findings=tuple(findings),
+        )
 
 
-def common_attrs(tape: Tape, method: str) -> dict[str, Any]:
-    """Return the attributes that any method has."""
-    return {
-        "method": method,
-        "runs": 1,
-        "seeds": [tape.identity()],
-        "covers": ["batch order"],
-        "uncovered": tape.uncovered(),
-        "n_rows": len(tape.rows),
-        "recipe": tape.describe(),
-        "recipe_digest": tape.digest(),
-        "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
-    }
+def provenance_of(tape: Tape, method: str) -> Provenance:
+    """Return what is known of the making of any result from a tape."""
+    return Provenance(
+        method=method,
+        runs=1,
+        seeds=(tape.identity(),),
+        covers=("batch order",),
+        uncovered=tuple(tape.uncovered()),
+        n_rows=len(tape.rows),
+        recipe=tape.describe(),
+        recipe_digest=tape.digest(),
+        versions={"finfluence": version("finfluence"), "torch": torch.__version__},
+    )
 
 
 def check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from finfluence.distributed import Processes, Together
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators.derivatives import DIFFERENTIATIONS, Differentiation
 from finfluence.estimators.first_order import check_recording, fine_monte_carlo, fine_rao_blackwell
-from finfluence.estimators.replay._assemble import Story, check_left, common_attrs, estimates, group_means
+from finfluence.estimators.replay._assemble import Story, check_left, estimates, group_means, provenance_of
 from finfluence.estimators.replay._backward import Plan
 from finfluence.estimators.replay._chunks import prepare, walk_all
 from finfluence.estimators.replay._tail import check_late
@@ -68,7 +69,7 @@ def replay(
     method : {"online", "full", "fine", "fine-mc"}
         *online*: each row is evaluated where the run used it. *full*: all rows at every step; exact and dear.
         *fine*, *fine-mc*: the published single-run algorithm of f-influence, in closed form and by Monte Carlo; it is
-        first-order and gives μ only (effect and spread are NaN).
+        first-order and gives μ only.
     subsets : None, {name: row ids} or list
         None: every row alone. Groups come from the same walk: their effect at first order is the sum of their rows'.
     horizon : "auto" or int
@@ -102,7 +103,7 @@ def replay(
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), probe rows, and
         whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
         recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
-        `attrs["budget"]`, given as `budget` of another replay, chooses the same without timing anything.
+        `provenance.budget`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     save_to : path, optional
@@ -181,11 +182,8 @@ def replay(
                 mu, extra["mu_scan"] = fine_monte_carlo(
                     tape, auxiliary, listed, where, records, seed, progress
                 )
-        unknown = np.full_like(mu, np.nan)
-        influence = Influence.build(
-            effect=unknown, spread=unknown, se=unknown, p_value=unknown, mu=mu, extra=extra,
-            attrs={**common_attrs(tape, method), "records": records}, **labels,
-        )  # fmt: skip
+        made = replace(provenance_of(tape, method), records=records)
+        influence = Influence.build(mu=mu, extra=extra, provenance=made, **labels)
         if save_to is not None and together.rank == 0:
             influence.save(save_to)
         return influence
@@ -230,8 +228,8 @@ def replay(
             if save_to is None or together.rank == 0:
                 sink.write(sums.columns, estimates(tape, where, sums, pairs))
         assert pairs is not None
-        attrs = story.attrs(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
+        made = story.provenance(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
         if save_to is None or together.rank == 0:
-            influence = sink.finish(attrs)
+            influence = sink.finish(made)
     together.wait()
     return influence if save_to is None or together.rank == 0 else load(save_to, lazy=True)

@@ -58,7 +58,7 @@ def from_arms(
         **_stopped(lab, until, law, subsets, count, int(plan.sum()), max_runs),
     }  # fmt: skip
     if until is not None:
-        attrs["runs_without_each"] = plan[1:].tolist()
+        attrs["runs_without_each"] = tuple(plan[1:].tolist())
     return law, lab.own_losses(subsets, [seeds.run(None, k) for k in range(int(plan[0]))]), attrs
 
 
@@ -123,7 +123,7 @@ def _stopped(
         return {}
     missed, told = unreached(until, law, subsets.names, lab.names, cost, max_runs)
     lab.findings += told
-    return {"until": str(until), "looks": looks, "unreached": missed}
+    return {"until": str(until), "looks": looks, "unreached": tuple(map(tuple, missed))}
 
 
 def _total(plan: Sequence[int] | np.ndarray) -> int:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from finfluence.ensemble import Executor, Laboratory, RunStore, Seeds, Vary, cov
 from finfluence.estimators.retrain._checks import check_budget, check_options, constant_finding
 from finfluence.estimators.retrain._designs import from_arms, from_halves
 from finfluence.estimators.retrain._sequential import FIRST_LOOK, Precision, check_reachable, check_until
-from finfluence.result import Influence
+from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Recipe, Stepper, check_queries, initial_model
 from finfluence.runs.describe import Given, check_removable, find_subsets
 
@@ -127,10 +127,6 @@ def retrain(
     stochastic = Stepper(recipe, initial_model(recipe, seed), seed).stochastic
     options = {"executor": executor, "n_jobs": n_jobs, "max_bytes": max_bytes, "progress": progress}
     lab = Laboratory(recipe, listed, RunStore(out), options)
-    attrs: dict[str, Any] = {
-        "method": "retrain", "design": design, "vary": vary, "mu": mu, "seed": seed,
-        "covers": covers(recipe, vary, stochastic), "n_rows": len(recipe.rows),
-    }  # fmt: skip
     seeds = Seeds(seed, vary)
     if design == "half-subsets":
         law, own, more = from_halves(lab, found, seeds, np.array([runs // 2]), level, until, max_runs)
@@ -138,10 +134,14 @@ def retrain(
         plan = np.array([runs, *[without] * len(found)])
         law, own, more = from_arms(lab, found, seeds, plan, mu, level, design == "paired", until, max_runs)
     lab.findings += constant_finding(law, lab.names)
-    attrs |= more | {"engine": lab.how, "runs_trained": lab.trained, "runs_reused": lab.reused}
+    made = Provenance(
+        method="retrain", design=design, vary=vary, mu=mu, seed=seed, covers=tuple(covers(recipe, vary, stochastic)),
+        n_rows=len(recipe.rows), level=level, engine=lab.how, runs_trained=lab.trained, runs_reused=lab.reused,
+        findings=tuple(lab.findings), **more,
+    )  # fmt: skip
     return Influence.build(
         effect=law.effect, spread=law.spread, mu=law.mu, se=law.se, p_value=law.p_value, lower=law.lower,
-        upper=law.upper, subsets=found.names, sizes=found.sizes, queries=lab.names, own_loss=own, level=level,
+        upper=law.upper, subsets=found.names, sizes=found.sizes, queries=lab.names, own_loss=own,
         units=[q.unit for q in listed for _ in q.names], signs=[q.sign for q in listed for _ in q.names],
-        attrs=attrs | {"findings": lab.findings}, extra={"effect_se": law.effect_se},
+        provenance=made, effect_se=law.effect_se,
     )  # fmt: skip

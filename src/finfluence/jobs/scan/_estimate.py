@@ -1,7 +1,7 @@
 """Train, replay and pool: the influence of every row, run by run, each run whole on disk before the next."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ def _one_run(
 
 def settings_of(folder: ScanFolder) -> Mapping[str, Any]:
     """Return what the first run made of its budget."""
-    settings: Mapping[str, Any] = load(folder.run_folder(0) / INFLUENCE).data.attrs["budget"]
+    settings = load(folder.run_folder(0) / INFLUENCE).provenance.budget
+    assert settings is not None  # it was replayed with a budget
     return settings
 
 
@@ -197,20 +198,23 @@ def _only_own(pooled: Influence, names: Sequence[str]) -> Influence:
         column = np.full((len(pooled.subsets), 1), np.nan)
         column[rows, 0] = data[variable].values[rows, columns]
         values[str(variable)] = np.concatenate([main[variable].values, column], axis=1)
-    attrs = {k: v for k, v in data.attrs.items() if k not in ("spread_profile", "query_values", "horizon")}
-    horizon, count = data.attrs["horizon"], len(names)
-    attrs["horizon"] = [*horizon[:count], min(horizon[count:])]
-    attrs["query_values"] = [run[:count] for run in data.attrs["query_values"]]
+    made, count = pooled.provenance, len(names)
+    assert made.horizon is not None and made.query_values is not None  # of a replay
+    made = replace(
+        made,
+        horizon=(*made.horizon[:count], min(made.horizon[count:])),
+        query_values=tuple(run[:count] for run in made.query_values),
+        spread_profile=None,
+    )
     return Influence.build(
         **{k: values[k] for k in ("effect", "effect_se", "spread", "se", "p_value", "mu", "lower", "upper")},
         subsets=pooled.subsets,
         queries=[*names, OWN],
-        attrs=attrs,
+        provenance=made,
         units=[str(u) for u in main["unit"].values] + [str(data["unit"].values[columns[0]])],
         signs=[*main["sign"].values.tolist(), -1],
         sizes=data["size"].values,
         own_loss=data["own_loss"].values,
-        level=data.attrs["level"],
     )
 
 

@@ -246,9 +246,9 @@ def _summary(
     decisions, influence = decided.decisions, found.influence
     named = counts(decisions)
     main = influence.data.sel(query=HELD_OUT)
-    attrs = influence.data.attrs
+    made = influence.provenance
     findings = [("FI020", text) for text in decisions.findings]
-    if "batch order" in attrs["covers"] and attrs["runs"] == 1:
+    if "batch order" in made.covers and made.runs == 1:
         findings.append(
             (
                 "FI021",
@@ -271,7 +271,7 @@ def _summary(
         )
     if tested is not None and not tested["passed"]:
         findings.append(("FI043", str(tested["sentence"])))
-    findings += [("FI010", str(text)) for text in attrs.get("findings", [])]
+    findings += [("FI010", text) for text in made.findings]
     columns = [note for note in data.notes if note.startswith("column ")]
     findings += [("FI030", note) for note in data.notes if note not in columns]
     findings += [("FI030", "; ".join(columns))] if columns else []
@@ -284,7 +284,7 @@ def _summary(
         "voices": decisions.voices,
         "relabel_confidence": decisions.relabel_confidence,
         "sign": sign_sentence(HELD_OUT, str(main["unit"].item()), int(main["sign"])),
-        "covers": covers_sentence(attrs),
+        "covers": covers_sentence(made),
         "queries": influence.queries,
         "agreement": agreement(found.each, data.train.ids),
         "findings": [list(f) for f in findings],

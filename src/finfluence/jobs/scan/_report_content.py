@@ -56,23 +56,23 @@ def content(
     for name in influence.queries:
         rows += _rows(influence, name, decided.lines, train, previews)
         if name != OWN:
-            distributions += distribution(influence, name, _threshold(decided, name, influence))
+            distributions += distribution(influence.data, name, _threshold(decided, name, influence))
     tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups), *_self_test(tested)]
     source = run["options"]["source"]
     target = run["options"]["target"]
     return ReportContent(
         title=f"{str(source).rsplit('/', 1)[-1]}" + (f", target “{target}”" if target else ""),
         verdict=verdict,
-        queries=query_infos(influence, influence.queries),
+        queries=query_infos(influence.data, influence.queries),
         rows=tuple(rows),
         findings=tuple(Finding(code=code, severity=_severity(code), text=text) for code, text in findings),
-        meaning=meaning(influence, influence.queries),
+        meaning=meaning(influence.data, influence.queries),
         distributions=tuple(distributions),
         cleaning=_cleaning(proof),
         verification=None if verification is None else verification_section(verification),
         tables=tuple(tables),
         origin=Origin(facts=_facts(run, influence), command=command),
-        level=float(influence.data.attrs["level"]),
+        level=influence.provenance.level,
     )
 
 
@@ -122,11 +122,11 @@ def _rows(
     influence: Influence, name: str, lines: pd.DataFrame, train: Rows, previews: dict[int, Preview]
 ) -> list[RowEntry]:
     frame = lines[lines["query"] == name].reset_index(drop=True)
-    harm = influence.data["mu"].sel(query=name) * influence.data["sign"].sel(query=name)
+    harm = influence.harm(name)
     at = pd.Index(influence.subsets).get_indexer(frame["row_id"])
     entries = row_entries(
         frame,
-        harm.values[at],
+        harm[at],
         SHOWN if name == HELD_OUT else SHOWN_FURTHER,
         action=frame["suggested_action"].tolist(),
         reason=frame["reason"].tolist(),
@@ -290,9 +290,9 @@ def _cleaning(proof: Mapping[str, Any] | None) -> Cleaning | None:
 
 def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
     data, training = run["data"], run["training"]
-    attrs = influence.data.attrs
+    made = influence.provenance
     optimizer = training["optimizer"]
-    horizon = ", ".join(str(h) for h in sorted(set(attrs["horizon"])))
+    horizon = ", ".join(str(h) for h in sorted(set(made.horizon or ())))
     return {
         "data": f"{data['train_rows']:,} training rows, {data['asked_rows']:,} held-out rows asked, "
         f"{data['judging_rows']:,} held-out rows that judge",
@@ -301,11 +301,11 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
         "model": f"{training['model']}, {training['parameters']:,} parameters",
         "training": f"{optimizer['name']} at {optimizer['lr']:g}, {training['epochs']} epochs, batches of "
         f"{training['batch_size']}, {training['steps']:,} steps",
-        "method": f"replay, {attrs['method']}",
+        "method": f"replay, {made.method}",
         "horizon": f"the last {horizon} of {training['epochs']} epochs",
-        "training runs replayed": attrs["runs"],
+        "training runs replayed": made.runs,
         **({"budget": run["budget"]["sentence"]} if run.get("budget") else {}),
-        "randomness in the spread": ", ".join(attrs["covers"]),
+        "randomness in the spread": ", ".join(made.covers),
         "seed": run["options"]["seed"],
         "versions": ", ".join(f"{k} {v}" for k, v in run["versions"].items()),
     }

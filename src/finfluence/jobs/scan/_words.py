@@ -103,7 +103,7 @@ def verification_findings(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the coded finding of a verification that did not pass: FI050 failed, FI051 undecided."""
     codes = {"failed": "FI050", "undecided": "FI051"}
     verdict = outcome["verdict"]
-    return [(codes[verdict], verification_sentence({"verification": outcome}))] if verdict in codes else []
+    return [(codes[verdict], verification_sentence(outcome))] if verdict in codes else []
 
 
 def command(run: Mapping[str, Any], out: str) -> str:

@@ -147,7 +147,7 @@ def check_budget(budget: object) -> None:
 
 
 def settings_from(made: Mapping[str, Any]) -> Settings:
-    """Return the settings of another replay from its `attrs["budget"]`.
+    """Return the settings of another replay from its `provenance.budget`.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def settings_from(made: Mapping[str, Any]) -> Settings:
                 "budget to be a number of training runs, or what another replay made of one",
                 f"a mapping with {', '.join(map(str, made)) or 'nothing'}",
                 "it was edited, or comes from another version of finfluence",
-                "pass influence.data.attrs['budget'] of a replay with a budget, or a number",
+                "pass influence.provenance.budget of a replay with a budget, or a number",
             )
         ) from error
 

@@ -1,0 +1,87 @@
+"""Views of a result's dataset: what it ranks by, which side is harmful, its lines as a frame; and what it cannot do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from finfluence.errors import NotSupportedError, explain
+from finfluence.result._names import one_of
+from finfluence.result._provenance import Provenance
+from finfluence.result._schema import ESTIMATES, kind_of
+
+SCORES_ONLY = "scores only: they rank, they carry no unit and no error rate"
+
+
+def query_names(data: xr.Dataset) -> list[str]:
+    """Return the names of the queries."""
+    return [str(q) for q in data["query"].values]
+
+
+def need_mu(data: xr.Dataset, what: str) -> None:
+    """Refuse `what` for a result that holds scores only.
+
+    Raises
+    ------
+    NotSupportedError
+        There is no μ.
+    """
+    if kind_of(data) == "score":
+        method = data.attrs.get("method")
+        raise NotSupportedError(
+            explain(
+                f"an influence with mu for {what}",
+                f"{SCORES_ONLY} (method: {method})",
+                f"the method '{method}' compares rows with one another, not with the randomness of training",
+                "rank by .top(), or estimate with a method that gives mu, such as fi.replay(…) or fi.retrain(…)",
+            )
+        )
+
+
+def need_effect(data: xr.Dataset, what: str) -> None:
+    """Refuse `what` for a result without effects.
+
+    Raises
+    ------
+    NotSupportedError
+        There is no effect in the query's unit, and so no error of it.
+    """
+    need_mu(data, what)
+    if kind_of(data) == "mu":
+        method = data.attrs.get("method")
+        raise NotSupportedError(
+            explain(
+                f"an influence with effects for {what}",
+                f"mu alone (method: {method})",
+                f"the method '{method}' estimates mu directly, without an effect in the query's unit",
+                "estimate with a method that gives effects, such as fi.replay(…) or fi.retrain(…)",
+            )
+        )
+
+
+def ranking(data: xr.Dataset, query: str) -> np.ndarray:
+    """Return what subsets are ranked by on one query, larger is more harmful: μ, or the score, oriented."""
+    side = Provenance.from_dict(data.attrs).harmful_side
+    value = data["score" if kind_of(data) == "score" else "mu"]
+    oriented: np.ndarray = (value * data["sign"]).sel(query=query).values * side
+    return oriented
+
+
+def towards(oriented: np.ndarray, direction: str) -> np.ndarray:
+    """Return values oriented towards harm so that larger is further in `direction`."""
+    if one_of(direction, ("harmful", "helpful", "both"), "direction") == "both":
+        return np.abs(oriented)
+    return oriented if direction == "harmful" else -oriented
+
+
+def frame(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
+    """Return one line per (subset, query): row_id, query, the estimates or the score, what else there is."""
+    first = [v for v in (*ESTIMATES, "score") if v in data]
+    columns = [*first, *(str(v) for v in data.data_vars if v not in first)]
+    parts = []
+    for name in names:
+        part = data.sel(query=name)
+        values = {v: part[v].values for v in columns}
+        parts.append(pd.DataFrame({"row_id": data["subset"].values, "query": name, **values}))
+    return pd.concat(parts, ignore_index=True)
