@@ -49,10 +49,10 @@ def test_columns_agree_with_one_another():
     np.testing.assert_array_equal(frame["flagged"], frame["reason"] != "")
     np.testing.assert_array_equal(frame["suggested_label"].notna(), frame["suggested_action"] == "relabel")
     assert set(frame["suggested_label"].dropna()) == {"dog"}
-    assert (decisions.voices, decisions.fdr) == (2, 0.1)
+    assert (decisions.tests, decisions.fdr) == (2, 0.1)
 
 
-def test_two_voices_keep_the_level_together():
+def test_two_tests_keep_the_level_together():
     proportions = []
     for seed in range(12):
         flagged = decide(np.arange(N), **scanned(seed)).frame["flagged"].to_numpy()
@@ -87,10 +87,10 @@ def test_an_unsure_prediction_is_never_a_label():
     assert "relabel" in set(decide(np.arange(N), **given, relabel_confidence=0.5).frame["suggested_action"])
 
 
-def test_influence_alone_pays_for_one_voice():
+def test_influence_alone_pays_for_one_test():
     mu = scanned()["mu"]
     decisions = decide(np.arange(N), mu)
-    assert decisions.voices == 1
+    assert decisions.tests == 1
     np.testing.assert_array_equal(decisions.frame["q_value"], decisions.frame["q_influence"])
     assert set(decisions.frame["suggested_action"]) == {"keep", "drop"}
 

@@ -140,7 +140,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
     assert "did you mean 'held-out'?" in str(error.value)
     with pytest.raises(ConfigError, match=r"did you mean 'harmful'"):
         result().top(direction="harmfull")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"pass 0\.1 for ten percent"):
+    with pytest.raises(ConfigError, match=r"write 0\.1 for 10 %"):
         result().select(fdr=10)
 
 

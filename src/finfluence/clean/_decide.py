@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from finfluence.clean._rule import act
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.stats import empirical_fdr, label_errors
+from finfluence.stats import RowTest, check_fdr, label_errors, name_rows
 
 COLUMNS = (
     "row_id",
@@ -36,14 +36,14 @@ class Decisions:
     Attributes
     ----------
     frame
-        One line per row: row_id, mu, own_loss, label, predicted, confidence, the q-values of the voices
+        One line per row: row_id, mu, own_loss, label, predicted, confidence, the q-values of the tests
         (`q_influence`; `q_opposite`, its mirror: removal would do damage; `q_loss`), `q_value` of the row
-        after paying for the number of voices, `flagged`, `suggested_action` ("keep", "drop", "relabel",
+        after paying for the number of tests, `flagged`, `suggested_action` ("keep", "drop", "relabel",
         "review"), `suggested_label` (None unless relabelling is suggested) and `reason` ("influence",
         "loss", "both" or "").
     fdr
         Expected share of false names among the flagged rows.
-    voices
+    tests
         Number of tests that could flag a row: 1, or 2 where own losses were given.
     relabel_confidence
         Probability that the model must give to another label before relabelling is suggested.
@@ -55,7 +55,7 @@ class Decisions:
 
     frame: pd.DataFrame
     fdr: float
-    voices: int
+    tests: int
     relabel_confidence: float
     direction: str
     findings: tuple[str, ...] = ()
@@ -70,11 +70,8 @@ class Decisions:
         >>> bool(loose.at(0.02).frame["flagged"].sum() < loose.frame["flagged"].sum())
         True
         """
-        if not 0.0 < fdr < 1.0:
-            raise ConfigError(
-                explain("fdr between 0 and 1", f"{fdr!r}", "a rate given in percent", "write 0.1 for 10 %")
-            )
-        return replace(self, frame=_judge(self.frame, fdr, self.voices, self.relabel_confidence), fdr=fdr)
+        check_fdr(fdr)
+        return replace(self, frame=_judge(self.frame, fdr, self.tests, self.relabel_confidence), fdr=fdr)
 
 
 def decide(
@@ -96,7 +93,7 @@ def decide(
     .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{loss}})),
               \quad \text{flagged} = \{i : q_i \le \mathrm{fdr}\}
 
-    with V the number of voices, so that the union of what they flag keeps the level.
+    with V the number of tests: the rule of `finfluence.stats.name_rows`.
 
     Parameters
     ----------
@@ -165,14 +162,14 @@ def decide(
     n = ids.size
     value = _column(mu, n, "mu", float)
     side = sign if direction == "harmful" else -sign
-    asked = empirical_fdr(side * value, fdr=fdr, p_values=p_values)
-    opposite = empirical_fdr(side * value, fdr=fdr, direction="helpful", p_values=p_values)
+    asked = name_rows([RowTest("influence", side * value, p_values)], fdr)
+    opposite = name_rows([RowTest("influence", side * value, p_values, direction="helpful")], fdr)
     findings = list(asked.findings)
-    voices, q_loss = 1, np.ones(n)
+    tests, q_loss = 1, np.ones(n)
     losses = _column(own_loss, n, "own_loss", float)
     if own_loss is not None:
-        voices = 2
-        verdict = label_errors(losses, fdr=fdr / voices)
+        tests = 2
+        verdict = label_errors(losses, fdr=fdr / tests)
         q_loss = verdict.q_values
         findings += verdict.findings
     frame = pd.DataFrame(
@@ -183,33 +180,36 @@ def decide(
             "label": _column(labels, n, "labels", object),
             "predicted": _column(predicted, n, "predicted", object),
             "confidence": _column(confidence, n, "confidence", float),
-            "q_influence": asked.q_values,
-            "q_opposite": opposite.q_values,
+            "q_influence": asked.q_each[0],
+            "q_opposite": opposite.q_each[0],
             "q_loss": q_loss,
         }
     )
-    judged = _judge(frame, fdr, voices, relabel_confidence)
-    return Decisions(judged, fdr, voices, relabel_confidence, direction, tuple(findings))
+    judged = _judge(frame, fdr, tests, relabel_confidence)
+    return Decisions(judged, fdr, tests, relabel_confidence, direction, tuple(findings))
 
 
-def _judge(frame: pd.DataFrame, fdr: float, voices: int, relabel_confidence: float) -> pd.DataFrame:
-    q_influence, q_loss = frame["q_influence"].to_numpy(), frame["q_loss"].to_numpy()
+def _judge(frame: pd.DataFrame, fdr: float, tests: int, relabel_confidence: float) -> pd.DataFrame:
+    influence, loss = (
+        RowTest(name, q_values=frame[f"q_{name}"].to_numpy()) for name in ("influence", "loss")
+    )
+    named = name_rows([influence, loss], fdr, paid=tests)
+    by_influence, by_loss = named.flagged_by
     known = frame["predicted"].notna() & frame["label"].notna()
     differs = (
         known & (frame["predicted"] != frame["label"]) & (frame["confidence"] >= relabel_confidence)
     ).to_numpy(dtype=bool)
     decided = act(
-        voices * q_influence <= fdr,
-        frame["q_opposite"].to_numpy() <= fdr,
-        voices * q_loss <= fdr,
+        by_influence,
+        name_rows([RowTest("opposite", q_values=frame["q_opposite"].to_numpy())], fdr).flagged,
+        by_loss,
         differs,
     )
-    q = np.minimum(voices * np.minimum(q_influence, q_loss), 1.0)
     actions = decided[:, 0]
     labels = frame["predicted"].astype(object).where(actions == "relabel", None)
     judged = frame.assign(
-        q_value=q,
-        flagged=q <= fdr,
+        q_value=named.q_values,
+        flagged=named.flagged,
         suggested_action=pd.Series(actions, index=frame.index, dtype=object),
         suggested_label=labels,
         reason=pd.Series(decided[:, 1], index=frame.index, dtype=object),

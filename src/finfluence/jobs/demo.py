@@ -14,7 +14,8 @@ from finfluence.clean import Written
 from finfluence.errors import StorageError, explain
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
 from finfluence.ingest import digits_frame, plant_label_errors
-from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, scan
+from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, line_tests, scan
+from finfluence.stats import name_rows
 
 ERROR_SHARE = 0.1
 HELD_OUT = 797
@@ -86,6 +87,11 @@ def prepare(out: str | os.PathLike[str], short: bool = False, seed: int = 0) -> 
     return prepared
 
 
+def flagged_by(lines: pd.DataFrame, fdr: float, tests: int) -> np.ndarray:
+    """Return whether influence names each line, and whether its own loss does [2, n]."""
+    return name_rows(line_tests(lines), fdr, paid=tests).flagged_by
+
+
 def run(prepared: Prepared, progress: Progress = silent) -> Found:
     """Scan, clean, and count the planted errors that were named."""
     result = scan(
@@ -99,11 +105,12 @@ def run(prepared: Prepared, progress: Progress = silent) -> Found:
     lines = result.lines[result.lines["query"] == "held-out"].sort_values("row_id")
     planted = np.isin(lines["row_id"], prepared.planted)
     named = lines["flagged"].to_numpy()
-    fdr, voices = float(result.summary["fdr"]), int(result.summary["voices"])
+    fdr = float(result.summary["fdr"])
+    by_influence, by_loss = flagged_by(lines, fdr, int(result.summary["voices"]))
     rows = [
         ("influence and own loss together", None, named),
-        ("influence alone", -lines["mu"].to_numpy(), lines["q_influence"].to_numpy() * voices <= fdr),
-        ("own loss alone", lines["own_loss"].to_numpy(), lines["q_loss"].to_numpy() * voices <= fdr),
+        ("influence alone", -lines["mu"].to_numpy(), by_influence),
+        ("own loss alone", lines["own_loss"].to_numpy(), by_loss),
         ("chance", stream(0, "demo chance").random(len(lines)), None),
     ]
     table = [

@@ -1,6 +1,7 @@
 """The report page: a pure function from plain content to one self-contained HTML file."""
 
 from finfluence.report._charts import scatter
+from finfluence.report._findings import FINDINGS, FindingKind, finding, findings_page
 from finfluence.report._png import thumbnail
 from finfluence.report._render import render, write_report
 from finfluence.report._rows import MAX_ROWS, TableView, embeddable
@@ -27,6 +28,7 @@ from finfluence.report._validate import validated
 from finfluence.report._words import effect_sentence, magnitude, power, power_sentence
 
 __all__ = [
+    "FINDINGS",
     "MAX_ROWS",
     "Agreement",
     "Arm",
@@ -34,6 +36,7 @@ __all__ = [
     "Difference",
     "Distribution",
     "Finding",
+    "FindingKind",
     "Measure",
     "Metric",
     "Origin",
@@ -48,6 +51,8 @@ __all__ = [
     "curve",
     "effect_sentence",
     "embeddable",
+    "finding",
+    "findings_page",
     "magnitude",
     "power",
     "power_sentence",

@@ -4,6 +4,7 @@ import math
 
 from finfluence.report import _text as text
 from finfluence.report._charts import arm, arm_scale, histogram, mark, scatter
+from finfluence.report._findings import FINDINGS
 from finfluence.report._rows import TableView
 from finfluence.report._schema import (
     Arm,
@@ -33,6 +34,7 @@ def view(content: ReportContent) -> View:
         "title": content.title,
         "verdict": content.verdict,
         "findings": sorted(content.findings, key=lambda finding: _SEVERITY[finding.severity]),
+        "kinds": {k: FINDINGS[k] for k in sorted({f.code for f in content.findings} & FINDINGS.keys())},
         "meaning": content.meaning,
         "queries": content.queries,
         "level": text.percent(content.level),

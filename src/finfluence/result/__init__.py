@@ -9,7 +9,14 @@ from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.result._schema import ESTIMATES
 from finfluence.result._stream import Held, Stream
-from finfluence.result._summary import distribution, meaning, query_infos, row_entries
+from finfluence.result._summary import (
+    distribution,
+    meaning,
+    query_infos,
+    report_content,
+    row_entries,
+    verification_findings,
+)
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 from finfluence.result._views import need_effect, need_mu
 
@@ -33,8 +40,10 @@ __all__ = [
     "pool",
     "query_infos",
     "ratio_interval",
+    "report_content",
     "row_entries",
     "sign_sentence",
     "two_sided",
+    "verification_findings",
     "verification_sentence",
 ]

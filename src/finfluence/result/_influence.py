@@ -2,23 +2,25 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.stats import norm
 
-from finfluence.errors import ConfigError, DataError, explain
+from finfluence.errors import DataError, explain
+from finfluence.report import write_report
 from finfluence.result._io import save
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import ESTIMATES, kind_of
+from finfluence.result._select import select
+from finfluence.result._summary import report_content
 from finfluence.result._text import describe
-from finfluence.result._views import frame, need_mu, query_names, ranking, towards
+from finfluence.result._views import frame, need_mu, query_names, ranking
+from finfluence.stats import Direction, towards
 from finfluence.tradeoff import Gaussian
-
-Direction = Literal["harmful", "helpful", "both"]
 
 
 class Influence:
@@ -226,42 +228,47 @@ class Influence:
         pandas.DataFrame
             As `to_frame`.
         """
+        one_of(direction, ("harmful", "helpful", "both"), "direction")
         score = towards(ranking(self.data, self._query(query)), direction)
         order = np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:n]
         return self.to_frame(self._query(query)).iloc[order].reset_index(drop=True)
 
     def select(
-        self, fdr: float = 0.1, query: str | None = None, direction: Direction = "harmful"
+        self, fdr: float = 0.1, query: str | Sequence[str] | None = None, direction: Direction = "harmful"
     ) -> pd.DataFrame:
         """Return the subsets that can be told from the bulk at a false-discovery rate.
 
-        The null is empirical: it is fitted to the middle of all subsets' μ, so that an error common to all of
-        them does not count as a discovery. An empty frame means that nothing can be told from training noise.
+        The rule is that of `finfluence.stats.name_rows`, which reports, scans and cleaning follow, too. The null is
+        empirical: it is fitted to the middle of all subsets' μ, so that an error common to all of them does not count
+        as a discovery. Fewer than 50 subsets are held against their own p-values. An empty frame means that nothing
+        can be told from training noise.
+
+        Parameters
+        ----------
+        fdr : float
+            Expected share of false names among the subsets returned.
+        query : str or sequence of str, optional
+            The first one unless named. Of several, each is one test, all of them together keep the rate, and a line is
+            that of the query which tells the subset best.
+        direction : {"harmful", "helpful", "both"}
+            The side that is named.
 
         Returns
         -------
         pandas.DataFrame
-            As `to_frame`, with `q_value`, strongest first; `attrs` holds the fitted null.
+            As `to_frame`, with `q_value`, strongest first; `attrs["findings"]` qualifies it.
 
         Raises
         ------
         ConfigError
-            `fdr` is not between 0 and 1.
+            `fdr` is not between 0 and 1, or a query or the direction is unknown.
+        NotSupportedError
+            There are scores only.
         """
-        from finfluence.stats import empirical_fdr
-
         need_mu(self.data, "select")
-        if not 0 < fdr < 1:
-            raise ConfigError(
-                explain(
-                    "fdr between 0 and 1", repr(fdr), "a percentage was passed", "pass 0.1 for ten percent"
-                )
-            )
-        result = empirical_fdr(self.harm(query), direction=direction)
-        frame = self.to_frame(self._query(query)).assign(q_value=result.q_values)
-        chosen = frame[frame["q_value"] <= fdr]
-        order = np.argsort(-towards(self.harm(query)[chosen.index], direction), kind="stable")
-        return chosen.iloc[order].reset_index(drop=True)
+        one_of(direction, ("harmful", "helpful", "both"), "direction")
+        asked = [query] if query is None or isinstance(query, str) else query
+        return select(self.data, [self._query(name) for name in asked], fdr, direction)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a Zarr folder, atomically. No pickle."""
@@ -269,10 +276,7 @@ class Influence:
 
     def report(self, path: str | os.PathLike[str], query: str | None = None, fdr: float = 0.1) -> None:
         """Write the result as one self-contained HTML page."""
-        from finfluence.report import write_report
-        from finfluence.result._summary import content
-
-        write_report(content(self.data, query=query, fdr=fdr), path)
+        write_report(report_content(self.data, query=query, fdr=fdr), path)
 
     def _query(self, name: str | None) -> str:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")

@@ -1,26 +1,50 @@
 """A result as report content: for results that stand alone, and as building blocks for the scan's report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from finfluence.report import Distribution, Finding, Origin, QueryInfo, ReportContent, RowEntry, Table
+from finfluence.report import (
+    Distribution,
+    Finding,
+    Origin,
+    QueryInfo,
+    ReportContent,
+    RowEntry,
+    Table,
+    finding,
+)
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import kind_of
+from finfluence.result._select import decide_rows
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 from finfluence.result._views import SCORES_ONLY, frame, query_names, ranking
-from finfluence.stats import empirical_fdr
 
 SHOWN = 250
 _BINS = 60
 
 
-def content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1) -> ReportContent:
-    """Return what a report on a result shows: all queries, or the one that is named."""
+def report_content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1) -> ReportContent:
+    """Return what a report on a result shows: all queries, or the one that is named.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        `Influence.data`.
+    query : str, optional
+        One query. Else each of them is one test of every row, and all of them together keep the rate.
+    fdr : float
+        Expected share of false names among the named rows.
+
+    Returns
+    -------
+    ReportContent
+        For scores alone a ranking, and the statement that nothing was decided.
+    """
     names = query_names(data) if query is None else [one_of(query, query_names(data), "query")]
     made, kind = Provenance.from_dict(data.attrs), kind_of(data)
     n = data.sizes["subset"]
@@ -31,39 +55,47 @@ def content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1) -> Rep
         "origin": Origin(facts=_facts(made)),
         "level": made.level,
     }
-    noted = tuple(Finding(code="FI010", severity="info", text=str(t)) for t in made.findings)
+    noted = tuple(finding("FI010", t) for t in made.findings)
     if kind == "score":
         return ReportContent(
             **common,
             verdict=f"Scores rank {n:,} rows; they carry no error rate, so nothing was decided.",
-            findings=(*verification_findings(made), *noted),
+            findings=(*verification_findings(made.verification), *noted),
             tables=tuple(_ranking(data, name) for name in names),
         )
     rows: list[RowEntry] = []
     distributions: list[Distribution] = []
-    findings: list[Finding] = []
-    verdicts: list[str] = []
-    for name in names:
-        p_values = data["p_value"].sel(query=name).values if kind == "effect" else None
-        harm = ranking(data, name)
-        found = empirical_fdr(harm, fdr=fdr, p_values=p_values)
-        lines = frame(data, [name]).assign(q_value=found.q_values, flagged=found.flagged)
-        rows += row_entries(lines, harm)
-        distributions += distribution(data, name, found.threshold)
-        findings += [Finding(code="FI020", severity="warning", text=f"{name}: {t}") for t in found.findings]
-        named = int(found.flagged.sum())
-        verdicts.append(
-            f"{named:,} of {n:,} rows make '{name}' worse; at a false-discovery rate of {100 * fdr:.3g} % about "
-            f"{round(fdr * named)} of these {'are' if round(fdr * named) != 1 else 'is'} named wrongly."
-            if named
-            else f"Nothing can be told from training noise: no row of {n:,} is named on '{name}'."
-        )
+    named = decide_rows(data, names, fdr)
+    for k, name in enumerate(names):
+        q_values = np.minimum(named.tests * named.q_each[k], 1.0)
+        lines = frame(data, [name]).assign(q_value=q_values, flagged=named.flagged_by[k])
+        rows += row_entries(lines, ranking(data, name))
+        distributions += distribution(data, name, named.thresholds[k])
+    findings = [finding("FI020", t) for t in named.findings]
     return ReportContent(
         **common,
-        verdict=verdicts[0],
+        verdict=verdict(int(named.flagged.sum()), n, names, fdr),
         rows=tuple(rows),
-        findings=(*verification_findings(made), *findings, *noted),
+        findings=(*verification_findings(made.verification), *findings, *noted),
         distributions=tuple(distributions),
+    )
+
+
+def verdict(named: int, rows: int, queries: Sequence[str], fdr: float) -> str:
+    """Return the sentence that a decision over some queries ends in.
+
+    Examples
+    --------
+    >>> verdict(1, 30, ["held-out"], 0.1)
+    "1 of 30 rows makes 'held-out' worse; at a false-discovery rate of 10 % about 0 of these are named wrongly."
+    """
+    asked = f"'{queries[0]}'" if len(queries) == 1 else f"one of {len(queries)} queries"
+    if not named:
+        return f"Nothing can be told from training noise: no row of {rows:,} is named on {asked}."
+    false = round(fdr * named)
+    return (
+        f"{named:,} of {rows:,} rows make{'s' if named == 1 else ''} {asked} worse; at a false-discovery rate of "
+        f"{100 * fdr:.3g} % about {false} of these {'is' if false == 1 else 'are'} named wrongly."
     )
 
 
@@ -173,14 +205,10 @@ def meaning(data: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
     return (*only, *signs, f"{covers[:1].upper()}{covers[1:]}.", *verified)
 
 
-def verification_findings(made: Provenance) -> tuple[Finding, ...]:
+def verification_findings(outcome: Mapping[str, Any] | None) -> tuple[Finding, ...]:
     """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided."""
-    verdict, sentence = (made.verification or {}).get("verdict"), verification_sentence(made.verification)
-    if verdict == "failed":
-        return (Finding(code="FI050", severity="error", text=sentence),)
-    if verdict == "undecided":
-        return (Finding(code="FI051", severity="warning", text=sentence),)
-    return ()
+    code = {"failed": "FI050", "undecided": "FI051"}.get((outcome or {}).get("verdict", ""))
+    return () if code is None else (finding(code, verification_sentence(outcome)),)
 
 
 def _facts(made: Provenance) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import pandas as pd
 import xarray as xr
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import ESTIMATES, kind_of
 
@@ -66,13 +65,6 @@ def ranking(data: xr.Dataset, query: str) -> np.ndarray:
     value = data["score" if kind_of(data) == "score" else "mu"]
     oriented: np.ndarray = (value * data["sign"]).sel(query=query).values * side
     return oriented
-
-
-def towards(oriented: np.ndarray, direction: str) -> np.ndarray:
-    """Return values oriented towards harm so that larger is further in `direction`."""
-    if one_of(direction, ("harmful", "helpful", "both"), "direction") == "both":
-        return np.abs(oriented)
-    return oriented if direction == "harmful" else -oriented
 
 
 def frame(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:

@@ -4,11 +4,12 @@ from finfluence.stats._band import CurveBand, curve_band
 from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
 from finfluence.stats._corrected import CorrectedCurve, corrected_curve
+from finfluence.stats._decision import Named, RowTest, name_rows, towards
 from finfluence.stats._departure import Departure, departure
 from finfluence.stats._intervals import Interval, mean_interval, paired_difference, welch_difference
 from finfluence.stats._local_level import inside, local_error
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
-from finfluence.stats._multiplicity import Direction, Discoveries, empirical_fdr, one_sided
+from finfluence.stats._multiplicity import Direction, Discoveries, check_fdr, empirical_fdr, one_sided
 from finfluence.stats._one_run import certify_one_run, certify_one_run_epsilon
 from finfluence.stats._own_loss import LossVerdict, label_errors, log_odds
 from finfluence.stats._permutation import (
@@ -39,7 +40,9 @@ __all__ = [
     "Discoveries",
     "Interval",
     "LossVerdict",
+    "Named",
     "PermutationTest",
+    "RowTest",
     "auc",
     "auc_probit",
     "binormal",
@@ -51,6 +54,7 @@ __all__ = [
     "certify_counts",
     "certify_one_run",
     "certify_one_run_epsilon",
+    "check_fdr",
     "clopper_pearson",
     "corrected_curve",
     "curve_band",
@@ -65,6 +69,7 @@ __all__ = [
     "max_scan",
     "mean_difference",
     "mean_interval",
+    "name_rows",
     "one_sided",
     "paired_difference",
     "permutation_p",
@@ -74,5 +79,6 @@ __all__ = [
     "rank_p",
     "runs_needed",
     "series_mean_interval",
+    "towards",
     "welch_difference",
 ]

@@ -122,7 +122,8 @@ def empirical_fdr(
     (50, 2)
     """
     z = np.asarray(statistic, dtype=np.float64).ravel()
-    _check(fdr, direction)
+    check_fdr(fdr)
+    _check_direction(direction)
     usable = np.isfinite(z)
     findings = []
     if not usable.all():
@@ -226,11 +227,15 @@ def _leaning(z: np.ndarray, flagged: np.ndarray) -> str:
     )
 
 
-def _check(fdr: float, direction: str) -> None:
+def check_fdr(fdr: float) -> None:
+    """Refuse a false-discovery rate outside (0, 1)."""
     if not 0.0 < fdr < 1.0:
         raise ConfigError(
             explain("fdr between 0 and 1", f"{fdr!r}", "a rate given in percent", "write 0.1 for 10 %")
         )
+
+
+def _check_direction(direction: str) -> None:
     if direction not in get_args(Direction):
         raise ConfigError(
             explain(

@@ -14,7 +14,7 @@ from finfluence.clean import Decisions, decide
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import HELD_OUT, OWN, Estimate
 from finfluence.jobs.scan._folder import TABLE, ScanFolder
-from finfluence.stats import empirical_fdr
+from finfluence.stats import RowTest, name_rows
 
 COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
@@ -34,9 +34,8 @@ class Decided:
 def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
     """Decide about every row by its worst query and by its own loss.
 
-    Each of V voices (the queries, and the own loss of a classification) is held against fdr / V:
-    q = V · min over voices; so what they name together keeps the level. Whether a row is *helpful* is asked of
-    the held-out loss alone.
+    Each of V tests (the queries, and the own loss of a classification) is held against fdr / V by `name_rows`, so that
+    what they name together keeps the level. Whether a row is *helpful* is asked of the held-out loss alone.
     """
     influence = estimate.influence
     queries = [q for q in influence.queries if q != OWN]
@@ -55,28 +54,24 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
         labels=labels,
         predicted=predicted if classes else None,
         confidence=confidence if classes else None,
-        p_values=_p_values(estimate, HELD_OUT),
+        p_values=data["p_value"].sel(query=HELD_OUT).values,
         fdr=fdr,
     )
     q_each, findings = {HELD_OUT: first.frame["q_influence"].to_numpy()}, list(first.findings)
     for name in queries[1:]:
-        found = empirical_fdr(influence.harm(name), fdr=fdr, p_values=_p_values(estimate, name))
-        q_each[name] = found.q_values
+        p_values = data["p_value"].sel(query=name).values
+        found = name_rows([RowTest(name, influence.harm(name), p_values)], fdr)
+        q_each[name] = found.q_each[0]
         findings += [f"{name}: {text}" for text in found.findings]
     frame = first.frame.copy()
     frame["own_loss"] = data["own_loss"].values
     frame["predicted"], frame["confidence"] = predicted, confidence
-    voices = len(queries) + (1 if classes else 0)
+    tests = len(queries) + (1 if classes else 0)
     lines = _lines(influence.to_frame(), q_each, frame, train)
     decisions = worst_of(
-        lines, replace(first, frame=frame, voices=voices, findings=tuple(dict.fromkeys(findings)))
+        lines, replace(first, frame=frame, tests=tests, findings=tuple(dict.fromkeys(findings)))
     )
     return Decided(decisions, _judged(lines, decisions))
-
-
-def _p_values(estimate: Estimate, query: str) -> np.ndarray:
-    """Return two-sided p-values; unknown ones (a walk of one epoch has no error estimate) say nothing: 1."""
-    return np.nan_to_num(estimate.influence.data["p_value"].sel(query=query).values, nan=1.0)
 
 
 def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
@@ -101,11 +96,16 @@ def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Deci
     like = Decisions(
         frame=rows,
         fdr=fdr,
-        voices=int(summary["voices"]),
+        tests=int(summary["voices"]),
         relabel_confidence=float(summary["relabel_confidence"]),
         direction="harmful",
     )
     return worst_of(lines, like)
+
+
+def line_tests(lines: pd.DataFrame) -> list[RowTest]:
+    """Return the two tests that a line of the table holds: influence on its query, and the row's own loss."""
+    return [RowTest(name, q_values=lines[f"q_{name}"].to_numpy()) for name in ("influence", "loss")]
 
 
 def write_table(folder: ScanFolder, lines: pd.DataFrame) -> None:
@@ -163,11 +163,10 @@ def _judged(lines: pd.DataFrame, decisions: Decisions) -> pd.DataFrame:
     rows = decisions.frame
     at = pd.Index(rows["row_id"]).get_indexer(lines["row_id"])
     own = (lines["query"] == OWN).to_numpy()
-    q = np.minimum(decisions.voices * np.minimum(lines["q_influence"], lines["q_loss"]), 1.0).to_numpy()
-    q = np.where(own, np.nan, q)
+    named = name_rows(line_tests(lines), decisions.fdr, paid=decisions.tests)
     judged = lines.assign(
-        q_value=q,
-        flagged=np.where(own, False, q <= decisions.fdr).astype(bool),
+        q_value=np.where(own, np.nan, named.q_values),
+        flagged=np.where(own, False, named.flagged).astype(bool),
         **{
             c: rows[c].to_numpy()[at] for c in ("suggested_action", "suggested_label", "reason", "decided_by")
         },

@@ -281,7 +281,7 @@ def _summary(
         "verdict": verdict(named, options.fdr),
         "counts": named,
         "fdr": options.fdr,
-        "voices": decisions.voices,
+        "voices": decisions.tests,
         "relabel_confidence": decisions.relabel_confidence,
         "sign": sign_sentence(HELD_OUT, str(main["unit"].item()), int(main["sign"])),
         "covers": covers_sentence(made),

@@ -18,7 +18,6 @@ from finfluence.report import (
     Arm,
     Cleaning,
     Difference,
-    Finding,
     Measure,
     Metric,
     Origin,
@@ -27,10 +26,12 @@ from finfluence.report import (
     ReportContent,
     RowEntry,
     Table,
+    finding,
     thumbnail,
 )
 from finfluence.report import Verification as Section
 from finfluence.result import Influence, distribution, meaning, query_infos, row_entries
+from finfluence.stats import RowTest, name_rows
 from finfluence.verification import Verification
 
 SHOWN, SHOWN_FURTHER = 250, 50
@@ -65,7 +66,7 @@ def content(
         verdict=verdict,
         queries=query_infos(influence.data, influence.queries),
         rows=tuple(rows),
-        findings=tuple(Finding(code=code, severity=_severity(code), text=text) for code, text in findings),
+        findings=tuple(finding(code, text) for code, text in findings),
         meaning=meaning(influence.data, influence.queries),
         distributions=tuple(distributions),
         cleaning=_cleaning(proof),
@@ -154,8 +155,8 @@ class _Lazy:
 def _threshold(decided: Decided, name: str, influence: Influence) -> float:
     """Return the least harmfulness on a query that was named because of it."""
     lines = decided.lines[decided.lines["query"] == name]
-    named = decided.decisions.voices * lines["q_influence"].to_numpy() <= decided.decisions.fdr
-    return float(influence.harm(name)[named].min()) if named.any() else float("nan")
+    test = RowTest(name, influence.harm(name), q_values=lines["q_influence"].to_numpy())
+    return name_rows([test], decided.decisions.fdr, paid=decided.decisions.tests).thresholds[0]
 
 
 def verification_section(done: Verification) -> Section:
@@ -309,9 +310,3 @@ def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:
         "seed": run["options"]["seed"],
         "versions": ", ".join(f"{k} {v}" for k, v in run["versions"].items()),
     }
-
-
-def _severity(code: str) -> Any:
-    if code == "FI050":
-        return "error"
-    return {"1": "info", "2": "warning", "3": "info", "4": "warning", "5": "warning"}.get(code[3:4], "info")

@@ -16,9 +16,8 @@ from finfluence.jobs.scan._log import logged, recorded
 from finfluence.jobs.scan._options import ScanOptions
 from finfluence.jobs.scan._report_content import content
 from finfluence.jobs.scan._training import Training, plan_training
-from finfluence.jobs.scan._words import verification_findings
 from finfluence.report import write_report
-from finfluence.result import load, one_of
+from finfluence.result import load, one_of, verification_findings
 from finfluence.verification import Plan, Verification, verify
 
 VERIFICATION, RETRAINED = "verification.json", "verify"
@@ -118,7 +117,7 @@ def _note(
     findings = [
         (str(code), str(text)) for code, text in summary["findings"] if not str(code).startswith("FI05")
     ]
-    findings = [*verification_findings(done.outcome()), *findings]
+    findings = [*((f.code, f.text) for f in verification_findings(done.outcome())), *findings]
     page = content(
         run,
         data.train,

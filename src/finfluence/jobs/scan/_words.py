@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from finfluence.clean import Decisions
-from finfluence.result import verification_sentence
 
 NOTHING = "Nothing can be told from training noise"
 
@@ -97,13 +96,6 @@ def surer(proof: Mapping[str, Any]) -> bool:
     loss = found.get(("held-out loss", "cleaned − original"))
     accuracy = found.get(("held-out accuracy", "cleaned − original"))
     return loss is not None and accuracy is not None and loss["lower"] > 0 and accuracy["upper"] > 0
-
-
-def verification_findings(outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the coded finding of a verification that did not pass: FI050 failed, FI051 undecided."""
-    codes = {"failed": "FI050", "undecided": "FI051"}
-    verdict = outcome["verdict"]
-    return [(codes[verdict], verification_sentence(outcome))] if verdict in codes else []
 
 
 def command(run: Mapping[str, Any], out: str) -> str:

@@ -1,0 +1,180 @@
+"""The register of findings: every code there is, how grave it is, and what its page says."""
+
+from dataclasses import dataclass
+
+from finfluence.errors import ConfigError, explain
+from finfluence.report._schema import Finding, Severity
+
+
+@dataclass(frozen=True)
+class FindingKind:
+    """What a code stands for.
+
+    Parameters
+    ----------
+    code : str
+        "FI" and three digits.
+    severity : {"error", "warning", "info"}
+        How grave it is.
+    title : str
+        A few words.
+    meaning : str
+        What it says about the result.
+    remedy : str
+        What one can do.
+    """
+
+    code: str
+    severity: Severity
+    title: str
+    meaning: str
+    remedy: str
+
+    @property
+    def anchor(self) -> str:
+        """Place on the page of findings in the documentation."""
+        return self.code.lower()
+
+
+FINDINGS = {
+    kind.code: kind
+    for kind in (
+        FindingKind(
+            "FI010",
+            "info",
+            "A note on the estimate",
+            "The method says something about this estimate: what it could not cover, what it chose, or what it left out.",
+            "Read the sentence. Where it names randomness that the spread leaves out, pool several training runs.",
+        ),
+        FindingKind(
+            "FI020",
+            "warning",
+            "A note on the decision",
+            "The rule that names rows met something that qualifies its error rate: too few rows for an empirical null, "
+            "values that are not finite, or a bulk that leans to the named side.",
+            "With fewer than 50 rows p-values decide; ask for more rows, or hold the estimate against retraining by "
+            "verify. A leaning bulk means that more of the named rows may be named wrongly than the rate says.",
+        ),
+        FindingKind(
+            "FI021",
+            "warning",
+            "One training run",
+            "The spread comes from one run: it covers the order of the batches, not the initialisation.",
+            "Use several runs, for instance --runs 4, or pool the results of several tapes.",
+        ),
+        FindingKind(
+            "FI030",
+            "info",
+            "What was done to the data",
+            "Reading the data needed a choice: columns were left out or converted, missing values filled, rows removed.",
+            "Check that the choice is the one that you would make, else prepare the columns yourself.",
+        ),
+        FindingKind(
+            "FI040",
+            "warning",
+            "The same rows decide and judge",
+            "The held-out rows that judge the cleaning also decided about it: before and after look better than they are.",
+            "Give more held-out rows, so that they can be halved.",
+        ),
+        FindingKind(
+            "FI041",
+            "warning",
+            "Trainings that diverged",
+            "Some trainings of the retraining check ended without finite numbers and were left out.",
+            "Lower the learning rate, or read the check with more caution.",
+        ),
+        FindingKind(
+            "FI042",
+            "warning",
+            "Surer, not better",
+            "Cleaning raised the held-out loss but did not lower the accuracy: the models became surer of themselves, and "
+            "held-out rows with wrong labels now cost more.",
+            "Give held-out rows whose labels were checked.",
+        ),
+        FindingKind(
+            "FI043",
+            "warning",
+            "The self-test failed",
+            "Neutral rows that were planted on purpose were named more often than the error rate allows.",
+            "Do not act on the named rows. Use more runs or another method, and test again.",
+        ),
+        FindingKind(
+            "FI050",
+            "error",
+            "Retraining contradicts the estimate",
+            "Groups of rows were removed and the model was trained again many times: the estimate does not predict what "
+            "happens.",
+            "Do not use the ranking. Retraining itself, or pairs of runs for groups, gives the truth at a higher cost.",
+        ),
+        FindingKind(
+            "FI051",
+            "warning",
+            "Retraining did not settle it",
+            "Groups of rows were removed and the model was trained again, too few times to tell whether the estimate is "
+            "right.",
+            "Verify with more trainings; finished ones are kept and used again.",
+        ),
+    )
+}
+
+
+def finding(code: str, text: str) -> Finding:
+    """Return a finding of a registered code, with the severity that the register gives it.
+
+    Parameters
+    ----------
+    code : str
+        One of `FINDINGS`.
+    text : str
+        What was found here.
+
+    Returns
+    -------
+    Finding
+
+    Raises
+    ------
+    ConfigError
+        The code is not registered.
+
+    Examples
+    --------
+    >>> finding("FI050", "The order is not to be trusted.").severity
+    'error'
+    """
+    if code not in FINDINGS:
+        raise ConfigError(
+            explain(
+                f"a registered code of a finding: {', '.join(FINDINGS)}",
+                repr(code),
+                "a new finding that was not registered, or a file of another version",
+                "register it in finfluence.report with its severity, title, meaning and remedy",
+            )
+        )
+    return Finding(code=code, severity=FINDINGS[code].severity, text=text)
+
+
+def findings_page() -> str:
+    """Return the page of the documentation that explains every code, as Markdown.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> findings_page().splitlines()[0]
+    '# Findings'
+    """
+    parts = [
+        "# Findings",
+        "A finding qualifies a result. Its code stands in the report, in `scan.json` and in the terminal; this page says "
+        "what each code means and what to do.",
+    ]
+    for kind in FINDINGS.values():
+        parts += [
+            f"## {kind.code}: {kind.title} {{#{kind.anchor}}}",
+            f"*Severity: {kind.severity}.* {kind.meaning}",
+            f"**What to do.** {kind.remedy}",
+        ]
+    return "\n\n".join(parts) + "\n"
