@@ -23,6 +23,7 @@ from finfluence.report._schema import (
     Table,
     Verification,
 )
+from finfluence.report._text import fixed, interval, number, probability, visible
 from finfluence.report._tradeoff_chart import curve, tradeoff
 from finfluence.report._validate import validated
 from finfluence.report._words import effect_sentence, magnitude, power, power_sentence
@@ -53,13 +54,18 @@ __all__ = [
     "embeddable",
     "finding",
     "findings_page",
+    "fixed",
+    "interval",
     "magnitude",
+    "number",
     "power",
     "power_sentence",
+    "probability",
     "render",
     "scatter",
     "thumbnail",
     "tradeoff",
     "validated",
+    "visible",
     "write_report",
 ]

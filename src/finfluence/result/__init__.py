@@ -1,5 +1,7 @@
 """Results: labelled, immutable in spirit, saved without pickle."""
 
+from finfluence.result._compare import Comparison, QueryAgreement
+from finfluence.result._grid import Grid
 from finfluence.result._influence import Influence
 from finfluence.result._load import load
 from finfluence.result._moderate import MOST_DF, moderate
@@ -24,9 +26,12 @@ __all__ = [
     "ESTIMATES",
     "MOST_DF",
     "SPREAD_ERROR",
+    "Comparison",
+    "Grid",
     "Held",
     "Influence",
     "Provenance",
+    "QueryAgreement",
     "Stream",
     "covers_sentence",
     "distribution",

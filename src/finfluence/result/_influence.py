@@ -1,8 +1,9 @@
 """Influence: the labelled result every estimator returns."""
 
+import difflib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,12 @@ from scipy.stats import norm
 
 from finfluence.errors import DataError, explain
 from finfluence.report import write_report
+from finfluence.result._compare import Comparison, compare
+from finfluence.result._grid import Grid, grid, items_of
+from finfluence.result._html import notebook_html
 from finfluence.result._io import save
 from finfluence.result._names import one_of
+from finfluence.result._plot import plot
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import ESTIMATES, kind_of
 from finfluence.result._select import select
@@ -21,6 +26,9 @@ from finfluence.result._text import describe
 from finfluence.result._views import frame, need_mu, query_names, ranking
 from finfluence.stats import Direction, towards
 from finfluence.tradeoff import Gaussian
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Influence:
@@ -146,6 +154,42 @@ class Influence:
     def __repr__(self) -> str:
         return describe(self.data)
 
+    def _repr_html_(self) -> str:
+        return notebook_html(self.data)
+
+    def __len__(self) -> int:
+        return int(self.data.sizes["subset"])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.subsets.tolist())
+
+    def __bool__(self) -> bool:
+        return True  # a result is one, however many rows it has
+
+    def __getitem__(self, subset: Any) -> pd.DataFrame:
+        """Return what is known of one subset, by its id: a line per query.
+
+        Parameters
+        ----------
+        subset
+            Id of a row, or name of a group.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by query.
+
+        Raises
+        ------
+        DataError
+            There is no such subset.
+        """
+        at = pd.Index(self.subsets.tolist()).get_indexer([subset])[0]
+        if at < 0:
+            raise _unknown_subset(subset, self.subsets)
+        lines = frame(self.data.isel(subset=[int(at)]), self.queries)
+        return lines.set_index("query")
+
     @property
     def subsets(self) -> np.ndarray:
         """Names of the subsets (row ids, or group names)."""
@@ -270,6 +314,123 @@ class Influence:
         asked = [query] if query is None or isinstance(query, str) else query
         return select(self.data, [self._query(name) for name in asked], fdr, direction)
 
+    def compare(self, other: "Influence", k: int | None = None) -> Comparison:
+        """Return how far another result agrees with this one: two seeds, or two methods.
+
+        Parameters
+        ----------
+        other : Influence
+            With some rows and queries in common; values are compared as they rank rows, harmful on top.
+        k : int, optional
+            Size of the tops that are compared; a tenth of the shared rows, at most 100, unless given.
+
+        Returns
+        -------
+        Comparison
+            For each shared query Pearson and Spearman correlation, and the overlap of the k most harmful rows beside
+            that of two random choices.
+
+        Raises
+        ------
+        DataError
+            Nothing is shared.
+        ConfigError
+            `k` is not between 1 and the number of shared rows.
+        """
+        return compare(self.data, other.data, k)
+
+    def plot(
+        self,
+        kind: Literal["intervals", "distribution", "tradeoff"] = "intervals",
+        query: str | None = None,
+        *,
+        n: int = 20,
+        subset: Any = None,
+        fdr: float = 0.1,
+        ax: Any = None,
+    ) -> "Axes":
+        """Draw the result by matplotlib.
+
+        Parameters
+        ----------
+        kind : {"intervals", "distribution", "tradeoff"}
+            *intervals*: μ of the n rows of largest |μ|. *distribution*: μ of all rows beside its empirical null.
+            *tradeoff*: misses against false alarms for one subset.
+        query : str, optional
+            The first one unless named.
+        n : int
+            Rows of *intervals*.
+        subset : optional
+            Of *tradeoff*: the most harmful one unless named.
+        fdr : float
+            Of *distribution*: rate at which rows are named.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        ConfigError
+            The kind or the query is unknown, or matplotlib is not installed.
+        DataError
+            The subset is unknown.
+        NotSupportedError
+            The result lacks what the plot shows.
+        """
+        if subset is not None and subset not in self.subsets.tolist():
+            raise _unknown_subset(subset, self.subsets)
+        return plot(self.data, kind, self._query(query), n=n, subset=subset, fdr=fdr, ax=ax)
+
+    def grid(
+        self,
+        data: Any,
+        rows: Sequence[Any] | None = None,
+        *,
+        n: int = 12,
+        query: str | None = None,
+        direction: Direction = "harmful",
+    ) -> Grid:
+        """Return images or texts of rows beside each other, for a notebook.
+
+        Parameters
+        ----------
+        data : mapping or sequence
+            What each row looks like: an image array (height × width, channels last or first; uint8, or floats from 0 to
+            1), or a text. By id, or in the order of `subsets`.
+        rows : sequence, optional
+            Ids of the rows to show; else the `n` strongest.
+        n : int
+            How many, if `rows` is not given.
+        query : str, optional
+            The first one unless named.
+        direction : {"harmful", "helpful", "both"}
+            As in `top`.
+
+        Returns
+        -------
+        Grid
+
+        Raises
+        ------
+        DataError
+            A row is unknown, or the data does not hold it.
+        ConfigError
+            The direction or query is unknown, or an item is no image.
+        """
+        every = self.subsets.tolist()
+        lines = self.top(n, query, direction) if rows is None else self.to_frame(self._query(query))
+        if rows is not None:
+            at = pd.Index(every).get_indexer(list(rows))
+            if (at < 0).any():
+                raise _unknown_subset(list(rows)[int(np.argmin(at))], self.subsets)
+            lines = lines.iloc[at]
+        ids, symbol = lines["row_id"].tolist(), "μ" if self.has_mu else "score"
+        values = lines["mu" if self.has_mu else "score"].tolist()
+        return grid(ids, values, symbol, items_of(data, ids, every))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save as a Zarr folder, atomically. No pickle."""
         save(self.data, path)
@@ -280,6 +441,24 @@ class Influence:
 
     def _query(self, name: str | None) -> str:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")
+
+
+def _unknown_subset(subset: Any, known: np.ndarray) -> DataError:
+    some = [str(v) for v in known[:20_000].tolist()]
+    near = difflib.get_close_matches(str(subset), some, n=3)
+    kind = (
+        ""
+        if str(subset) not in some
+        else f", a {type(subset).__name__} where ids are {type(known[0].item()).__name__}"
+    )
+    return DataError(
+        explain(
+            f"the id of one of the {len(known):,} subsets, such as {', '.join(map(repr, known[:3].tolist()))}",
+            f"{subset!r}{kind}",
+            "a mistyped id, or the position of a row instead of its id",
+            f"did you mean {' or '.join(map(repr, near))}?" if near else "see .subsets for the ids",
+        )
+    )
 
 
 def _check_parts(
