@@ -64,3 +64,8 @@ def test_the_report_links_a_code_to_its_text() -> None:
     assert 'href="#finding-fi021"' in page and 'id="finding-fi021"' in page
     assert "it covers the order of the batches, not the initialisation" in page
     assert "<code>FI999</code>" in page and "finding-fi999" not in page
+
+
+def test_the_page_in_the_documentation_is_the_one_of_the_register() -> None:
+    page = SOURCES.parents[1] / "docs" / "reference" / "findings.md"
+    assert page.read_text(encoding="utf-8") == findings_page()

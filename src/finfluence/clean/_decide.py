@@ -63,6 +63,10 @@ class Decisions:
     def at(self, fdr: float) -> "Decisions":
         """Return the decisions at another false-discovery rate, from the same q-values.
 
+        Returns
+        -------
+        Decisions
+
         Examples
         --------
         >>> z = np.r_[np.random.default_rng(0).laplace(size=500), np.full(40, 30.0)]

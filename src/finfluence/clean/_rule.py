@@ -24,6 +24,10 @@ RULE: dict[tuple[str, bool, bool], tuple[str, str]] = {
 def act(harmful: np.ndarray, helpful: np.ndarray, loss: np.ndarray, differs: np.ndarray) -> np.ndarray:
     """Return an object array [n, 2] of (action, reason) by the table, row for row.
 
+    Returns
+    -------
+    array
+
     Examples
     --------
     >>> yes, no = np.array([True]), np.array([False])

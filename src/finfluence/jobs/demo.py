@@ -56,6 +56,10 @@ class Found:
 def prepare(out: str | os.PathLike[str], short: bool = False, seed: int = 0) -> Prepared:
     """Write `digits.csv` with planted errors and `digits-holdout.csv` without into a new or empty folder.
 
+    Returns
+    -------
+    Prepared
+
     Raises
     ------
     StorageError

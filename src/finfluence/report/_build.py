@@ -18,6 +18,10 @@ T = TypeVar("T")
 def build(kind: type[T], value: object, where: str) -> T:
     """Return `value` (a mapping, or an instance of `kind`) as a checked instance of the dataclass `kind`.
 
+    Returns
+    -------
+    T
+
     Raises
     ------
     ConfigError
@@ -28,11 +32,11 @@ def build(kind: type[T], value: object, where: str) -> T:
     elif isinstance(value, Mapping):
         given = dict(value)
     else:
-        raise wrong(where, f"a mapping with the fields of {kind.__name__}", value)
+        raise ConfigError(wrong(where, f"a mapping with the fields of {kind.__name__}", value))
     hints, required = _fields(typing.cast(type, kind))
     for name in given:
         if name not in hints:
-            raise _unknown(where, kind, str(name), list(hints))
+            raise ConfigError(_unknown(where, kind, str(name), list(hints)))
     for name in required:
         if name not in given:
             raise ConfigError(
@@ -53,15 +57,15 @@ def convert(hint: Any, value: object, where: str) -> Any:
         return _optional(args, value, where)
     if origin is Literal:
         if value not in args:
-            raise wrong(where, f"one of {', '.join(map(repr, args))}", value)
+            raise ConfigError(wrong(where, f"one of {', '.join(map(repr, args))}", value))
         return value
     if origin is tuple:
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            raise wrong(where, "a sequence", value)
+            raise ConfigError(wrong(where, "a sequence", value))
         return tuple(convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise wrong(where, "a mapping", value)
+            raise ConfigError(wrong(where, "a mapping", value))
         return {
             str(key): convert(args[1], item, f"{where}[{str(key)[:40]!r}]") for key, item in value.items()
         }
@@ -70,17 +74,15 @@ def convert(hint: Any, value: object, where: str) -> Any:
     return _scalar(hint, value, where)
 
 
-def wrong(where: str, expected: str, value: object) -> ConfigError:
-    """Return the error for a value of the wrong kind at the place `where`."""
+def wrong(where: str, expected: str, value: object) -> str:
+    """Return the message for a value of the wrong kind at the place `where`."""
     shown = repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return ConfigError(
-        explain(
-            f"{where} to be {expected}",
-            f"{shown} ({type(value).__name__})",
-            "the report was handed a value of another kind than its schema names",
-            "convert the value before building the report; see finfluence.report.ReportContent",
-        )
+    return explain(
+        f"{where} to be {expected}",
+        f"{shown} ({type(value).__name__})",
+        "the report was handed a value of another kind than its schema names",
+        "convert the value before building the report; see finfluence.report.ReportContent",
     )
 
 
@@ -93,7 +95,9 @@ def _optional(args: tuple[Any, ...], value: object, where: str) -> Any:
     if structured:
         return convert(structured[0], value, where)
     if not isinstance(value, args):
-        raise wrong(where, " or ".join("None" if a is type(None) else a.__name__ for a in args), value)
+        raise ConfigError(
+            wrong(where, " or ".join("None" if a is type(None) else a.__name__ for a in args), value)
+        )
     return value
 
 
@@ -105,19 +109,19 @@ def _scalar(hint: type, value: object, where: str) -> object:
             return float("nan")
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        raise wrong(where, "a number (or None where it is unknown)", value)
+        raise ConfigError(wrong(where, "a number (or None where it is unknown)", value))
     if hint is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        raise wrong(where, "a whole number", value)
+        raise ConfigError(wrong(where, "a whole number", value))
     if hint is str:
         if isinstance(value, str):
             return value
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
-        raise wrong(where, "text", value)
+        raise ConfigError(wrong(where, "text", value))
     if not isinstance(value, hint):
-        raise wrong(where, {"bool": "True or False"}.get(hint.__name__, hint.__name__), value)
+        raise ConfigError(wrong(where, {"bool": "True or False"}.get(hint.__name__, hint.__name__), value))
     return value
 
 
@@ -131,13 +135,11 @@ def _fields(kind: type) -> tuple[dict[str, Any], tuple[str, ...]]:
     return hints, required
 
 
-def _unknown(where: str, kind: type, name: str, known: list[str]) -> ConfigError:
+def _unknown(where: str, kind: type, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    return ConfigError(
-        explain(
-            f"{where} to have only fields of {kind.__name__}: {', '.join(known)}",
-            f"the field {name[:80]!r}",
-            "a misspelt name, or a field of another version",
-            f"rename it to {near[0]!r}" if near else "remove it",
-        )
+    return explain(
+        f"{where} to have only fields of {kind.__name__}: {', '.join(known)}",
+        f"the field {name[:80]!r}",
+        "a misspelt name, or a field of another version",
+        f"rename it to {near[0]!r}" if near else "remove it",
     )

@@ -43,7 +43,8 @@ FINDINGS = {
             "FI010",
             "info",
             "A note on the estimate",
-            "The method says something about this estimate: what it could not cover, what it chose, or what it left out.",
+            "The method says something about this estimate: what it could not cover, what it chose, or "
+            "what it left out.",
             "Read the sentence. Where it names randomness that the spread leaves out, pool several training runs.",
         ),
         FindingKind(
@@ -66,14 +67,16 @@ FINDINGS = {
             "FI030",
             "info",
             "What was done to the data",
-            "Reading the data needed a choice: columns were left out or converted, missing values filled, rows removed.",
+            "Reading the data needed a choice: columns were left out or converted, missing values "
+            "filled, rows removed.",
             "Check that the choice is the one that you would make, else prepare the columns yourself.",
         ),
         FindingKind(
             "FI040",
             "warning",
             "The same rows decide and judge",
-            "The held-out rows that judge the cleaning also decided about it: before and after look better than they are.",
+            "The held-out rows that judge the cleaning also decided about it: before and after look "
+            "better than they are.",
             "Give more held-out rows, so that they can be halved.",
         ),
         FindingKind(
@@ -87,7 +90,8 @@ FINDINGS = {
             "FI042",
             "warning",
             "Surer, not better",
-            "Cleaning raised the held-out loss but did not lower the accuracy: the models became surer of themselves, and "
+            "Cleaning raised the held-out loss but did not lower the accuracy: the models became surer "
+            "of themselves, and "
             "held-out rows with wrong labels now cost more.",
             "Give held-out rows whose labels were checked.",
         ),
@@ -102,7 +106,8 @@ FINDINGS = {
             "FI050",
             "error",
             "Retraining contradicts the estimate",
-            "Groups of rows were removed and the model was trained again many times: the estimate does not predict what "
+            "Groups of rows were removed and the model was trained again many times: the estimate does "
+            "not predict what "
             "happens.",
             "Do not use the ranking. Retraining itself, or pairs of runs for groups, gives the truth at a higher cost.",
         ),
@@ -110,7 +115,8 @@ FINDINGS = {
             "FI051",
             "warning",
             "Retraining did not settle it",
-            "Groups of rows were removed and the model was trained again, too few times to tell whether the estimate is "
+            "Groups of rows were removed and the model was trained again, too few times to tell "
+            "whether the estimate is "
             "right.",
             "Verify with more trainings; finished ones are kept and used again.",
         ),
@@ -168,7 +174,8 @@ def findings_page() -> str:
     """
     parts = [
         "# Findings",
-        "A finding qualifies a result. Its code stands in the report, in `scan.json` and in the terminal; this page says "
+        "A finding qualifies a result. Its code stands in the report, in `scan.json` and in the "
+        "terminal; this page says "
         "what each code means and what to do.",
     ]
     for kind in FINDINGS.values():

@@ -130,6 +130,10 @@ class _Previews:
 def embeddable(value: object) -> str:
     r"""Return `value` as JSON in which no character can end or open an HTML element.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> embeddable("</script>")

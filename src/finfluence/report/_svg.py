@@ -18,6 +18,10 @@ class Svg(str):
 def tag(name: str, *children: str, **attributes: str | float) -> Svg:
     """Return one element. `class_` becomes class, and a float is written with at most two decimals.
 
+    Returns
+    -------
+    Svg
+
     Examples
     --------
     >>> tag("text", "a < b", x=1.25, class_="tick")
@@ -60,6 +64,10 @@ class Scale:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Return round numbers (steps of 1, 2 or 5) inside [low, high], about as many as asked.
+
+    Returns
+    -------
+    list[float]
 
     Examples
     --------

@@ -13,6 +13,10 @@ _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 def visible(text: str, limit: int = 20_000) -> str:
     r"""Return `text` with characters that hide or reorder others shown by code point, and cut to `limit`.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> visible("a\u202eb\x00")
@@ -28,6 +32,10 @@ def visible(text: str, limit: int = 20_000) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """Return `value` with `digits` significant digits and a true minus sign.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -62,6 +70,10 @@ def fixed(value: float, decimals: int = 2) -> str:
 
 def probability(value: float) -> str:
     r"""Return a probability for a table: two significant digits, and never a bare 0.
+
+    Returns
+    -------
+    str
 
     Examples
     --------

@@ -18,6 +18,10 @@ _POINTS = 96
 def curve(mu: float) -> list[tuple[float, float]]:
     """Return points (α, β) of G_μ(α) = Φ(Φ⁻¹(1−α) − |μ|), evenly spaced in Φ⁻¹(1−α).
 
+    Returns
+    -------
+    list[tuple[float, float]]
+
     Examples
     --------
     >>> alpha, beta = curve(0.0)[48]

@@ -13,6 +13,10 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 def validated(content: ReportContent | Mapping[str, object]) -> ReportContent:
     """Return `content` as checked `ReportContent`.
 
+    Returns
+    -------
+    ReportContent
+
     Raises
     ------
     ConfigError
@@ -20,17 +24,19 @@ def validated(content: ReportContent | Mapping[str, object]) -> ReportContent:
     """
     report = build(ReportContent, content, "content")
     if not 0 < report.level < 1:
-        raise wrong("content.level", "between 0 and 1", report.level)
+        raise ConfigError(wrong("content.level", "between 0 and 1", report.level))
     if not report.verdict.strip():
-        raise wrong("content.verdict", "one sentence", report.verdict)
+        raise ConfigError(wrong("content.verdict", "one sentence", report.verdict))
     names = [query.name for query in report.queries]
     for i, query in enumerate(report.queries):
         if query.sign not in (-1, 1):
-            raise wrong(
-                f"content.queries[{i}].sign", "+1 (larger is better) or -1 (larger is worse)", query.sign
+            raise ConfigError(
+                wrong(
+                    f"content.queries[{i}].sign", "+1 (larger is better) or -1 (larger is worse)", query.sign
+                )
             )
         if query.name in names[:i]:
-            raise wrong(f"content.queries[{i}].name", "named once only", query.name)
+            raise ConfigError(wrong(f"content.queries[{i}].name", "named once only", query.name))
     for i, row in enumerate(report.rows):
         _known(f"content.rows[{i}].query", row.query, names, "queries")
         _check_preview(f"content.rows[{i}].preview", row)
@@ -62,25 +68,27 @@ def _check_preview(where: str, row: RowEntry) -> None:
         return
     given = [name for name in ("cells", "image_png", "text") if (getattr(preview, name)) is not None]
     if len(given) != 1:
-        raise wrong(where, "exactly one of cells, image_png, text", given)
+        raise ConfigError(wrong(where, "exactly one of cells, image_png, text", given))
     if preview.image_png is not None and not preview.image_png.startswith(PNG_MAGIC):
-        raise wrong(
-            f"{where}.image_png",
-            "the bytes of a PNG file (see finfluence.report.thumbnail)",
-            preview.image_png,
+        raise ConfigError(
+            wrong(
+                f"{where}.image_png",
+                "the bytes of a PNG file (see finfluence.report.thumbnail)",
+                preview.image_png,
+            )
         )
 
 
 def _check_distribution(where: str, d: Distribution) -> None:
     if len(d.edges) != len(d.counts) + 1 or not d.counts:
-        raise wrong(f"{where}.edges", f"one longer than counts ({len(d.counts)})", len(d.edges))
+        raise ConfigError(wrong(f"{where}.edges", f"one longer than counts ({len(d.counts)})", len(d.edges)))
     steps = zip(d.edges, d.edges[1:], strict=False)
     if not all(math.isfinite(e) for e in d.edges) or not all(a < b for a, b in steps):
-        raise wrong(f"{where}.edges", "finite and increasing", d.edges)
+        raise ConfigError(wrong(f"{where}.edges", "finite and increasing", d.edges))
     if not all(math.isfinite(c) and c >= 0 for c in d.counts):
-        raise wrong(f"{where}.counts", "finite and not negative", d.counts)
+        raise ConfigError(wrong(f"{where}.counts", "finite and not negative", d.counts))
     if len(d.null_x) != len(d.null_y):
-        raise wrong(f"{where}.null_y", f"as long as null_x ({len(d.null_x)})", len(d.null_y))
+        raise ConfigError(wrong(f"{where}.null_y", f"as long as null_x ({len(d.null_x)})", len(d.null_y)))
 
 
 def _check_cleaning(where: str, cleaning: Cleaning) -> None:
@@ -95,4 +103,4 @@ def _check_cleaning(where: str, cleaning: Cleaning) -> None:
 def _check_table(where: str, table: Table) -> None:
     for i, row in enumerate(table.rows):
         if len(row) != len(table.columns):
-            raise wrong(f"{where}.rows[{i}]", f"as long as columns ({len(table.columns)})", row)
+            raise ConfigError(wrong(f"{where}.rows[{i}]", f"as long as columns ({len(table.columns)})", row))

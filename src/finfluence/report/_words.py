@@ -46,6 +46,10 @@ def glossary(contrast: Contrast) -> dict[str, str]:
 def power(mu: float, alpha: float = ALPHA) -> float:
     """Return Φ(|μ| − Φ⁻¹(1−α)): the chance to notice the removal from one model at false-alarm rate `alpha`.
 
+    Returns
+    -------
+    float
+
     Examples
     --------
     >>> round(power(1.0, 0.05), 6)

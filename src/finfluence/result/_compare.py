@@ -59,8 +59,8 @@ class Comparison:
     def __repr__(self) -> str:
         lines = [f"Agreement on {len(self.queries)} quer{'y' if len(self.queries) == 1 else 'ies'}"]
         lines += [
-            f"  '{q.query}', {q.shared:,} shared rows: Pearson {q.pearson:.3f}, Spearman {q.spearman:.3f}; of the {q.k} "
-            f"most harmful a share of {q.jaccard:.3f} is common (Jaccard), by chance {q.chance:.3f}"
+            f"  '{q.query}', {q.shared:,} shared rows: Pearson {q.pearson:.3f}, Spearman {q.spearman:.3f}; "
+            f"of the {q.k} most harmful a share of {q.jaccard:.3f} is common (Jaccard), by chance {q.chance:.3f}"
             for q in self.queries
         ]
         lines.append("  agreement alone does not prove that a ranking is right; next: .frame(), fi.verify(…)")
@@ -69,6 +69,10 @@ class Comparison:
 
 def compare(first: xr.Dataset, second: xr.Dataset, k: int | None = None) -> Comparison:
     """Return how far two results agree on the queries and rows that both have.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------

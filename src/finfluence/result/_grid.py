@@ -51,6 +51,10 @@ def grid(ids: Sequence[Any], values: Sequence[float], symbol: str, items: Sequen
 def items_of(data: Any, ids: Sequence[Any], every: Sequence[Any]) -> list[Any]:
     """Return what the rows `ids` look like, from a mapping by id or from a sequence in the order of `every` row.
 
+    Returns
+    -------
+    list[Any]
+
     Raises
     ------
     DataError
@@ -59,24 +63,22 @@ def items_of(data: Any, ids: Sequence[Any], every: Sequence[Any]) -> list[Any]:
     if isinstance(data, Mapping):
         missing = [i for i in ids if i not in data]
         if missing:
-            raise _no_data(f"a mapping without row {missing[0]!r}")
+            raise DataError(_no_data(f"a mapping without row {missing[0]!r}"))
         return [data[i] for i in ids]
     if data is None or isinstance(data, str) or not hasattr(data, "__len__"):
-        raise _no_data("none" if data is None else type(data).__name__)
+        raise DataError(_no_data("none" if data is None else type(data).__name__))
     if len(data) != len(every):
-        raise _no_data(f"{len(data):,} items for {len(every):,} rows")
+        raise DataError(_no_data(f"{len(data):,} items for {len(every):,} rows"))
     at = {name: k for k, name in enumerate(every)}
     return [data[at[i]] for i in ids]
 
 
-def _no_data(got: str) -> DataError:
-    return DataError(
-        explain(
-            "data= to hold what each row looks like: an image or a text for each, in the order of the rows, or by id",
-            got,
-            "a result keeps the ids of the rows, not the rows",
-            "pass data=images (or texts) of all rows in their order, or {id: image}",
-        )
+def _no_data(got: str) -> str:
+    return explain(
+        "data= to hold what each row looks like: an image or a text for each, in the order of the rows, or by id",
+        got,
+        "a result keeps the ids of the rows, not the rows",
+        "pass data=images (or texts) of all rows in their order, or {id: image}",
     )
 
 

@@ -1,4 +1,4 @@
-"""A result in a notebook: verdict, sign in words, the most harmful and helpful rows, findings. Everything is escaped."""
+"""A result in a notebook: verdict, sign in words, the most harmful and helpful rows, findings; all of it escaped."""
 
 import html
 import math
@@ -87,7 +87,8 @@ def _table(title: str, lines: pd.DataFrame) -> str:
         if len(lines)
         else "<tbody><tr><td>none</td></tr></tbody>"
     )
-    return f'<table style="border-collapse:collapse"><caption style="text-align:left"><b>{title}</b></caption>{body}</table>'
+    caption = f'<caption style="text-align:left"><b>{title}</b></caption>'
+    return f'<table style="border-collapse:collapse">{caption}{body}</table>'
 
 
 def _number(value: float, column: str) -> str:

@@ -186,7 +186,7 @@ class Influence:
         """
         at = pd.Index(self.subsets.tolist()).get_indexer([subset])[0]
         if at < 0:
-            raise _unknown_subset(subset, self.subsets)
+            raise DataError(_unknown_subset(subset, self.subsets))
         lines = frame(self.data.isel(subset=[int(at)]), self.queries)
         return lines.set_index("query")
 
@@ -381,7 +381,7 @@ class Influence:
             The result lacks what the plot shows.
         """
         if subset is not None and subset not in self.subsets.tolist():
-            raise _unknown_subset(subset, self.subsets)
+            raise DataError(_unknown_subset(subset, self.subsets))
         return plot(self.data, kind, self._query(query), n=n, subset=subset, fdr=fdr, ax=ax)
 
     def grid(
@@ -425,7 +425,7 @@ class Influence:
         if rows is not None:
             at = pd.Index(every).get_indexer(list(rows))
             if (at < 0).any():
-                raise _unknown_subset(list(rows)[int(np.argmin(at))], self.subsets)
+                raise DataError(_unknown_subset(list(rows)[int(np.argmin(at))], self.subsets))
             lines = lines.iloc[at]
         ids, symbol = lines["row_id"].tolist(), "μ" if self.has_mu else "score"
         values = lines["mu" if self.has_mu else "score"].tolist()
@@ -443,21 +443,15 @@ class Influence:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")
 
 
-def _unknown_subset(subset: Any, known: np.ndarray) -> DataError:
+def _unknown_subset(subset: Any, known: np.ndarray) -> str:
     some = [str(v) for v in known[:20_000].tolist()]
     near = difflib.get_close_matches(str(subset), some, n=3)
-    kind = (
-        ""
-        if str(subset) not in some
-        else f", a {type(subset).__name__} where ids are {type(known[0].item()).__name__}"
-    )
-    return DataError(
-        explain(
-            f"the id of one of the {len(known):,} subsets, such as {', '.join(map(repr, known[:3].tolist()))}",
-            f"{subset!r}{kind}",
-            "a mistyped id, or the position of a row instead of its id",
-            f"did you mean {' or '.join(map(repr, near))}?" if near else "see .subsets for the ids",
-        )
+    other = f", a {type(subset).__name__} where ids are {type(known[0].item()).__name__}"
+    return explain(
+        f"the id of one of the {len(known):,} subsets, such as {', '.join(map(repr, known[:3].tolist()))}",
+        f"{subset!r}{other if str(subset) in some else ''}",
+        "a mistyped id, or the position of a row instead of its id",
+        f"did you mean {' or '.join(map(repr, near))}?" if near else "see .subsets for the ids",
     )
 
 

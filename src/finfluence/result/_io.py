@@ -42,6 +42,10 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
 def read(path: Path, *, lazy: bool) -> xr.Dataset:
     """Return the dataset that `save` or a `Stream` wrote; `lazy` leaves its numbers on disk once they are checked.
 
+    Returns
+    -------
+    xarray.Dataset
+
     Raises
     ------
     StorageError
@@ -60,15 +64,20 @@ def read(path: Path, *, lazy: bool) -> xr.Dataset:
             sign=("query", np.asarray(labels["sign"], dtype=np.int64)),
             size=("subset", np.asarray(labels["size"], dtype=np.int64)),
         )
-        missing = [name for name in HOLDS[header.get("kind", "effect")] if name not in data]
-        if missing:
-            raise KeyError(missing[0])
-        if header.get("content", None) not in (None, _content(_arrays_of(arrays))):
-            raise ValueError("other numbers than were saved")
+        _check_whole(data, header, arrays)
         data.attrs = Provenance.from_dict(header["attrs"]).to_dict()
     except (OSError, KeyError, ValueError, RuntimeError, DataError) as error:
-        raise _foreign(path, f"damaged arrays ({type(error).__name__}: {error})") from error
+        raise StorageError(_foreign(path, f"damaged arrays ({type(error).__name__}: {error})")) from error
     return _without_unknown(data) if header["version"] == 1 else data
+
+
+def _check_whole(data: xr.Dataset, header: Mapping[str, Any], arrays: xr.Dataset) -> None:
+    """Raise KeyError or ValueError where an array is missing or holds other numbers than were saved."""
+    missing = [name for name in HOLDS[header.get("kind", "effect")] if name not in data]
+    if missing:
+        raise KeyError(missing[0])
+    if header.get("content", None) not in (None, _content(_arrays_of(arrays))):
+        raise ValueError("other numbers than were saved")
 
 
 def _without_unknown(data: xr.Dataset) -> xr.Dataset:
@@ -83,6 +92,10 @@ def header_of(arrays: Any, labels: Mapping[str, Any], attrs: Mapping[str, Any]) 
 
     Effects of removing rows are written as version 1, which any version of finfluence reads; all else as version 2,
     since a reader of version 1 would mistake it.
+
+    Returns
+    -------
+    dict[str, Any]
     """
     kind = kind_of(_names_of(arrays))
     first = kind == "effect" and attrs.get("contrast", "remove") == "remove"
@@ -166,16 +179,14 @@ def _check_ours(path: Path) -> dict[str, Any]:
             raise KeyError("format")
     except (KeyError, TypeError, OSError, ValueError, zarr.errors.GroupNotFoundError) as error:
         found = "no such folder" if not path.exists() else "a file or folder of another program or version"
-        raise _foreign(path, found) from error
+        raise StorageError(_foreign(path, found)) from error
     return dict(header)
 
 
-def _foreign(path: Path, got: str) -> StorageError:
-    return StorageError(
-        explain(
-            f"a result of finfluence at {path} (a Zarr folder)",
-            got,
-            "the path is mistyped, or the file was moved or cut short",
-            "check the path, or make the result again with fi.replay(…).save(path)",
-        )
+def _foreign(path: Path, got: str) -> str:
+    return explain(
+        f"a result of finfluence at {path} (a Zarr folder)",
+        got,
+        "the path is mistyped, or the file was moved or cut short",
+        "check the path, or make the result again with fi.replay(…).save(path)",
     )

@@ -27,6 +27,10 @@ def moderate(variance: np.ndarray, df: int, prior: np.ndarray) -> tuple[np.ndarr
     prior : array
         v, the estimates' own variances from within the runs; NaN where unknown.
 
+    Returns
+    -------
+    tuple[array, array]
+
     References
     ----------
     Smyth, "Linear models and empirical Bayes methods" (2004), section 6.2, with v_i in place of a common scale.

@@ -9,6 +9,10 @@ from finfluence.errors import ConfigError, explain
 def one_of(name: str, known: Sequence[str], kind: str) -> str:
     """Return `name` if it is among `known`.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     ConfigError

@@ -1,4 +1,4 @@
-"""Pictures of a result by matplotlib: intervals, distribution, trade-off curve. Their numbers are those of `to_frame`."""
+"""Pictures of a result by matplotlib: intervals, distribution, trade-off curve; the numbers are those of `to_frame`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,10 @@ def plot(data: xr.Dataset, kind: str, query: str, *, n: int, subset: Any, fdr: f
 
 def _axes(ax: Any) -> "Axes":
     """Return the axes given, or new ones.
+
+    Returns
+    -------
+    Axes
 
     Raises
     ------

@@ -96,6 +96,10 @@ def _effect_variance(
     """Return the variance of one run's effect [S, Q] and its degrees of freedom from runs [R, S, Q].
 
     Linear effects and those of paired runs are moderated apart, for their runs' own errors differ in what they see.
+
+    Returns
+    -------
+    tuple[array, array]
     """
     between = effects.var(0, ddof=1)
     known = np.isfinite(errors)

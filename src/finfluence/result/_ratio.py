@@ -34,6 +34,10 @@ def ratio_interval(
     model : array
         Relative error of the effect that no sampling shows, such as that of linearisation.
 
+    Returns
+    -------
+    tuple[array, array, array]
+
     References
     ----------
     Zou and Donner, "Construction of confidence limits about effect measures" (2008), for the principle.
@@ -85,6 +89,10 @@ def model_error(paired: np.ndarray, horizon: np.ndarray, epochs: int, measured: 
     paired : array of bool [S]
     horizon : array [Q]
         h, the epochs walked for each query.
+
+    Returns
+    -------
+    array
     """
     short = HORIZON_ERROR * (epochs / np.maximum(horizon, 1) - 1)
     linear = np.hypot(max(LINEAR_ERROR, measured), short)

@@ -42,6 +42,10 @@ def kind_of(names: Iterable[object]) -> Kind:
 
     "effect": effects with their spread, and so μ with its error. "mu": μ alone. "score": a ranking without a unit.
 
+    Returns
+    -------
+    Kind
+
     Examples
     --------
     >>> kind_of(["mu", "own_loss"]), kind_of(["mu", "effect"]), kind_of(["score"])

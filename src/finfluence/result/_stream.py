@@ -125,6 +125,10 @@ class Stream:
     def finish(self, provenance: Provenance) -> Influence:
         """Write labels and provenance, give the folder its name, and return the result, read where it is used.
 
+        Returns
+        -------
+        Influence
+
         Raises
         ------
         ConfigError

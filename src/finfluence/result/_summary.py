@@ -84,6 +84,10 @@ def report_content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1)
 def verdict(named: int, rows: int, queries: Sequence[str], fdr: float) -> str:
     """Return the sentence that a decision over some queries ends in.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> verdict(1, 30, ["held-out"], 0.1)
@@ -126,6 +130,10 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
         Orientation of each line: larger is more harmful.
     **more
         Further fields of `RowEntry`, each a sequence over the lines of `frame`.
+
+    Returns
+    -------
+    list[RowEntry]
     """
     order = np.argsort(-np.nan_to_num(harm, nan=-np.inf), kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
@@ -153,6 +161,10 @@ def distribution(data: xr.Dataset, name: str, threshold: float = float("nan")) -
     """Return the histogram of μ on one query (none where μ does not vary), beside the mirror image of its bulk.
 
     The drawn null is what the flagged side would hold if it looked like the other one.
+
+    Returns
+    -------
+    list[Distribution]
     """
     mu = data["mu"].sel(query=name).values
     mu = mu[np.isfinite(mu)]

@@ -111,6 +111,11 @@ def certify_counts(
     Certificate
         Its estimate is the plug-in of the two rates (one half added to each count where one is 0 or 1).
 
+    Raises
+    ------
+    DataError
+        A count is negative, or larger than its runs.
+
     References
     ----------
     Nasr et al., "Tight auditing of differentially private machine learning" (2023).

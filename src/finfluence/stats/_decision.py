@@ -64,7 +64,7 @@ class Named:
 
     @property
     def q_values(self) -> np.ndarray:
-        """Least rates: q = min(1, V · min_v q_v) [n]: least rate at which the row is named by the union of the tests."""
+        """Least rate at which the union of the tests names the row: q = min(1, V · min_v q_v) [n]."""
         least: np.ndarray = np.minimum(self.tests * self.q_each.min(axis=0), 1.0)
         return least
 

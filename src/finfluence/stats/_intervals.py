@@ -78,6 +78,11 @@ def paired_difference(after: ArrayLike, before: ArrayLike, *, level: float = 0.9
     Interval
         Positive where `after` is larger.
 
+    Raises
+    ------
+    DataError
+        The samples differ in length.
+
     Examples
     --------
     >>> print(paired_difference([2.0, 3.0, 5.0], [1.0, 2.0, 3.0]))

@@ -17,6 +17,10 @@ def local_error(n: int, error: float) -> float:
 
     Exact, by the Markov chain of counts between the bounds: O(n^2) per trial value, about ten of them.
 
+    Returns
+    -------
+    float
+
     References
     ----------
     Owen, "Nonparametric likelihood confidence bands for a distribution function" (1995); Khmaladze and

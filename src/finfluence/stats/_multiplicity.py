@@ -166,6 +166,10 @@ def empirical_fdr(
 def one_sided(p_values: ArrayLike, statistic: ArrayLike, side: int = 1) -> np.ndarray:
     """Return p-values for "the statistic has the sign of `side`" from two-sided ones.
 
+    Returns
+    -------
+    array
+
     Examples
     --------
     >>> one_sided([0.04, 0.04], [2.0, -2.0]).tolist()

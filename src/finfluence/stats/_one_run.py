@@ -81,6 +81,11 @@ def certify_one_run_epsilon(
     Certificate
         Beside the naive estimate log(correct / wrong).
 
+    Raises
+    ------
+    DataError
+        A count is impossible, or delta is outside [0, 1).
+
     References
     ----------
     Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023).

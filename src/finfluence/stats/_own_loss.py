@@ -60,6 +60,8 @@ def label_errors(own_loss: ArrayLike, *, fdr: float = 0.1) -> LossVerdict:
 
     Raises
     ------
+    ConfigError
+        `fdr` is not between 0 and 1.
     DataError
         A loss is negative.
 
@@ -117,6 +119,10 @@ def label_errors(own_loss: ArrayLike, *, fdr: float = 0.1) -> LossVerdict:
 
 def log_odds(own_loss: np.ndarray) -> np.ndarray:
     """Return the log-odds that the model gives to the label, from its cross-entropy; clipped to +-40.
+
+    Returns
+    -------
+    array
 
     Examples
     --------

@@ -49,6 +49,10 @@ class PermutationTest:
 def mean_difference(with_rows: np.ndarray, without_rows: np.ndarray) -> np.ndarray:
     """Return mean(without) - mean(with) along the last axis.
 
+    Returns
+    -------
+    array
+
     Examples
     --------
     >>> float(mean_difference([1.0, 2.0], [4.0, 5.0]))

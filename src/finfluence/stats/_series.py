@@ -182,6 +182,11 @@ def block_bootstrap_interval(
         Percentile interval; `kind` tells the block length. Too narrow where a series is worth few
         independent values: at lag-1 correlation 0.9 and n = 1,000 see docs/statistics.md.
 
+    Raises
+    ------
+    DataError
+        Series that are to be resampled together differ in length.
+
     References
     ----------
     Politis and Romano, "The stationary bootstrap" (1994).

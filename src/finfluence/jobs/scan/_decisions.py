@@ -36,6 +36,10 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
 
     Each of V tests (the queries, and the own loss of a classification) is held against fdr / V by `name_rows`, so that
     what they name together keeps the level. Whether a row is *helpful* is asked of the held-out loss alone.
+
+    Returns
+    -------
+    Decided
     """
     influence = estimate.influence
     queries = [q for q in influence.queries if q != OWN]
