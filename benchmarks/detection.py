@@ -18,7 +18,7 @@ from torch import nn
 import finfluence as fi
 from benchmarks.fashion import fashion, flip
 from benchmarks.problems import Problem, digits_data, mlp, row_loss
-from finfluence.clean import decide
+from finfluence.clean import DecisionOptions, Predictions, decide_influence
 from finfluence.ensemble import RunSpec, final_models
 from finfluence.estimators.baselines import cleanlab_score, loss_score, margin_score, random_score
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
@@ -76,10 +76,10 @@ def one_seed(problem: Problem, seed: int) -> tuple[dict[str, np.ndarray], dict[s
     probs, labels = probabilities(model, recipe), recipe.rows.fields["y"].numpy()
     together = np.mean([probabilities(m, recipe) for m in models], axis=0)
     pooled = fi.pool(replayed)
-    decided = decide(
-        recipe.rows.ids, pooled.data["mu"].values[:, 0], sign=-1, own_loss=pooled.data["own_loss"].values,
-        labels=labels, predicted=together.argmax(1), confidence=together.max(1), fdr=FDR,
-    ).frame  # fmt: skip
+    predictions = Predictions(labels, together.argmax(1), together.max(1))
+    decided = decide_influence(
+        pooled, own_loss=True, predictions=predictions, options=DecisionOptions(FDR)
+    ).frame
     scores = {
         "replay, 1 run": _replayed(replayed[0]),
         "replay, 4 runs pooled": _replayed(pooled),

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finfluence.clean import RULE, act, decide
-from finfluence.errors import ConfigError, DataError
+from finfluence.clean import RULE, DecisionOptions, Predictions, act, decide, decide_influence
+from finfluence.errors import ConfigError, DataError, NotSupportedError
+from finfluence.result import Influence, Provenance
 
 N = 1000
 KIND = np.array(["clean"] * 880 + ["poison"] * 40 + ["flip"] * 40 + ["harmful flip"] * 40)
@@ -24,9 +27,7 @@ def scanned(seed=0):
     return {
         "mu": mu,
         "own_loss": np.logaddexp(0.0, -odds),
-        "labels": labels,
-        "predicted": predicted,
-        "confidence": np.full(N, 0.95),
+        "predictions": Predictions(labels, predicted, np.full(N, 0.95)),
     }
 
 
@@ -81,10 +82,15 @@ def test_a_row_that_the_query_needs_is_reviewed_not_relabelled():
 
 
 def test_an_unsure_prediction_is_never_a_label():
-    given = scanned() | {"confidence": np.full(N, 0.6)}
+    given = scanned()
+    given["predictions"] = replace(given["predictions"], confidence=np.full(N, 0.6))
     actions = decide(np.arange(N), **given).frame["suggested_action"]
     assert set(actions) == {"keep", "drop", "review"}
-    assert "relabel" in set(decide(np.arange(N), **given, relabel_confidence=0.5).frame["suggested_action"])
+    assert "relabel" in set(
+        decide(np.arange(N), **given, options=DecisionOptions(relabel_confidence=0.5)).frame[
+            "suggested_action"
+        ]
+    )
 
 
 def test_influence_alone_pays_for_one_test():
@@ -98,7 +104,9 @@ def test_influence_alone_pays_for_one_test():
 def test_sign_and_direction_mirror_each_other():
     mu = scanned()["mu"]
     actions = [
-        decide(np.arange(N), value, sign=sign, direction=direction).frame["suggested_action"].tolist()
+        decide(np.arange(N), value, sign=sign, options=DecisionOptions(direction=direction))
+        .frame["suggested_action"]
+        .tolist()
         for value, sign, direction in (
             (mu, -1, "harmful"),
             (-mu, 1, "harmful"),
@@ -136,12 +144,20 @@ def test_a_stricter_level_flags_a_subset(seed, one, other):
 DECIDED = [decide(np.arange(N), **scanned(seed)) for seed in range(3)]
 
 
+def _turned(value, shuffle):
+    if isinstance(value, Predictions):
+        return Predictions(value.labels[shuffle], value.predicted[shuffle], value.confidence[shuffle])
+    return value[shuffle]
+
+
 def test_permuting_rows_permutes_decisions():
     given = scanned()
     shuffle = np.random.default_rng(5).permutation(N)
     one = decide(np.arange(N), **given).frame.set_index("row_id")
     other = (
-        decide(shuffle, **{k: v[shuffle] for k, v in given.items()}).frame.set_index("row_id").sort_index()
+        decide(shuffle, **{k: _turned(v, shuffle) for k, v in given.items()})
+        .frame.set_index("row_id")
+        .sort_index()
     )
     assert (one["suggested_action"] == other["suggested_action"]).all()
 
@@ -156,8 +172,28 @@ def test_words_of_the_errors():
     with pytest.raises(ConfigError, match="pass \\+1 for accuracies, -1 for losses"):
         decide([1], [0.0], sign=0)
     with pytest.raises(ConfigError, match="decide twice, once per direction"):
-        decide([1], [0.0], direction="both")
+        decide([1], [0.0], options=DecisionOptions(direction="both"))
     with pytest.raises(ConfigError, match="relabel_confidence between 0 and 1\n  got: 80"):
-        decide([1], [0.0], relabel_confidence=80)
+        decide([1], [0.0], options=DecisionOptions(relabel_confidence=80))
     with pytest.raises(ConfigError, match="fdr between 0 and 1"):
         DECIDED[0].at(10)
+
+
+def test_a_result_is_decided_about_as_its_numbers_are():
+    given = scanned()
+    made = Provenance(method="online", runs=1, covers=("batch order",), n_rows=N)
+    labels = {
+        "subsets": np.arange(N),
+        "queries": ["held-out"],
+        "provenance": made,
+        "own_loss": given["own_loss"],
+    }
+    found = Influence.build(mu=given["mu"][:, None], **labels)
+    decided = decide_influence(found, own_loss=True, predictions=given["predictions"])
+    pd.testing.assert_frame_equal(decided.frame, decide(np.arange(N), **given).frame)
+    added = Influence.build(
+        mu=-given["mu"][:, None], **{**labels, "provenance": replace(made, contrast="add")}
+    )
+    assert decide_influence(added).frame["flagged"].equals(decide_influence(found).frame["flagged"])
+    with pytest.raises(NotSupportedError, match="an influence with mu for cleaning"):
+        decide_influence(Influence.build(score=given["mu"][:, None], **labels))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finfluence.clean import decide
+from finfluence.clean import DecisionOptions, decide, decide_influence
 from finfluence.jobs.demo import flagged_by
 from finfluence.jobs.scan import Estimate, decide_rows
 from finfluence.result import Influence, Provenance, report_content
@@ -86,7 +86,8 @@ def test_over_queries_alone(made: Any, queries: int) -> None:
     by_influence, _ = flagged_by(lines, FDR, tests)
     assert (by_influence == lines["flagged"]).all()
     if queries == 1:
-        alone = decide(range(len(mu)), mu[:, 0], p_values=p[:, 0], fdr=FDR).frame
+        alone = decide(range(len(mu)), mu[:, 0], p_values=p[:, 0]).frame
+        assert alone.equals(decide_influence(found).frame)
         assert selected == alone["row_id"][alone["flagged"]].tolist()
     assert ({few: [7], unknown: [7]}.get(made, selected)) == selected
     assert made is not many or len(selected) >= 28 * queries
@@ -104,11 +105,13 @@ def test_over_queries_and_own_loss(queries: int) -> None:
     doubted = np.flatnonzero(tests * label_errors(own).q_values <= FDR)
     assert len(doubted) > 20 and set(doubted) <= set(rows["row_id"][rows["flagged"]])
     if queries == 1:
-        cleaned = decide(range(len(mu)), mu[:, 0], own_loss=own, p_values=p[:, 0], fdr=FDR)
+        cleaned = decide(range(len(mu)), mu[:, 0], own_loss=own, p_values=p[:, 0])
         assert cleaned.tests == 2
         for column in ("q_value", "flagged", "suggested_action"):
             assert cleaned.frame[column].tolist() == rows[column].tolist()
-        at_once = decide(range(len(mu)), mu[:, 0], own_loss=own, fdr=0.5).at(FDR).frame
+        at_once = (
+            decide(range(len(mu)), mu[:, 0], own_loss=own, options=DecisionOptions(fdr=0.5)).at(FDR).frame
+        )
         assert at_once["flagged"].tolist() == cleaned.frame["flagged"].tolist()
 
 
@@ -120,5 +123,6 @@ def test_the_helpful_side_mirrors_the_harmful_one(made: Any) -> None:
     assert turned.select(FDR, direction="helpful").row_id.tolist() == harmful != []
     assert found.select(FDR, direction="helpful").empty
     assert set(harmful) <= set(found.select(FDR, direction="both").row_id)
-    mirrored = decide(range(len(mu)), -mu[:, 0], p_values=p[:, 0], fdr=FDR, direction="helpful").frame
+    helpful = DecisionOptions(FDR, "helpful")
+    mirrored = decide(range(len(mu)), -mu[:, 0], p_values=p[:, 0], options=helpful).frame
     assert mirrored["row_id"][mirrored["flagged"]].tolist() == sorted(harmful)

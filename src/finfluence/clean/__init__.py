@@ -1,6 +1,13 @@
 """From influence to decisions with an error rate, and from decisions to a cleaned file with an audit."""
 
-from finfluence.clean._decide import COLUMNS, Decisions, decide
+from finfluence.clean._decide import (
+    COLUMNS,
+    DecisionOptions,
+    Decisions,
+    Predictions,
+    decide,
+    decide_influence,
+)
 from finfluence.clean._formulas import formula_like, neutralise, neutralised
 from finfluence.clean._plan import AUDIT_COLUMNS, Action, Cleaned, apply
 from finfluence.clean._rule import RULE, act
@@ -12,11 +19,14 @@ __all__ = [
     "RULE",
     "Action",
     "Cleaned",
+    "DecisionOptions",
     "Decisions",
+    "Predictions",
     "Written",
     "act",
     "apply",
     "decide",
+    "decide_influence",
     "formula_like",
     "neutralise",
     "neutralised",

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from finfluence.clean._rule import act
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.result import Influence, need_mu, one_of
 from finfluence.stats import RowTest, check_fdr, label_errors, name_rows
 
 COLUMNS = (
@@ -78,19 +79,99 @@ class Decisions:
         return replace(self, frame=_judge(self.frame, fdr, self.tests, self.relabel_confidence), fdr=fdr)
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What the model says about the labels, row by row; a row with an unknown label is never relabelled.
+
+    Parameters
+    ----------
+    labels : array [n], optional
+        The labels as given.
+    predicted : array [n], optional
+        The labels that the model gives.
+    confidence : array [n], optional
+        Probability that the model gives to `predicted`; NaN where there is none.
+    """
+
+    labels: ArrayLike | None = None
+    predicted: ArrayLike | None = None
+    confidence: ArrayLike | None = None
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """How rows are decided about.
+
+    Parameters
+    ----------
+    fdr : float
+        Accepted share of false names among the flagged rows.
+    direction : {"harmful", "helpful"}
+        "helpful" names the rows whose removal worsens the query.
+    relabel_confidence : float
+        Least `Predictions.confidence` for relabelling.
+    """
+
+    fdr: float = 0.1
+    direction: str = "harmful"
+    relabel_confidence: float = 0.8
+
+
+def decide_influence(
+    influence: Influence,
+    query: str | None = None,
+    *,
+    own_loss: bool = False,
+    predictions: Predictions | None = None,
+    options: DecisionOptions | None = None,
+) -> Decisions:
+    """Decide about every row of a result from its influence on one query.
+
+    Parameters
+    ----------
+    influence : Influence
+        Over single rows.
+    query : str, optional
+        The first one unless named.
+    own_loss : bool
+        Whether the rows' own final losses, those of a classification by cross-entropy, are a second test.
+    predictions, options : optional
+        As in `decide`.
+
+    Returns
+    -------
+    Decisions
+
+    Raises
+    ------
+    NotSupportedError
+        The result holds scores only.
+    ConfigError, DataError
+        As `decide`.
+    """
+    need_mu(influence.data, "cleaning")
+    name = influence.queries[0] if query is None else one_of(query, influence.queries, "query")
+    data = influence.data.sel(query=name)
+    return decide(
+        influence.subsets,
+        data["mu"].values,
+        sign=int(data["sign"]) * influence.provenance.harmful_side,
+        p_values=data["p_value"].values if influence.has_effect else None,
+        own_loss=data["own_loss"].values if own_loss else None,
+        predictions=predictions,
+        options=options,
+    )
+
+
 def decide(
     row_ids: ArrayLike,
     mu: ArrayLike,
     *,
     sign: int = -1,
-    own_loss: ArrayLike | None = None,
-    labels: ArrayLike | None = None,
-    predicted: ArrayLike | None = None,
-    confidence: ArrayLike | None = None,
     p_values: ArrayLike | None = None,
-    fdr: float = 0.1,
-    direction: str = "harmful",
-    relabel_confidence: float = 0.8,
+    own_loss: ArrayLike | None = None,
+    predictions: Predictions | None = None,
+    options: DecisionOptions | None = None,
 ) -> Decisions:
     r"""Decide about every row from its influence on one query and, if given, its own final loss.
 
@@ -109,17 +190,12 @@ def decide(
         +1 if a larger value of the query is better (accuracy), -1 if worse (loss). Harmful is sign * mu > 0.
     own_loss
         Cross-entropy of each row under the final model, in nats; None for regression.
-    labels, predicted, confidence
-        Given label, the model's label, and the probability that the model gives to it. Without them no
-        relabelling is suggested.
     p_values
-        Two-sided, for the few-rows fallback of `finfluence.stats.empirical_fdr`.
-    fdr
-        Accepted share of false names among the flagged rows.
-    direction
-        "harmful", or "helpful" to name the rows whose removal worsens the query.
-    relabel_confidence
-        Least `confidence` for relabelling.
+        Two-sided, for the few-rows fallback of `finfluence.stats.empirical_fdr`; NaN counts as 1.
+    predictions
+        What the model says about the labels. Without it no relabelling is suggested.
+    options
+        Rate of false names, side and confidence; the defaults of `DecisionOptions` unless given.
 
     Returns
     -------
@@ -160,8 +236,9 @@ def decide(
     >>> decisions.frame["suggested_action"].value_counts().to_dict()
     {'keep': 966, 'drop': 34}
     """
-    ids = np.asarray(row_ids)
-    _check_options(sign, direction, relabel_confidence)
+    ids, options = np.asarray(row_ids), options or DecisionOptions()
+    fdr, direction, said = options.fdr, options.direction, predictions or Predictions()
+    _check_options(sign, direction, options.relabel_confidence)
     _check_ids(ids)
     n = ids.size
     value = _column(mu, n, "mu", float)
@@ -181,16 +258,16 @@ def decide(
             "row_id": ids,
             "mu": value,
             "own_loss": losses,
-            "label": _column(labels, n, "labels", object),
-            "predicted": _column(predicted, n, "predicted", object),
-            "confidence": _column(confidence, n, "confidence", float),
+            "label": _column(said.labels, n, "labels", object),
+            "predicted": _column(said.predicted, n, "predicted", object),
+            "confidence": _column(said.confidence, n, "confidence", float),
             "q_influence": asked.q_each[0],
             "q_opposite": opposite.q_each[0],
             "q_loss": q_loss,
         }
     )
-    judged = _judge(frame, fdr, tests, relabel_confidence)
-    return Decisions(judged, fdr, tests, relabel_confidence, direction, tuple(findings))
+    judged = _judge(frame, fdr, tests, options.relabel_confidence)
+    return Decisions(judged, fdr, tests, options.relabel_confidence, direction, tuple(findings))
 
 
 def _judge(frame: pd.DataFrame, fdr: float, tests: int, relabel_confidence: float) -> pd.DataFrame:

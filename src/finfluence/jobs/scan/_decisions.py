@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finfluence._files import atomic
-from finfluence.clean import Decisions, decide
+from finfluence.clean import DecisionOptions, Decisions, Predictions, decide_influence
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import HELD_OUT, OWN, Estimate
 from finfluence.jobs.scan._folder import TABLE, ScanFolder
@@ -50,16 +50,12 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
     )
     confidence = estimate.predicted.max(1) if classes else np.full(len(train), np.nan)
     data = influence.data
-    first = decide(
-        train.ids,
-        data["mu"].sel(query=HELD_OUT).values,
-        sign=int(data["sign"].sel(query=HELD_OUT)),
-        own_loss=data["own_loss"].values if classes else None,
-        labels=labels,
-        predicted=predicted if classes else None,
-        confidence=confidence if classes else None,
-        p_values=data["p_value"].sel(query=HELD_OUT).values,
-        fdr=fdr,
+    first = decide_influence(
+        influence,
+        HELD_OUT,
+        own_loss=bool(classes),
+        predictions=Predictions(labels, predicted if classes else None, confidence),
+        options=DecisionOptions(fdr),
     )
     q_each, findings = {HELD_OUT: first.frame["q_influence"].to_numpy()}, list(first.findings)
     for name in queries[1:]:
