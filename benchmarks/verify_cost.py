@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from finfluence.ensemble import RunSpec, train_many
-from finfluence.jobs.scan import ScanOptions, demo, plan_training, read_data, scan, verify_scan
+from finfluence.jobs import demo
+from finfluence.jobs.scan import ScanOptions, VerifyOptions, plan_training, read_data, run_scan, verify_scan
 from finfluence.runs import mean_loss
 from finfluence.verification import Plan
 
@@ -23,7 +24,7 @@ def one_training(options: ScanOptions, repeats: int = 7) -> float:
     """Return median seconds of one plain training of the scan's recipe, by itself, and one query."""
     data = read_data(options)
     recipe = plan_training(options, data.train).recipe
-    query = mean_loss(data.asked.x, data.asked.y, name="held-out")
+    query = mean_loss(data.query.x, data.query.y, name="held-out")
     seconds = []
     train_many(recipe, [RunSpec(0, 0)] * 2, [query], executor="serial")
     for seed in range(repeats):
@@ -59,11 +60,12 @@ def main() -> None:
         source=prepared.train, target="label", holdout=prepared.holdout, out=prepared.out, runs=prepared.runs,
         proof=False,
     )  # fmt: skip
-    scan(options)
+    run_scan(options)
     each = one_training(options)
     plans: list[Plan] = []
     started = time.perf_counter()
-    done = verify_scan(prepared.out, subsets=args.subsets, runs=args.runs, announce=plans.append)
+    asked = VerifyOptions(subsets=args.subsets, runs=args.runs)
+    done = verify_scan(prepared.out, asked, announce=plans.append)
     spent = time.perf_counter() - started
     plan = plans[0]
     print(plan.sentence)

@@ -6,11 +6,14 @@ Names are loaded on first use; importing the package imports neither torch nor p
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finfluence._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from finfluence.estimators.replay import replay as replay
     from finfluence.estimators.replay.cost import plan as plan
     from finfluence.estimators.retrain import retrain as retrain
     from finfluence.estimators.retrain import se as se
+    from finfluence.jobs.scan import scan as scan
     from finfluence.result import Influence as Influence
     from finfluence.result import load as load
     from finfluence.result import pool as pool
@@ -49,6 +52,7 @@ _HOME = {
         "runs",
     ),
     "plan": "estimators.replay.cost",
+    "scan": "jobs.scan",
     "replay": "estimators.replay",
     **dict.fromkeys(("retrain", "se"), "estimators.retrain"),
     **dict.fromkeys(("Influence", "load", "pool"), "result"),
@@ -57,7 +61,6 @@ _HOME = {
 }
 
 __all__ = sorted(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from made_decisions import decisions
 
-from finfluence.clean import write_clean
+from finfluence.clean import CleanOptions, Layout, write_clean
 from finfluence.errors import ConfigError, DataError, StorageError
+from four_parts import assert_parts
 
 RAW = (
     b'\xef\xbb\xbfid,"text",value,label\r\n'
@@ -67,7 +68,11 @@ def test_formula_cells_are_counted_left_alone_and_escaped_on_request(csv, tmp_pa
     assert plain.formula_cells == 2
     assert plain.warnings[0].startswith("2 cells of plain.csv start like a formula")
     safe = write_clean(
-        decisions([7], ["keep"]), csv, tmp_path / "safe.csv", id_column="id", escape_formulas=True
+        decisions([7], ["keep"]),
+        csv,
+        tmp_path / "safe.csv",
+        id_column="id",
+        options=CleanOptions(escape_formulas=True),
     )
     text = safe.path.read_bytes()
     assert b"8,'=HYPERLINK(1),-1.5,cat" in text and b'11,"\'@x",+3,' in text
@@ -89,12 +94,16 @@ def test_other_delimiters_and_encodings(tmp_path):
     source = tmp_path / "t.csv"
     source.write_bytes("n;näme;label\n1;zürich;a\n2;x;b\n".encode("cp1252"))
     done = write_clean(
-        decisions([1], ["relabel"], {1: "a;b"}), source, tmp_path / "c.csv", target="label", delimiter=";"
+        decisions([1], ["relabel"], {1: "a;b"}),
+        source,
+        tmp_path / "c.csv",
+        target="label",
+        layout=Layout(delimiter=";"),
     )
     assert done.path.read_bytes() == 'n;näme;label\n1;zürich;a\n2;x;"a;b"\n'.encode("cp1252")
     tsv = tmp_path / "t.tsv"
     tsv.write_bytes("x\tlabel\n1\ta\n2\tb\n".encode("utf-16"))
-    done = write_clean(decisions([0], ["drop"]), tsv, tmp_path / "c.tsv")
+    done = write_clean(decisions([0], ["drop"]), tsv, tmp_path / "d.tsv")
     assert done.path.read_bytes() == "x\tlabel\n2\tb\n".encode("utf-16")
 
 
@@ -147,7 +156,10 @@ def test_a_folder_of_images_gets_a_manifest_and_no_file_is_touched(tmp_path):
     before = listing(tmp_path / "images")
     made = decisions(ids, ["drop", "relabel", "keep"], {"cat/2.png": "=dog"})
     done = write_clean(
-        made, tmp_path / "images", tmp_path / "clean.csv", ids=ids, labels=["cat", "cat", "=dog"]
+        made,
+        tmp_path / "images",
+        tmp_path / "clean.csv",
+        layout=Layout(ids=ids, labels=["cat", "cat", "=dog"]),
     )
     assert done.path.read_text() == "path,label\ncat/2.png,'=dog\n./=dog/3.png,'=dog\n"
     assert listing(tmp_path / "images") == before
@@ -175,7 +187,7 @@ def test_words_of_the_errors(csv, tmp_path):
     with pytest.raises(StorageError, match="the source is never overwritten"):
         write_clean(keep, csv, csv, id_column="id")
     (tmp_path / "mine.csv").write_text("precious")
-    with pytest.raises(StorageError, match=r"mine.csv exists, without mine.audit.csv beside it"):
+    with pytest.raises(StorageError, match=r"a new file at .*mine.csv[\s\S]*mine.csv is there already"):
         write_clean(keep, csv, tmp_path / "mine.csv", id_column="id")
     assert (tmp_path / "mine.csv").read_text() == "precious"
     with pytest.raises(ConfigError, match=r"a name that ends in .csv or .tsv or .txt, the source's format"):
@@ -188,7 +200,7 @@ def test_words_of_the_errors(csv, tmp_path):
         write_clean(keep, tmp_path / "gone.csv", new)
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match=r"1 are gone, for instance \['a.png'\]"):
-        write_clean(decisions(["a.png"], ["keep"]), tmp_path / "images", new, ids=["a.png"])
+        write_clean(decisions(["a.png"], ["keep"]), tmp_path / "images", new, layout=Layout(ids=["a.png"]))
     with pytest.raises(ConfigError, match="a folder has no rows of its own"):
         write_clean(keep, tmp_path / "images", new)
     (tmp_path / "bad.csv").write_text('a,b\n1,"never closed\n')
@@ -203,11 +215,62 @@ def test_words_of_the_errors(csv, tmp_path):
     assert not new.exists()
 
 
-def test_an_earlier_cleaning_may_be_written_again(csv, tmp_path):
+def test_an_earlier_cleaning_is_replaced_only_when_asked(csv, tmp_path):
     first = write_clean(decisions([7], ["drop"]), csv, tmp_path / "c.csv", id_column="id")
-    size = first.path.stat().st_size
-    again = write_clean(decisions([7], ["keep"]), csv, tmp_path / "c.csv", id_column="id")
-    assert again.path.read_bytes() == RAW and size < len(RAW)
+    before = {path: path.read_bytes() for path in (first.path, first.audit_path)}
+    for gone in (None, first.audit_path, first.path):
+        if gone is not None:
+            gone.unlink()
+        with pytest.raises(StorageError) as caught:
+            write_clean(decisions([7], ["keep"]), csv, tmp_path / "c.csv", id_column="id")
+        assert_parts(
+            caught.value,
+            "a new file at",
+            "is there already",
+            "nothing was changed",
+            "--force (in Python force=True)",
+        )
+        for path in before:
+            assert path == gone or path.read_bytes() == before[path]
+        for path, content in before.items():
+            path.write_bytes(content)
+    again = write_clean(
+        decisions([7], ["keep"]), csv, tmp_path / "c.csv", id_column="id", options=CleanOptions(force=True)
+    )
+    assert again.path.read_bytes() == RAW and again.audit_path.read_bytes() != before[first.audit_path]
+
+
+def test_force_replaces_neither_the_source_nor_a_folder(csv, tmp_path):
+    forced = CleanOptions(force=True)
+    with pytest.raises(StorageError, match="the source is never overwritten"):
+        write_clean(decisions([7], ["keep"]), csv, csv, id_column="id", options=forced)
+    (tmp_path / "c.csv").mkdir()
+    with pytest.raises(StorageError, match=r"c.csv is a folder[\s\S]*next step: choose another name$"):
+        write_clean(decisions([7], ["keep"]), csv, tmp_path / "c.csv", id_column="id", options=forced)
+
+
+def test_a_full_disk_while_replacing_loses_neither_file(csv, tmp_path, monkeypatch):
+    first = write_clean(decisions([7], ["drop"]), csv, tmp_path / "c.csv", id_column="id")
+    before = {path: path.read_bytes() for path in (first.path, first.audit_path)}
+    write, written = Path.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_clean(
+            decisions([7], ["keep"]),
+            csv,
+            tmp_path / "c.csv",
+            id_column="id",
+            options=CleanOptions(force=True),
+        )
+    assert {path: path.read_bytes() for path in before} == before
+    assert listing(tmp_path) == ["c.audit.csv", "c.csv", "train.csv"]
 
 
 def test_a_crash_while_writing_leaves_no_half_file(csv, tmp_path, monkeypatch):

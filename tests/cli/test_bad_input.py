@@ -184,13 +184,11 @@ def test_clean_refuses_a_changed_source_and_a_foreign_goal(tmp_path, source):
 
 
 def test_full_disk_while_saving(tmp_path, source, monkeypatch):
-    from finfluence.jobs.scan import _pipeline
-
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "o/influence.parquet"))
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "o/report.html"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(_pipeline, "write_table", full)
+        patch.setattr("finfluence.report.write_report", full)
         done = run("scan", source, "--target", "label", "--out", tmp_path / "o", *QUICK)
     assert done.exit_code == 2 and "No space left on device" in done.output and "--resume" in done.output
     assert (
@@ -215,9 +213,7 @@ def test_files_that_may_not_grow(tmp_path):
 
 
 def test_our_own_faults_name_the_log(tmp_path, source, monkeypatch):
-    from finfluence.jobs.scan import _pipeline
-
-    monkeypatch.setattr(_pipeline, "decide_rows", lambda *_: 1 / 0)
+    monkeypatch.setattr("finfluence.report.write_report", lambda *_: 1 / 0)
     done = run("scan", source, "--target", "label", "--out", tmp_path / "o", *QUICK)
     assert done.exit_code == 1
     assert "ZeroDivisionError" in done.output and str(tmp_path / "o/scan.log") in done.output

@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import MISSING, fields
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import finfluence
 from finfluence.cli import app, safe
+from finfluence.jobs.scan import ScanOptions, VerifyOptions
 from small_data import blobs_csv, mixed_csv
 
 QUICK = ["--runs", "1", "--epochs", "3", "--no-proof"]
@@ -165,3 +169,56 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
 
 def test_safe_text():
     assert safe("\x07\u200b") == r"\x07\u200b" and safe("x" * 20, 5) == "xxxx…"
+
+
+def test_python_m_finfluence_is_the_command():
+    command = [sys.executable, "-m", "finfluence", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == f"finfluence {finfluence.__version__}\n"
+    usage = subprocess.run([*command[:3], "--help"], capture_output=True, text=True, check=False).stdout
+    assert "Usage: finfluence " in usage
+
+
+def test_the_shell_completes_commands_and_options():
+    usage = run("--help").output
+    assert "--install-completion" in usage and "--show-completion" in usage
+
+    def completed(typed):
+        asked = {
+            "_FINFLUENCE_COMPLETE": "complete_bash",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        }
+        return CliRunner().invoke(app, [], env=asked, prog_name="finfluence").output.split()
+
+    assert completed("finfluence ver") == ["verify"]
+    assert {"--holdout", "--holdout-fraction"} <= set(completed("finfluence scan --hold"))
+
+
+def test_clean_asks_before_it_replaces_an_earlier_file(scanned, tmp_path):
+    command = ["clean", scanned[0] / "out", "--to", tmp_path / "c.csv", "--action", "review"]
+    assert run(*command).exit_code == 0
+    cleaned = (tmp_path / "c.csv").read_bytes()
+    for path in tmp_path.iterdir():
+        path.write_text(f"precious {path.name}")
+    refused = run(*command)
+    words = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and "c.csv is there already and c.audit.csv is there already" in words
+    assert "nothing was changed" in words and "--force" in words
+    for path in tmp_path.iterdir():
+        assert path.read_text() == f"precious {path.name}"
+    assert run(*command, "--force").exit_code == 0
+    assert (tmp_path / "c.csv").read_bytes() == cleaned
+    assert "precious" not in (tmp_path / "c.audit.csv").read_text()
+
+
+@pytest.mark.parametrize(("name", "options"), [("scan", ScanOptions), ("verify", VerifyOptions)])
+def test_the_command_has_the_options_of_python_and_their_defaults(name, options):
+    command = get_command(app).commands[name]
+    typed = {
+        parameter.name: parameter for parameter in command.params if parameter.name not in ("help", "quiet")
+    }
+    assert set(typed) - {"out"} == {field.name for field in fields(options)} - {"out"}
+    for field in fields(options):
+        if field.default is not MISSING and not isinstance(field.default, tuple):
+            assert typed[field.name].default == field.default

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from finfluence.cli import app
-from finfluence.jobs.scan import ScanOptions, scan
+from finfluence.jobs.scan import ScanOptions, run_scan
 from finfluence.verification import Verification
 from small_data import QUICK, blobs_csv
 
@@ -20,7 +20,9 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify-command")
-    scan(ScanOptions(source=blobs_csv(folder, n=100, wrong=6), target="label", out=folder / "out", **QUICK))
+    run_scan(
+        ScanOptions(source=blobs_csv(folder, n=100, wrong=6), target="label", out=folder / "out", **QUICK)
+    )
     shutil.copytree(folder / "out", folder / "before")
     done = run("verify", folder / "out", "--subsets", "8", "--runs", "12")
     assert done.exit_code == 0, done.output
@@ -35,10 +37,8 @@ def out(verified, tmp_path):
 
 def given(monkeypatch, out, verdict, sentence):
     """Let the next verification end in this."""
-    from finfluence.jobs.scan import _verify
-
     done = replace(Verification.load(out / "verification.json"), verdict=verdict, sentence=sentence)
-    monkeypatch.setattr(_verify, "verify", lambda *_, **__: done)
+    monkeypatch.setattr("finfluence.verification.verify", lambda *_, **__: done)
     return run("verify", out)
 
 
@@ -79,10 +79,8 @@ def test_a_passed_one_is_a_plain_line(out, tmp_path, monkeypatch):
 
 
 def test_quiet_prints_the_verdict_alone(out, monkeypatch):
-    from finfluence.jobs.scan import _verify
-
     done = Verification.load(out / "verification.json")
-    monkeypatch.setattr(_verify, "verify", lambda *_, **__: done)
+    monkeypatch.setattr("finfluence.verification.verify", lambda *_, **__: done)
     assert len(run("verify", out, "--quiet").output.strip().splitlines()) == 1
 
 
@@ -133,12 +131,10 @@ def test_folders_without_a_finished_scan(out, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(out, monkeypatch):
-    from finfluence.jobs.scan import _verify
-
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_verify, "verify", interrupted)
+    monkeypatch.setattr("finfluence.verification.verify", interrupted)
     done = run("verify", out)
     assert done.exit_code == 130
     assert (

@@ -12,12 +12,12 @@ from finfluence.verification import (
     choose,
     choose_given,
     duration,
-    fitted,
+    fit_to_budget,
     group_estimates,
     measurable_size,
-    narrowed,
     runs_on_all,
     seconds_of,
+    select_queries,
     trainings,
 )
 
@@ -133,7 +133,7 @@ def test_other_queries_are_cut_off_with_what_is_said_of_them() -> None:
         provenance={"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": 3, "query_values": [[1.0, 2.0]],
                "horizon": [3, 4], "spread_profile": [[1.0]]},
     )  # fmt: skip
-    data = narrowed(both, ["r"]).data
+    data = select_queries(both, ["r"]).data
     assert data.attrs["query_values"] == [[2.0]] and data.attrs["horizon"] == [4] and data.sizes["query"] == 1
     assert "spread_profile" not in data.attrs and both.data.attrs["horizon"] == [3, 4]
 
@@ -182,18 +182,18 @@ def test_durations() -> None:
 def test_runs_go_first_then_subsets() -> None:
     full = trainings(100, 24)
     assert full == 490 + 2400 == runs_on_all(100, 24) + 2400
-    assert fitted(24, 100, full, 60, 0.02) == (24, 100)
-    assert fitted(24, 100, full - 1, 60, 0.02) == (24, 99)
-    count, runs = fitted(24, 100, 600, 60, 0.1)
+    assert fit_to_budget(24, 100, full, 60, 0.02) == (24, 100)
+    assert fit_to_budget(24, 100, full - 1, 60, 0.02) == (24, 99)
+    count, runs = fit_to_budget(24, 100, 600, 60, 0.1)
     assert 8 <= count < 24 and runs == 30 and trainings(runs, count) <= 600 < trainings(runs, count + 1)
-    assert fitted(24, 100, 120, 60, 0.5) == (9, 10)
-    assert fitted(24, 100, trainings(10, 4), 60, 1.0) == (4, 10)
-    assert fitted(24, 12, 10_000, 60, 1.0) == (24, 12)
+    assert fit_to_budget(24, 100, 120, 60, 0.5) == (9, 10)
+    assert fit_to_budget(24, 100, trainings(10, 4), 60, 1.0) == (4, 10)
+    assert fit_to_budget(24, 12, 10_000, 60, 1.0) == (24, 12)
 
 
 def test_a_budget_in_which_nothing_fits_names_what_would() -> None:
     with pytest.raises(ConfigError) as caught:
-        fitted(24, 100, 59, 60, 1.0)
+        fit_to_budget(24, 100, 59, 60, 1.0)
     words = str(caught.value)
     assert "a budget of at least 72 s for 4 subsets with 10 trainings each" in words
     assert "got: 60 s" in words and "one training takes 1 s here, and 60 are the least" in words

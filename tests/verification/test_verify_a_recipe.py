@@ -1,6 +1,7 @@
 """verify against trainings whose response is exactly linear, and against estimates that are wrong."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,20 +207,20 @@ def test_groups_that_the_influence_holds(estimated: tuple[Recipe, Influence]) ->
 
 
 def test_a_budget_reduces_and_says_so(
-    estimated: tuple[Recipe, Influence], monkeypatch: pytest.MonkeyPatch
+    estimated: tuple[Recipe, Influence], verified: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    from finfluence.verification import _plan
-
-    monkeypatch.setattr(_plan, "_measured", lambda request, progress: 1.0)
+    (cost,) = verified[1].glob("cost-*.json")
+    (tmp_path / cost.name).write_text('{"seconds_each": 1.0}')
     plans: list[Plan] = []
-    done = verify(estimated[1], estimated[0], LEVEL, subsets=8, runs=100, budget="4m", announce=plans.append)
+    options: dict[str, Any] = {"out": tmp_path, "subsets": 8}
+    done = verify(estimated[1], estimated[0], LEVEL, runs=100, budget="4m", announce=plans.append, **options)
     assert plans[0].trainings <= 240 and plans[0].runs < 100
     assert done.findings[0] == (
         f"the budget of 4 min allows 8 subsets with {plans[0].runs} trainings each, instead of 8 with 100"
     )
     assert "about 4 min" in plans[0].sentence
     with pytest.raises(ConfigError, match="a budget of at least 72 s for 4 subsets with 10 trainings each"):
-        verify(estimated[1], estimated[0], LEVEL, subsets=8, budget="30s")
+        verify(estimated[1], estimated[0], LEVEL, budget="30s", **options)
 
 
 @pytest.mark.parametrize(

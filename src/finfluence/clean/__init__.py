@@ -11,16 +11,18 @@ from finfluence.clean._decide import (
 from finfluence.clean._formulas import formula_like, neutralise, neutralised
 from finfluence.clean._plan import AUDIT_COLUMNS, Action, Cleaned, apply
 from finfluence.clean._rule import RULE, act
-from finfluence.clean._write import Written, write_clean
+from finfluence.clean._write import CleanOptions, Layout, Written, write_clean
 
 __all__ = [
     "AUDIT_COLUMNS",
     "COLUMNS",
     "RULE",
     "Action",
+    "CleanOptions",
     "Cleaned",
     "DecisionOptions",
     "Decisions",
+    "Layout",
     "Predictions",
     "Written",
     "act",

@@ -58,20 +58,55 @@ class Written:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CleanOptions:
+    """What to do with the rows that are named.
+
+    Parameters
+    ----------
+    action, fdr
+        As `apply`.
+    escape_formulas
+        Put an apostrophe before cells of the cleaned CSV that a spreadsheet would run. By default every
+        cell stays as it is, byte for byte, and `Written.warnings` counts such cells.
+    force
+        Replace a cleaned file and an audit that are there already. Without it nothing is ever overwritten; the
+        source is not even with it.
+    """
+
+    action: Action = "suggested"
+    fdr: float | None = None
+    escape_formulas: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a source was read, where its file does not say so itself.
+
+    Parameters
+    ----------
+    ids, labels
+        For a folder: paths of its images relative to it, and their labels.
+    delimiter, encoding
+        Of a delimited file, as found by the scan. By default comma (tab for `.tsv`), and the byte-order
+        mark, UTF-8, cp1252 in that order.
+    """
+
+    ids: Sequence[Any] | np.ndarray | None = None
+    labels: Sequence[Any] | np.ndarray | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
 def write_clean(
     decisions: Decisions,
     source: str | os.PathLike[str],
     to: str | os.PathLike[str],
-    *,
     target: str | None = None,
     id_column: str | None = None,
-    ids: Sequence[Any] | np.ndarray | None = None,
-    labels: Sequence[Any] | np.ndarray | None = None,
-    action: Action = "suggested",
-    fdr: float | None = None,
-    escape_formulas: bool = False,
-    delimiter: str | None = None,
-    encoding: str | None = None,
+    layout: Layout | None = None,
+    options: CleanOptions | None = None,
 ) -> Written:
     r"""Write `to`, in the source's format, columns, order and spelling, and an audit beside it, atomically.
 
@@ -88,16 +123,10 @@ def write_clean(
         Column (array of an `.npz`, "y" by default) that holds the labels.
     id_column
         Column that held the ids in the scan. Without it, ids are 0-based row numbers of the source.
-    ids, labels
-        For a folder: paths of its images relative to it, and their labels.
-    action, fdr
-        As `apply`.
-    escape_formulas
-        Put an apostrophe before cells of the cleaned CSV that a spreadsheet would run. By default every
-        cell stays as it is, byte for byte, and `Written.warnings` counts such cells.
-    delimiter, encoding
-        Of a delimited file, as found by the scan. By default comma (tab for `.tsv`), and the byte-order
-        mark, UTF-8, cp1252 in that order.
+    layout
+        How the source was read, where its file does not say so itself.
+    options
+        What to do with the named rows, and whether earlier files may be replaced.
 
     Returns
     -------
@@ -110,7 +139,8 @@ def write_clean(
     ConfigError
         `to` has another format than the source.
     StorageError
-        `to` is the source, or a file that `write_clean` did not write; or nothing can be written there.
+        `to` is the source, or a file is there already (or its audit) and `options.force` is not set; or nothing can
+        be written there.
 
     Examples
     --------
@@ -124,22 +154,22 @@ def write_clean(
     >>> done.kept, done.dropped, done.audit_path.name
     (966, 34, 'cleaned.audit.csv')
     """
+    layout, options = layout or Layout(), options or CleanOptions()
     origin, goal = Path(source), Path(to)
     audit_path = goal.with_name(f"{goal.stem}.audit.csv")
-    _check_paths(origin, goal, audit_path)
-    opened = _open(origin, target, id_column, ids, labels, delimiter, encoding)
-    plan = make_plan(decisions, opened.ids, action, fdr)
-    content, formulas = opened.cleaned(plan, escape_formulas)
+    _check_paths(origin, goal, audit_path, options.force)
+    opened = _open(origin, target, id_column, layout)
+    plan = make_plan(decisions, opened.ids, options.action, options.fdr)
+    content, formulas = opened.cleaned(plan, options.escape_formulas)
     audit = plan.audit.assign(line=[opened.lines[i] for i in plan.positions])
     if opened.labels is not None:
         audit["from_label"] = [opened.labels[i] for i in plan.positions]
-    with atomic(audit_path) as part:
-        part.write_bytes(neutralised(audit).to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    with atomic(goal) as part:
+    with atomic(audit_path) as audit_part, atomic(goal) as part:  # both whole before either takes its name
+        audit_part.write_bytes(neutralised(audit).to_csv(index=False, lineterminator="\n").encode("utf-8"))
         part.write_bytes(content)
     done = Counter(plan.audit["action"])
     warnings = [*_emptied(opened.labels, plan.keep)]
-    if formulas and not escape_formulas:
+    if formulas and not options.escape_formulas:
         warnings.append(
             f"{formulas} cells of {goal.name} start like a formula (= + - @ tab or carriage return) and a "
             "spreadsheet may run them; they are your data and were left as they are. "
@@ -152,23 +182,15 @@ def write_clean(
         done["drop"],
         done["relabel"],
         done["review"],
-        0 if escape_formulas else formulas,
+        0 if options.escape_formulas else formulas,
         tuple(warnings),
     )
 
 
-def _open(
-    origin: Path,
-    target: str | None,
-    id_column: str | None,
-    ids: Sequence[Any] | np.ndarray | None,
-    labels: Sequence[Any] | np.ndarray | None,
-    delimiter: str | None,
-    encoding: str | None,
-) -> Opened:
+def _open(origin: Path, target: str | None, id_column: str | None, layout: Layout) -> Opened:
     kind = origin.suffix.lower()
     if origin.is_dir():
-        if ids is None:
+        if layout.ids is None:
             raise ConfigError(
                 explain(
                     "ids, the relative paths of the folder's images",
@@ -177,7 +199,7 @@ def _open(
                     "pass the ids and labels of the scanned table",
                 )
             )
-        missing = [str(i) for i in ids if not (origin / str(i)).is_file()]
+        missing = [str(i) for i in layout.ids if not (origin / str(i)).is_file()]
         if missing:
             raise DataError(
                 explain(
@@ -187,7 +209,8 @@ def _open(
                     "restore them, or scan the folder again",
                 )
             )
-        return ManifestSource(list(ids), None if labels is None else list(labels))
+        labels = None if layout.labels is None else list(layout.labels)
+        return ManifestSource(list(layout.ids), labels)
     try:
         if kind in _JSON_LINES:
             return JsonLinesSource(origin.read_bytes().decode("utf-8"), target, id_column)
@@ -196,9 +219,8 @@ def _open(
         if kind == ".npz":
             with np.load(origin, allow_pickle=False) as file:
                 return ArraysSource({name: file[name] for name in file.files}, target, id_column)
-        return DelimitedSource(
-            read_sheet(origin, delimiter or _DELIMITERS.get(kind, ","), encoding), target, id_column
-        )
+        sheet = read_sheet(origin, layout.delimiter or _DELIMITERS.get(kind, ","), layout.encoding)
+        return DelimitedSource(sheet, target, id_column)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             explain(
@@ -210,7 +232,7 @@ def _open(
         ) from error
 
 
-def _check_paths(origin: Path, goal: Path, audit_path: Path) -> None:
+def _check_paths(origin: Path, goal: Path, audit_path: Path, force: bool) -> None:
     kinds = [_DELIMITERS.keys(), _JSON_LINES, _PARQUET, (".npz",)]
     own = {".csv"} if origin.is_dir() else {origin.suffix.lower()}
     allowed = own.union(*(kind for kind in kinds if own & set(kind)))
@@ -233,13 +255,20 @@ def _check_paths(origin: Path, goal: Path, audit_path: Path) -> None:
                     "choose another name for the cleaned file",
                 )
             )
-    if goal.exists() and not audit_path.exists():
+    existing = [path for path in (goal, audit_path) if path.exists()]
+    folders = [path for path in existing if path.is_dir()]
+    if folders or (existing and not force):
         raise StorageError(
             explain(
-                "a new file, or one that an earlier cleaning wrote",
-                f"{goal} exists, without {audit_path.name} beside it",
-                "the name of a file of yours",
-                "choose another name, or move that file away",
+                f"a new file at {goal}, and none at {audit_path.name} beside it",
+                " and ".join(
+                    f"{path.name} is {'a folder' if path in folders else 'there already'}"
+                    for path in existing
+                ),
+                "an earlier cleaning, or a file of yours of that name; nothing was changed",
+                "choose another name"
+                if folders
+                else "choose another name, move what is there away, or replace it with --force (in Python force=True)",
             )
         )
 

@@ -17,7 +17,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 
 
 @contextmanager
-def told(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
+def reported(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
     """Turn whatever goes wrong inside into a message and an exit code.
 
     Parameters
@@ -26,6 +26,11 @@ def told(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
         Sentence for Ctrl-C: how to go on.
     log
         Where the traceback of an unexpected error is.
+
+    Raises
+    ------
+    typer.Exit
+        With the exit code: whatever went wrong was said.
     """
     try:
         yield
@@ -37,7 +42,8 @@ def told(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
         raise typer.Exit(USER) from error
     except OSError as error:
         if error.errno not in _DISK:
-            raise _fault(error, log) from error
+            _report_fault(error, log)
+            raise typer.Exit(FAULT) from error
         where = f" ({error.filename})" if error.filename else ""
         complain(
             "Error: "
@@ -64,10 +70,11 @@ def told(resume: str | None = None, log: Path | None = None) -> Iterator[None]:
         )
         raise typer.Exit(USER) from error
     except Exception as error:
-        raise _fault(error, log) from error
+        _report_fault(error, log)
+        raise typer.Exit(FAULT) from error
 
 
-def _fault(error: Exception, log: Path | None) -> typer.Exit:
+def _report_fault(error: Exception, log: Path | None) -> None:
     place: object = log
     if log is None or not log.exists():
         with tempfile.NamedTemporaryFile(
@@ -80,4 +87,3 @@ def _fault(error: Exception, log: Path | None) -> typer.Exit:
         f"  the traceback is in {place}\n"
         "  next step: please report it with that file; it holds no rows of your data, but may hold paths and values"
     )
-    return typer.Exit(FAULT)

@@ -6,6 +6,10 @@ from finfluence.errors import ConfigError, explain
 def number(text: str | None, option: str) -> float | None:
     """Return the number that was typed for an option.
 
+    Returns
+    -------
+    float | None
+
     Raises
     ------
     ConfigError

@@ -23,6 +23,10 @@ _LEAST = 12
 def safe(text: object, limit: int = 10_000, lines: bool = False) -> str:
     r"""Return `text` with every character that could steer a terminal or hide others written as an escape.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> print(safe("a\x1b[31mb\u202e\n"))

@@ -1,20 +1,19 @@
 """The end of a scan on the terminal: verdict, worst rows, what to type next."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from finfluence.cli._screen import Screen
+from finfluence.jobs.scan import ScanResult, in_short, row_cells
 from finfluence.result import verification_sentence
+from finfluence.verification import Plan, Verification
 
 WORST = 10
 
 
-def show_result(screen: Screen, result: Any, top: int = WORST, query: str = "held-out") -> None:
+def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str = "held-out") -> None:
     """Print the verdict, what it means, the worst rows and the next command."""
     summary = result.summary
     screen.always(summary["verdict"], "bold")
@@ -43,21 +42,27 @@ def show_verified(screen: Screen, summary: Mapping[str, Any]) -> None:
         (screen.always if failed else screen.say)(text, "bold red" if failed else "")
 
 
-def show_plan(screen: Screen, plan: Any) -> None:
+def show_plan(screen: Screen, plan: Plan) -> None:
     """Print what a verification is going to train, and how long that takes."""
     screen.say(plan.sentence)
     for note in plan.notes:
         screen.say(f"note: {note}")
 
 
-def show_verification(screen: Screen, done: Any, folder: Path) -> None:
+def show_verification(screen: Screen, done: Verification, folder: Path) -> None:
     """Print verdict and figures of a verification."""
     screen.always(verification_sentence(done.outcome()), "bold red" if done.verdict == "failed" else "bold")
     screen.say("")
     level = f"{100 * done.made['level']:.0f} % interval"
     columns = [("figure", False), ("value", True), (level, True), ("at best", True), ("meaning", False)]
     rows = [
-        [f.name, _number(f.value), f"[{_number(f.lower)}, {_number(f.upper)}]", _number(f.best), f.meaning]
+        [
+            f.name,
+            in_short(f.value),
+            f"[{in_short(f.lower)}, {in_short(f.upper)}]",
+            in_short(f.best),
+            f.meaning,
+        ]
         for f in done.figures
     ]
     screen.table(columns, rows)
@@ -70,13 +75,9 @@ def show_verification(screen: Screen, done: Any, folder: Path) -> None:
     screen.say(f"Report: {folder / 'report.html'}")
 
 
-def show_rows(screen: Screen, result: Any, top: int, query: str) -> None:
+def show_rows(screen: Screen, result: ScanResult, top: int, query: str) -> None:
     """Print the worst rows of a query: named ones first, then by μ."""
-    lines = result.lines[result.lines["query"] == query]
-    sign = -1.0 if query != "own" else 1.0
-    order = lines.assign(_harm=sign * lines["mu"], _named=lines["flagged"]).sort_values(
-        ["_named", "_harm"], ascending=False, kind="stable"
-    )
+    lines = result.worst(top, query)
     previews = short_previews(result)
     labelled = lines["confidence"].notna().any()
     columns = [
@@ -89,27 +90,16 @@ def show_rows(screen: Screen, result: Any, top: int, query: str) -> None:
     ]
     columns += [("label", False), ("models say", False)] if labelled else []
     columns += [("why", False), ("row in short", False)]
-    rows = []
-    for line in order.head(top).to_dict("records"):
-        action = str(line["suggested_action"])
-        if action == "relabel":
-            action += f" to {line['suggested_label']}"
-        cells = [
-            line["row_id"],
-            _number(line["mu"]),
-            f"[{_number(line['lower'])}, {_number(line['upper'])}]",
-            _q(line["q_value"]),
-            _number(line["own_loss"]),
-            action,
-        ]
-        cells += [line["label"], f"{line['predicted']} ({line['confidence']:.2f})"] if labelled else []
-        rows.append([*cells, line["reason"], previews.get(str(line["row_id"]), "")])
+    rows = [
+        [*row_cells(line, bool(labelled)), previews.get(str(line["row_id"]), "")]
+        for line in lines.to_dict("records")
+    ]
     if query not in ("held-out", "own"):
         screen.say(f"Worst rows for {query}:")
     screen.table(columns, rows)
 
 
-def next_commands(screen: Screen, result: Any, run: Mapping[str, Any]) -> None:
+def next_commands(screen: Screen, result: ScanResult, run: Mapping[str, Any]) -> None:
     """Print what to type next."""
     source, name = Path(str(run["data"]["source"]["name"])), run["data"]["source"]["format"]
     suffix = {"folder": ".csv", "builtin": ".npz"}.get(name, source.suffix)
@@ -119,12 +109,9 @@ def next_commands(screen: Screen, result: Any, run: Mapping[str, Any]) -> None:
     screen.command(shlex.join(["finfluence", "clean", _relative(result.folder), "--to", f"cleaned{suffix}"]))
 
 
-def short_previews(result: Any) -> dict[str, str]:
+def short_previews(result: ScanResult) -> dict[str, str]:
     """Return a few words on each row that the scan wrote one for."""
-    path = result.folder / "previews.parquet"
-    if not path.exists():
-        return {}
-    frame = pd.read_parquet(path)
+    frame = result.previews
     return dict(zip(frame["row_id"].astype(str), frame["preview"], strict=True))
 
 
@@ -133,11 +120,3 @@ def _relative(folder: Path) -> str:
         return str(folder.relative_to(Path.cwd()))
     except ValueError:
         return str(folder)
-
-
-def _number(value: float) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}"
-
-
-def _q(value: float) -> str:
-    return "–" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

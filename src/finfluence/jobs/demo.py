@@ -14,7 +14,7 @@ from finfluence.clean import Written
 from finfluence.errors import StorageError, explain
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
 from finfluence.ingest import digits_frame, plant_label_errors
-from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, line_tests, scan
+from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, line_tests, run_scan
 from finfluence.stats import name_rows
 
 ERROR_SHARE = 0.1
@@ -32,14 +32,14 @@ class Prepared:
     planted: np.ndarray
     n_rows: int
     runs: int
-    proof_runs: int
+    check_runs: int
 
     @property
     def command(self) -> list[str]:
         """The command that does the same by hand."""
         return [
             "finfluence", "scan", str(self.train), "--target", "label", "--holdout", str(self.holdout),
-            "--out", str(self.out), "--runs", str(self.runs), "--proof-runs", str(self.proof_runs),
+            "--out", str(self.out), "--runs", str(self.runs), "--proof-runs", str(self.check_runs),
         ]  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def flagged_by(lines: pd.DataFrame, fdr: float, tests: int) -> np.ndarray:
 
 def run(prepared: Prepared, progress: Progress = silent) -> Found:
     """Scan, clean, and count the planted errors that were named."""
-    result = scan(
+    result = run_scan(
         ScanOptions(
             source=prepared.train, target="label", holdout=prepared.holdout, out=prepared.out,
-            runs=prepared.runs, proof_runs=prepared.proof_runs,
+            runs=prepared.runs, proof_runs=prepared.check_runs,
         ),
         progress,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import xarray as xr
 import zarr.errors
 
 from finfluence.errors import DataError, StorageError, explain
+from finfluence.result._other_folders import made_again, result_in, what_it_is
 from finfluence.result._provenance import Provenance, plain
 from finfluence.result._schema import FORMAT, HOLDS, VERSION, kind_of
 
@@ -42,6 +43,8 @@ def save(data: xr.Dataset, path: str | os.PathLike[str]) -> None:
 def read(path: Path, *, lazy: bool) -> xr.Dataset:
     """Return the dataset that `save` or a `Stream` wrote; `lazy` leaves its numbers on disk once they are checked.
 
+    The folder of a finished scan stands for the result in it.
+
     Returns
     -------
     xarray.Dataset
@@ -51,9 +54,10 @@ def read(path: Path, *, lazy: bool) -> xr.Dataset:
     StorageError
         Nothing there, another program's folder, or damaged arrays.
     """
-    header = _check_ours(path)
+    place = result_in(path)
+    header = _check_ours(place)
     try:
-        arrays = xr.open_zarr(path, consolidated=False, chunks=None)
+        arrays = xr.open_zarr(place, consolidated=False, chunks=None)
         if not lazy:
             arrays = arrays.load()
         labels = header["labels"]
@@ -67,7 +71,8 @@ def read(path: Path, *, lazy: bool) -> xr.Dataset:
         _check_whole(data, header, arrays)
         data.attrs = Provenance.from_dict(header["attrs"]).to_dict()
     except (OSError, KeyError, ValueError, RuntimeError, DataError) as error:
-        raise StorageError(_foreign(path, f"damaged arrays ({type(error).__name__}: {error})")) from error
+        got = f"damaged arrays ({type(error).__name__}: {error})"
+        raise StorageError(_foreign(place, got, made_again(place))) from error
     return _without_unknown(data) if header["version"] == 1 else data
 
 
@@ -178,15 +183,14 @@ def _check_ours(path: Path) -> dict[str, Any]:
         if header["format"] != FORMAT or header["version"] > VERSION:
             raise KeyError("format")
     except (KeyError, TypeError, OSError, ValueError, zarr.errors.GroupNotFoundError) as error:
-        found = "no such folder" if not path.exists() else "a file or folder of another program or version"
-        raise StorageError(_foreign(path, found)) from error
+        raise StorageError(_foreign(path, *what_it_is(path))) from error
     return dict(header)
 
 
-def _foreign(path: Path, got: str) -> str:
+def _foreign(path: Path, got: str, next_step: str) -> str:
     return explain(
         f"a result of finfluence at {path} (a Zarr folder)",
         got,
         "the path is mistyped, or the file was moved or cut short",
-        "check the path, or make the result again with fi.replay(…).save(path)",
+        next_step,
     )

@@ -1,6 +1,6 @@
 """Verification: an estimate of influence held against retraining."""
 
-from finfluence.verification._budget import duration, fitted, runs_on_all, seconds_of, trainings
+from finfluence.verification._budget import duration, fit_to_budget, runs_on_all, seconds_of, trainings
 from finfluence.verification._choose import Chosen, choose, choose_given, measurable_size
 from finfluence.verification._figures import (
     Evidence,
@@ -12,7 +12,7 @@ from finfluence.verification._figures import (
     pearson,
     spearman,
 )
-from finfluence.verification._groups import group_estimates, narrowed
+from finfluence.verification._groups import group_estimates, select_queries
 from finfluence.verification._judge import judge
 from finfluence.verification._plan import Plan
 from finfluence.verification._verification import Verification
@@ -32,14 +32,14 @@ __all__ = [
     "duration",
     "evidence",
     "figures",
-    "fitted",
+    "fit_to_budget",
     "group_estimates",
     "judge",
     "measurable_size",
-    "narrowed",
     "pearson",
     "runs_on_all",
     "seconds_of",
+    "select_queries",
     "spearman",
     "trainings",
     "verify",

@@ -13,6 +13,10 @@ _PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)
 def seconds_of(budget: str | float) -> float:
     """Return a budget in seconds: a number, or a text such as "90s", "10m", "1.5h" or "1h30m".
 
+    Returns
+    -------
+    float
+
     Raises
     ------
     ConfigError
@@ -42,6 +46,10 @@ def seconds_of(budget: str | float) -> float:
 def duration(seconds: float) -> str:
     """Return a time in words, rounded as a forecast should be.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> duration(0.4), duration(52.3), duration(250), duration(5400)
@@ -63,7 +71,7 @@ def trainings(runs: int, subsets: int) -> int:
     return runs_on_all(runs, subsets) + runs * subsets
 
 
-def fitted(subsets: int, runs: int, allowed: float, seconds: float, each: float) -> tuple[int, int]:
+def fit_to_budget(subsets: int, runs: int, allowed: float, seconds: float, each: float) -> tuple[int, int]:
     """Return (subsets, runs) that fit into `allowed` trainings: fewer runs first, then fewer subsets.
 
     Runs go down to 30, subsets then to 8; if that is still too much, runs to 10 and subsets to 4.
@@ -72,6 +80,10 @@ def fitted(subsets: int, runs: int, allowed: float, seconds: float, each: float)
     ----------
     seconds, each
         The budget and the measured cost of one training, for the message.
+
+    Returns
+    -------
+    tuple[int, int]
 
     Raises
     ------

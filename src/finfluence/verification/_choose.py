@@ -40,6 +40,10 @@ def choose(
     labels : array [n], optional
         Classes that no group may empty.
 
+    Returns
+    -------
+    list[Chosen]
+
     Raises
     ------
     ConfigError
@@ -72,9 +76,9 @@ def choose(
             else:
                 order = rng.permutation(known)
             free = kind == "random" and size > 1
-            rows = _filled(order, size, set() if free else used, labels)
+            rows = _fill(order, size, set() if free else used, labels)
             if len(rows) < size:
-                raise _too_few(len(known), count, size)
+                raise ConfigError(_too_few(len(known), count, size))
             used.update(rows.tolist())
             found.append(Chosen(f"{kind} {k + 1}", kind, np.sort(rows)))
     return found
@@ -92,6 +96,10 @@ def measurable_size(
     ----------
     noise
         Standard error of a retrained μ.
+
+    Returns
+    -------
+    int
     """
     n = int(np.isfinite(mu).all(1).sum())
     most = max(1, min(n // LARGEST_SHARE, n // max(1, count)))
@@ -115,7 +123,7 @@ def choose_given(
     return [Chosen(f"{names[p.rows[0]]} ({p.name})", p.kind, members[names[p.rows[0]]]) for p in picked]
 
 
-def _filled(order: np.ndarray, size: int, used: set[int], labels: np.ndarray | None) -> np.ndarray:
+def _fill(order: np.ndarray, size: int, used: set[int], labels: np.ndarray | None) -> np.ndarray:
     """Return the first rows of `order` that are unused and leave every class a row."""
     rows: list[int] = []
     totals: dict[Any, int] = {}
@@ -141,15 +149,13 @@ def _filled(order: np.ndarray, size: int, used: set[int], labels: np.ndarray | N
 
 def _check_enough(n: int, apart: int, size: int) -> None:
     if apart * size > n:
-        raise _too_few(n, apart, size)
+        raise ConfigError(_too_few(n, apart, size))
 
 
-def _too_few(n: int, count: int, size: int) -> ConfigError:
-    return ConfigError(
-        explain(
-            f"enough rows with an estimate for {count} subsets of {size} that share none and empty no class",
-            f"{n} rows",
-            "the data set is small, or one class is nearly everything",
-            f"ask for fewer subsets, for instance {max(4, min(count // 2, n // 2))}",
-        )
+def _too_few(n: int, count: int, size: int) -> str:
+    return explain(
+        f"enough rows with an estimate for {count} subsets of {size} that share none and empty no class",
+        f"{n} rows",
+        "the data set is small, or one class is nearly everything",
+        f"ask for fewer subsets, for instance {max(4, min(count // 2, n // 2))}",
     )

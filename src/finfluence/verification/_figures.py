@@ -94,7 +94,7 @@ class Evidence:
     predicted: float
 
 
-def figures(pairs: Pairs, seed: int) -> tuple[Figure, ...]:
+def figures(pairs: Pairs, seed: int, resamples: int = RESAMPLES) -> tuple[Figure, ...]:
     r"""Return slope, effect slope, Pearson, Spearman, spread ratio and coverage.
 
     .. math:: \text{slope} = \sum e\,t / \sum e^2
@@ -113,26 +113,32 @@ def figures(pairs: Pairs, seed: int) -> tuple[Figure, ...]:
     ----------
     seed
         Names the stream of the bootstrap: the same seed, the same intervals.
+    resamples
+        Of the bootstrap.
+
+    Returns
+    -------
+    tuple[Figure, ...]
     """
     count, queries = pairs.estimate.shape
     rng = stream(seed, "verification bootstrap")
-    pick = rng.integers(count, size=(RESAMPLES, count))
-    offset = pairs.shared * rng.normal(size=(RESAMPLES, 1, queries))
-    e = pairs.estimate[pick].reshape(RESAMPLES, -1)
-    t = (pairs.truth[pick] + offset).reshape(RESAMPLES, -1)
+    pick = rng.integers(count, size=(resamples, count))
+    offset = pairs.shared * rng.normal(size=(resamples, 1, queries))
+    e = pairs.estimate[pick].reshape(resamples, -1)
+    t = (pairs.truth[pick] + offset).reshape(resamples, -1)
     e0, t0 = pairs.estimate.ravel(), pairs.truth.ravel()
     # each effect in units of its true spread, so that queries of different units can be taken together
     x, y = pairs.effect / pairs.true_spread, pairs.true_effect / pairs.true_spread
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = pairs.true_spread / pairs.spread
         # the spread of the runs on all rows is half of every true variance: its error is shared, too
-        common = np.exp(0.25 * np.sqrt(2.0) * pairs.shared * rng.normal(size=RESAMPLES))
+        common = np.exp(0.25 * np.sqrt(2.0) * pairs.shared * rng.normal(size=resamples))
         drawn = {
             "slope": _slope(e, t),
-            "effect slope": _slope(x[pick].reshape(RESAMPLES, -1), (y[pick] + offset).reshape(RESAMPLES, -1)),
+            "effect slope": _slope(x[pick].reshape(resamples, -1), (y[pick] + offset).reshape(resamples, -1)),
             "Pearson": pearson(e, t),
             "Spearman": spearman(e, t),
-            "spread ratio": np.median(ratio[pick].reshape(RESAMPLES, -1), axis=1) * common,
+            "spread ratio": np.median(ratio[pick].reshape(resamples, -1), axis=1) * common,
         }
         values = {
             "slope": _slope(e0, t0),
@@ -155,6 +161,10 @@ def ceilings(pairs: Pairs, seed: int) -> tuple[float, float]:
     The law of the noise-free truth is fitted to the retrained values and their standard errors (nonparametric
     maximum likelihood on a grid, few passes so that it stays smooth); then noise-free values and new noisy truths are
     drawn from it, and their correlations averaged.
+
+    Returns
+    -------
+    tuple[float, float]
 
     References
     ----------
@@ -189,6 +199,10 @@ def evidence(pairs: Pairs) -> Evidence:
 
     Each query's homogeneity is tested by χ² = Σ_S ((t_S − t̄)/se_S)² with S − 1 degrees of freedom, the least p-value
     times the number of queries.
+
+    Returns
+    -------
+    Evidence
     """
     se = np.maximum(pairs.own_se, 1e-12)
     weight = 1 / se**2
@@ -226,7 +240,7 @@ def _slope(e: np.ndarray, t: np.ndarray) -> np.ndarray:
 def _percentiles(drawn: np.ndarray, pairs: Pairs) -> tuple[float, float]:
     count = len(pairs.estimate)
     known = drawn[np.isfinite(drawn)]
-    if count < 3 or len(known) < RESAMPLES // 2:
+    if count < 3 or len(known) < len(drawn) // 2:
         return float("nan"), float("nan")
     wide = student.ppf((1 + pairs.level) / 2, count - 1) * np.sqrt(count / (count - 1))
     low, high = np.quantile(known, [norm.cdf(-wide), norm.cdf(wide)])

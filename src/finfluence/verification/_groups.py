@@ -23,11 +23,15 @@ def group_estimates(
     ----------
     results
         Over all rows; one, which may be pooled, or one for each run.
+
+    Returns
+    -------
+    Influence
     """
-    return pool([_summed(one, chosen, queries) for one in results])
+    return pool([_sum_rows(one, chosen, queries) for one in results])
 
 
-def narrowed(influence: Influence, queries: Sequence[str]) -> Influence:
+def select_queries(influence: Influence, queries: Sequence[str]) -> Influence:
     """Return the result over these queries alone, what its attributes say of each query included."""
     at, made = [influence.queries.index(q) for q in queries], influence.provenance
     data = influence.data.sel(query=list(queries))
@@ -40,8 +44,8 @@ def narrowed(influence: Influence, queries: Sequence[str]) -> Influence:
     return Influence(data)
 
 
-def _summed(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[str]) -> Influence:
-    one = narrowed(influence, queries)
+def _sum_rows(influence: Influence, chosen: Sequence[Chosen], queries: Sequence[str]) -> Influence:
+    one = select_queries(influence, queries)
     data, made = one.data, one.provenance
     scale = np.array([(made.n_rows - 1) / (made.n_rows - len(c.rows)) for c in chosen])[:, None]
     labels: dict[str, Any] = {
@@ -70,6 +74,10 @@ def _spread_error(rows: dict[str, np.ndarray]) -> np.ndarray:
     """Return the relative error of the spread for each query [Q], read off the row with the largest |μ|.
 
     se² = (effect_se / spread)² + (μ · relative)², solved for `relative`.
+
+    Returns
+    -------
+    np.ndarray
     """
     mu = np.abs(np.nan_to_num(rows["mu"]))
     at = mu.argmax(0), np.arange(mu.shape[1])

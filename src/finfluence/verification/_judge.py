@@ -35,6 +35,10 @@ def judge(found: Mapping[str, Figure], evidence: Evidence, runs: int, size: int)
         Trainings without each subset, for the advice.
     size
         Rows in a typical subset, for the advice.
+
+    Returns
+    -------
+    tuple[Verdict, str]
     """
     if evidence.subsets < FEWEST_SUBSETS:
         return "undecided", (
@@ -134,7 +138,7 @@ def _runs_for(evidence: Evidence, runs: int) -> int:
 
 
 def _more(pearson: Figure, evidence: Evidence, runs: int) -> str:
-    said = f"Pearson {pearson.value:.2f} ({pearson.lower:.2f} to {pearson.upper:.2f}), at best {pearson.best:.2f}"
+    message = f"Pearson {pearson.value:.2f} ({pearson.lower:.2f} to {pearson.upper:.2f}), at best {pearson.best:.2f}"
     if pearson.best < 0.95:
-        return f"{said}; about {_runs_for(evidence, runs):,} runs would do"
-    return f"{said}; more subsets would, for instance {2 * evidence.subsets}"
+        return f"{message}; about {_runs_for(evidence, runs):,} runs would do"
+    return f"{message}; more subsets would, for instance {2 * evidence.subsets}"

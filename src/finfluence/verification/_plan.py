@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,18 @@ from finfluence.ensemble import (
     train_many,
     without,
 )
-from finfluence.errors import ConfigError, DataError, explain
+from finfluence.errors import ConfigError, DataError, StorageError, explain
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Recipe
 from finfluence.runs.describe import class_labels
-from finfluence.verification._budget import FEWEST, FEWEST_RUNS, duration, fitted, runs_on_all, seconds_of
+from finfluence.verification._budget import (
+    FEWEST,
+    FEWEST_RUNS,
+    duration,
+    fit_to_budget,
+    runs_on_all,
+    seconds_of,
+)
 from finfluence.verification._choose import KINDS, Chosen, choose, choose_given, measurable_size
 
 _FIRST, _TIMED = 2, 128
@@ -109,6 +117,10 @@ class Request:
 def make_plan(request: Request, measure: bool, progress: Progress = silent) -> Plan:
     """Return the plan; one that was written for the same request is read, so that what was interrupted goes on.
 
+    Returns
+    -------
+    Plan
+
     Raises
     ------
     ConfigError
@@ -119,7 +131,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     base = signature(request.recipe, list(request.queries))
     path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
     if path is not None and path.exists():
-        return _read(json.loads(path.read_text(encoding="utf-8")), request, base)
+        return _read(path, request, base)
     started = time.perf_counter()
     most = request.subsets if request.groups is None else len(request.groups)
     subsets = min(request.subsets, most)
@@ -128,13 +140,13 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     each = _cost(request, base, progress) if measure or seconds is not None else float("nan")
     if seconds is not None:
         left = _RESERVE * (seconds - (time.perf_counter() - started))
-        subsets, runs = fitted(subsets, runs, max(0.0, left) / each, seconds, each)
+        subsets, runs = fit_to_budget(subsets, runs, max(0.0, left) / each, seconds, each)
         if (subsets, runs) != (min(request.subsets, most), request.runs):
             notes.append(
                 f"the budget of {duration(seconds)} allows {subsets} subsets with {runs} trainings each, instead of "
                 f"{request.subsets} with {request.runs}"
             )
-    plan = _of(_chosen(request, subsets, runs), runs, each, notes, request, base)
+    plan = _of(_choose_subsets(request, subsets, runs), runs, each, notes, request, base)
     if path is not None:
         write_json(
             path,
@@ -164,13 +176,32 @@ def _of(
     return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes))
 
 
-def _read(saved: dict[str, Any], request: Request, base: str) -> Plan:
-    chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
-    each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
-    return _of(chosen, int(saved["runs"]), each, saved["notes"], request, base)
+def _read(path: Path, request: Request, base: str) -> Plan:
+    with _reading(path):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
+        each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
+        runs, notes = int(saved["runs"]), [str(note) for note in saved["notes"]]
+    return _of(chosen, runs, each, notes, request, base)
 
 
-def _chosen(request: Request, subsets: int, runs: int) -> list[Chosen]:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a damaged file causes inside the block into StorageError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            explain(
+                f"a whole file of a verification at {path}",
+                f"{type(error).__name__}: {error}",
+                "the file was cut short by a copy or a full disk, or was edited",
+                "delete this one file and verify again: it is made anew, and finished trainings are kept",
+            )
+        ) from error
+
+
+def _choose_subsets(request: Request, subsets: int, runs: int) -> list[Chosen]:
     mu = request.estimate.data["mu"].sel(query=request.names).values
     if request.groups is not None:
         return choose_given(mu, request.estimate.subsets.tolist(), request.groups, subsets, request.seed)
@@ -184,18 +215,23 @@ def _cost(request: Request, base: str, progress: Progress) -> float:
     """Return seconds per training, measured once for each recipe and list of queries in a folder."""
     path = None if request.out is None else request.out / f"cost-{base}.json"
     if path is not None and path.exists():
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds_each"])
-    each = _measured(request, progress)
+        with _reading(path):
+            return float(json.loads(path.read_text(encoding="utf-8"))["seconds_each"])
+    each = _measure(request, progress)
     if path is not None:
         write_json(path, {"seconds_each": each})
     return each
 
 
-def _measured(request: Request, progress: Progress) -> float:
+def _measure(request: Request, progress: Progress) -> float:
     """Return seconds per training, from the clock between the ends of two stacks (or of single runs).
 
     The first few runs warm up; what comes before the end of the first stack (tracing) is left out. The runs are some of
     those on all rows, so that a store keeps them for the verification itself.
+
+    Returns
+    -------
+    float
     """
     seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
     clock: list[tuple[int, float]] = []
@@ -229,6 +265,10 @@ def _measured(request: Request, progress: Progress) -> float:
 
 def seconds_each(clock: Sequence[tuple[int, float]], began: float) -> float:
     """Return seconds per training between the first and the last batch's end; since `began` if there was one batch.
+
+    Returns
+    -------
+    float
 
     Examples
     --------

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from finfluence._files import write_json
+from finfluence._version import __version__
 from finfluence.errors import StorageError, explain
 from finfluence.result import Influence, one_of
 from finfluence.verification._figures import Figure
@@ -68,6 +69,10 @@ class Verification:
     def figure(self, name: str) -> Figure:
         """Return one figure by its name.
 
+        Returns
+        -------
+        Figure
+
         Raises
         ------
         ConfigError
@@ -104,15 +109,17 @@ class Verification:
     def load(cls, path: str | os.PathLike[str]) -> "Verification":
         """Read what `save` wrote.
 
+        Returns
+        -------
+        Verification
+
         Raises
         ------
         StorageError
             Nothing there, or no file of this kind.
         """
+        plain = _read(Path(path))
         try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
-            if plain["format"] != FORMAT or plain["version"] > VERSION:
-                raise KeyError("format")
             points = pd.DataFrame(plain["points"], columns=list(COLUMNS))
             numbers = [c for c in COLUMNS if c not in (*_TEXT, *_WHOLE)]
             return cls(
@@ -124,15 +131,8 @@ class Verification:
                 tuple(plain["findings"]),
                 plain["made"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(
-                explain(
-                    f"a verification of finfluence at {path}",
-                    f"{type(error).__name__}: {error}",
-                    "the path is mistyped, or the file was cut short or belongs to another program",
-                    "check the path, or verify again",
-                )
-            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(_damaged(Path(path), f"{type(error).__name__}: {error}")) from error
 
     def __repr__(self) -> str:
         lines = [f"Verification {self.verdict}: {self.sentence}"]
@@ -151,6 +151,7 @@ class Verification:
         return {
             "format": FORMAT,
             "version": VERSION,
+            "finfluence": __version__,
             "verdict": self.verdict,
             "sentence": self.sentence,
             "figures": [{k: _known(v) for k, v in asdict(f).items()} for f in self.figures],
@@ -159,6 +160,34 @@ class Verification:
             "findings": list(self.findings),
             "made": {k: _known(v) for k, v in self.made.items()},
         }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if plain["format"] != FORMAT:
+            raise KeyError("format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+    if plain["version"] > VERSION:
+        raise StorageError(
+            explain(
+                f"a verification at {path} in format {VERSION} of finfluence {__version__}, or an earlier one",
+                f"format {plain['version']}, written by finfluence {plain.get('finfluence', 'of another version')}",
+                "a later version wrote it",
+                "read it with the version that wrote it, or update this one",
+            )
+        )
+    return dict(plain)
+
+
+def _damaged(path: Path, got: str) -> str:
+    return explain(
+        f"a verification of finfluence at {path}",
+        got,
+        "the path is mistyped, or the file was cut short or belongs to another program",
+        "check the path, or verify again",
+    )
 
 
 def _known(value: Any) -> Any:

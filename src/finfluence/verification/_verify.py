@@ -18,7 +18,7 @@ from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
 from finfluence.verification._figures import Pairs, evidence, figures
-from finfluence.verification._groups import group_estimates, narrowed
+from finfluence.verification._groups import group_estimates, select_queries
 from finfluence.verification._judge import judge
 from finfluence.verification._plan import Plan, Request, check_matches, make_plan
 from finfluence.verification._verification import Verification
@@ -118,11 +118,11 @@ def verify(
         need_mu(one.data, "verification")
     estimate = _over(results, names)
     check_matches(estimate, recipe)
-    placed = _placed(estimate, recipe, groups)
-    vary, trained = _as_covered(estimate, recipe)
+    positions = _group_positions(estimate, recipe, groups)
+    vary, trained = _vary_as_covered(estimate, recipe)
     options: dict[str, Any] = {"executor": executor, "n_jobs": n_jobs}
     request = Request(
-        estimate, trained, listed, subsets, runs, placed, budget, seed, vary, None if out is None else Path(out),
+        estimate, trained, listed, subsets, runs, positions, budget, seed, vary, None if out is None else Path(out),
         options,
     )  # fmt: skip
     plan = make_plan(request, measure, progress)
@@ -134,11 +134,11 @@ def verify(
         trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, vary=vary, seed=seed, out=out,
         level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
     )  # fmt: skip
-    if placed is None:
+    if positions is None:
         predicted = group_estimates(results, plan.subsets, names)
     else:
-        order = {id(rows): k for k, rows in enumerate(placed.values())}
-        predicted = _renamed(estimate, [order[id(c.rows)] for c in plan.subsets], plan, names)
+        order = {id(rows): k for k, rows in enumerate(positions.values())}
+        predicted = _name_as_planned(estimate, [order[id(c.rows)] for c in plan.subsets], plan, names)
     return compare(predicted, truth, plan, members, seed)
 
 
@@ -165,8 +165,8 @@ def compare(
         "level": level,
         "method": predicted.provenance.method,
     }
-    said = [*plan.notes, *findings, *trained.findings]
-    return Verification(verdict, sentence, found, points, members, tuple(said), made)
+    notes = [*plan.notes, *findings, *trained.findings]
+    return Verification(verdict, sentence, found, points, members, tuple(notes), made)
 
 
 def _points(predicted: Influence, truth: Influence, plan: Plan) -> pd.DataFrame:
@@ -247,10 +247,10 @@ def _pairs(points: pd.DataFrame, queries: Sequence[str], plan: Plan, level: floa
 
 def _over(results: Sequence[Influence], names: Sequence[str]) -> Influence:
     """Return the estimate that subsets are chosen by: the results pooled, over the asked queries."""
-    return pool([narrowed(one, names) for one in results])
+    return pool([select_queries(one, names) for one in results])
 
 
-def _placed(
+def _group_positions(
     estimate: Influence, recipe: Recipe, groups: Mapping[Any, Sequence[Any]] | None
 ) -> dict[Any, np.ndarray] | None:
     """Return the rows of each group of the influence; None for an influence over single rows."""
@@ -286,7 +286,7 @@ def _unknown_rows(got: str) -> DataError:
     )
 
 
-def _as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
+def _vary_as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
     """Return what varies, and the recipe, its initialisation fixed where the estimate covers only one."""
     made = estimate.provenance
     if "initialisation" in made.covers:
@@ -297,7 +297,7 @@ def _as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
     return "order", recipe
 
 
-def _renamed(estimate: Influence, at: Sequence[int], plan: Plan, names: Sequence[str]) -> Influence:
+def _name_as_planned(estimate: Influence, at: Sequence[int], plan: Plan, names: Sequence[str]) -> Influence:
     data = estimate.data.sel(query=list(names)).isel(subset=list(at))
     return Influence(data.assign_coords(subset=np.array([c.name for c in plan.subsets])))
 

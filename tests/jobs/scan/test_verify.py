@@ -9,11 +9,11 @@ import yaml
 
 import finfluence as fi
 from finfluence.errors import ConfigError, DataError, StorageError
-from finfluence.jobs.scan import ScanOptions, open_scan, scan, verify_scan
+from finfluence.jobs.scan import ScanOptions, VerifyOptions, open_scan, run_scan, verify_scan
 from finfluence.verification import Verification
 from small_data import QUICK, blobs_csv
 
-ASKED = {"subsets": 8, "runs": 12}
+ASKED = VerifyOptions(subsets=8, runs=12)
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def verified(tmp_path_factory):
     options = ScanOptions(
         source=source, target="label", out=folder / "out", queries=("per-class", "own"), **QUICK
     )
-    scan(options)
+    run_scan(options)
     shutil.copytree(folder / "out", folder / "before")
     plans, stages = [], []
     done = verify_scan(
-        folder / "out", **ASKED, announce=plans.append, progress=lambda stage, d, total: stages.append(stage)
+        folder / "out", ASKED, announce=plans.append, progress=lambda stage, d, total: stages.append(stage)
     )
     return folder, done, plans[0], list(dict.fromkeys(stages))
 
@@ -72,7 +72,7 @@ def test_again_it_reads_what_is_there_and_replaces_the_outcome(verified, tmp_pat
     folder, done, _, _ = verified
     shutil.copytree(folder / "out", tmp_path / "out")
     plans = []
-    again = verify_scan(tmp_path / "out", **ASKED, announce=plans.append)
+    again = verify_scan(tmp_path / "out", ASKED, announce=plans.append)
     assert plans[0].left == 0 and "130 trainings (all there already), 34 on all" in plans[0].sentence
     for name in ("verification.json", "report.html", "scan.json"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes()
@@ -80,12 +80,10 @@ def test_again_it_reads_what_is_there_and_replaces_the_outcome(verified, tmp_pat
 
 
 def test_a_failed_one_is_an_error_in_the_report(verified, tmp_path, monkeypatch):
-    from finfluence.jobs.scan import _verify
-
     folder, done, _, _ = verified
     shutil.copytree(folder / "out", tmp_path / "out")
     failed = replace(done, verdict="failed", sentence="The order is not to be trusted: made up.")
-    monkeypatch.setattr(_verify, "verify", lambda *_, **__: failed)
+    monkeypatch.setattr("finfluence.verification.verify", lambda *_, **__: failed)
     verify_scan(tmp_path / "out")
     summary = open_scan(tmp_path / "out").summary
     expected = ["FI050", "VERIFICATION FAILED: The order is not to be trusted: made up."]
@@ -97,25 +95,26 @@ def test_a_failed_one_is_an_error_in_the_report(verified, tmp_path, monkeypatch)
     assert '<span class="outcome failed">failed</span>' in page
     assert "VERIFICATION FAILED" in repr(fi.load(tmp_path / "out/influence.zarr"))
     monkeypatch.setattr(
-        _verify, "verify", lambda *_, **__: replace(done, verdict="passed", sentence="Trust it.")
+        "finfluence.verification.verify",
+        lambda *_, **__: replace(done, verdict="passed", sentence="Trust it."),
     )
     verify_scan(tmp_path / "out")
     assert not any(c.startswith("FI05") for c, _ in open_scan(tmp_path / "out").summary["findings"])
 
 
 def test_one_query_can_be_asked_and_an_unknown_one_not(verified, tmp_path, monkeypatch):
-    from finfluence.jobs.scan import _verify
-
     folder, done, _, _ = verified
     shutil.copytree(folder / "out", tmp_path / "out")
     asked = []
-    monkeypatch.setattr(_verify, "verify", lambda *a, **_: asked.append([q.names[0] for q in a[2]]) or done)
-    verify_scan(tmp_path / "out", queries=["class dog"])
+    monkeypatch.setattr(
+        "finfluence.verification.verify", lambda *a, **_: asked.append([q.names[0] for q in a[2]]) or done
+    )
+    verify_scan(tmp_path / "out", VerifyOptions(queries=("class dog",)))
     assert asked == [["class dog"]]
     with pytest.raises(
         ConfigError, match=r"a query to verify among 'held-out'[\s\S]*did you mean 'class dog'"
     ):
-        verify_scan(tmp_path / "out", queries=["class dg"])
+        verify_scan(tmp_path / "out", VerifyOptions(queries=("class dg",)))
 
 
 def test_what_cannot_be_verified(verified, tmp_path):
@@ -129,18 +128,18 @@ def test_what_cannot_be_verified(verified, tmp_path):
     with pytest.raises(
         StorageError, match=r"the training that was scanned \(recipe x[\s\S]*run.yaml was edited"
     ):
-        verify_scan(tmp_path / "out", **ASKED)
+        verify_scan(tmp_path / "out", ASKED)
     run = yaml.safe_load(text)
     path.write_text(yaml.safe_dump({**run, "options": {**run["options"], "telepathy": 1}}))
     with pytest.raises(StorageError, match=r"the options of a scan in[\s\S]*telepathy[\s\S]*another version"):
-        verify_scan(tmp_path / "out", **ASKED)
+        verify_scan(tmp_path / "out", ASKED)
     path.write_text(text)
     source = folder / "train.csv"
     whole = source.read_text()
     try:
         source.write_text(whole + "1,2,3,4,cat\n")
         with pytest.raises(DataError) as caught:
-            verify_scan(tmp_path / "out", **ASKED)
+            verify_scan(tmp_path / "out", ASKED)
     finally:
         source.write_text(whole)
     words = str(caught.value)
@@ -151,4 +150,4 @@ def test_what_cannot_be_verified(verified, tmp_path):
     assert "got: SHA-256" in words and "restore the file, or scan it again into another folder" in words
     (tmp_path / "out/scan.json").unlink()
     with pytest.raises(StorageError, match=r"one that was interrupted[\s\S]*--resume"):
-        verify_scan(tmp_path / "out", **ASKED)
+        verify_scan(tmp_path / "out", ASKED)

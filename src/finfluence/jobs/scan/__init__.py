@@ -1,31 +1,57 @@
-"""The main job: from a noisy data set to named rows, a report and a cleaned file. No terminal in here."""
+"""The main job: from a noisy data set to named rows, a report and a cleaned file. No terminal in here.
 
-from finfluence.jobs.scan._budget import planned, runs_for, spent
-from finfluence.jobs.scan._cleaned import clean_scan
-from finfluence.jobs.scan._data import read_data
-from finfluence.jobs.scan._decisions import decide_rows, line_tests
-from finfluence.jobs.scan._estimate import Estimate
-from finfluence.jobs.scan._options import ScanOptions
-from finfluence.jobs.scan._pipeline import ScanResult, open_scan, read_run, scan
-from finfluence.jobs.scan._self_test import judge
-from finfluence.jobs.scan._training import plan_training
-from finfluence.jobs.scan._verify import verify_scan
+Names are loaded on first use: the command line reads the options without waiting for torch.
+"""
 
-__all__ = [
-    "Estimate",
-    "ScanOptions",
-    "ScanResult",
-    "clean_scan",
-    "decide_rows",
-    "judge",
-    "line_tests",
-    "open_scan",
-    "plan_training",
-    "planned",
-    "read_data",
-    "read_run",
-    "runs_for",
-    "scan",
-    "spent",
-    "verify_scan",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finfluence.jobs.scan._budget import planned as planned
+    from finfluence.jobs.scan._budget import runs_for as runs_for
+    from finfluence.jobs.scan._budget import spent as spent
+    from finfluence.jobs.scan._cleaned import clean_scan as clean_scan
+    from finfluence.jobs.scan._data import read_data as read_data
+    from finfluence.jobs.scan._decisions import decide_rows as decide_rows
+    from finfluence.jobs.scan._decisions import line_tests as line_tests
+    from finfluence.jobs.scan._estimate import Estimate as Estimate
+    from finfluence.jobs.scan._from_python import scan as scan
+    from finfluence.jobs.scan._options import ScanOptions as ScanOptions
+    from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
+    from finfluence.jobs.scan._pipeline import run_scan as run_scan
+    from finfluence.jobs.scan._result import ScanResult as ScanResult
+    from finfluence.jobs.scan._result import in_short as in_short
+    from finfluence.jobs.scan._result import open_scan as open_scan
+    from finfluence.jobs.scan._result import read_run as read_run
+    from finfluence.jobs.scan._result import row_cells as row_cells
+    from finfluence.jobs.scan._self_test import Named as Named
+    from finfluence.jobs.scan._self_test import judge as judge
+    from finfluence.jobs.scan._training import plan_training as plan_training
+    from finfluence.jobs.scan._verify import verify_scan as verify_scan
+
+_HOME = {
+    **dict.fromkeys(("planned", "runs_for", "spent"), "_budget"),
+    "clean_scan": "_cleaned",
+    "read_data": "_data",
+    **dict.fromkeys(("decide_rows", "line_tests"), "_decisions"),
+    "Estimate": "_estimate",
+    "scan": "_from_python",
+    **dict.fromkeys(("ScanOptions", "VerifyOptions"), "_options"),
+    "run_scan": "_pipeline",
+    **dict.fromkeys(("ScanResult", "in_short", "open_scan", "read_run", "row_cells"), "_result"),
+    **dict.fromkeys(("Named", "judge"), "_self_test"),
+    "plan_training": "_training",
+    "verify_scan": "_verify",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'finfluence.jobs.scan' has no attribute {name!r}")
+    return getattr(import_module(f"finfluence.jobs.scan.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

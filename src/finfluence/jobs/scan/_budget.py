@@ -12,6 +12,10 @@ RUNS, RUN_COST = 4, 4
 def runs_for(runs: int | None, budget: float | None) -> int:
     """Return how many trainings to replay: as asked, by the budget at `RUN_COST` each, or `RUNS`.
 
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> runs_for(None, None), runs_for(None, 10.0), runs_for(3, 10.0), runs_for(None, 2.5)
@@ -54,6 +58,10 @@ def check_scan_budget(budget: float, runs: int | None) -> None:
 
 def planned(budget: float, runs: int) -> str:
     """Say how a budget is divided, before anything is measured.
+
+    Returns
+    -------
+    str
 
     Examples
     --------

@@ -3,25 +3,19 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from finfluence.clean import Action, Written, write_clean
+from finfluence.clean import CleanOptions, Layout, Written, write_clean
 from finfluence.errors import ConfigError, explain
 from finfluence.ingest import RawTable
 from finfluence.jobs.scan._data import read_again
-from finfluence.jobs.scan._decisions import from_table, read_table
-from finfluence.jobs.scan._folder import ScanFolder
+from finfluence.jobs.scan._decisions import from_table
+from finfluence.jobs.scan._folder import TABLE, ScanFolder
 
 
 def clean_scan(
-    out: str | os.PathLike[str],
-    to: str | os.PathLike[str],
-    *,
-    fdr: float | None = None,
-    action: Action = "suggested",
-    escape_formulas: bool = False,
+    out: str | os.PathLike[str], to: str | os.PathLike[str], options: CleanOptions | None = None
 ) -> Written:
     """Write the scanned file without the rows to drop and with the new labels, and its audit beside it.
 
@@ -32,10 +26,8 @@ def clean_scan(
     to
         File to write, in the format of the scanned one: `.csv` (a list of paths) for a folder of images, `.npz` for a
         built-in data set.
-    fdr
-        Another false-discovery rate than the scan's.
-    action, escape_formulas
-        As `finfluence.clean.write_clean`.
+    options
+        What to do with the named rows, at which level, and whether earlier files may be replaced.
 
     Returns
     -------
@@ -43,35 +35,27 @@ def clean_scan(
 
     Raises
     ------
-    StorageError, DataError, ConfigError
-        No finished scan there, a source that has changed since, or a file that may not be written.
+    StorageError
+        No finished scan there, damaged files of it, or a file that may not be written.
+    DataError
+        The source has changed since.
+    ConfigError
+        A file of another format than the source.
     """
     folder = ScanFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
-    decisions = from_table(read_table(folder), summary, float(summary["fdr"]))
-    if fdr is not None:
-        decisions = decisions.at(fdr)
+    decisions = from_table(folder.read_frame(TABLE), summary, float(summary["fdr"]))
     raw = read_again(run["data"])
-    source = run["data"]["source"]
-    options = run["options"]
-    details = source["details"]
-    shared: dict[str, Any] = {"action": action, "escape_formulas": escape_formulas}
+    source, id_column = run["data"]["source"], run["options"]["id_column"]
     if source["format"] == "builtin":
         with tempfile.TemporaryDirectory() as place:
-            return write_clean(decisions, _as_arrays(raw, Path(place), to), to, target="y", **shared)
-    folder_source = source["format"] == "folder"
-    return write_clean(
-        decisions,
-        source["name"],
-        to,
-        target=None if folder_source else raw.target_name,
-        id_column=options["id_column"],
-        ids=raw.ids.tolist() if folder_source else None,
-        labels=raw.labels.tolist() if folder_source else None,
-        delimiter=details.get("delimiter"),
-        encoding=details.get("encoding"),
-        **shared,
-    )
+            return write_clean(decisions, _as_arrays(raw, Path(place), to), to, target="y", options=options)
+    if source["format"] == "folder":
+        layout = Layout(ids=raw.ids.tolist(), labels=raw.labels.tolist())
+        return write_clean(decisions, source["name"], to, layout=layout, options=options)
+    details = source["details"]
+    layout = Layout(delimiter=details.get("delimiter"), encoding=details.get("encoding"))
+    return write_clean(decisions, source["name"], to, raw.target_name, id_column, layout, options)
 
 
 def _as_arrays(raw: RawTable, place: Path, to: str | os.PathLike[str]) -> Path:

@@ -1,4 +1,4 @@
-"""From the options to three sets of rows: to train on, to ask the query on, and to judge the cleaning by."""
+"""From the options to three sets of rows: to train on, to ask the queries on, and to evaluate the cleaning by."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,35 +21,37 @@ class ScanData:
     ----------
     train
         The rows that are measured.
-    asked
+    query
         Held-out rows whose loss is the query.
-    judging
-        Held-out rows that took no part in the decision: the proof is measured on them. The same as `asked` where
-        there are too few to halve.
+    evaluation
+        Held-out rows that took no part in the decision: the retraining check is measured on them. The same as `query`
+        where there are too few to halve.
     notes
         What was decided while reading.
+    task_reason
+        Why the task is a classification or a regression.
     """
 
     train: Table
-    asked: Table
-    judging: Table
+    query: Table
+    evaluation: Table
     notes: tuple[str, ...]
     task_reason: str
 
     @property
     def halved(self) -> bool:
-        """Whether the judging rows are apart from the asked ones."""
-        return self.judging is not self.asked
+        """Whether the evaluation rows are apart from the query rows."""
+        return self.evaluation is not self.query
 
     def described(self) -> dict[str, Any]:
         """Return sizes and sources as plain values."""
         return {
             "source": self.train.source.to_dict(),
-            "holdout_source": self.asked.source.to_dict(),
+            "holdout_source": self.query.source.to_dict(),
             "task": self.train.task,
             "train_rows": len(self.train),
-            "asked_rows": len(self.asked),
-            "judging_rows": len(self.judging) if self.halved else 0,
+            "asked_rows": len(self.query),
+            "judging_rows": len(self.evaluation) if self.halved else 0,
             "features": int(np.prod(self.train.x.shape[1:])),
             "classes": None
             if self.train.target.classes is None
@@ -59,7 +61,19 @@ class ScanData:
 
 
 def read_data(options: ScanOptions) -> ScanData:
-    """Read, check and split what the options name."""
+    """Read, check and split what the options name.
+
+    Returns
+    -------
+    ScanData
+
+    Raises
+    ------
+    DataError
+        The data cannot be used; the message says which file, column or row.
+    ConfigError
+        An option does not fit the data.
+    """
     raw = read(
         options.source,
         target=options.target,
@@ -67,7 +81,7 @@ def read_data(options: ScanOptions) -> ScanData:
         group_column=options.group_column,
         task=options.task,
     )
-    if "per-class" in options.queries and raw.task != "classification":
+    if options.per_class and raw.task != "classification":
         raise ConfigError(
             explain(
                 "a classification for --query per-class",
@@ -85,14 +99,14 @@ def read_data(options: ScanOptions) -> ScanData:
             f"of {len(held)} held-out rows {len(first)} are asked for the influence, and {len(second)} judge the "
             "cleaning: they take no part in the decision"
         )
-        asked, judging = held.take(first), held.take(second)
+        query, evaluation = held.take(first), held.take(second)
     else:
         notes.append(
             f"only {len(held)} held-out rows: the same ones are asked and judge the cleaning, so that the judgement "
             "flatters it"
         )
-        asked = judging = held
-    return ScanData(train, asked, judging, tuple(notes), raw.task_reason)
+        query = evaluation = held
+    return ScanData(train, query, evaluation, tuple(notes), raw.task_reason)
 
 
 def halves(held: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,15 @@
 """From influence to one decision per row, and to the table that is written: one line per row and query."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from finfluence._files import atomic
 from finfluence.clean import DecisionOptions, Decisions, Predictions, decide_influence
 from finfluence.ingest import Table
-from finfluence.jobs.scan._estimate import HELD_OUT, OWN, Estimate
-from finfluence.jobs.scan._folder import TABLE, ScanFolder
+from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.stats import RowTest, name_rows
 
 COLUMNS = (
@@ -106,23 +102,6 @@ def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Deci
 def line_tests(lines: pd.DataFrame) -> list[RowTest]:
     """Return the two tests that a line of the table holds: influence on its query, and the row's own loss."""
     return [RowTest(name, q_values=lines[f"q_{name}"].to_numpy()) for name in ("influence", "loss")]
-
-
-def write_table(folder: ScanFolder, lines: pd.DataFrame) -> None:
-    """Write `influence.parquet` atomically; equal lines give equal bytes."""
-    write_frame(folder / TABLE, lines)
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a frame as Parquet, atomically and without metadata that depends on more than its content."""
-    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    with atomic(path) as part:
-        pq.write_table(table, part)
-
-
-def read_table(folder: ScanFolder) -> pd.DataFrame:
-    """Return the lines of `influence.parquet`."""
-    return pq.read_table(folder / TABLE).to_pandas()
 
 
 def plain_labels(values: np.ndarray) -> np.ndarray:

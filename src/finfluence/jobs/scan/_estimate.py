@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from finfluence._files import atomic
@@ -15,14 +16,44 @@ from finfluence.errors import TrainingError, explain
 from finfluence.estimators.replay import replay
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._folder import INFLUENCE, ScanFolder
+from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._training import Training, predictions
 from finfluence.result import Influence, load, pool
 from finfluence.runs import AnyQuery, Tape, mean_loss, own_loss, read_tensors, train
 from finfluence.runs.tape import final_losses
 
-HELD_OUT, OWN = "held-out", "own"
 OWN_ROWS = 32
+_STATES = ("states-*.safetensors", "replay-*.safetensors")
 _PREDICTIONS, _GROUPS = "predictions.safetensors", "groups.zarr"
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What every stage of a scan works with: a training, its data, the folder, and whom to tell how far it is."""
+
+    training: Training
+    data: ScanData
+    folder: ScanFolder
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What every run is asked.
+
+    Attributes
+    ----------
+    queries
+        Those that decide.
+    own
+        Whether the worst-fitted rows are asked for their own loss, too.
+    budget
+        What one replay may cost in training runs, or the settings that the first run made of it; None: no budget.
+    """
+
+    queries: Sequence[AnyQuery]
+    own: bool = False
+    budget: float | Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +63,7 @@ class Estimate:
     Attributes
     ----------
     influence
-        Over all training rows and the asked queries; "own" is NaN but for the rows it was asked for.
+        Over all training rows and the queries; "own" is NaN but for the rows it was asked for.
     groups
         The same over groups of rows, or None.
     each
@@ -49,100 +80,67 @@ class Estimate:
 
 def main_queries(data: ScanData, per_class: bool, unit: str) -> list[AnyQuery]:
     """Return the queries that decide: the mean held-out loss, and perhaps that of each class."""
-    asked = data.asked
-    queries: list[AnyQuery] = [mean_loss(asked.x, asked.y, name=HELD_OUT, unit=unit)]
-    classes = asked.target.classes if per_class else None
+    held = data.query
+    queries: list[AnyQuery] = [mean_loss(held.x, held.y, name=HELD_OUT, unit=unit)]
+    classes = held.target.classes if per_class else None
     for k, name in enumerate(classes or ()):
-        rows = np.flatnonzero(asked.y == k)
+        rows = np.flatnonzero(held.y == k)
         if len(rows):
-            queries.append(mean_loss(asked.x[rows], asked.y[rows], name=f"class {name}", unit=unit))
+            queries.append(mean_loss(held.x[rows], held.y[rows], name=f"class {name}", unit=unit))
     return queries
 
 
-def estimate(
-    training: Training,
-    data: ScanData,
-    queries: Sequence[AnyQuery],
-    folder: ScanFolder,
-    *,
-    own: bool,
-    keep_tapes: bool,
-    progress: Progress,
-    budget: float | Mapping[str, Any] | None = None,
-) -> Estimate:
-    """Return the pooled influence; runs that are whole in `folder` are not repeated.
+def make_estimate(context: Context, asked: Asked, *, keep_tapes: bool = False) -> Estimate:
+    """Return the pooled influence; runs that are whole in the folder are not repeated.
 
-    `budget` is what one replay may cost in training runs; the first run is measured, and all are replayed alike.
+    Where there is a budget the first run is measured, and all are replayed alike.
+
+    Returns
+    -------
+    Estimate
     """
-    runs = len(training.seeds)
+    folder, runs = context.folder, len(context.training.seeds)
+    budget = asked.budget
     for run in range(runs):
-        place = folder.run_folder(run)
-        if not (place / INFLUENCE).exists():
-            _one_run(training, data, queries, folder, run, own, budget, progress)
+        if not (folder.run_folder(run) / INFLUENCE).exists():
+            _make_run(context, Asked(asked.queries, asked.own, budget), run)
         if budget is not None:
             budget = settings_of(folder)
         if not keep_tapes:
-            for pattern in ("states-*.safetensors", "replay-*.safetensors"):
-                for path in place.glob(pattern):
-                    path.unlink()
-    single = [load(folder.run_folder(run) / INFLUENCE) for run in range(runs)]
+            _remove_states(folder.run_folder(run))
+    return load_estimate(folder, runs, own=asked.own, groups=context.data.train.groups is not None)
+
+
+def load_estimate(folder: ScanFolder, runs: int, *, own: bool, groups: bool) -> Estimate:
+    """Return the pooled influence of the runs that are in the folder; nothing is trained.
+
+    Parameters
+    ----------
+    own, groups
+        Whether rows were asked for their own loss, and whether groups of rows were measured, too.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    StorageError
+        A file of a run is missing or damaged; how to make it again is said.
+    """
+    places = [f"runs/{run:03d}" for run in range(runs)]
+    single = [folder.read_result(f"{place}/{INFLUENCE}") for place in places]
     pooled = pool(single)
-    names = [name for query in queries for name in query.names]
-    influence = _only_own(pooled, names) if own else pooled
-    groups = None
-    if data.train.groups is not None:
-        groups = pool([load(folder.run_folder(run) / _GROUPS) for run in range(runs)])
-    stacked = [read_tensors(folder.run_folder(run) / _PREDICTIONS)["train"] for run in range(runs)]
+    stacked = []
+    for place in places:
+        with folder.reading(f"{place}/{_PREDICTIONS}", f"{place}/{INFLUENCE}"):
+            stacked.append(read_tensors(folder / place / _PREDICTIONS)["train"])
     return Estimate(
-        influence,
-        groups,
+        _only_own(pooled, hardest(_losses(single[0]))) if own else pooled,
+        pool([folder.read_result(f"{p}/{_GROUPS}", f"{p}/{INFLUENCE}") for p in places]) if groups else None,
         np.stack([one.harm(HELD_OUT) for one in single]),
         torch.stack(stacked).mean(0).numpy(),
     )
-
-
-def _one_run(
-    training: Training,
-    data: ScanData,
-    queries: Sequence[AnyQuery],
-    folder: ScanFolder,
-    run: int,
-    own: bool,
-    budget: float | Mapping[str, Any] | None,
-    progress: Progress,
-) -> None:
-    place, seed, of = folder.run_folder(run), training.seeds[run], len(training.seeds)
-
-    def training_progress(stage: str, done: int, total: int) -> None:
-        progress(f"train run {run + 1} of {of}", done, total)
-
-    def replay_progress(stage: str, done: int, total: int) -> None:
-        progress(f"replay run {run + 1} of {of}", done, total)
-
-    training_progress("train", 0, training.recipe.steps)
-    tape = train(
-        training.recipe, out=place, init_seed=seed, order_seed=seed, resume=True, progress=training_progress
-    )
-    model = tape.model()
-    losses = final_losses(tape, model)
-    check_learned(losses, data, tape)
-    asked = list(queries)
-    if own:
-        if run:
-            losses = load(folder.run_folder(0) / INFLUENCE).data["own_loss"].values
-        asked.append(own_loss(hardest(losses), unit=training.unit))
-    if data.train.groups is not None:
-        names = data.train.groups
-        members = {
-            str(name): data.train.ids[names == name].tolist() for name in dict.fromkeys(names.tolist())
-        }
-        # First, so that a budget counts the groups' own runs; the rows then share its walk and its settings.
-        by_group = replay(tape, asked, subsets=members, out=place, budget=budget, progress=replay_progress)
-        by_group.save(place / _GROUPS)
-    influence = replay(tape, asked, out=place, budget=budget, progress=replay_progress)
-    seen = predictions(model, torch.from_numpy(data.train.x), data.train.target.classes is not None)
-    _save(place / _PREDICTIONS, {"train": seen.contiguous()})
-    influence.save(place / INFLUENCE)
 
 
 def settings_of(folder: ScanFolder) -> Mapping[str, Any]:
@@ -184,13 +182,75 @@ def check_learned(losses: np.ndarray, data: ScanData, tape: Tape) -> None:
     )
 
 
-def _only_own(pooled: Influence, names: Sequence[str]) -> Influence:
-    """Return the result with the own-loss queries folded into one: each row's own, where it was asked."""
-    data = pooled.data
-    main = data.sel(query=list(names))
-    asked = [str(q) for q in data["query"].values if str(q) not in names]
-    rows = np.array([int(q.removeprefix("own loss[").removesuffix("]")) for q in asked])
-    columns = [pooled.queries.index(q) for q in asked]
+def _make_run(context: Context, asked: Asked, run: int) -> None:
+    training, data = context.training, context.data
+    place, seed, of = context.folder.run_folder(run), training.seeds[run], len(training.seeds)
+
+    def training_progress(stage: str, done: int, total: int) -> None:
+        context.progress(f"train run {run + 1} of {of}", done, total)
+
+    def replay_progress(stage: str, done: int, total: int) -> None:
+        context.progress(f"replay run {run + 1} of {of}", done, total)
+
+    training_progress("train", 0, training.recipe.steps)
+    _check_left(context.folder, run)
+    tape = train(
+        training.recipe, out=place, init_seed=seed, order_seed=seed, resume=True, progress=training_progress
+    )
+    model = tape.model()
+    losses = final_losses(tape, model)
+    check_learned(losses, data, tape)
+    queries = list(asked.queries)
+    if asked.own:
+        if run:
+            losses = _losses(load(context.folder.run_folder(0) / INFLUENCE))
+        queries.append(own_loss(hardest(losses), unit=training.unit))
+    if data.train.groups is not None:
+        names = data.train.groups
+        members = {
+            str(name): data.train.ids[names == name].tolist() for name in dict.fromkeys(names.tolist())
+        }
+        # First, so that a budget counts the groups' own runs; the rows then share its pass and its settings.
+        by_group = replay(
+            tape, queries, subsets=members, out=place, budget=asked.budget, progress=replay_progress
+        )
+        by_group.save(place / _GROUPS)
+    influence = replay(tape, queries, out=place, budget=asked.budget, progress=replay_progress)
+    predicted = predictions(model, torch.from_numpy(data.train.x), data.train.target.classes is not None)
+    _save(place / _PREDICTIONS, {"train": predicted.contiguous()})
+    influence.save(place / INFLUENCE)
+
+
+def _check_left(folder: ScanFolder, run: int) -> None:
+    """Raise if what an interrupted run left is damaged: once deleted, it is made again."""
+    place = folder.run_folder(run)
+    if (place / "tape.json").exists():
+        folder.read_json(f"runs/{run:03d}/tape.json")
+    for path in sorted(path for pattern in _STATES for path in place.glob(pattern)):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise folder.damaged(f"runs/{run:03d}/{path.name}", str(error)) from error
+
+
+def _losses(influence: Influence) -> np.ndarray:
+    losses: np.ndarray = influence.data["own_loss"].values
+    return losses
+
+
+def _remove_states(place: Path) -> None:
+    for pattern in _STATES:
+        for path in place.glob(pattern):
+            path.unlink()
+
+
+def _only_own(pooled: Influence, rows: Sequence[int]) -> Influence:
+    """Return the result with its last queries, the own losses of `rows`, folded into one: each row's own."""
+    data, count = pooled.data, len(pooled.queries) - len(rows)
+    names = pooled.queries[:count]
+    main = data.sel(query=names)
+    columns = np.arange(count, count + len(rows))
     values: dict[str, Any] = {}
     for variable in data.data_vars:
         if data[variable].ndim != 2:
@@ -198,7 +258,7 @@ def _only_own(pooled: Influence, names: Sequence[str]) -> Influence:
         column = np.full((len(pooled.subsets), 1), np.nan)
         column[rows, 0] = data[variable].values[rows, columns]
         values[str(variable)] = np.concatenate([main[variable].values, column], axis=1)
-    made, count = pooled.provenance, len(names)
+    made = pooled.provenance
     assert made.horizon is not None and made.query_values is not None  # of a replay
     made = replace(
         made,
@@ -211,7 +271,7 @@ def _only_own(pooled: Influence, names: Sequence[str]) -> Influence:
         subsets=pooled.subsets,
         queries=[*names, OWN],
         provenance=made,
-        units=[str(u) for u in main["unit"].values] + [str(data["unit"].values[columns[0]])],
+        units=[str(u) for u in main["unit"].values] + [str(data["unit"].values[count])],
         signs=[*main["sign"].values.tolist(), -1],
         sizes=data["size"].values,
         own_loss=data["own_loss"].values,

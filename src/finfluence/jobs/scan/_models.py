@@ -47,6 +47,10 @@ def cnn(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
     """Return two 3×3 convolutions (16 and 32 channels, GELU, 2×2 mean pooling) and a linear read-out.
 
     Images larger than 32 pixels are first averaged down to at most 32.
+
+    Returns
+    -------
+    nn.Module
     """
     channels, height, width = input_shape
     shrink = -(-max(height, width) // 32)
@@ -65,6 +69,10 @@ BUILT_IN: dict[str, Factory] = {"linear": linear, "mlp": mlp, "cnn": cnn}
 
 def choose_model(name: str, input_shape: Shape, n_outputs: int) -> SeededModel:
     """Return the model that `name` stands for: "auto" is a CNN for images and an MLP for everything else.
+
+    Returns
+    -------
+    SeededModel
 
     Raises
     ------

@@ -1,24 +1,30 @@
-"""What a scan is asked to do: options, checked before anything is read or written."""
+"""What a scan and its verification are asked to do: options, checked before anything is read or written.
+
+Light to import: the command line is made from these fields, and `--help` has to be quick.
+"""
 
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from operator import le
+from pathlib import Path
 from typing import Any
 
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import StorageError, explain
+from finfluence.jobs._options import check, option
 from finfluence.jobs.scan._budget import check_scan_budget, runs_for
-from finfluence.result import one_of
 
-QUERIES = ("held-out", "per-class", "own")
+HELD_OUT, PER_CLASS, OWN = QUERIES = ("held-out", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
 MODELS = ("auto", "linear", "mlp", "cnn")
+_NOT_NUMBERS = ("out", "resume", "keep_tapes")
+"""Options on which no number depends: `run.yaml` is silent about them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """Options of `scan`; None means that the scan chooses and says what it chose.
+    """Options of a scan; None means that the scan chooses and says what it chose.
 
     Parameters
     ----------
@@ -45,57 +51,100 @@ class ScanOptions:
     budget
         What the estimate may cost in multiples of one training: `runs` × (training + replay). Where `runs` is None it
         makes a run for every 4, at least one; each is replayed as closely as its share pays for, measured on the first
-        run. Proof and self-test come on top.
+        run. Retraining check and self-test come on top.
     seed
-        Of the hold-out draw, the initialisations, the batch orders and the proof.
+        Of the hold-out draw, the initialisations, the batch orders and the retraining check.
     fdr
         Accepted share of false names among the named rows.
     proof, proof_runs
-        Whether to retrain on the original, the cleaned and randomly thinned rows, and how often each.
+        Whether to retrain on the original, the cleaned and randomly thinned rows (the retraining check), and how often
+        each.
     self_test
         Train and replay once more with planted neutral rows, and count how many do not come out neutral.
     resume
         Go on with an interrupted scan in `out`.
     keep_tapes
         Keep the recorded trainings (up to 1 GiB each) instead of deleting them when they have been replayed.
+
+    Raises
+    ------
+    ConfigError
+        A name is unknown, or a number out of range.
     """
 
-    source: str | os.PathLike[str]
-    out: str | os.PathLike[str]
-    target: str | None = None
-    holdout: str | os.PathLike[str] | None = None
-    holdout_fraction: float | None = None
-    id_column: str | None = None
-    group_column: str | None = None
-    task: str = "auto"
-    queries: tuple[str, ...] = ("held-out",)
-    model: str = "auto"
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    optimizer: str = "adamw"
-    runs: int | None = None
-    budget: float | None = None
-    seed: int = 0
-    fdr: float = 0.1
-    proof: bool = True
-    proof_runs: int | None = None
-    self_test: bool = False
-    resume: bool = False
-    keep_tapes: bool = False
+    source: str | os.PathLike[str] = option(
+        "CSV, TSV, Parquet, JSON lines or .npz file; a folder of images by class; or a built-in set: digits, "
+        "fashion-mnist.",
+        flag="-",
+    )
+    target: str | None = option("Column with the label or the number to predict.", None)
+    out: str | os.PathLike[str] = option("Folder for all results (new or empty).", typed=Path)
+    holdout: str | os.PathLike[str] | None = option(
+        "File or folder with held-out rows, checked if you can.", None, typed=Path
+    )
+    holdout_fraction: float | None = option("Share of rows to hold out.", None, shown="0.2")
+    id_column: str | None = option("Column with unique row ids; else row numbers from 0.", None, flag="--id")
+    group_column: str | None = option(
+        "Column with groups (source, annotator): measured as a whole, too.", None, flag="--group"
+    )
+    task: str = option("auto, classification or regression.", "auto")
+    queries: tuple[str, ...] = option(
+        "What to ask beside the mean held-out loss (always asked): per-class asks the held-out loss of each class, own "
+        "asks how much the 32 worst-fitted rows rely on having been seen. May be repeated.",
+        (HELD_OUT,),
+        flag="--query",
+        shown=HELD_OUT,
+    )
+    model: str = option("auto (images: cnn, else mlp), linear, mlp, cnn or package.module:factory.", "auto")
+    epochs: int | None = option("Passes over the rows.", None, shown="by the number of rows")
+    batch_size: int | None = option("Rows per step.", None, shown="by the number of rows")
+    lr: float | None = option("Learning rate.", None, shown="adamw 0.001, linear 0.005, sgd 0.05")
+    optimizer: str = option("sgd or adamw.", "adamw")
+    runs: int | None = option(
+        "Trainings to record and replay; each costs about four trainings. With 1 the initialisation is fixed and the "
+        "spread covers the batch order; with more each draws its own, and the spread covers both.",
+        None,
+        shown="4, or by --budget",
+    )
+    budget: float | None = option(
+        "What the estimate may cost, in multiples of one training (such as 16): to train and replay all runs. Sets the "
+        "number of runs (one for every 4, unless --runs is given) and how closely each is replayed. The retraining "
+        "check and the self-test come on top.",
+        None,
+        shown="none",
+        typed=str,
+    )
+    seed: int = option("The same seed gives the same numbers.", 0)
+    fdr: float = option("Accepted share of false names among the named rows.", 0.1)
+    proof: bool = option(
+        "The retraining check: train again on the original, cleaned and randomly thinned rows.",
+        True,
+        flag="--proof/--no-proof",
+    )
+    proof_runs: int | None = option(
+        "Trainings of the check for each of the three.", None, shown="20, fewer above 5,000 rows"
+    )
+    self_test: bool = option(
+        "Train and replay once more with planted neutral rows, and print how many do not come out neutral.",
+        False,
+    )
+    resume: bool = option("Go on with an interrupted scan.", False)
+    keep_tapes: bool = option("Keep the recorded trainings (up to 1 GiB each).", False)
 
     def __post_init__(self) -> None:
+        from finfluence.result import one_of  # brings pandas
+
         asked = [one_of(name, QUERIES, "query") for name in self.queries]
-        object.__setattr__(self, "queries", tuple(q for q in QUERIES if q == "held-out" or q in asked))
+        object.__setattr__(self, "queries", tuple(q for q in QUERIES if q == HELD_OUT or q in asked))
         one_of(self.optimizer, OPTIMIZERS, "optimizer")
         if ":" not in self.model:
             one_of(self.model, MODELS, "model (or package.module:factory)")
-        for option, least in (("runs", 1), ("epochs", 1), ("batch_size", 1), ("proof_runs", 2), ("seed", 0)):
-            self._check(option, f"a whole number of at least {least}", partial(le, least))
+        for name, least in (("runs", 1), ("epochs", 1), ("batch_size", 1), ("proof_runs", 2), ("seed", 0)):
+            check(self, name, f"a whole number of at least {least}", partial(le, least))
         if self.budget is not None:
             check_scan_budget(self.budget, self.runs)
-        self._check("lr", "a positive number", lambda v: 0 < v < float("inf"))
-        self._check("fdr", "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
+        check(self, "lr", "a positive number", lambda v: 0 < v < float("inf"))
+        check(self, "fdr", "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
 
     @property
     def n_runs(self) -> int:
@@ -107,27 +156,99 @@ class ScanOptions:
         """What one replay may cost in training runs; None: no budget."""
         return None if self.budget is None else self.budget / self.n_runs - 1
 
-    def _check(self, option: str, expected: str, fits: Callable[[Any], bool]) -> None:
-        value = getattr(self, option)
-        if value is not None and not fits(value):
-            raise ConfigError(
-                explain(
-                    f"--{option.replace('_', '-')} to be {expected}",
-                    repr(value),
-                    "a percentage, a sign or a digit slipped in",
-                    "correct the option, or leave it out to use the default",
-                )
-            )
+    @property
+    def per_class(self) -> bool:
+        """Whether the held-out loss of each class is asked, too."""
+        return PER_CLASS in self.queries
+
+    @property
+    def own(self) -> bool:
+        """Whether rows are asked how much they rely on having been seen."""
+        return OWN in self.queries
 
     def described(self) -> dict[str, Any]:
         """Return what determines the numbers, as plain values; paths are absolute."""
         values = asdict(self)
-        for name in ("out", "resume", "keep_tapes"):
+        for name in _NOT_NUMBERS:
             values.pop(name)
         values["queries"], values["runs"] = list(self.queries), self.n_runs
         for name in ("source", "holdout"):
             values[name] = None if values[name] is None else _absolute(os.fspath(values[name]))
         return values
+
+    @classmethod
+    def of_run(cls, run: Mapping[str, Any], out: Path) -> "ScanOptions":
+        """Return the options that `described` described, from what run.yaml in `out` says.
+
+        Returns
+        -------
+        ScanOptions
+
+        Raises
+        ------
+        StorageError
+            Options that this version does not have.
+        """
+        try:
+            given = {**run["options"], "queries": tuple(run["options"]["queries"])}
+            return cls(**given, out=out)
+        except (TypeError, KeyError) as error:
+            writer = dict(run.get("versions") or {}).get("finfluence", "of another version")
+            raise StorageError(
+                explain(
+                    f"the options of a scan in {out / 'run.yaml'}",
+                    str(error),
+                    f"another version of finfluence made it (it says {writer}), or the file was edited",
+                    "scan again with this version into another folder",
+                )
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Options of `verify_scan`.
+
+    Parameters
+    ----------
+    subsets, runs, budget, seed
+        As `finfluence.verification.verify`.
+    queries
+        Names of the queries to verify; all that decide by default.
+    """
+
+    subsets: int = option(
+        "Groups of rows to train without: from the top, the bottom and the middle of the estimate, and random.",
+        24,
+    )
+    runs: int = option("Trainings without each; on all rows √subsets times as many.", 100)
+    budget: float | str | None = option(
+        "Time to spend, such as 90s, 10m or 1h30m: runs, then subsets, are reduced to fit it.",
+        None,
+        shown="none",
+        typed=str,
+    )
+    queries: tuple[str, ...] = option(
+        "Query to verify. May be repeated.", (), flag="--query", shown="all that decide"
+    )
+    seed: int = option("Of the choice of groups, the trainings and the intervals.", 0)
+
+
+def checked_names(given: Mapping[str, Any], options: type) -> dict[str, Any]:
+    """Return keyword arguments that all are fields of an options class.
+
+    Returns
+    -------
+    dict[str, Any]
+
+    Raises
+    ------
+    ConfigError
+        One is not; the nearest is suggested.
+    """
+    from finfluence.result import one_of
+
+    known = [field.name for field in fields(options)]
+    return {one_of(name, known, "option"): value for name, value in given.items()}
 
 
 def _absolute(name: str) -> str:

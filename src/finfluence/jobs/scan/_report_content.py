@@ -11,8 +11,9 @@ from scipy.stats import spearmanr
 from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
 from finfluence.jobs.scan._decisions import Decided
-from finfluence.jobs.scan._estimate import HELD_OUT, OWN, Estimate
-from finfluence.jobs.scan._words import proof_sentence
+from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._options import HELD_OUT, OWN
+from finfluence.jobs.scan._words import check_sentence
 from finfluence.report import (
     Agreement,
     Arm,
@@ -279,7 +280,7 @@ def _cleaning(proof: Mapping[str, Any] | None) -> Cleaning | None:
     if proof is None or not proof["arms"]:
         return None
     return Cleaning(
-        sentence=proof_sentence(proof),
+        sentence=check_sentence(proof),
         metrics=tuple(Metric(**m) for m in proof["metrics"]),
         arms=tuple(
             Arm(name=a["name"], runs=a["runs"], values={k: Measure(**v) for k, v in a["values"].items()})

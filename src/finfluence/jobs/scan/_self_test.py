@@ -1,22 +1,21 @@
 """The self-test: neutral rows planted into the user's own training must come out neutral at the stated level."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, norm
 
 from finfluence._files import write_json
-from finfluence._progress import Progress
 from finfluence._seeds import stream
 from finfluence.errors import DataError, explain
 from finfluence.ingest import Table
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided, decide_rows
-from finfluence.jobs.scan._estimate import HELD_OUT, estimate
+from finfluence.jobs.scan._estimate import Asked, Context, make_estimate
 from finfluence.jobs.scan._folder import SELF_TEST, ScanFolder
-from finfluence.jobs.scan._training import Training
+from finfluence.jobs.scan._options import HELD_OUT
 from finfluence.runs import Rows, mean_loss
 
 LEVEL = 0.05
@@ -24,16 +23,29 @@ SURE = 0.99
 MOST_PLANTED, FEWEST_PLANTED = 200, 10
 
 
+@dataclass(frozen=True)
+class Named:
+    """How many planted and training rows were named, and how many swaps and training rows there were.
+
+    Attributes
+    ----------
+    copies, swaps
+        Planted rows of each kind that were named.
+    planted_swaps
+        Held-out rows that were put into the training.
+    training, rows
+        Training rows that were named, and all of them.
+    """
+
+    copies: int
+    swaps: int
+    planted_swaps: int
+    training: int
+    rows: int
+
+
 def self_test(
-    training: Training,
-    data: ScanData,
-    decided: Decided,
-    folder: ScanFolder,
-    *,
-    fdr: float,
-    seed: int,
-    progress: Progress,
-    budget: Mapping[str, Any] | None = None,
+    context: Context, decided: Decided, *, fdr: float, seed: int, budget: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     r"""Train and replay once more with planted rows, and count how often they do not come out neutral.
 
@@ -73,58 +85,53 @@ def self_test(
     -----
     Cost: as much as the scan's own trainings and replays. The scan's trainings are not touched.
     """
+    data, training = context.data, context.training
     copied, swapped = _choose(data, decided, seed)
     planted = _planted(data, copied, swapped)
     recipe = replace(training.recipe, data=Rows(x=planted.x, y=planted.y, ids=planted.ids.tolist()))
-    place = ScanFolder(folder.path / "self-test")
-    found = estimate(
-        replace(training, recipe=recipe),
-        replace(data, train=planted),
-        [mean_loss(data.asked.x, data.asked.y, name=HELD_OUT, unit=training.unit)],
-        place,
-        own=False,
-        keep_tapes=False,
-        progress=lambda stage, done, total: progress(f"self-test: {stage}", done, total),
-        budget=budget,
+    query = mean_loss(data.query.x, data.query.y, name=HELD_OUT, unit=training.unit)
+    found = make_estimate(
+        Context(
+            replace(training, recipe=recipe),
+            replace(data, train=planted),
+            ScanFolder(context.folder / "self-test"),
+            lambda stage, done, total: context.progress(f"self-test: {stage}", done, total),
+        ),
+        Asked([query], budget=budget),
     )
     n = len(data.train)
     one = found.influence.data.sel(query=HELD_OUT)
     effect, error = one["effect"].values, one["effect_se"].values
     copies = np.arange(n, n + len(copied))
     flagged = decide_rows(found, planted, fdr).decisions.frame["flagged"].to_numpy()
-    result = judge(
-        effect[copied] - effect[copies],
-        np.hypot(error[copied], error[copies]),
-        named_copies=int(flagged[copies].sum()),
-        named_swaps=int(flagged[n + len(copied) :].sum()),
-        swaps=len(swapped),
-        named_rows=int(flagged[:n].sum()),
-        rows=n,
-        fdr=fdr,
+    named = Named(
+        int(flagged[copies].sum()),
+        int(flagged[n + len(copied) :].sum()),
+        len(swapped),
+        int(flagged[:n].sum()),
+        n,
     )
-    write_json(folder / SELF_TEST, result)
+    result = judge(effect[copied] - effect[copies], np.hypot(error[copied], error[copies]), named, fdr)
+    write_json(context.folder / SELF_TEST, result)
     return result
 
 
-def judge(
-    differences: np.ndarray,
-    errors: np.ndarray,
-    *,
-    named_copies: int,
-    named_swaps: int,
-    swaps: int,
-    named_rows: int,
-    rows: int,
-    fdr: float,
-) -> dict[str, Any]:
+def judge(differences: np.ndarray, errors: np.ndarray, named: Named, fdr: float) -> dict[str, Any]:
     """Return rates, their exact 95 % intervals, and whether they agree with the stated levels.
 
     Parameters
     ----------
     differences, errors : array [pairs]
         Difference of effects between a row and its copy, in the query's unit, and its standard error.
-    named_copies, named_swaps, swaps, named_rows, rows : int
-        How many copies, swaps and training rows were named, and how many swaps and training rows there were.
+    named : Named
+        How many rows of each kind were named.
+    fdr : float
+        Level of the decisions.
+
+    Returns
+    -------
+    dict
+        Counts, rates and intervals as plain values, `passed` and `sentence`.
 
     Notes
     -----
@@ -136,7 +143,7 @@ def judge(
     pairs, copies = len(z), len(differences)
     rejected = int((np.abs(z) > norm.ppf(1 - LEVEL / 2)).sum())
     twins_hold = not pairs or _holds(rejected, pairs, LEVEL)
-    copies_hold = _holds(named_copies, copies, fdr)
+    copies_hold = _holds(named.copies, copies, fdr)
     result: dict[str, Any] = {
         "level": LEVEL,
         "pairs": pairs,
@@ -145,13 +152,13 @@ def judge(
         "error_scale": float(np.sqrt((z**2).mean())) if pairs else None,
         "fdr": fdr,
         "copies": copies,
-        "named_copies": named_copies,
-        "named_copies_rate": _rate(named_copies, copies),
-        "swaps": swaps,
-        "named_swaps": named_swaps,
-        "named_swaps_rate": _rate(named_swaps, swaps),
-        "rows": rows,
-        "named_rows": named_rows,
+        "named_copies": named.copies,
+        "named_copies_rate": _rate(named.copies, copies),
+        "swaps": named.planted_swaps,
+        "named_swaps": named.swaps,
+        "named_swaps_rate": _rate(named.swaps, named.planted_swaps),
+        "rows": named.rows,
+        "named_rows": named.training,
         "passed": bool(twins_hold and copies_hold),
     }
     return {**result, "sentence": sentence(result, twins_hold, copies_hold)}
@@ -159,27 +166,27 @@ def judge(
 
 def sentence(result: dict[str, Any], twins_hold: bool, copies_hold: bool) -> str:
     """Return the outcome in words."""
-    said = []
+    parts = []
     if result["pairs"]:
         rate = result["rejected_rate"]
-        said.append(
+        parts.append(
             f"{result['rejected']} of {result['pairs']} rows differ from their own copy at {100 * LEVEL:.0f} % "
             f"({_percent(rate)}; expected {100 * LEVEL:.0f} %)"
         )
     else:
-        said.append(
+        parts.append(
             "the errors of single effects are unknown (one training of one epoch), so copies cannot be compared"
         )
-    said.append(
+    parts.append(
         f"{result['named_copies']} of {result['copies']} copies of rows that were not named are named "
         f"({_percent(result['named_copies_rate'])}; at most {100 * result['fdr']:.3g} %)"
     )
     if result["swaps"]:
-        said.append(
+        parts.append(
             f"{result['named_swaps']} of {result['swaps']} held-out rows put into the training are named "
             f"(training rows: {result['named_rows']} of {result['rows']:,})"
         )
-    text = f"Self-test {'passed' if result['passed'] else 'FAILED'}: {'; '.join(said)}."
+    text = f"Self-test {'passed' if result['passed'] else 'FAILED'}: {'; '.join(parts)}."
     if not twins_hold:
         scale = f"{result['error_scale']:.2f}"
         text += f" The errors of effects are too small: multiply them by {scale}, or use more --runs."
@@ -189,7 +196,7 @@ def sentence(result: dict[str, Any], twins_hold: bool, copies_hold: bool) -> str
 
 
 def _choose(data: ScanData, decided: Decided, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions of the training rows to copy and of the judging rows to swap in."""
+    """Return positions of the training rows to copy and of the evaluation rows to swap in."""
     rng = stream(seed, "self-test")
     quiet = np.flatnonzero(~decided.decisions.frame["flagged"].to_numpy())
     count = min(MOST_PLANTED, max(FEWEST_PLANTED, len(data.train) // 20))
@@ -203,7 +210,7 @@ def _choose(data: ScanData, decided: Decided, seed: int) -> tuple[np.ndarray, np
             )
         )
     copied = np.sort(rng.permutation(quiet)[:count])
-    spare = len(data.judging) if data.halved else 0
+    spare = len(data.evaluation) if data.halved else 0
     return copied, np.sort(rng.permutation(spare)[:count])
 
 
@@ -217,7 +224,7 @@ def _planted(data: ScanData, copied: np.ndarray, swapped: np.ndarray) -> Table:
     )
     if not len(swapped):
         return own.followed_by(twins)
-    foreign = data.judging.take(swapped)
+    foreign = data.evaluation.take(swapped)
     names = np.array([f"held-out row {i}" for i in foreign.ids], dtype=object)
     return own.followed_by(twins).followed_by(replace(foreign, ids=names, groups=None))
 

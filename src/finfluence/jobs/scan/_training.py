@@ -64,6 +64,10 @@ def plan_training(options: ScanOptions, train: Table) -> Training:
     About 450 steps are made, by batches of n/40 rows (a power of two between 8 and 256) and at least 5 epochs: enough
     to learn, too few to memorise wrong labels.
 
+    Returns
+    -------
+    Training
+
     Raises
     ------
     DataError
@@ -108,6 +112,10 @@ def plan_training(options: ScanOptions, train: Table) -> Training:
 
 def automatic_batch(n: int) -> int:
     """Return the power of two nearest below n/28, between 8 and 256: n/40 in the middle.
+
+    Returns
+    -------
+    int
 
     Examples
     --------

@@ -1,36 +1,51 @@
 """verify: a finished scan held against retraining on its own data."""
 
-import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from finfluence import verification
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
 from finfluence.errors import DataError, StorageError, explain
+from finfluence.jobs._log import logged, recorded
 from finfluence.jobs.scan._data import ScanData, read_data
-from finfluence.jobs.scan._decisions import decide_rows
-from finfluence.jobs.scan._estimate import OWN, estimate, main_queries
-from finfluence.jobs.scan._folder import INFLUENCE, LOG, PROOF, REPORT, SELF_TEST, ScanFolder
-from finfluence.jobs.scan._log import logged, recorded
-from finfluence.jobs.scan._options import ScanOptions
-from finfluence.jobs.scan._report_content import content
+from finfluence.jobs.scan._decisions import Decided, from_table
+from finfluence.jobs.scan._estimate import load_estimate, main_queries
+from finfluence.jobs.scan._folder import (
+    CHECK,
+    INFLUENCE,
+    LOG,
+    RETRAINED,
+    SELF_TEST,
+    TABLE,
+    VERIFICATION,
+    ScanFolder,
+)
+from finfluence.jobs.scan._options import ScanOptions, VerifyOptions
+from finfluence.jobs.scan._outcome import Outcome, write_page
 from finfluence.jobs.scan._training import Training, plan_training
-from finfluence.report import write_report
-from finfluence.result import load, one_of, verification_findings
-from finfluence.verification import Plan, Verification, verify
+from finfluence.result import one_of, verification_findings
+from finfluence.verification import Plan, Verification
 
-VERIFICATION, RETRAINED = "verification.json", "verify"
+
+@dataclass(frozen=True, eq=False)
+class _Finished:
+    """A finished scan, its data read again."""
+
+    folder: ScanFolder
+    summary: Mapping[str, Any]
+    run: Mapping[str, Any]
+    options: ScanOptions
+    data: ScanData
+    training: Training
 
 
 def verify_scan(
     out: str | os.PathLike[str],
-    *,
-    subsets: int = 24,
-    runs: int = 100,
-    budget: float | str | None = None,
-    seed: int = 0,
-    queries: Sequence[str] = (),
+    options: VerifyOptions | None = None,
     announce: Callable[[Plan], None] | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -43,12 +58,12 @@ def verify_scan(
     ----------
     out
         Folder of a finished scan.
-    subsets, runs, budget, seed
-        As `finfluence.verification.verify`.
-    queries
-        Names of the queries to verify; all that decide by default.
+    options
+        How much to retrain, and for which queries.
     announce
         Called with the plan, its cost measured, before it is started.
+    progress
+        Called as `progress(stage, done, total)`.
 
     Returns
     -------
@@ -57,104 +72,100 @@ def verify_scan(
     Raises
     ------
     StorageError
-        No finished scan there, or one whose model or options have changed.
+        No finished scan there, one whose model or options have changed, or damaged files.
     DataError
         The data has changed since.
     ConfigError
         Too few subsets or runs, a budget that is too small, or an unknown query.
     """
+    options = options or VerifyOptions()
     folder = ScanFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
-    options = _options(run, folder)
+    scanned = ScanOptions.of_run(run, folder.path)
     with one_thread(), logged(folder / LOG) as log:
-        data = read_data(options)
-        training = plan_training(options, data.train)
+        data = read_data(scanned)
+        training = plan_training(scanned, data.train)
         _check_unchanged(run, data, training)
-        main = main_queries(data, "per-class" in options.queries, training.unit)
-        names = [query.names[0] for query in main]
-        for name in queries:
-            one_of(name, names, "query to verify")
-        asked = [query for query in main if not queries or query.names[0] in queries]
-
-        def tell(plan: Plan) -> None:
-            log.info("verification: %s", plan.sentence)
-            if announce is not None:
-                announce(plan)
-
-        done = verify(
-            [load(folder.run_folder(r) / INFLUENCE) for r in range(len(training.seeds))],
-            training.recipe,
-            asked,
-            subsets=subsets,
-            runs=runs,
-            budget=budget,
-            seed=seed,
-            out=folder / RETRAINED,
-            measure=True,
-            announce=tell,
-            progress=recorded(log, progress),
-        )
-        _note(done, folder, options, run, summary, data, training)
+        finished = _Finished(folder, summary, run, scanned, data, training)
+        _check_whole(finished)
+        done = _verified(finished, options, announce, progress, log)
+        _note(done, finished)
         log.info("verification %s: %s", done.verdict, done.sentence)
     return done
 
 
-def _note(
-    done: Verification,
-    folder: ScanFolder,
-    options: ScanOptions,
-    run: dict[str, Any],
-    summary: dict[str, Any],
-    data: ScanData,
-    training: Training,
-) -> None:
-    """Write the outcome to every place where the scan's results are shown; `scan.json` comes last."""
-    done.save(folder / VERIFICATION)
-    done.attach(load(folder / INFLUENCE)).save(folder / INFLUENCE)
-    queries = main_queries(data, "per-class" in options.queries, training.unit)
-    own = OWN in options.queries
-    found = estimate(training, data, queries, folder, own=own, keep_tapes=True, progress=silent)
-    findings = [
-        (str(code), str(text)) for code, text in summary["findings"] if not str(code).startswith("FI05")
-    ]
-    findings = [*((f.code, f.text) for f in verification_findings(done.outcome())), *findings]
-    page = content(
-        run,
-        data.train,
-        found,
-        decide_rows(found, data.train, options.fdr),
-        summary["verdict"],
-        findings,
-        _json(folder, PROOF) if summary["proof"] else None,
-        _json(folder, SELF_TEST) if summary.get("self_test") else None,
-        summary["command"],
-        done,
+def _verified(
+    finished: _Finished,
+    options: VerifyOptions,
+    announce: Callable[[Plan], None] | None,
+    progress: Progress,
+    log: logging.Logger,
+) -> Verification:
+    main = main_queries(finished.data, finished.options.per_class, finished.training.unit)
+    names = [query.names[0] for query in main]
+    for name in options.queries:
+        one_of(name, names, "query to verify")
+
+    def tell(plan: Plan) -> None:
+        log.info("verification: %s", plan.sentence)
+        if announce is not None:
+            announce(plan)
+
+    folder = finished.folder
+    return verification.verify(
+        [folder.read_result(f"runs/{r:03d}/{INFLUENCE}") for r in range(len(finished.training.seeds))],
+        finished.training.recipe,
+        [query for query in main if not options.queries or query.names[0] in options.queries],
+        subsets=options.subsets,
+        runs=options.runs,
+        budget=options.budget,
+        seed=options.seed,
+        out=folder / RETRAINED,
+        measure=True,
+        announce=tell,
+        progress=recorded(log, progress),
     )
-    write_report(page, folder / REPORT)
-    folder.finish({**summary, "findings": [list(f) for f in findings], "verification": done.outcome()})
 
 
-def _json(folder: ScanFolder, name: str) -> dict[str, Any] | None:
-    path = folder / name
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+def _check_whole(finished: _Finished) -> None:
+    """Raise before the first retraining, not after the last, if the page could not be drawn again."""
+    _outcome(finished)
+    finished.folder.read_result(INFLUENCE)
 
 
-def _options(run: dict[str, Any], folder: ScanFolder) -> ScanOptions:
-    given = {**run["options"], "queries": tuple(run["options"]["queries"])}
-    try:
-        return ScanOptions(**given, out=folder.path)
-    except TypeError as error:
-        raise StorageError(
-            explain(
-                f"the options of a scan in {folder / 'run.yaml'}",
-                str(error),
-                "another version of finfluence made it, or the file was edited",
-                "scan again with this version into another folder",
-            )
-        ) from error
+def _outcome(finished: _Finished) -> Outcome:
+    """Return what the scan found, as it stands on disk."""
+    folder, summary, options = finished.folder, finished.summary, finished.options
+    lines = folder.read_frame(TABLE)
+    estimate = load_estimate(
+        folder,
+        len(finished.training.seeds),
+        own=options.own,
+        groups=finished.data.train.groups is not None,
+    )
+    return Outcome(
+        finished.run,
+        finished.data,
+        estimate,
+        Decided(from_table(lines, dict(summary), options.fdr), lines),
+        folder.read_json(CHECK) if summary["proof"] else None,
+        folder.read_json(SELF_TEST) if summary.get("self_test") else None,
+    )
 
 
-def _check_unchanged(run: dict[str, Any], data: ScanData, training: Training) -> None:
+def _note(done: Verification, finished: _Finished) -> None:
+    """Write the outcome to every place where the scan's results are shown; `scan.json` comes last."""
+    folder, summary = finished.folder, finished.summary
+    done.save(folder / VERIFICATION)
+    done.attach(folder.read_result(INFLUENCE)).save(folder / INFLUENCE)
+    earlier = [finding for finding in summary["findings"] if not str(finding[0]).startswith("FI05")]
+    findings = [*([f.code, f.text] for f in verification_findings(done.outcome())), *earlier]
+    noted = {**summary, "findings": findings, "verification": done.outcome()}
+    write_page(folder, _outcome(finished), noted, done)
+    folder.finish(noted)
+
+
+def _check_unchanged(run: Mapping[str, Any], data: ScanData, training: Training) -> None:
     now = data.described()
     for key in ("source", "holdout_source"):
         then = run["data"][key]
@@ -168,12 +179,13 @@ def _check_unchanged(run: dict[str, Any], data: ScanData, training: Training) ->
                 )
             )
     if training.recipe.digest() != run["recipe_digest"]:
+        writer = run["versions"].get("finfluence", "of another version")
         raise StorageError(
             explain(
-                f"the training that was scanned (recipe {run['recipe_digest']})",
+                f"the training that was scanned (recipe {run['recipe_digest']}, finfluence {writer})",
                 f"another one (recipe {training.recipe.digest()})",
-                "run.yaml was edited, the model's code changed, or another version of a library prepares the rows "
-                "differently",
+                "run.yaml was edited, the model's code changed, or another version of this or another library prepares "
+                "the rows differently",
                 "scan again into another folder, and verify that",
             )
         )

@@ -1,4 +1,4 @@
-"""The log of a scan: plain lines in `scan.log`; a full disk never stops the scan from telling why it ends."""
+"""The log of a job: plain lines; a full disk never stops the job from telling why it ends."""
 
 import contextlib
 import logging
@@ -14,19 +14,25 @@ class _QuietHandler(logging.FileHandler):
     """A file handler that loses a line rather than print about it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Do nothing: the disk is full, and the scan itself says so."""
+        """Do nothing: the disk is full, and the job itself says so."""
 
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[logging.Logger]:
     """Yield a logger that appends to `path`, which nobody else may be writing.
 
+    Yields
+    ------
+    logging.Logger
+
     Raises
     ------
     StorageError
-        Another scan is at work in this folder.
+        Another job is at work in this folder.
+    KeyboardInterrupt
+        As it came, once the log says so.
     """
-    logger = logging.getLogger(f"finfluence.jobs.scan.{os.getpid()}.{id(path)}")
+    logger = logging.getLogger(f"finfluence.jobs.{os.getpid()}.{id(path)}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     handler = _QuietHandler(path, encoding="utf-8")
@@ -71,7 +77,7 @@ def _lock(handler: logging.FileHandler, path: Path) -> None:
     except OSError as error:
         raise StorageError(
             explain(
-                f"no other scan at work in {path.parent}",
+                f"no other {path.stem} at work in {path.parent}",
                 f"{path.name} is in use",
                 "the same command is still running, perhaps in another window",
                 "wait for it to end, or choose another --out",

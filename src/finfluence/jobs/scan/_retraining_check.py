@@ -1,4 +1,4 @@
-"""The proof: train again on the original, the cleaned and randomly thinned rows, and compare on held-out rows."""
+"""The retraining check: train on the original, the cleaned and randomly thinned rows, and compare on held-out rows."""
 
 import json
 from collections.abc import Sequence
@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest, write_json
-from finfluence._progress import Progress
 from finfluence._seeds import stream, torch_seed
 from finfluence.clean import Decisions
 from finfluence.ensemble import RunSpec, train_many
 from finfluence.jobs.scan._data import ScanData
-from finfluence.jobs.scan._folder import PROOF, ScanFolder
-from finfluence.jobs.scan._training import Training
+from finfluence.jobs.scan._estimate import Context
+from finfluence.jobs.scan._folder import CHECK, ScanFolder
 from finfluence.runs import Query, Recipe, Rows, mean_loss
 from finfluence.stats import mean_interval, paired_difference
 
 ARMS = ("original", "cleaned", "random removals")
 LOSS = "held-out loss"
-_CHUNK = 10
+_CHUNK, _PARTS = 10, "proof"
 
 
 def automatic_runs(n: int) -> int:
@@ -30,21 +29,19 @@ def automatic_runs(n: int) -> int:
     return 20 if n <= 5_000 else 10 if n <= 20_000 else 5
 
 
-def prove(
-    training: Training,
-    data: ScanData,
-    decisions: Decisions,
-    folder: ScanFolder,
-    *,
-    runs: int,
-    seed: int,
-    progress: Progress,
+def check_by_retraining(
+    context: Context, decisions: Decisions, *, runs: int, seed: int
 ) -> dict[str, Any] | None:
     """Return held-out loss and accuracy (regression: RMSE) of the three versions, or None if nothing was named.
 
     The r-th run of every version shares its seeds; each random run removes its own random rows, as many as cleaning
-    dropped or relabelled. Runs that are whole in `folder` are not repeated.
+    dropped or relabelled. Runs that are whole in the folder are not repeated.
+
+    Returns
+    -------
+    dict[str, Any] | None
     """
+    training, data, folder = context.training, context.data, context.folder
     frame = decisions.frame
     drop = frame["suggested_action"].to_numpy() == "drop"
     relabel = frame["suggested_action"].to_numpy() == "relabel"
@@ -70,15 +67,15 @@ def prove(
     for place, arm in enumerate(ARMS):
 
         def tell(done: int, place: int = place) -> None:
-            progress("prove", place * runs + done, len(ARMS) * runs)
+            context.progress("retraining check", place * runs + done, len(ARMS) * runs)
 
         values[arm] = _arm(*plans[arm], queries, folder, f"{place}-{key}", tell)
     result = _compared(values, names, changed, data)
-    write_json(folder / PROOF, result)
-    for path in (folder.path / "proof").glob("*.json"):
+    write_json(folder / CHECK, result)
+    for path in (folder / _PARTS).glob("*.json"):
         path.unlink()
-    if (folder.path / "proof").exists():
-        (folder.path / "proof").rmdir()
+    if (folder / _PARTS).exists():
+        (folder / _PARTS).rmdir()
     return result
 
 
@@ -87,34 +84,35 @@ def _arm(
 ) -> np.ndarray:
     parts = []
     for start in range(0, len(specs), _CHUNK):
-        path = folder.path / "proof" / f"{key}-{start:03d}.json"
+        name = f"{_PARTS}/{key}-{start:03d}.json"
         chunk = specs[start : start + _CHUNK]
-        if not path.exists():
+        if not (folder / name).exists():
             found = train_many(
                 recipe, chunk, queries, progress=lambda stage, done, total, start=start: tell(start + done)
             )
-            write_json(path, found.values.tolist())
-        parts.append(np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.float64))
+            write_json(folder / name, found.values.tolist())
+        with folder.reading(name):
+            parts.append(np.array(json.loads((folder / name).read_text(encoding="utf-8")), dtype=np.float64))
         tell(start + len(chunk))
     return np.concatenate(parts)
 
 
 def _measures(data: ScanData, unit: str) -> tuple[list[Any], list[str]]:
-    judging = data.judging
-    x, y = torch.from_numpy(judging.x), torch.from_numpy(judging.y)
-    loss = mean_loss(judging.x, judging.y, name=LOSS, unit=unit)
-    if judging.target.classes is not None:
+    held = data.evaluation
+    x, y = torch.from_numpy(held.x), torch.from_numpy(held.y)
+    loss = mean_loss(held.x, held.y, name=LOSS, unit=unit)
+    if held.target.classes is not None:
 
         def accuracy(model: nn.Module) -> Tensor:
             return (model(x).argmax(1) == y).double().mean()
 
         return [loss, Query(accuracy, name="held-out accuracy", unit="", sign=1)], [LOSS, "held-out accuracy"]
-    scale = judging.target.scale
+    scale = held.target.scale
 
     def rmse(model: nn.Module) -> Tensor:
         return scale * ((model(x)[:, 0] - y) ** 2).mean().sqrt()
 
-    return [loss, Query(rmse, name="held-out RMSE", unit=judging.target.name)], [LOSS, "held-out RMSE"]
+    return [loss, Query(rmse, name="held-out RMSE", unit=held.target.name)], [LOSS, "held-out RMSE"]
 
 
 def _compared(
@@ -122,13 +120,13 @@ def _compared(
 ) -> dict[str, Any]:
     finite = np.all([np.isfinite(v).all(1) for v in values.values()], axis=0)
     values = {arm: v[finite] for arm, v in values.items()}
-    classes = data.judging.target.classes is not None
+    classes = data.evaluation.target.classes is not None
     metrics = [
         {"name": LOSS, "better": "lower", "unit": "nats" if classes else ""},
         {
             "name": names[1],
             "better": "higher" if classes else "lower",
-            "unit": "" if classes else data.judging.target.name,
+            "unit": "" if classes else data.evaluation.target.name,
         },
     ]
     arms = [
@@ -147,7 +145,7 @@ def _compared(
     ] if arms else []  # fmt: skip
     return {
         "changed_rows": changed,
-        "judging_rows": len(data.judging),
+        "judging_rows": len(data.evaluation),
         "apart": data.halved,
         "diverged_runs": int((~finite).sum()),
         "metrics": metrics,

@@ -1,0 +1,5 @@
+"""`python -m finfluence`: the command line."""
+
+from finfluence.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""Sentences that every job needs: a difference with its interval, and the command line that repeats a job."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import Field
+from typing import Any
+
+from finfluence.jobs._options import flag_of
+
+
+def signed(difference: Mapping[str, float]) -> str:
+    """Return a difference with its sign and interval.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> signed({"value": -0.11, "lower": -0.13, "upper": -0.09})
+    '-0.11 [-0.13, -0.09]'
+    """
+    value, lower, upper = (
+        0.0 if abs(difference[k]) < 1e-12 else difference[k] for k in ("value", "lower", "upper")
+    )
+    return f"{value:+.3g} [{lower:+.3g}, {upper:+.3g}]"
+
+
+def change(name: str, difference: Mapping[str, float], better: str) -> str:
+    """Say whether a quantity changed, and for the better or the worse.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> change("held-out loss", {"value": -0.11, "lower": -0.13, "upper": -0.09}, better="lower")
+    'the held-out loss improves by -0.11 [-0.13, -0.09]'
+    """
+    if difference["lower"] * difference["upper"] <= 0:
+        return f"the {name} does not change measurably ({signed(difference)})"
+    good = (difference["value"] < 0) == (better == "lower")
+    return f"the {name} {'improves' if good else 'worsens'} by {signed(difference)}"
+
+
+def command_line(command: str, fields: tuple[Field[Any], ...], values: Mapping[str, Any]) -> str:
+    """Return the command line that gives these values to a job's options.
+
+    Parameters
+    ----------
+    command
+        Name of the job.
+    fields
+        Fields of its options; one without a flag is the command's argument.
+    values
+        By field name; what is None, or False without a word for it, is left out.
+
+    Returns
+    -------
+    str
+    """
+    parts = ["finfluence", command]
+    for field in fields:
+        default: Any = field.default
+        value, flag = values.get(field.name), flag_of(field)
+        if flag is None:
+            parts.append(str(value))
+        elif isinstance(value, bool):
+            on, _, off = flag.partition("/")
+            if value != default:
+                parts += [on] if value else [off]
+        elif isinstance(value, (list, tuple)):
+            parts += [word for one in value if one not in default for word in (flag, str(one))]
+        elif value is not None:
+            short = f"{value:g}" if isinstance(value, float) else str(value)
+            parts += [flag, short if not isinstance(value, float) or float(short) == value else repr(value)]
+    return shlex.join(parts)

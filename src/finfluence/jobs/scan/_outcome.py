@@ -1,0 +1,124 @@
+"""What a scan found, and what is said of it: the summary in `scan.json` and the page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finfluence import report
+from finfluence.jobs.scan._data import ScanData
+from finfluence.jobs.scan._decisions import Decided
+from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._folder import BUDGET, FORMAT, REPORT, VERSION, ScanFolder
+from finfluence.jobs.scan._options import HELD_OUT, ScanOptions
+from finfluence.jobs.scan._report_content import agreement, content
+from finfluence.jobs.scan._words import check_sentence, counts, surer, verdict
+from finfluence.result import covers_sentence, sign_sentence
+from finfluence.verification import Verification
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Everything that a scan found.
+
+    Attributes
+    ----------
+    run
+        Content of `run.yaml`.
+    check
+        Content of `proof.json`: the retraining check, or None.
+    tested
+        Content of `self-test.json`, or None.
+    """
+
+    run: Mapping[str, Any]
+    data: ScanData
+    estimate: Estimate
+    decided: Decided
+    check: Mapping[str, Any] | None = None
+    tested: Mapping[str, Any] | None = None
+
+
+def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Return the content of `scan.json`."""
+    decisions, influence = found.decided.decisions, found.estimate.influence
+    named = counts(decisions)
+    main = influence.data.sel(query=HELD_OUT)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "verdict": verdict(named, options.fdr),
+        "counts": named,
+        "fdr": options.fdr,
+        "voices": decisions.tests,
+        "relabel_confidence": decisions.relabel_confidence,
+        "sign": sign_sentence(HELD_OUT, str(main["unit"].item()), int(main["sign"])),
+        "covers": covers_sentence(influence.provenance),
+        "queries": influence.queries,
+        "agreement": agreement(found.estimate.each, found.data.train.ids),
+        "findings": [list(finding) for finding in _findings(found)],
+        "proof": check_sentence(found.check),
+        "self_test": "" if found.tested is None else found.tested["sentence"],
+        "budget": found.run[BUDGET]["sentence"] if options.budget is not None else "",
+        "command": found.run["command"],
+        "holdout_in_source": options.holdout is None and not _official(found.data),
+        "seconds": dict(seconds),
+    }
+
+
+def write_page(
+    folder: ScanFolder, found: Outcome, summary: Mapping[str, Any], verification: Verification | None = None
+) -> None:
+    """Write `report.html`."""
+    page = content(
+        found.run,
+        found.data.train,
+        found.estimate,
+        found.decided,
+        summary["verdict"],
+        [(str(code), str(text)) for code, text in summary["findings"]],
+        found.check,
+        found.tested,
+        summary["command"],
+        verification,
+    )
+    report.write_report(page, folder / REPORT)
+
+
+def _findings(found: Outcome) -> list[tuple[str, str]]:
+    """Return what qualifies the outcome, each with its code."""
+    made, notes = found.estimate.influence.provenance, found.data.notes
+    findings = [("FI020", text) for text in found.decided.decisions.findings]
+    if "batch order" in made.covers and made.runs == 1:
+        text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
+        findings.append(("FI021", text))
+    if found.check is not None:
+        findings += _findings_of_check(found.check, found.data.halved)
+    if found.tested is not None and not found.tested["passed"]:
+        findings.append(("FI043", str(found.tested["sentence"])))
+    findings += [("FI010", text) for text in made.findings]
+    columns = [note for note in notes if note.startswith("column ")]
+    findings += [("FI030", note) for note in notes if note not in columns]
+    return findings + ([("FI030", "; ".join(columns))] if columns else [])
+
+
+def _findings_of_check(check: Mapping[str, Any], halved: bool) -> list[tuple[str, str]]:
+    findings = []
+    if not halved:
+        text = (
+            "The held-out rows that judge the cleaning also decided about it: the retraining check flatters."
+        )
+        findings.append(("FI040", text))
+    if check["diverged_runs"]:
+        text = f"{check['diverged_runs']} runs of the retraining check diverged and were left out."
+        findings.append(("FI041", text))
+    if surer(check):
+        text = (
+            "Cleaning raises the held-out loss but not the errors: the models became surer, and held-out rows with "
+            "wrong labels now cost more. Give checked held-out rows by --holdout."
+        )
+        findings.append(("FI042", text))
+    return findings
+
+
+def _official(data: ScanData) -> bool:
+    return data.query.source.digest != data.train.source.digest
