@@ -1,4 +1,4 @@
-"""Ways to estimate the effect of a group, against retraining: the table of docs/groups.md.
+"""Ways to estimate the effect of a group, against retraining: the table of docs/log/groups.md.
 
     python -m benchmarks.groups [--setting sgd adamw] [--seeds 4] [--large] [--out bench-out]
 

@@ -22,7 +22,7 @@ GROUPS = {
 }  # fmt: skip
 
 
-INTERIM = "`replay` (*online*, *full*), `fine`, `fine-mc` and `retrain`: [functions](../reference/finfluence.md#estimate)."
+INTERIM = "`replay`, `fine`, `fine-mc` and `retrain`: [functions](../reference/finfluence.md#estimate)."
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -73,8 +73,9 @@ def package(name: str, explained: str) -> str:
     """Return every public name of one package."""
     module = import_module(name)
     said = (module.__doc__ or "").strip()
-    parts = [f"# {name}", "", said, "", f"What to use when, and what it is worth: [explanation](../{explained}).", ""]
-    return "\n".join(parts + [_entry(f"{name}.{n}", level=2) for n in module.__all__ if _documented(module, n)])
+    worth = f"What to use when, and what it is worth: [explanation](../{explained})."
+    entries = [_entry(f"{name}.{n}", level=2) for n in module.__all__ if _documented(module, n)]
+    return "\n".join([f"# {name}", "", said, "", worth, "", *entries])
 
 
 def _documented(module: Any, name: str) -> bool:
@@ -97,7 +98,9 @@ def commands() -> str:
     parts = ["# Command line", "", f"{group.help}", ""]
     for name, command in group.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        options = [p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
+        options = [
+            p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)
+        ]
         usage = " ".join(["finfluence", name, *(a.name.upper() for a in arguments), "[OPTIONS]"])
         parts += [f"## finfluence {name}", "", command.help or "", "", "```sh", usage, "```", ""]
         parts += [f"- `{a.name.upper()}`: {_cell(a.help)}" for a in arguments] + [""]
