@@ -23,6 +23,21 @@ GROUPS = {
 
 
 INTERIM = "`replay`, `fine`, `fine-mc` and `retrain`: [functions](../reference/finfluence.md#estimate)."
+FINDINGS = """# Findings
+
+| code | says |
+|---|---|
+| FI010 | what an estimate leaves out or had to assume; how far it went back; what a budget bought |
+| FI020 | what the decision had to assume of the bulk of rows |
+| FI021 | one run: the spread covers the order of batches, not the initialisation |
+| FI030 | what was done to a row or a column of the file that was not as it should be |
+| FI040 | the held-out rows decided about the cleaning and judge it, too |
+| FI041 | runs of the proof diverged and were left out |
+| FI042 | cleaning raises the held-out loss but not the errors |
+| FI043 | the self-test failed |
+| FI050 | the verification failed |
+| FI051 | the verification is undecided |
+"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -130,4 +145,4 @@ def _cell(text: str | None) -> str:
 def findings() -> str:
     """Return the page of all findings, one entry for each code."""
     page = getattr(import_module("finfluence.result"), "findings_page", None)
-    return str(page()) if page else "# Findings\n"
+    return str(page()) if page else FINDINGS
