@@ -19,7 +19,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 PICTURE = ROOT / "docs/house.svg"
-EVERYWHERE = ("_clock", "_files", "_progress", "_seeds", "errors")
 WIDTH, BOX, HEIGHT, GAP, MARGIN = 1120, 290, 84, 40, 20
 
 
@@ -32,6 +31,11 @@ def layers() -> list[list[str]]:
         if c["type"] == "layers" and "containers" not in c
     ]
     return [[name.strip().removeprefix("finfluence.") for name in row.split("|")] for row in rows]
+
+
+def everywhere(name: str) -> bool:
+    """Return whether a module is one of those that nearly everybody imports."""
+    return name.startswith("_") or name == "errors"
 
 
 def sources(package: str) -> list[Path]:
@@ -103,7 +107,7 @@ def _box(name: str, x: float, y: float) -> list[str]:
 
 def draw() -> str:
     """Return the picture as SVG; the same sources give the same bytes."""
-    rows = [[p for p in row if p not in EVERYWHERE] for row in layers()]
+    rows = [[p for p in row if not everywhere(p)] for row in layers()]
     rows = [row for row in rows if row]
     places: dict[str, tuple[float, float]] = {}
     for i, row in enumerate(rows):
@@ -126,7 +130,8 @@ def draw() -> str:
         )
     for name, (x, y) in places.items():
         body += _box(name, x, y)
-    note = f"Everybody may import {', '.join(EVERYWHERE)}. Arrows that follow from others are left out."
+    common = ", ".join(sorted(p for row in layers() for p in row if everywhere(p)))
+    note = f"Everybody may import {common}. Arrows that follow from others are left out."
     body.append(f'<text x="{WIDTH / 2:g}" y="{bottom:g}" text-anchor="middle">{note}</text>')
     style = (
         "text{font:11px sans-serif;fill:#333}.name{font-weight:bold;font-size:14px}.room{fill:#777}"
