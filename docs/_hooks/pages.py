@@ -1,10 +1,12 @@
 """Pages that are written from the code at each build: the reference of functions and commands, methods and findings."""
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,14 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Put the table of methods where a page asks for it."""
     return markdown.replace("<!-- methods -->", methods()) if "<!-- methods -->" in markdown else markdown
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Refuse a page that loads anything from elsewhere: the site is read without a network."""
+    for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", output):
+        if re.search(r"(?:src|href)=[\"']?(?:https?:)?//", tag) and "canonical" not in tag:
+            raise PluginError(f"{page.file.src_uri} loads something from a network: {tag}")
+    return output
 
 
 def methods() -> str:
