@@ -1,5 +1,6 @@
 """The pages: their code runs, their commands exist, the files they name exist, what is generated is written from the code."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -77,3 +78,9 @@ def test_benchmarks_named_in_pages_exist():
     }
     known = {m for m in modules if m.startswith(("benchmarks.", "tools."))}
     assert known and all((ROOT / (m.replace(".", "/") + ".py")).exists() for m in known), known
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=name)
+def test_benchmarks_can_be_imported(path):
+    """No test runs them: at least nothing that they import has gone."""
+    assert importlib.import_module(f"benchmarks.{path.stem}").__doc__
