@@ -4,10 +4,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SHORT ?=
-EXTRAS := data,report,baselines,ray,lightning,oracle,test,dev
+EXTRAS := data,report,baselines,ray,lightning,oracle,test,dev,docs,hooks
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test calibration cluster bench lint format setup clean
+.PHONY: demo test slow calibration clock cluster bench docs house lint format setup clean
 
 demo: setup
 	rm -rf demo-out
@@ -16,14 +16,26 @@ demo: setup
 test: setup
 	$(PY) -m pytest -n 2 --dist loadscope
 
+slow: setup
+	$(PY) -m pytest -m slow -n 2 --dist loadscope
+
 calibration: setup
 	$(PY) -m pytest -m calibration -n 2 --timeout 3600 -s
+
+clock: setup
+	$(PY) -m pytest -m bench -n 0
 
 cluster: setup
 	$(PY) -m pytest -m cluster
 
 bench: setup
 	$(PY) -m benchmarks
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+house: setup
+	$(PY) -m tools.house
 
 lint: setup
 	$(VENV)/bin/ruff format --check .
@@ -47,4 +59,4 @@ $(READY): pyproject.toml constraints-cpu.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out bench-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo-out bench-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Ways to estimate the effect of a group, against retraining: the table of docs/groups.md.
+"""Ways to estimate the effect of a group, against retraining: the table of docs/log/groups.md.
 
     python -m benchmarks.groups [--setting sgd adamw] [--seeds 4] [--large] [--out bench-out]
 
@@ -21,9 +21,8 @@ from torch.func import grad, jvp, vmap
 
 import finfluence as fi
 import finfluence.runs as fr
-from benchmarks.calibration import RUNS, RUNS_WITHOUT
 from benchmarks.interval_coverage import ALL, FIRST_SEED, TABULAR, kinds, tabular
-from benchmarks.problems import Problem, digits
+from benchmarks.problems import SETTINGS, Problem, digits
 from finfluence.ensemble import StackedQueries
 from finfluence.estimators.replay.leave_out import paired_effects
 from finfluence.estimators.retrain import retrain
@@ -54,7 +53,8 @@ def grouped(setting: str, large: bool) -> Problem:
 def truth(problem: Problem, out: Path) -> Influence:
     """Return the truth by retraining, reusing finished runs in `out`."""
     return retrain(
-        problem.recipe, problem.queries, problem.subsets, runs=RUNS, runs_without=RUNS_WITHOUT, vary="order",
+        problem.recipe, problem.queries, problem.subsets, runs=SETTINGS["sgd"].runs,
+        runs_without=SETTINGS["sgd"].runs_without, vary="order",
         seed=0, out=out / "truth-runs",
     )  # fmt: skip
 

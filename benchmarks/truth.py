@@ -8,12 +8,12 @@ it was, and asking for more runs trains only those. One thread; 5 to 15 minutes 
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from benchmarks.problems import SETTINGS, Problem, digits
-from finfluence._progress import Progress, silent
 from finfluence.estimators.retrain import retrain
 from finfluence.result import Influence
 
@@ -24,7 +24,7 @@ def truth(
     seed: int = 0,
     runs: int | None = None,
     runs_without: int | None = None,
-    progress: Progress = silent,
+    progress: Callable[[str, int, int], object] = lambda *_: None,
 ) -> tuple[Problem, Influence]:
     """Return a problem and its truth, reusing finished runs in `out`; `seed` is of the runs, not of the problem."""
     problem, setting = digits(name), SETTINGS[name]

@@ -196,6 +196,7 @@ def test_full_disk_while_saving(tmp_path, source, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_files_that_may_not_grow(tmp_path):
     source = blobs_csv(tmp_path, n=400, wrong=20)
     command = ["scan", str(source), "--target", "label", "--out", str(tmp_path / "o"), *QUICK]

@@ -97,6 +97,7 @@ def test_quiet_prints_the_verdict_alone(tmp_path):
     assert done.exit_code == 0 and len(done.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_demo_counts_what_it_planted(tmp_path):
     done = run("demo", "--short", "--out", tmp_path / "demo")
     assert done.exit_code == 0, done.output
@@ -128,6 +129,7 @@ def test_version():
     assert run("--version").output.startswith("finfluence 0.")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
     source = blobs_csv(tmp_path, n=400, wrong=20)
     command = [

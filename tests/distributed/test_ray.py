@@ -277,6 +277,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_ray_is_imported_in_one_file_and_only_when_asked():
     source = Path(fr.__file__).parents[1]
     files = [p.name for p in source.rglob("*.py") if "import ray\n" in p.read_text()]

@@ -163,6 +163,7 @@ def test_a_query_that_vmap_cannot_follow_is_asked_one_model_at_a_time():
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers():
     recipe = classifier(model=mlp(1, dropout=0.3))
     specs = [RunSpec(0, k) for k in range(5)]

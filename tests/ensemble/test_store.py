@@ -61,6 +61,7 @@ def test_a_subset_added_later_keeps_the_runs_of_the_others(tmp_path):
     assert (more.data.attrs["runs_trained"], more.data.attrs["runs_reused"]) == (3, 6)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_to_the_same_numbers(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"

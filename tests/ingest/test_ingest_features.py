@@ -167,6 +167,7 @@ def test_text_width_is_bounded_whatever_the_vocabulary():
     np.testing.assert_allclose(block.var(axis=0).mean(), 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_many_text_columns_share_a_budget():
     rng = np.random.default_rng(0)
     words = np.array([f"word{i}" for i in range(300)])
@@ -191,6 +192,7 @@ print(hashlib.sha256(train.x.tobytes() + held.x.tobytes() + str(train.ids).encod
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(tmp_path, mixed):
     mixed.to_csv(tmp_path / "a.csv", index=False)
     prints = {

@@ -103,6 +103,7 @@ def test_a_stream_replaces_no_foreign_folder_and_finds_lost_chunks(tmp_path):
             fi.load(tmp_path / "s", lazy=lazy)
 
 
+@pytest.mark.slow
 def test_a_replay_killed_half_way_goes_on_to_the_same_bits(tmp_path):
     tests = str(Path(pt.__file__).parent)
     done = subprocess.run(

@@ -95,6 +95,7 @@ def test_the_members_are_rows_of_the_recipe(verified: tuple[Any, ...]) -> None:
     assert all(str(i).startswith("r") for rows in done.members.values() for i in rows)
 
 
+@pytest.mark.slow
 def test_called_again_it_goes_on_to_the_same_numbers(
     verified: tuple[Any, ...], estimated: tuple[Recipe, Influence], tmp_path: Any
 ) -> None:

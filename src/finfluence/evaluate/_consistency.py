@@ -12,6 +12,16 @@ from finfluence.errors import ConfigError, DataError, explain
 def top_ids(scores: ArrayLike, ids: Sequence[Any] | np.ndarray, k: int) -> set[Any]:
     """Return the ids of the k highest scores; NaN ranks last, ties go to the smaller position.
 
+    Returns
+    -------
+    set
+        k ids, fewer where there are fewer rows.
+
+    Raises
+    ------
+    DataError
+        Not one id for each score.
+
     Examples
     --------
     >>> sorted(top_ids([0.1, 0.9, 0.5], ["a", "b", "c"], 2))
@@ -33,6 +43,11 @@ def top_ids(scores: ArrayLike, ids: Sequence[Any] | np.ndarray, k: int) -> set[A
 def jaccard(first: set[Any], second: set[Any]) -> float:
     """Return the size of the intersection over that of the union; 1 for two empty sets.
 
+    Returns
+    -------
+    float
+        From 0 to 1.
+
     Examples
     --------
     >>> jaccard({1, 2, 3}, {2, 3, 4})
@@ -44,6 +59,16 @@ def jaccard(first: set[Any], second: set[Any]) -> float:
 
 def jaccard_by_chance(k: int, n: int) -> float:
     """Return the Jaccard index of two random k-subsets of n rows, k / (2n - k).
+
+    Returns
+    -------
+    float
+        Expected size of the intersection over that of the union.
+
+    Raises
+    ------
+    ConfigError
+        k is not between 0 and n, or there are no rows.
 
     Examples
     --------
@@ -61,6 +86,11 @@ def consistent_and_correct(first: set[Any], second: set[Any], truth: set[Any]) -
     r"""Return the joint score of two runs: consistently finding the right rows. At most their Jaccard index.
 
     .. math:: |A \cap B \cap T| / |A \cup B|
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 for two empty sets.
 
     Examples
     --------

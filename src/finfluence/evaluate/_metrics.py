@@ -65,6 +65,16 @@ def average_precision(scores: ArrayLike, positive: ArrayLike) -> float:
 def recall_at(scores: ArrayLike, positive: ArrayLike, k: int) -> float:
     """Return the share of positives among the k rows of highest score; a tie at the border counts in part.
 
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        k is not between 0 and the number of rows.
+
     Examples
     --------
     >>> recall_at([3.0, 2.0, 2.0, 1.0], [True, True, False, False], 2)
@@ -91,6 +101,11 @@ def recall_at(scores: ArrayLike, positive: ArrayLike, k: int) -> float:
 def recall_flagged(flagged: ArrayLike, positive: ArrayLike) -> float:
     """Return the share of positives that were flagged.
 
+    Returns
+    -------
+    float
+        From 0 to 1.
+
     Examples
     --------
     >>> recall_flagged([True, False, True], [True, True, False])
@@ -103,6 +118,11 @@ def recall_flagged(flagged: ArrayLike, positive: ArrayLike) -> float:
 
 def false_discovery_proportion(flagged: ArrayLike, positive: ArrayLike) -> float:
     """Return the share of flagged rows that are not positive; 0 if nothing was flagged.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
 
     Examples
     --------
@@ -168,6 +188,16 @@ def agreement(estimate: ArrayLike, truth: ArrayLike) -> Agreement:
 def spread_ratio(estimate: ArrayLike, truth: ArrayLike) -> float:
     """Return the median of true over estimated spread; above one, the estimate is too sure of itself.
 
+    Returns
+    -------
+    float
+        Over the pairs where both are finite and the estimate is above zero.
+
+    Raises
+    ------
+    DataError
+        No estimated spread is above zero.
+
     Examples
     --------
     >>> spread_ratio([1.0, 2.0, 4.0], [1.1, 2.2, 4.4])
@@ -189,6 +219,16 @@ def spread_ratio(estimate: ArrayLike, truth: ArrayLike) -> float:
 
 def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     """Return the share of intervals that hold the truth, where all three are numbers.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    DataError
+        No interval and truth are all numbers.
 
     Examples
     --------

@@ -82,7 +82,7 @@ def model_error(paired: np.ndarray, horizon: np.ndarray, epochs: int, measured: 
 
     Paired runs see every order of the removal: 0.05. A linear effect errs by 0.25, or by what pairs of the same result
     measure if that is more; a walk over h of E epochs leaves out part of it: 0.3·(E/h − 1) more, in squares.
-    The figures are those of docs/intervals.md.
+    The figures are those of docs/explanation/intervals.md.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from finfluence.stats._samples import auc_probit
 
 Side = Literal["both", "larger", "smaller"]
 
-_SCANNED = 5  # ranks of the scan; 3 to 11 were tried at n = 20 to 500 and mu = 0.5 to 3 (docs/statistics.md)
+_SCANNED = 5  # ranks of the scan; 3 to 11 were tried at n = 20 to 500 and mu = 0.5 to 3 (docs/explanation/statistics.md)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def certify(
     Valid for any two laws, ties included: the bound says that no curve G_m with |m| < bound lies below the
     true one everywhere. The rank of a threshold is fixed in advance, so the false-alarm rate there has a
     known beta law, and given the first sample the miss count is binomial: no peeking. "scan" was the stronger
-    of the two at every size tried (docs/statistics.md).
+    of the two at every size tried (docs/explanation/statistics.md).
 
     Examples
     --------

@@ -75,7 +75,7 @@ def corrected_curve(
     -----
     Correct **after** composing: what is left of each step's noise adds up under composition, while the
     inflation of the whole is known as well as that of one step. 20 steps of n = 100 without influence: total
-    variation 0.64 as they are, 0.27 corrected before composing, 0.05 corrected after (docs/statistics.md).
+    variation 0.64 as they are, 0.27 corrected before composing, 0.05 corrected after (docs/explanation/statistics.md).
     Cost: one composition per resample, 0.01 to 0.1 s each for 20 steps.
 
     Examples

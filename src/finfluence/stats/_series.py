@@ -180,7 +180,7 @@ def block_bootstrap_interval(
     -------
     Interval
         Percentile interval; `kind` tells the block length. Too narrow where a series is worth few
-        independent values: at lag-1 correlation 0.9 and n = 1,000 see docs/statistics.md.
+        independent values: at lag-1 correlation 0.9 and n = 1,000 see docs/explanation/statistics.md.
 
     Raises
     ------

@@ -39,6 +39,11 @@ def mixture(curves: Sequence[TradeOff], weights: ArrayLike, bound: Bound | None 
     TradeOff
         Exact if all curves have corners, else a polygon of that direction.
 
+    Raises
+    ------
+    ConfigError
+        Not one weight for each curve, a negative one, or a sum that is not 1.
+
     Examples
     --------
     >>> from finfluence.tradeoff import Blatant, Perfect
@@ -71,6 +76,13 @@ def minimum(*curves: TradeOff, bound: Bound | None = None) -> TradeOff:
 
     Its profile is :math:`\delta = \max_i \delta_i`.
 
+    Returns
+    -------
+    TradeOff
+        Exact for Gaussian curves, Laplace curves and corners, else a polygon of the direction asked for.
+
+    Examples
+    --------
     >>> from finfluence.tradeoff import EpsilonDelta, Gaussian
     >>> minimum(Gaussian(1.0), Gaussian(-2.0))
     Gaussian(mu=2.0)
@@ -91,6 +103,13 @@ def minimum(*curves: TradeOff, bound: Bound | None = None) -> TradeOff:
 def symmetrise(curve: TradeOff, bound: Bound | None = None) -> TradeOff:
     r"""Return :math:`(\min\{f, f^{-1}\})^{**}`, the worst of the two directions; the curve itself if symmetric.
 
+    Returns
+    -------
+    TradeOff
+        Exact or of a direction as `minimum`.
+
+    Examples
+    --------
     >>> from finfluence.tradeoff import Gaussian
     >>> symmetrise(Gaussian(0.5))
     Gaussian(mu=0.5)
@@ -108,6 +127,16 @@ def subsample_fixed(curve: TradeOff, taken: int, rows: int, bound: Bound | None 
 
     If replacing one row moves a step by no more than the symmetric curve f, a step on `taken` of `rows` rows,
     drawn without replacement, moves by no more than C_p(f): the curve of any such step lies above.
+
+    Returns
+    -------
+    TradeOff
+        Exact or of a direction as `minimum`.
+
+    Raises
+    ------
+    ConfigError
+        More rows taken than there are, or no rows.
 
     References
     ----------
@@ -137,6 +166,11 @@ def group(curve: TradeOff, count: int, bound: Bound | None = None) -> TradeOff:
     r"""Return :math:`1-(1-f)^{\circ k}`: the furthest that k changes, each of at most f, can take a law.
 
     For Gaussian and Laplace curves this multiplies mu by k, where `curve ** k` multiplies it by :math:`\sqrt k`.
+
+    Returns
+    -------
+    TradeOff
+        Exact for Gaussian curves, Laplace curves and corners, else a polygon of the direction asked for.
 
     References
     ----------

@@ -176,6 +176,13 @@ class Symmetric(TradeOff):
 def join(bounds: Iterable[Bound]) -> Bound:
     """Return what a monotone operation makes of operands with these bounds.
 
+    Returns
+    -------
+    Bound
+        The one direction among the operands; an estimate where there are several.
+
+    Examples
+    --------
     >>> join(["exact", "lower"]), join(["lower", "upper"])
     ('lower', 'estimate')
     """

@@ -123,6 +123,11 @@ def subsampled_limit(rate: float, count: int, mu: float) -> float:
     mu : float
         Effect over noise of one step, :math:`1/\sigma` for noise multiplier :math:`\sigma`.
 
+    Returns
+    -------
+    float
+        μ of the limiting Gaussian curve.
+
     References
     ----------
     Dong, Roth and Su (2022), corollary 5.4; the limit :math:`p\sqrt T` fixed, without an error bound.

@@ -182,11 +182,16 @@ def _window(curves: Sequence[TradeOff], spans: list[np.ndarray], counts: np.ndar
 def _rounded_down(
     p: np.ndarray, q: np.ndarray, alone_q: float, nodes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Join the mass of cells between nodes into atoms and round these down; return masses, to be read at nodes - shift.
+    """Join the mass of cells between nodes into atoms and round these down.
 
     A share of each cell goes to its lower node and the rest to the upper one, so chosen that what arrives at a
     node from both sides has nearly the node's log ratio. What still falls short by more than the shift moves
     one node down.
+
+    Returns
+    -------
+    tuple
+        P mass, Q mass, and the shift: masses are to be read at nodes - shift.
     """
     step, ratio = nodes[1] - nodes[0], np.exp(np.clip(nodes, -700.0, 700.0))
     inner_p, inner_q = p[1:-1], q[1:-1]

@@ -36,6 +36,8 @@ def from_samples(with_rows: ArrayLike, without_rows: ArrayLike, tail: Tail = "tw
     ------
     DataError
         If a sample is empty or holds NaN or infinite values.
+    ConfigError
+        If `tail` is none of the three.
 
     Notes
     -----
@@ -121,6 +123,16 @@ def from_distributions(p: Any, q: Any, bound: Bound = "estimate", cells: int = 4
         About how many cells; the gap between lower and upper is the numerical error and falls with the
         square.
 
+    Returns
+    -------
+    PiecewiseLinear
+        With the `bound` asked for.
+
+    Raises
+    ------
+    ConfigError
+        If `bound` is none of the three.
+
     Notes
     -----
     Cells end at quantiles of both laws and at the stationary points of the log ratio, found by
@@ -188,6 +200,11 @@ def from_profile(epsilon: ArrayLike, delta: ArrayLike, symmetric: bool = False) 
     -------
     PiecewiseLinear
         `bound` is "lower": between the points the profile may be anything.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many values of epsilon as of delta, none, or some beyond 300.
 
     Examples
     --------

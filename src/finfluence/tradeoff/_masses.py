@@ -50,8 +50,12 @@ def spread(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Move the mass of each cell to the cell's two ends, keeping its P and its Q mass: a lower curve.
 
-    A mean-preserving spread of the likelihood ratio only makes the laws easier to tell apart. Returns P and Q
-    mass at the edges, P mass left at log ratio -inf, Q mass left at +inf. Leading axes are a batch.
+    A mean-preserving spread of the likelihood ratio only makes the laws easier to tell apart. Leading axes are a batch.
+
+    Returns
+    -------
+    tuple
+        P and Q mass at the edges, P mass left at log ratio -inf, Q mass left at +inf.
     """
     ratio = np.exp(np.clip(edges, -700.0, 700.0))
     width = np.diff(ratio)

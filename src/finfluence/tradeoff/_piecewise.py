@@ -106,6 +106,13 @@ class PiecewiseLinear(TradeOff):
 
         Keeps the masses, so that far tails lose nothing to rounding.
 
+        Returns
+        -------
+        PiecewiseLinear
+            With one corner for each different ratio of the two laws.
+
+        Examples
+        --------
         >>> PiecewiseLinear.from_masses([0.8, 0.2], [0.4, 0.6])(0.1)
         0.7
         """
@@ -118,6 +125,13 @@ class PiecewiseLinear(TradeOff):
     def of(cls, curve: TradeOff, bound: Bound | None = None, cells: int = 4096) -> "PiecewiseLinear":
         """Return `curve` as polygon: itself if it has corners, else chords, or tangents for a lower bound.
 
+        Returns
+        -------
+        PiecewiseLinear
+            Of the direction asked for, or the curve's own.
+
+        Examples
+        --------
         >>> from finfluence.tradeoff import Gaussian
         >>> low, up = (PiecewiseLinear.of(Gaussian(1.0), bound) for bound in ("lower", "upper"))
         >>> bool(low(0.05) <= Gaussian(1.0)(0.05) <= up(0.05)), bool(up(0.05) - low(0.05) < 1e-5)

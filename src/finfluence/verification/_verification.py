@@ -32,7 +32,7 @@ class Verification:
     Attributes
     ----------
     verdict
-        "passed", "failed" or "undecided"; the thresholds stand in `docs/verification.md`.
+        "passed", "failed" or "undecided"; the thresholds stand in `docs/explanation/verification.md`.
     sentence
         What it means for the use of the estimate.
     figures

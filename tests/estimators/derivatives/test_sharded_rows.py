@@ -57,6 +57,7 @@ CASES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_numbers_of_one(folder, single, case):
     """To float32 tolerance; and the two give the same bits."""
@@ -71,6 +72,7 @@ def test_two_processes_give_the_numbers_of_one(folder, single, case):
         assert np.nanmax(np.abs(want)) > 0
 
 
+@pytest.mark.slow
 def test_the_streamed_result_and_the_tape_of_process_0_are_whole(folder, single):
     np.testing.assert_allclose(
         fi.load(folder / "streamed.zarr").data.effect, single["streamed"].data.effect, rtol=1e-3, atol=1e-6
@@ -83,6 +85,7 @@ def test_the_streamed_result_and_the_tape_of_process_0_are_whole(folder, single)
     assert tape.steps == 12 and tape.batch_size == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "parts"), [
     ("early", ("tape.gather() after the last step", "rows of this process only", "processes='all'", "call tape.gather()")),
     ("disagree", ("the same tape, queries and options", "process 1 than in process 0", "other data, seeds", "same files")),

@@ -108,6 +108,7 @@ def test_monte_carlo_agrees_with_the_closed_form_as_records_grow():
     assert np.abs(found.mu_scan.values).mean() > np.abs(found.mu.values).mean()
 
 
+@pytest.mark.slow
 def test_difference_in_differences_keeps_the_signal():
     """The auxiliary signal is without S in both arms; with S in it the arms would have equal means."""
     recipe, _ = frozen()

@@ -13,6 +13,7 @@ import pytest
 import finfluence as fi
 
 TOLERANCE = 2e-4
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,7 @@ def test_the_spread_counts_the_curved_part_of_a_query_once():
     assert twice > 1.5
 
 
+@pytest.mark.slow
 def test_the_error_of_effects_allows_for_partly_averaged_epochs():
     """60 runs of a linear problem, online: mean estimated variance within a factor of 1.6 of the variance between runs.
 

@@ -22,6 +22,7 @@ def words(error: pytest.ExceptionInfo[Exception]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_law_of_a_scalar_recursion_is_recovered():
     # batch 1, independent sampling: mean ȳ and variance η/(2−η)·Var(y);
     # ȳ = 1/4 with the row of 3, −1/7 without

@@ -95,6 +95,7 @@ def test_the_law_of_a_scalar_recursion_is_recovered():
     assert data.p_value.item() < 1e-12
 
 
+@pytest.mark.slow
 def test_pairs_and_independent_arms_estimate_the_same():
     recipe, subsets = classifier(model=mlp, epochs=2), {"two": ["r1", "r2"]}
     one, other = (

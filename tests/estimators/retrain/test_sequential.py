@@ -99,6 +99,7 @@ def test_two_halves_equal_one_whole_with_a_fixed_number_of_runs(design, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(tmp_path):
     script = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"

@@ -56,34 +56,45 @@ for name, kills in whole.items():
     print(json.dumps([name, codes]), flush=True)
 """
 OPTIONS = {"runs": 2, "epochs": 4, "proof_runs": 2, "fdr": 0.3}
-SHARES = {
-    "early": [0.05],
-    "training": [0.3],
-    "replay": [0.55],
-    "proof": [0.8],
-    "often": [0.3, 0.3, 0.2],
-    "stopped": [0.3],
-}
+SHARES = {"replay": [0.55], "stopped": [0.3]}
+MORE = {"early": [0.05], "training": [0.3], "proof": [0.8], "often": [0.3, 0.3, 0.2]}
 
 
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
+def killed(folder, shares):
     """Scans in forked processes that kill themselves at a share of all progress calls, then go on."""
-    folder = tmp_path_factory.mktemp("scans")
     source = blobs_csv(folder, n=160, wrong=16)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(source), str(folder), json.dumps({"whole": [], **SHARES})],
+        [sys.executable, "-c", SCRIPT, str(source), str(folder), json.dumps({"whole": [], **shares})],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return source, folder, dict(json.loads(line) for line in done.stdout.splitlines()), done.stderr
 
 
-@pytest.mark.parametrize("name", [n for n in SHARES if n != "stopped"])
-def test_killed_and_resumed_equals_uninterrupted(scans, name):
-    _, folder, codes, errors = scans
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    return killed(tmp_path_factory.mktemp("scans"), SHARES)
+
+
+@pytest.fixture(scope="module")
+def more_scans(tmp_path_factory):
+    return killed(tmp_path_factory.mktemp("more"), MORE)
+
+
+def test_killed_and_resumed_equals_uninterrupted(scans):
+    same_as_whole(scans, "replay", SHARES["replay"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_killed_anywhere_and_often_equals_uninterrupted(more_scans, name):
+    same_as_whole(more_scans, name, MORE[name])
+
+
+def same_as_whole(found, name, shares):
+    _, folder, codes, errors = found
     assert codes["whole"] == [0], errors
-    assert codes[name] == [-signal.SIGKILL, False] * len(SHARES[name]) + [0], errors
+    assert codes[name] == [-signal.SIGKILL, False] * len(shares) + [0], errors
     for file in ("influence.parquet", "proof.json"):
         assert (folder / name / file).read_bytes() == (folder / "whole" / file).read_bytes()
     assert open_scan(folder / name).verdict == open_scan(folder / "whole").verdict

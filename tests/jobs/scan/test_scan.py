@@ -105,6 +105,7 @@ def test_arrays(tmp_path):
         assert kept["x"].shape == (120, 4)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_other_seed_other_bytes(tmp_path):
     source = blobs_csv(tmp_path)
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -113,6 +114,7 @@ def test_same_seed_same_bytes_and_other_seed_other_bytes(tmp_path):
     assert first == second != third
 
 
+@pytest.mark.slow
 def test_one_run_covers_the_order_only_and_two_the_initialisation_too(tmp_path):
     source = blobs_csv(tmp_path, n=80, wrong=4)
     one = run_scan(ScanOptions(source=source, target="label", out=tmp_path / "one", **QUICK))

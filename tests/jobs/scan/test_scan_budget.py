@@ -65,6 +65,7 @@ def test_words_for_the_choice():
     )
 
 
+@pytest.mark.slow
 def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path):
     source = mixed_csv(tmp_path)
     options = {
@@ -72,12 +73,12 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path)
         "source": source,
         "id_column": "key",
         "group_column": "source",
-        "budget": 60.0,
+        "budget": 600.0,  # enough for everything, whatever the clock says
         "runs": 2,
     }
     said: list[str] = []
     whole = run_scan(ScanOptions(**options, out=tmp_path / "whole"), announce=said.append)
-    assert said == ["A budget of 60 training runs: 2 runs, each one training and a replay of at most 29."]
+    assert said == ["A budget of 600 training runs: 2 runs, each one training and a replay of at most 299."]
 
     class Stopped(Exception):
         pass
@@ -92,18 +93,17 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path)
     first = fi.load(out / "runs/000/influence.zarr").data.attrs["budget"]
     resumed = run_scan(ScanOptions(**options, out=out, resume=True))
     run = yaml.safe_load((out / "run.yaml").read_text(encoding="utf-8"))
-    assert run["options"]["budget"] == 60.0 and run["budget"]["settings"] == first
+    assert run["options"]["budget"] == 600.0 and run["budget"]["settings"] == first
     for r in (0, 1):
         one = fi.load(out / f"runs/00{r}/influence.zarr")
         assert one.data.attrs["budget"] == first, "remembered, not measured again"
     groups = [fi.load(out / f"runs/00{r}/groups.zarr").data.attrs["budget"] for r in (0, 1)]
     assert groups == [first, first]
-    same = [fi.load(p / "runs/000/influence.zarr").data.attrs["budget"] for p in (tmp_path / "whole", out)]
-    if all(same[0][k] == same[1][k] for k in ("method", "horizon", "probe_share")):
-        np.testing.assert_array_equal(resumed.lines["mu"], whole.lines["mu"])
+    assert (first["method"], first["horizon"]) == ("full", 3)
+    np.testing.assert_array_equal(resumed.lines["mu"], whole.lines["mu"])
     sentence = resumed.summary["budget"]
     assert sentence.startswith(said[0]) and sentence == run["budget"]["sentence"]
-    assert "--budget 60" in resumed.summary["command"] and "--runs 2" in resumed.summary["command"]
+    assert "--budget 600" in resumed.summary["command"] and "--runs 2" in resumed.summary["command"]
     assert sentence[:60] in (out / "report.html").read_text(encoding="utf-8")
     assert sentence in (out / "scan.log").read_text(encoding="utf-8")
     assert json.loads((out / "scan.json").read_text())["budget"] == sentence
@@ -111,6 +111,7 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path)
     assert again.verdict == open_scan(out).verdict == resumed.verdict
 
 
+@pytest.mark.slow
 def test_self_test_replays_as_the_scan_did(tmp_path):
     options = {**OPTIONS, "source": blobs_csv(tmp_path), "budget": 3.0, "self_test": True}
     run_scan(ScanOptions(**options, out=tmp_path / "out"))

@@ -56,6 +56,7 @@ def test_unknown_errors_are_said_and_nothing_is_judged_by_them():
     assert "errors of single effects are unknown" in result["sentence"]
 
 
+@pytest.mark.slow
 def test_a_scan_with_it(tmp_path):
     options = {"source": blobs_csv(tmp_path, n=400), "target": "label", "seed": 3, **QUICK}
     plain = run_scan(ScanOptions(out=tmp_path / "plain", **options))
@@ -77,6 +78,7 @@ def test_a_scan_with_it(tmp_path):
     assert plain.summary["self_test"] == "" and not (tmp_path / "plain/self-test.json").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_to_the_same_numbers(tmp_path):
     options = {
         "source": blobs_csv(tmp_path, n=400),

@@ -160,6 +160,7 @@ def test_budget_and_forecast_of_a_recorded_loop():
     assert plan(tape, fi.own_loss([1]), budget=50.0).settings is not None
 
 
+@pytest.mark.bench
 def test_paired_groups_are_counted():
     tape = fi.train(recipe())
     halves = {"first": range(100), "second": range(100, 200)}
@@ -255,6 +256,7 @@ def spent_in_runs(tape: fr.Tape, queries: list[object], **options: object) -> fl
     return float(np.median(replays) / np.median(trainings))
 
 
+@pytest.mark.bench
 def test_a_budget_is_spent_as_expected():
     """At most 1.5 times what was expected, for a machine that does other things, too; at least a third of it.
 
@@ -269,6 +271,7 @@ def test_a_budget_is_spent_as_expected():
         assert made["expected"] / 3 < spent < 1.5 * made["expected"], (budget, spent, made)
 
 
+@pytest.mark.bench
 def test_realised_cost_is_near_the_promise():
     """In processor time, traced already: within a factor of two."""
     described, queries = large_enough()
