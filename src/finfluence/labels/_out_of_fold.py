@@ -1,0 +1,286 @@
+"""Out-of-fold predictions: every row is predicted by models that were trained without it."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from finfluence._progress import Progress, silent
+from finfluence._seeds import stream, torch_seed
+from finfluence.errors import DataError, explain
+from finfluence.labels._candidates import Candidate, candidates
+
+FEWEST_ROWS = 30
+FOLDS, REPEATS = 5, 2
+LEAST_CHANCE = 1e-3
+NEAR, SLACK = 0.1, 0.02
+SURELY = 3.0
+MOST_SPREADS = 10.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one model predicts rows that it has not seen.
+
+    loss : mean log loss (nats) or mean absolute error. se : its standard error over rows. accuracy : NaN for regression.
+    """
+
+    name: str
+    loss: float
+    se: float
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Predictions of every row by models that have not seen it.
+
+    Attributes
+    ----------
+    task
+        "classification" or "regression".
+    predicted
+        Probabilities [n, classes], the normalised geometric mean of the models used; or predictions [n], their mean.
+    scores
+        Every model tried, the constant one included, best first.
+    used
+        Names of the models whose predictions are averaged: the best, and those nearly as good.
+    gain
+        By how many standard errors the models used together predict better than the constant model.
+    """
+
+    task: str
+    predicted: np.ndarray
+    scores: tuple[Score, ...]
+    used: tuple[str, ...]
+    gain: float
+
+    @property
+    def informative(self) -> bool:
+        """Whether anything predicts better than a constant, by three standard errors."""
+        return self.gain > SURELY
+
+    def sentence(self) -> str:
+        """Say which models were tried and what they reached on rows that they had not seen."""
+        tried = ", ".join(
+            f"{s.name} {s.loss:.3f} ± {s.se:.3f}"
+            + (f" (accuracy {100 * s.accuracy:.1f} %)" if np.isfinite(s.accuracy) else "")
+            for s in self.scores
+        )
+        what = "log loss" if self.task == "classification" else "absolute error"
+        return f"{what} on rows that the model had not seen: {tried}"
+
+
+def out_of_fold(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    task: str = "classification",
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    repeats: int = REPEATS,
+    further: Mapping[str, np.ndarray] | None = None,
+    progress: Progress = silent,
+) -> OutOfFold:
+    """Predict every row by models trained on the other folds.
+
+    Parameters
+    ----------
+    x : array [n, …]
+        Features; images are flattened.
+    y : array [n]
+        Class indices 0 … C−1, or numbers.
+    groups : array [n], optional
+        Rows of one group share a fold.
+    seed : int
+        Of the folds and of the models.
+    repeats : int
+        How often the folds are drawn anew; predictions are averaged.
+    further : mapping, optional
+        Out-of-fold predictions of other models, in the shape of `OutOfFold.predicted`, to be judged beside them.
+    progress : callable
+        Called as `progress("out of fold", done, total)`.
+
+    Returns
+    -------
+    OutOfFold
+
+    Raises
+    ------
+    DataError
+        Fewer than 30 rows, lengths that differ, or one class only.
+    ConfigError
+        scikit-learn is not installed.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 200)
+    >>> found = out_of_fold(rng.normal(size=(200, 3)) + 3 * y[:, None], y, repeats=1)
+    >>> found.informative, bool((found.predicted.argmax(1) == y).mean() > 0.95)
+    (True, True)
+    """
+    x = np.asarray(x, dtype=np.float32).reshape(len(x), -1)
+    y = np.asarray(y)
+    _check(x, y, task)
+    classes = int(y.max()) + 1 if task == "classification" else 0
+    models = candidates(task, len(x), x.shape[1], classes, torch_seed(seed, "out-of-fold models") % 2**32)
+    found = {
+        name: _predictions(make, x, y, classes, _folds(y, classes, groups, seed, repeats), name, progress)
+        for name, make in models.items()
+    }
+    found |= dict(further or {})
+    constant = _constant(y, classes)
+    losses = {name: _losses(p, y, classes) for name, p in {**found, "constant": constant}.items()}
+    scores = sorted(
+        (
+            _score(name, loss, {**found, "constant": constant}[name], y, classes)
+            for name, loss in losses.items()
+        ),
+        key=lambda s: s.loss,
+    )
+    used = _nearly_best(scores, SLACK if classes else 0.0)
+    together = _average([found[name] for name in used], classes) if used else constant
+    gained = losses["constant"] - _losses(together, y, classes)
+    spread = gained.std(ddof=1) / np.sqrt(len(y))
+    return OutOfFold(
+        task,
+        together,
+        tuple(scores),
+        used or ("constant",),
+        float(gained.mean() / spread) if spread > 0 else 0.0,
+    )
+
+
+def _folds(
+    y: np.ndarray, classes: int, groups: np.ndarray | None, seed: int, repeats: int
+) -> list[list[np.ndarray]]:
+    """Return `repeats` partitions of the positions into folds: classes spread evenly, groups kept together."""
+    return [_partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
+
+
+def _partition(
+    y: np.ndarray, classes: int, groups: np.ndarray | None, rng: np.random.Generator
+) -> list[np.ndarray]:
+    if groups is not None and len(np.unique(groups)) >= FOLDS:
+        names, member = np.unique(groups.astype(str), return_inverse=True)
+        sizes = np.bincount(member)
+        order = rng.permutation(len(names))
+        order = order[np.argsort(-sizes[order], kind="stable")]
+        load, place = np.zeros(FOLDS), np.zeros(len(names), dtype=np.int64)
+        for g in order:
+            place[g] = int(load.argmin())
+            load[place[g]] += sizes[g]
+        fold = place[member]
+    else:
+        order = rng.permutation(len(y))
+        strata = y[order] if classes else y[order].argsort(kind="stable").argsort() // FOLDS
+        order = order[np.argsort(strata, kind="stable")]
+        fold = np.empty(len(y), dtype=np.int64)
+        fold[order] = np.arange(len(y)) % FOLDS
+    return [np.flatnonzero(fold == k) for k in range(FOLDS)]
+
+
+def _predictions(
+    make: Candidate,
+    x: np.ndarray,
+    y: np.ndarray,
+    classes: int,
+    partitions: list[list[np.ndarray]],
+    name: str,
+    progress: Progress,
+) -> np.ndarray:
+    total = np.zeros((len(y), classes) if classes else len(y))
+    count, steps = 0, len(partitions) * FOLDS
+    for partition in partitions:
+        for held in partition:
+            progress(f"out of fold, {name}", count, steps)
+            train = np.setdiff1d(np.arange(len(y)), held)
+            total[held] += _fit_predict(make, x, y, train, held, classes)
+            count += 1
+    progress(f"out of fold, {name}", steps, steps)
+    return total / len(partitions)
+
+
+def _fit_predict(
+    make: Candidate, x: np.ndarray, y: np.ndarray, train: np.ndarray, held: np.ndarray, classes: int
+) -> np.ndarray:
+    if classes and len(np.unique(y[train])) < 2:
+        result = np.zeros((len(held), classes))
+        result[:, int(y[train][0])] = 1.0
+        return result
+    model = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a solver that stops early still predicts; its score tells
+        model.fit(x[train], y[train] if classes else _winsorised(y[train]))
+        if not classes:
+            return np.asarray(model.predict(x[held]), dtype=np.float64)
+        known = np.asarray(model.classes_, dtype=np.int64)
+        result = np.zeros((len(held), classes))
+        result[:, known] = model.predict_proba(x[held])
+    return result
+
+
+def _winsorised(y: np.ndarray) -> np.ndarray:
+    """Return targets cut at ten median deviations from their median: a few wrong ones cannot bend a model."""
+    middle = float(np.median(y))
+    size = np.abs(y - middle)
+    reach = MOST_SPREADS * (float(np.median(size)) or float(size.mean()))
+    return np.clip(y, middle - reach, middle + reach)
+
+
+def _constant(y: np.ndarray, classes: int) -> np.ndarray:
+    if not classes:
+        return np.full(len(y), float(np.median(y)))
+    share = (np.bincount(y, minlength=classes) + 1) / (len(y) + classes)
+    return np.broadcast_to(share, (len(y), classes))
+
+
+def _losses(predicted: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
+    if not classes:
+        size = np.abs(y - np.median(y))
+        return np.minimum(np.abs(predicted - y), MOST_SPREADS * (np.median(size) or size.mean() or 1.0))
+    return -np.log(np.clip(predicted[np.arange(len(y)), y], LEAST_CHANCE, 1))
+
+
+def _score(name: str, loss: np.ndarray, predicted: np.ndarray, y: np.ndarray, classes: int) -> Score:
+    accuracy = float((predicted.argmax(1) == y).mean()) if classes else float("nan")
+    return Score(name, float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(y))), accuracy)
+
+
+def _nearly_best(scores: list[Score], slack: float) -> tuple[str, ...]:
+    """Return the best model and those whose loss is a tenth and `slack` larger at most; () if the constant is best."""
+    if scores[0].name == "constant":
+        return ()
+    bound = scores[0].loss * (1 + NEAR) + slack
+    return tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
+
+
+def _average(predicted: list[np.ndarray], classes: int) -> np.ndarray:
+    if not classes:
+        return np.mean(predicted, axis=0)
+    logs = np.mean([np.log(np.clip(p, LEAST_CHANCE, 1)) for p in predicted], axis=0)
+    odds = np.exp(logs - logs.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def _check(x: np.ndarray, y: np.ndarray, task: str) -> None:
+    if len(x) != len(y) or len(y) < FEWEST_ROWS:
+        raise DataError(
+            explain(
+                f"at least {FEWEST_ROWS} rows, each with a label",
+                f"{len(x)} rows and {len(y)} labels",
+                "too small a table to hold parts of it out",
+                "judge labels on more rows",
+            )
+        )
+    if task == "classification" and len(np.unique(y)) < 2:
+        raise DataError(
+            explain(
+                "labels of at least two classes",
+                "one class",
+                "a filtered table, or the wrong target column",
+                "name the column that holds the labels",
+            )
+        )

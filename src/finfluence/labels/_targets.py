@@ -1,0 +1,185 @@
+"""Which numbers are wrong: targets far from what models that have not seen the row predict, for a spread that varies."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+from scipy.stats import norm, t
+
+from finfluence.errors import DataError, explain
+from finfluence.labels._out_of_fold import FOLDS, OutOfFold
+
+EXACT, BINS = 300, 200
+_RATES = np.r_[0.0, np.geomspace(0.001, 0.3, 20)]
+_DEGREES = (2.0, 3.0, 5.0, 10.0, 40.0)
+_SCALES = np.geomspace(0.5, 2.0, 13)
+_FIRST, _BEYOND = (3.0, 6.0), 10.0
+ASSUMPTION = (
+    "assumes that residuals of right numbers follow one Student law, heavy tails allowed, once divided by the spread "
+    "usual for rows like them"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetVerdict:
+    """What models that have not seen a row say of its number.
+
+    Attributes
+    ----------
+    p_wrong
+        Chance that the target is wrong [n].
+    residual
+        Target minus out-of-fold prediction [n], in the target's unit.
+    predicted
+        The out-of-fold prediction [n]. spread : usual size of the residual for rows like it [n].
+    noise_rate
+        Share of wrong targets, posterior mean.
+    """
+
+    p_wrong: np.ndarray
+    residual: np.ndarray
+    predicted: np.ndarray
+    spread: np.ndarray
+    noise_rate: float
+    told: bool
+    findings: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> np.ndarray:
+        """Positions from the most to the least doubtful target: by the standardised residual."""
+        return np.argsort(-np.abs(self.residual) / self.spread, kind="stable")
+
+    @property
+    def q_values(self) -> np.ndarray:
+        """Expected share of right targets among the rows at least as likely wrong as this one [n]."""
+        q = np.ones(len(self.p_wrong))
+        if self.told:
+            order = np.argsort(-self.p_wrong, kind="stable")
+            q[order] = np.cumsum(1 - self.p_wrong[order]) / np.arange(1, len(order) + 1)
+        return q
+
+    def named(self, level: float = 0.1) -> np.ndarray:
+        """Return which targets are named wrong [n], an expected share of `level` of them falsely."""
+        return self.q_values <= level
+
+
+def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) -> TargetVerdict:
+    r"""Return the chance that each number is wrong, from predictions of models that have not seen the row.
+
+    With r the residual over its usual spread, of right targets a share 1 − ε follows a Student law with ν degrees of
+    freedom and scale τ, of wrong ones a share ε a law that is uniform in log |r| from κτ on:
+
+    .. math:: P(\text{wrong} \mid r) = \frac{\varepsilon\, w_\kappa(r)}
+              {\varepsilon\, w_\kappa(r) + (1 - \varepsilon) t_\nu(r / \tau) / \tau}
+
+    averaged over the posterior of (ε, ν, τ, κ) on a grid.
+
+    Parameters
+    ----------
+    found : OutOfFold
+        Of a regression.
+    x : array [n, …]
+        Features: the usual spread is predicted from them, out of fold.
+    y : array [n]
+        Targets.
+    seed
+        Of the model of the spread.
+
+    Returns
+    -------
+    TargetVerdict
+
+    Raises
+    ------
+    DataError
+        The predictions are of a classification, or of other rows.
+
+    Examples
+    --------
+    >>> from finfluence.labels import out_of_fold
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(400, 3))
+    >>> y = 5 + x[:, 0] + 0.1 * rng.normal(size=400)
+    >>> y[:12] *= 10
+    >>> verdict = judge_targets(out_of_fold(x, y, task="regression", repeats=1), x, y)
+    >>> named = verdict.named(0.1)
+    >>> bool(named[:12].all()), bool(named[12:].sum() <= 2)
+    (True, True)
+    """
+    y = np.asarray(y, dtype=np.float64)
+    if found.task != "regression" or len(found.predicted) != len(y):
+        raise DataError(
+            explain(
+                f"out-of-fold predictions of {len(y)} numbers",
+                f"a {found.task} of {len(found.predicted)} rows",
+                "predictions of another table, or of classes",
+                "pass what out_of_fold(…, task='regression') returned; for classes use judge_labels",
+            )
+        )
+    residual = y - found.predicted
+    spread = _usual_spread(np.asarray(x, dtype=np.float32).reshape(len(y), -1), residual, seed)
+    p_wrong, rate = _p_wrong(np.abs(residual) / spread)
+    told = found.informative
+    verdict = TargetVerdict(p_wrong, residual, found.predicted, spread, rate, told)
+    finding = (
+        "no model predicts rows that it has not seen better than a constant does: no number can be judged, and none is "
+        "named"
+        if not told
+        else f"calling {int(verdict.named(0.1).sum())} numbers wrong at a level of 10 % {ASSUMPTION}"
+    )
+    return TargetVerdict(p_wrong, residual, found.predicted, spread, rate, told, (finding,))
+
+
+def _usual_spread(x: np.ndarray, residual: np.ndarray, seed: int) -> np.ndarray:
+    """Return the usual size of the residual [n], as trees that have not seen the row predict its logarithm."""
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    size = np.abs(residual)
+    typical = float(np.median(size))
+    if typical == 0:
+        typical = float(size.mean()) or 1.0
+    target = np.log(np.clip(size, 0.1 * typical, 10 * typical))
+    order = np.random.default_rng(seed).permutation(len(size))
+    logs = np.empty(len(size))
+    for k in range(FOLDS):
+        held = order[k::FOLDS]
+        train = np.setdiff1d(order, held)
+        trees = ExtraTreesRegressor(100, min_samples_leaf=10, random_state=seed % 2**32, n_jobs=1)
+        logs[held] = trees.fit(x[train], target[train]).predict(x[held])
+    spread = np.exp(logs)
+    return spread * float(np.median(size / spread)) / norm.ppf(0.75)
+
+
+def _p_wrong(size: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the chance of being wrong for standardised sizes |r| [n], and the share of wrong ones."""
+    order = np.argsort(size, kind="stable")
+    bulk, tail = order[:-EXACT], order[-EXACT:]
+    parts = [
+        *np.array_split(bulk, min(BINS, max(1, len(bulk)))),
+        *[tail[i : i + 1] for i in range(len(tail))],
+    ]
+    parts = [part for part in parts if len(part)]
+    at = np.array([size[part].mean() for part in parts])
+    count = np.array([len(part) for part in parts])
+    weights, posteriors = [], []
+    for degrees in _DEGREES:
+        for scale in _SCALES:
+            right = 2 * t.pdf(at / scale, degrees) / scale
+            for first in _FIRST:
+                span = np.log(max(_BEYOND * at[-1], 10 * first * scale) / (first * scale))
+                wrong = np.where(at >= first * scale, 1 / np.clip(at * span, 1e-12, None), 0.0)
+                for i, rate in enumerate(_RATES):
+                    density = rate * wrong + (1 - rate) * right
+                    prior = np.log(0.5 if i == 0 else 0.5 / (len(_RATES) - 1))
+                    weights.append(count @ np.log(np.clip(density, 1e-300, None)) + prior)
+                    posteriors.append((rate, rate * wrong / np.clip(density, 1e-300, None)))
+    weight = np.exp(np.array(weights) - logsumexp(weights))
+    kept = np.flatnonzero(weight > 1e-10)
+    mean = sum(weight[k] * posteriors[k][1] for k in kept)
+    rate = float(sum(weight[k] * posteriors[k][0] for k in kept))
+    mean = np.maximum.accumulate(mean)
+    result = np.empty(len(size))
+    for part, value in zip(parts, mean, strict=True):
+        result[part] = value
+    return result, rate

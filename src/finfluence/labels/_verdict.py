@@ -1,0 +1,278 @@
+"""Which labels are wrong: contradictions that no longer become rarer as the models become surer."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
+
+MOST_OF_CLASS = 0.5
+MOST_FITTED = 5000
+NEGLIGIBLE = 1e-6
+_RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
+_STEEPNESS, _BONUS = np.exp(np.linspace(-0.7, 1.6, 17)), np.linspace(-3.0, 4.0, 17)
+ASSUMPTION = (
+    "assumes that right labels contradict the models less and less often as these become surer of rows like them "
+    "(probabilities at some temperature), so that a share of contradictions which no longer falls is of wrong labels"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelVerdict:
+    """What models that have not seen a row say of its label.
+
+    Attributes
+    ----------
+    p_wrong
+        Chance that the label is wrong [n], given that the models contradict it and how sure they are; 0 where they do
+        not contradict it.
+    oof_loss
+        Log loss of the label under the out-of-fold predictions [n], nats.
+    predicted, confidence
+        The models' class [n] and the probability that they give to it.
+    ambiguous
+        The models contradict the label and are themselves so unsure of such rows that the label is more likely right [n].
+    noise_rate, noise_lower, noise_upper
+        Share of labels that are wrong by chance, wherever the models are sure: posterior mean and 90 % interval.
+    no_noise
+        Chance that there is no such share at all.
+    findings
+        Sentences that qualify the verdict.
+    """
+
+    p_wrong: np.ndarray
+    oof_loss: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    ambiguous: np.ndarray
+    labels: np.ndarray
+    noise_rate: float
+    noise_lower: float
+    noise_upper: float
+    no_noise: float
+    told: bool
+    findings: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> np.ndarray:
+        """Positions from the most to the least doubtful label: by log-odds of p_wrong plus out-of-fold loss."""
+        chance = np.clip(self.p_wrong, 1e-4, 1 - 1e-6)
+        return np.argsort(-(np.log(chance / (1 - chance)) + self.oof_loss), kind="stable")
+
+    @cached_property
+    def q_values(self) -> np.ndarray:
+        """Expected share of right labels among the rows at least as likely wrong as this one [n]; 1 where none is named.
+
+        The mean of 1 − p_wrong over those rows.
+        """
+        q = np.ones(len(self.p_wrong))
+        if not self.told:
+            return q
+        right = 1 - self.p_wrong
+        order = np.argsort(right, kind="stable")
+        mean = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+        q[order] = np.minimum(mean, 1.0)
+        q[self.p_wrong == 0] = 1.0
+        return q
+
+    def named(self, level: float = 0.1) -> np.ndarray:
+        """Return which labels are named wrong [n], an expected share of `level` of them falsely.
+
+        A class of whose rows more than half would be named is not judged: then it is the class that the models do not
+        know, not its labels that are wrong.
+
+        Raises
+        ------
+        ConfigError
+            `level` is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ConfigError(
+                explain(
+                    "a level between 0 and 1", repr(level), "a rate given in percent", "write 0.1 for 10 %"
+                )
+            )
+        chosen = self.q_values <= level
+        for label in np.unique(self.labels):
+            of_class = self.labels == label
+            if chosen[of_class].mean() > MOST_OF_CLASS:
+                chosen = chosen & ~of_class
+        return chosen
+
+    def expected_wrong(self, k: int) -> tuple[float, float]:
+        """Return a range for how many of the first k rows of `order` are wrong.
+
+        The upper end takes every contradiction for wrong, the lower end counts p_wrong.
+        """
+        first = self.order[:k]
+        contradicted = self.predicted[first] != self.labels[first]
+        return float(self.p_wrong[first].sum()), float(contradicted.sum())
+
+
+def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
+    r"""Return the chance that each label is wrong, from predictions of models that have not seen the row.
+
+    With p_k the models' probability of class k and j their first class,
+
+    .. math:: P(k \mid x) = (1 - \varepsilon) \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
+              + \varepsilon N(k \mid j), \quad
+              P(\text{wrong} \mid k, x) = \frac{\varepsilon N(k \mid j)}{P(k \mid x)} \text{ for } k \ne j
+
+    a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to the labels
+    that contradict the models where they are sure,
+    averaged over the posterior of (ε, a, b, N) on a grid: half of the prior on ε = 0, the rest uniform in log ε.
+
+    Parameters
+    ----------
+    found : OutOfFold
+        Of a classification.
+    labels : array [n]
+        Class indices.
+
+    Returns
+    -------
+    LabelVerdict
+
+    Raises
+    ------
+    DataError
+        Lengths differ, or the predictions are of a regression.
+
+    Notes
+    -----
+    From one noisy label a row, an unlikely outcome and a wrong label cannot be told apart where classes truly overlap.
+    Where contradictions become rarer all the way as the models become surer, ε is compatible with 0 and nothing is named;
+    where their share comes to rest at a floor, the floor is taken for wrong labels. That is the assumption, and it stands beside
+    what is named. If the models predict no better than a constant, nothing is named.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(0, 2, 1000)
+    >>> x = rng.normal(size=(1000, 2)) + 4 * y[:, None]
+    >>> y[:80] = 1 - y[:80]
+    >>> from finfluence.labels import out_of_fold
+    >>> verdict = judge_labels(out_of_fold(x, y, repeats=1), y)
+    >>> named = verdict.named(0.1)
+    >>> bool(named[:80].mean() > 0.9), bool(named[80:].sum() <= 8)
+    (True, True)
+    """
+    labels = np.asarray(labels)
+    if found.task != "classification" or len(found.predicted) != len(labels):
+        raise DataError(
+            explain(
+                f"out-of-fold probabilities of {len(labels)} labels",
+                f"a {found.task} of {len(found.predicted)} rows",
+                "predictions of another table, or of a regression",
+                "pass what out_of_fold returned for these labels; for numbers use judge_targets",
+            )
+        )
+    predicted = found.predicted.argmax(1)
+    contradicted = predicted != labels
+    fit = _fit(np.clip(found.predicted, LEAST_CHANCE / 10, 1), predicted, labels)
+    p_wrong = np.where(contradicted, 1 - fit.right, 0.0)
+    verdict = LabelVerdict(
+        p_wrong=p_wrong,
+        oof_loss=-np.log(np.clip(found.predicted[np.arange(len(labels)), labels], LEAST_CHANCE, 1)),
+        predicted=predicted,
+        confidence=found.predicted.max(1),
+        ambiguous=contradicted & (p_wrong < 0.5),
+        labels=labels,
+        noise_rate=fit.rate,
+        noise_lower=fit.lower,
+        noise_upper=fit.upper,
+        no_noise=fit.none,
+        told=found.informative,
+    )
+    return replace(verdict, findings=_findings(verdict, found))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """right : chance that each label is right if it contradicts [n]; rate, lower, upper, none : of ε."""
+
+    right: np.ndarray
+    rate: float
+    lower: float
+    upper: float
+    none: float
+
+
+def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
+    """Average over the posterior of (ε, a, b, N); its weights come from at most `MOST_FITTED` rows, evenly spaced."""
+    rows = np.arange(len(p))
+    log_p = np.log(p)
+    some = rows[:: -(-len(rows) // MOST_FITTED)]
+    own, top = log_p[rows, labels], log_p[rows, first]
+    agrees = first == labels
+    noises = [law[first, labels] for law in _noise_laws(p, first, labels)]
+    weights = np.empty((len(noises), len(_STEEPNESS), len(_BONUS), len(_RATES)))
+    for i, b in enumerate(_STEEPNESS):
+        total = logsumexp(b * log_p[some], axis=1)
+        for j, a in enumerate(_BONUS):
+            right = _softmax(b, a, own[some], top[some], agrees[some], total)
+            for k, noise in enumerate(noises):
+                chance = np.clip(np.outer(1 - _RATES, right) + np.outer(_RATES, noise[some]), 1e-12, None)
+                weights[k, i, j] = np.log(chance).sum(1) * (len(rows) / len(some))
+    prior = np.log(np.r_[0.5, np.full(len(_RATES) - 1, 0.5 / (len(_RATES) - 1))])
+    weights += prior - 0.5 * _BONUS[:, None] ** 2 - 0.5 * (np.log(_STEEPNESS) / 0.7)[:, None, None] ** 2
+    weights = np.exp(weights - logsumexp(weights))
+    mean, known = np.zeros(len(p)), 0.0
+    for i, b in enumerate(_STEEPNESS):
+        if weights[:, i].max() < NEGLIGIBLE:
+            continue
+        total = logsumexp(b * log_p, axis=1)
+        for k, j, e in np.argwhere(weights[:, i] >= NEGLIGIBLE):
+            right = (1 - _RATES[e]) * _softmax(b, _BONUS[j], own, top, agrees, total)
+            weight = weights[k, i, j, e]
+            mean += weight * right / np.clip(right + _RATES[e] * noises[k], 1e-12, None)
+            known += weight
+    of_rate = weights.sum((0, 1, 2))
+    lower, upper = (float(_RATES[int(np.searchsorted(of_rate.cumsum(), q))]) for q in (0.05, 0.95))
+    return _Fit(mean / known, float(of_rate @ _RATES), lower, upper, float(of_rate[0]))
+
+
+def _softmax(
+    b: float, a: float, own: np.ndarray, top: np.ndarray, agrees: np.ndarray, total: np.ndarray
+) -> np.ndarray:
+    """Return the probability of the given labels: p^b, times e^a for the first class, normalised."""
+    extra = np.expm1(a) * np.exp(b * top - total)
+    result: np.ndarray = np.exp(b * own + a * agrees - total) / (1 + extra)
+    return result
+
+
+def _noise_laws(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """Return laws N(k | j) of wrong labels [classes, classes]: uniform, and as labels contradict where models are sure."""
+    classes = p.shape[1]
+    uniform = np.full((classes, classes), 1 / (classes - 1))
+    np.fill_diagonal(uniform, 0)
+    if classes == 2:
+        return [uniform]
+    ranked = np.sort(p, axis=1)
+    margin = ranked[:, -1] / ranked[:, -2]
+    sure = (margin >= np.median(margin)) & (first != labels)
+    seen = uniform.copy()
+    np.add.at(seen, (first[sure], labels[sure]), 1)
+    return [uniform, seen / seen.sum(1, keepdims=True)]
+
+
+def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:
+    if not verdict.told:
+        return (
+            "no model predicts rows that it has not seen better than a constant does: no label can be judged, and none "
+            "is named",
+        )
+    if not verdict.named(0.2).any():
+        share = float((verdict.predicted != verdict.labels).mean())
+        return (
+            f"the models contradict {share:.1%} of the labels, less often the surer they are: wrong labels cannot be told "
+            "from unlikely right ones here; the most doubtful rows are listed for review",
+        )
+    return (
+        f"between {verdict.noise_lower:.1%} and {verdict.noise_upper:.1%} of the labels contradict the models however "
+        f"sure these are; calling those wrong {ASSUMPTION}",
+    )
