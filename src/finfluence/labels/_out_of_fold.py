@@ -23,7 +23,8 @@ MOST_SPREADS = 10.0
 class Score:
     """How well one model predicts rows that it has not seen.
 
-    loss : mean log loss (nats) or mean absolute error. se : its standard error over rows. accuracy : NaN for regression.
+    loss : mean log loss (nats) or mean absolute error. se : its standard error over rows.
+    accuracy : NaN for regression.
     """
 
     name: str

@@ -36,8 +36,8 @@ class Planted:
     def sentence(self) -> str:
         """Say it."""
         return (
-            f"if {self.share:.0%} of these labels were wrong at random ({self.planted:,}), the first {self.first:,} rows "
-            f"of the list would hold about {self.found:,} of them"
+            f"if {self.share:.0%} of these labels were wrong at random ({self.planted:,}), the first {self.first:,} "
+            f"rows of the list would hold about {self.found:,} of them"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which numbers are wrong: targets far from what models that have not seen the row predict, for a spread that varies."""
+"""Which numbers are wrong: targets far from what models predict that have not seen the row."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,10 @@ from scipy.stats import norm, t
 
 from finfluence.errors import DataError, explain
 from finfluence.labels._out_of_fold import FOLDS, OutOfFold
+from finfluence.labels._verdict import share_right
 
 EXACT, BINS = 300, 200
+MISFITS = 0.05
 _RATES = np.r_[0.0, np.geomspace(0.001, 0.3, 20)]
 _DEGREES = (2.0, 3.0, 5.0, 10.0, 40.0)
 _SCALES = np.geomspace(0.5, 2.0, 13)
@@ -53,11 +55,7 @@ class TargetVerdict:
     @property
     def q_values(self) -> np.ndarray:
         """Expected share of right targets among the rows at least as likely wrong as this one [n]."""
-        q = np.ones(len(self.p_wrong))
-        if self.told:
-            order = np.argsort(-self.p_wrong, kind="stable")
-            q[order] = np.cumsum(1 - self.p_wrong[order]) / np.arange(1, len(order) + 1)
-        return q
+        return share_right(self.p_wrong) if self.told else np.ones(len(self.p_wrong))
 
     def named(self, level: float = 0.1) -> np.ndarray:
         """Return which targets are named wrong [n], an expected share of `level` of them falsely."""
@@ -68,7 +66,8 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
     r"""Return the chance that each number is wrong, from predictions of models that have not seen the row.
 
     With r the residual over its usual spread, of right targets a share 1 − ε follows a Student law with ν degrees of
-    freedom and scale τ, of wrong ones a share ε a law that is uniform in log |r| from κτ on:
+    freedom and scale τ (a twentieth of them, which the models predict badly, t_2 twice as wide), of wrong ones a share
+    ε a law that is uniform in log |r| from κτ on:
 
     .. math:: P(\text{wrong} \mid r) = \frac{\varepsilon\, w_\kappa(r)}
               {\varepsilon\, w_\kappa(r) + (1 - \varepsilon) t_\nu(r / \tau) / \tau}
@@ -165,7 +164,9 @@ def _p_wrong(size: np.ndarray) -> tuple[np.ndarray, float]:
     weights, posteriors = [], []
     for degrees in _DEGREES:
         for scale in _SCALES:
-            right = 2 * t.pdf(at / scale, degrees) / scale
+            usual = 2 * t.pdf(at / scale, degrees) / scale
+            badly = t.pdf(at / (2 * scale), 2) / scale
+            right = (1 - MISFITS) * usual + MISFITS * badly
             for first in _FIRST:
                 span = np.log(max(_BEYOND * at[-1], 10 * first * scale) / (first * scale))
                 wrong = np.where(at >= first * scale, 1 / np.clip(at * span, 1e-12, None), 0.0)
