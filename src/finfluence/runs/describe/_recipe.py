@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,18 @@ from finfluence._files import digest
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.grads import RowLoss
+from finfluence.runs.describe._checksum import (
+    Checksums,
+    changed_data,
+    changed_model,
+    checksums,
+    first_change,
+    rows_checksums,
+)
+from finfluence.runs.describe._loss import check_loss
+from finfluence.runs.describe._model import check_model, copy_model
 from finfluence.runs.describe._rows import RowSource, as_rows
-from finfluence.runs.describe.optimizers import SGD, Adam, Optimizer
+from finfluence.runs.describe.optimizers import Optimizer
 
 Schedule = Callable[[int, int], float]
 
@@ -49,7 +60,8 @@ class Recipe:
         The training rows.
     model : callable or nn.Module
         `callable(seed) -> nn.Module`: each run draws its own initialisation. An `nn.Module`: every run starts
-        from a copy of its weights; the module itself is never written on.
+        from its weights as they are now, of which the recipe keeps a copy; frozen ones are shared, and compared
+        before each use. The module itself is never written on.
     loss : callable
         `loss(model, batch) -> Tensor[B]`, one loss per row; `batch` is a dict of the data's fields and "id".
     optimizer : SGD, Adam or AdamW
@@ -88,9 +100,16 @@ class Recipe:
     sampling: Literal["reshuffle", "independent"] = "reshuffle"
     schedule: str | Schedule = "constant"
     rows: RowSource = field(init=False, repr=False)
+    _frozen: Checksums = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", as_rows(self.data))
+        check_model(self.model)
+        check_loss(self.loss)
+        if isinstance(self.model, nn.Module):
+            frozen = [p for p in self.model.parameters() if not p.requires_grad]
+            object.__setattr__(self, "model", copy_model(self.model, frozen))
+        object.__setattr__(self, "_frozen", self._frozen_checksums())
         for name in ("batch_size", "epochs"):
             value = getattr(self, name)
             if isinstance(value, np.integer):
@@ -103,7 +122,7 @@ class Recipe:
                     repr(getattr(self, name)),
                     f"set {name} to 1 or more",
                 )
-        if not isinstance(self.optimizer, (SGD, Adam)):
+        if not isinstance(self.optimizer, Optimizer):
             raise _config(
                 "optimizer to be fi.SGD, fi.Adam or fi.AdamW",
                 type(self.optimizer).__name__,
@@ -144,6 +163,33 @@ class Recipe:
     def random_initialisation(self) -> bool:
         """Whether each seed draws its own initial weights."""
         return not isinstance(self.model, nn.Module)
+
+    @cached_property
+    def _data(self) -> Checksums:
+        """The rows' checksums when they were first used."""
+        return rows_checksums(self.rows)
+
+    def _frozen_checksums(self) -> Checksums:
+        if not isinstance(self.model, nn.Module):
+            return {}
+        return checksums((n, p) for n, p in self.model.named_parameters() if not p.requires_grad)
+
+    def check_unchanged(self) -> None:
+        """Check that frozen weights and rows are those that the recipe was given.
+
+        Raises
+        ------
+        ConfigError
+            A frozen parameter was written on since; it is named.
+        DataError
+            A field of the rows was.
+        """
+        parameter = first_change(self._frozen, self._frozen_checksums())
+        if parameter is not None:
+            raise changed_model(parameter)
+        field = first_change(self._data, rows_checksums(self.rows))
+        if field is not None:
+            raise changed_data(field)
 
     def rate(self, step: int) -> float:
         """Return the factor on the learning rate at `step`."""
