@@ -1,6 +1,8 @@
 """What cannot be recorded or replayed is refused, each in its own words."""
 
 import json
+import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, TrainingError
-from finfluence.runs.checkpoints import _thinning as _kept_states
 from four_parts import assert_parts
 from recorded_loops import LOOPS, Checkpointed, Loop, dropping, whole
 
@@ -479,7 +480,7 @@ def test_the_self_check_knows_autocast_and_modes():
 
 
 def stopped(tmp_path, monkeypatch, steps=9):
-    monkeypatch.setattr(_kept_states, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(time, "monotonic", count(step=60).__next__)  # a minute passes at every look
     loop = Loop(whole(torch.optim.AdamW, lr=0.02))
     rows, model = loop.data(), loop.start()
     optimizer = loop.optimizer(model)
@@ -566,7 +567,7 @@ def test_a_tape_of_something_else(tmp_path):
 
 
 def test_a_recorded_loop_has_no_recipe():
-    _, tape = Loop().run(record=True)
+    tape = Loop().run(record=True)[1].finish()
     with pytest.raises(ConfigError) as caught:
         _ = tape.recipe
     assert_parts(caught.value, "a tape of fi.train", "a recorded loop", "training again", "fi.Recipe")

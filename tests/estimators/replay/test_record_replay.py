@@ -23,7 +23,7 @@ QUERIES = [
 
 def walked(tape: fr.Tape) -> tuple[np.ndarray, Tensor]:
     """Return ∂q/∂(weight of each row) [n, Q] and λ_0 [Q, 1+S, P]."""
-    tape.finish()
+    tape = tape.finish()
     model = tape.model()
     with seeded(0):
         _, gradients = fr.gradients(QUERIES, model, tape, tape.layout.parameters(model))
@@ -172,7 +172,8 @@ def test_sampling_with_replacement_is_seen():
         optimizer.step()
         optimizer.zero_grad()
         tape.step(ids=ids)
-    assert not tape.finish().reshuffled and [len(e) for e in tape.epochs] == [5] * 10
+    tape = tape.finish()
+    assert not tape.reshuffled and [len(e) for e in tape.epochs] == [5] * 10
     assert np.isfinite(fi.replay(tape, fi.own_loss([0])).data.mu.values).all()
 
 

@@ -23,13 +23,13 @@ from finfluence.estimators.replay.leave_out import Groups, Pairs, pair, paired_s
 from finfluence.result import Held, Influence, Stream, load, one_of
 from finfluence.runs import AnyQuery, Tape, check_queries, seeded
 from finfluence.runs.describe import Given, find_subsets
-from finfluence.runs.tape import final_losses
+from finfluence.runs.tape import TapeRecorder, final_losses, finished
 
 METHODS = ("online", "full", "fine", "fine-mc")
 
 
 def replay(
-    tape: Tape,
+    tape: Tape | TapeRecorder,
     queries: Sequence[AnyQuery] | AnyQuery,
     method: Literal["online", "full", "fine", "fine-mc"] = "online",
     subsets: Given = None,
@@ -37,7 +37,7 @@ def replay(
     horizon: int | Literal["auto"] = "auto",
     probe_budget: float = 0.25,
     late: float = 0.1,
-    auxiliary: Tape | None = None,
+    auxiliary: Tape | TapeRecorder | None = None,
     records: int = 100,
     seed: int | None = None,
     groups: Groups = "auto",
@@ -154,7 +154,7 @@ def replay(
     one_of(differentiation, DIFFERENTIATIONS, "differentiation")
     together = Processes.of(processes)
     listed = check_queries(queries)
-    tape.finish()
+    tape = finished(tape)
     began = clock(tape.layout.device)
     found = find_subsets(tape, subsets)
     where = found.positions
@@ -173,14 +173,15 @@ def replay(
         "own_loss": own,
     }
     if method in ("fine", "fine-mc"):
-        check_recording(tape, auxiliary, records)
+        other = auxiliary if auxiliary is None else finished(auxiliary)
+        check_recording(tape, other, records)
         extra = {}
         with seeded(0):
             if method == "fine":
                 mu = fine_rao_blackwell(tape, listed, where, records, progress)
             else:
                 mu, extra["mu_scan"] = fine_monte_carlo(
-                    tape, auxiliary, listed, where, records, seed, progress
+                    tape, other, listed, where, records, seed, progress
                 )
         made = replace(provenance_of(tape, method), records=records)
         influence = Influence.build(mu=mu, extra=extra, provenance=made, **labels)

@@ -130,7 +130,7 @@ def _one_run(
     if own:
         if run:
             losses = load(folder.run_folder(0) / INFLUENCE).data["own_loss"].values
-        asked.append(own_loss(hardest(losses), unit=training.unit))
+        asked.append(own_loss(data.train.ids[hardest(losses)].tolist(), unit=training.unit))
     if data.train.groups is not None:
         names = data.train.groups
         members = {
@@ -189,7 +189,8 @@ def _only_own(pooled: Influence, names: Sequence[str]) -> Influence:
     data = pooled.data
     main = data.sel(query=list(names))
     asked = [str(q) for q in data["query"].values if str(q) not in names]
-    rows = np.array([int(q.removeprefix("own loss[").removesuffix("]")) for q in asked])
+    place = {name: row for row, i in enumerate(pooled.subsets.tolist()) for name in own_loss([i]).names}
+    rows = np.array([place[q] for q in asked])
     columns = [pooled.queries.index(q) for q in asked]
     values: dict[str, Any] = {}
     for variable in data.data_vars:

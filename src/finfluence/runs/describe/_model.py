@@ -85,8 +85,14 @@ def check_parameters(named: Mapping[str, nn.Parameter], modules: Mapping[str, nn
                 "hold real and imaginary part as two real parameters and join them in forward (torch.complex)",
             )
         )
+    trained = {id(p) for p in named.values() if p.requires_grad}
     sparse = next(
-        (n for n, m in modules.items() if getattr(m, "sparse", None) is True and any(m.parameters(False))),
+        (
+            name
+            for name, module in modules.items()
+            if getattr(module, "sparse", None) is True
+            and any(id(p) in trained for p in module.parameters(recurse=False))
+        ),
         None,
     )
     if sparse is not None:

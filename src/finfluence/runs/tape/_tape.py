@@ -253,6 +253,10 @@ class Tape(ReadView):
         return cls(run, checkpoints, place, run.order_seed)
 
 
+class _NotFinishedError(ConfigError, AttributeError):
+    """A recorder was read as if it were a tape."""
+
+
 class TapeRecorder:
     """Records a training loop; made by `Tape.record`.
 
@@ -319,6 +323,18 @@ class TapeRecorder:
                 )
             )
         self._recorder.step(ids, weights, batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(Tape, name) and name not in ("run", "checkpoints", "cache", "seed"):
+            raise AttributeError(f"'TapeRecorder' object has no attribute '{name}'")
+        raise _NotFinishedError(
+            explain(
+                f"a finished tape, to read {name} of it",
+                "the recorder of a loop",
+                "tape.finish() ends a recording and returns the tape; until then the loop may take further steps",
+                f"write tape = tape.finish() after the last step, then tape.{name}",
+            )
+        )
 
     @property
     def steps(self) -> int:
