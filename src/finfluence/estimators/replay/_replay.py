@@ -16,6 +16,7 @@ from finfluence.estimators.first_order import check_recording, fine_monte_carlo,
 from finfluence.estimators.replay._assemble import Story, check_left, estimates, group_means, provenance_of
 from finfluence.estimators.replay._backward import Plan
 from finfluence.estimators.replay._chunks import prepare, walk_all
+from finfluence.estimators.replay._draws import check_draws
 from finfluence.estimators.replay._tail import check_late
 from finfluence.estimators.replay._truncation import horizon_for
 from finfluence.estimators.replay.cost import bytes_per_query
@@ -155,6 +156,7 @@ def replay(
     together = Processes.of(processes)
     listed = check_queries(queries)
     tape = finished(tape)
+    check_draws(tape, method == "full")
     began = clock(tape.layout.device)
     found = find_subsets(tape, subsets)
     where = found.positions
@@ -180,9 +182,7 @@ def replay(
             if method == "fine":
                 mu = fine_rao_blackwell(tape, listed, where, records, progress)
             else:
-                mu, extra["mu_scan"] = fine_monte_carlo(
-                    tape, other, listed, where, records, seed, progress
-                )
+                mu, extra["mu_scan"] = fine_monte_carlo(tape, other, listed, where, records, seed, progress)
         made = replace(provenance_of(tape, method), records=records)
         influence = Influence.build(mu=mu, extra=extra, provenance=made, **labels)
         if save_to is not None and together.rank == 0:
@@ -217,6 +217,7 @@ def replay(
         together,
         beside,
     )
+    check_draws(tape, prepared.plan.full)
     story = Story.empty(len(labels["queries"]), len(tape.epochs))
     pairs: Pairs | None = None
     sink: Stream | Held = Held(labels)
@@ -227,9 +228,11 @@ def replay(
             pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress, prepared.plan.late)
             story.add(sums)
             if save_to is None or together.rank == 0:
-                sink.write(sums.columns, estimates(tape, where, sums, pairs))
+                sink.write(sums.columns, estimates(tape, where, sums, pairs, prepared.plan.full))
         assert pairs is not None
-        made = story.provenance(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
+        made = story.provenance(
+            prepared, "full" if prepared.plan.full else method, labels["queries"], pairs, where
+        )
         if save_to is None or together.rank == 0:
             influence = sink.finish(made)
     together.wait()
