@@ -169,6 +169,15 @@ def varies(rows: RowSource) -> bool:
 
 
 def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, (list, tuple)) and np.ndim(value) == 0:
+        raise DataError(
+            explain(
+                f"one entry per row in field '{name}'",
+                "a single number",
+                "a value for all rows was passed",
+                "repeat it for every row, or use it in the loss itself",
+            )
+        )
     if isinstance(value, Tensor):
         tensor = value.detach()
         if tensor.layout is not torch.strided:
@@ -195,15 +204,6 @@ def _tensor(name: str, value: Any) -> Tensor:
             array = array.astype(np.float32, copy=False)
         array = np.ascontiguousarray(array.astype(_signed(name, array), copy=False))
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    if not tensor.ndim:
-        raise DataError(
-            explain(
-                f"one entry per row in field '{name}'",
-                "a single number",
-                "a value for all rows was passed",
-                "repeat it for every row, or use it in the loss itself",
-            )
-        )
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[:, 0]
         raise DataError(
