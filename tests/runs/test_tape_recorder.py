@@ -28,7 +28,7 @@ def begun(steps: int) -> fr.TapeRecorder:
 def test_a_recorder_is_no_tape_until_it_is_finished():
     recorder = begun(4)
     assert isinstance(recorder, fr.TapeRecorder) and not isinstance(recorder, fr.Tape)
-    assert recorder.steps == 4 and recorder.epochs == [range(0, 3), range(3, 4)]
+    assert recorder.steps == 4 and recorder.epochs == [range(3), range(3, 4)]
     for name in ("rows", "state", "model", "losses", "checkpoints", "run"):
         with pytest.raises(ConfigError) as caught:
             getattr(recorder, name)
@@ -39,7 +39,7 @@ def test_a_recorder_is_no_tape_until_it_is_finished():
     assert not hasattr(recorder, "nonsense") and recorder.steps == 4
     tape = recorder.finish()
     assert isinstance(tape, fr.Tape) and tape.steps == 4 and recorder.finish() is tape
-    assert recorder.epochs == tape.epochs == [range(0, 3), range(3, 4)]
+    assert recorder.epochs == tape.epochs == [range(3), range(3, 4)]
     assert not hasattr(tape, "step") and not hasattr(tape, "finish")
 
 
@@ -66,7 +66,7 @@ def test_times_drawn():
     order = Loop().order()[:4]
     assert tape.times_drawn().tolist() == np.bincount(np.concatenate(order), minlength=12).tolist()
     assert tape.times_drawn(range(1, 2)).tolist() == np.bincount(order[3], minlength=12).tolist()
-    assert tape.times_drawn(range(0, 0)).tolist() == [0] * 12
+    assert tape.times_drawn(range(0)).tolist() == [0] * 12
     assert all(torch.equal(a, b) for a, b in zip(tape.order, order, strict=True))
 
 

@@ -40,6 +40,10 @@ class RayWorkers:
 
         A task whose worker dies is tried three times more.
 
+        Yields
+        ------
+        Result
+
         Raises
         ------
         ConfigError
@@ -71,13 +75,17 @@ def ray_workers(n_jobs: int | None) -> Iterator[RayWorkers]:
     In this order: the cluster this process is connected to; that of the environment variable RAY_ADDRESS; one that
     runs on this machine; else one is started here, with `n_jobs` CPUs (default: all) and without a dashboard.
 
+    Yields
+    ------
+    RayWorkers
+
     Raises
     ------
     ConfigError
         Ray is not installed, or the cluster of RAY_ADDRESS cannot be reached.
     TrainingError
         Ray does not start.
-    """
+    """  # noqa: DOC501 - made by a function
     ray = _ray()
     if ray.is_initialized():
         yield RayWorkers(ray, n_jobs)
@@ -176,6 +184,10 @@ def _missing_module(cause: Any) -> str | None:
     """Return what a worker could not import, if that is why it failed.
 
     A failure to unpack the task itself comes as a text only.
+
+    Returns
+    -------
+    str | None
     """
     if isinstance(cause, ImportError):
         return str(cause)

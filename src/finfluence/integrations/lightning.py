@@ -118,7 +118,7 @@ class RecordTape(Callback):
                 explain(
                     "a training that was recorded",
                     "none",
-                    "trainer.fit was not called, took no step, goes on, or the callback is not among the Trainer's callbacks",
+                    "trainer.fit was not called, took no step, or goes on; or it is not among the Trainer's callbacks",
                     "call trainer.fit with L.Trainer(callbacks=[recorded]), then read recorded.tape",
                 )
             )
@@ -134,7 +134,9 @@ class RecordTape(Callback):
         self._done, self._parts = trainer.global_step, []
         options = {"scaler": getattr(plugin, "scaler", None), **_clipping(trainer), **self._options}
         (optimizer,) = trainer.optimizers
-        self._recorder = Tape.record(pl_module, optimizer, loss=loss, data=self._data, out=self._out, **options)
+        self._recorder = Tape.record(
+            pl_module, optimizer, loss=loss, data=self._data, out=self._out, **options
+        )
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Read the ids of a batch."""

@@ -77,6 +77,10 @@ class Due:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
+    Returns
+    -------
+    dict[str, Tensor]
+
     Raises
     ------
     StorageError

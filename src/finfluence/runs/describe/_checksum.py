@@ -24,6 +24,10 @@ def checksum(tensor: Tensor) -> int:
     Two tensors of one shape and dtype with different sums differ; equal sums of different ones are an accident of
     2⁻⁶⁴.
 
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> checksum(torch.tensor([1.0, 2.0])) == checksum(torch.tensor([2.0, 1.0]))

@@ -53,11 +53,15 @@ _FUNCTIONS = {
 def try_loss(loss: RowLoss, model: nn.Module, batch: Batch) -> Tensor:
     """Return the losses of a first batch.
 
+    Returns
+    -------
+    Tensor
+
     Raises
     ------
     ConfigError
         The loss fails: it asks for a field that rows have not, or takes another kind of batch.
-    """
+    """  # noqa: DOC501 - passed on
     try:
         return loss(model, batch)
     except torch.OutOfMemoryError:

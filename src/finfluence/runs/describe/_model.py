@@ -16,11 +16,15 @@ def copy_model(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     ----------
     shared : parameters and buffers whose memory the copy shares: only their names and their places are its own.
 
+    Returns
+    -------
+    nn.Module
+
     Raises
     ------
     NotSupportedError
         The model holds something that cannot be copied; the part is named.
-    """
+    """  # noqa: DOC501 - made by a function
     known: dict[int, Any] = {id(t): _alias(t) for t in shared}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -74,7 +78,7 @@ def check_parameters(named: Mapping[str, nn.Parameter], modules: Mapping[str, nn
     ------
     NotSupportedError
         A complex parameter, or an embedding with sparse gradients; it is named.
-    """
+    """  # noqa: DOC501 - made by a function
     complex_ = next((n for n, p in named.items() if p.requires_grad and p.is_complex()), None)
     if complex_ is not None:
         raise NotSupportedError(

@@ -126,6 +126,10 @@ def mean_loss(
     q(θ) = (1/m) Σ_j ℓ(θ; x_j, y_j). Positive μ: removing the training row raises this loss, so the row helps.
     Rows from outside the training data carry "id" −1.
 
+    Returns
+    -------
+    query
+
     Examples
     --------
     >>> mean_loss(np.ones((4, 2)), np.zeros(4), name="held-out").names
@@ -139,6 +143,17 @@ def each_loss(
     x: Any = None, y: Any = None, names: Sequence[str] | None = None, unit: str = "nats", **fields: Any
 ) -> _LossQuery:
     """Queries: the recipe's loss on each of the given rows, one query per row.
+
+    q_j(θ) = ℓ(θ; x_j, y_j).
+
+    Returns
+    -------
+    queries
+
+    Raises
+    ------
+    ConfigError
+        Not one name for each row.
 
     Examples
     --------
@@ -188,6 +203,10 @@ def own_loss(rows: Sequence[Any], unit: str = "nats") -> _LossQuery:
 
 def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     """Return the queries as a list with unique names.
+
+    Returns
+    -------
+    list[AnyQuery]
 
     Raises
     ------

@@ -183,7 +183,7 @@ class Recipe:
             A frozen parameter was written on since; it is named.
         DataError
             A field of the rows was.
-        """
+        """  # noqa: DOC501 - made by a function
         parameter = first_change(self._frozen, self._frozen_checksums())
         if parameter is not None:
             raise changed_model(parameter)
@@ -210,6 +210,10 @@ class Recipe:
         keep : array of int, optional
             Train on these rows only (the others removed). The number of steps is that of all rows: a batch
             order over fewer rows is continued into the next permutation where it runs out.
+
+        Returns
+        -------
+        list[Tensor]
         """
         n = len(self.rows)
         rows = np.arange(n) if keep is None else np.asarray(keep)

@@ -131,6 +131,10 @@ class DatasetRows:
 def as_rows(data: Any) -> RowSource:
     """Return `data` as a row source: `Rows`, a mapping of fields, or a map-style dataset.
 
+    Returns
+    -------
+    RowSource
+
     Raises
     ------
     DataError

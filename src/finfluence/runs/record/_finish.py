@@ -15,6 +15,10 @@ from finfluence.runs.steps import RecordedSteps, untouched
 def finish(recorder: Recorder) -> RecordedSteps:
     """End the recording, check it, keep the final state; return its steps.
 
+    Returns
+    -------
+    RecordedSteps
+
     Raises
     ------
     ConfigError

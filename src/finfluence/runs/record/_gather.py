@@ -30,8 +30,10 @@ def gather(recorder: Recorder, processes: Processes) -> None:
 
     Raises
     ------
-    TrainingError, DataError
-        A process could not record, took other steps than the others, or with other options.
+    TrainingError
+        A process could not record, or took its steps with other options.
+    DataError
+        A process took other steps than the others.
     """
     problem: Exception | None = None
     try:

@@ -56,6 +56,10 @@ def check_new(folder: Path | None) -> None:
 def read_header(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the header of the recording in `folder`.
 
+    Returns
+    -------
+    dict[str, Any]
+
     Raises
     ------
     StorageError

@@ -30,6 +30,10 @@ class Difference:
 def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
     """Take the steps of which there is a reference sample again; return which.
 
+    Returns
+    -------
+    list[int]
+
     Raises
     ------
     TrainingError

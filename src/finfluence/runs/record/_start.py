@@ -47,6 +47,10 @@ def start(
 ) -> Recorder:
     """Return a recorder that watches `optimizer`; nothing is written before the first steps are.
 
+    Returns
+    -------
+    Recorder
+
     Raises
     ------
     ConfigError, DataError, NotSupportedError, StorageError

@@ -17,10 +17,18 @@ _LOOKED_AT = 8
 def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
     """Run the loss on a copy; return whether it draws random numbers in training mode.
 
+    Returns
+    -------
+    bool
+
     Raises
     ------
-    ConfigError, NotSupportedError, DataError
-        It does not give one number per row, depends on other rows, is NaN, or writes on buffers.
+    ConfigError
+        It does not give one number per row, or cannot be called.
+    NotSupportedError
+        It depends on other rows, or writes on buffers.
+    DataError
+        It is NaN.
     """
     count = min(_LOOKED_AT, len(rows))
     batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}

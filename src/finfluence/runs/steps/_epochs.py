@@ -30,6 +30,10 @@ def find_epochs(
     steps_per_epoch : int, optional
         The length of an epoch, where the loop leaves it early.
 
+    Returns
+    -------
+    tuple[list[range], bool]
+
     Raises
     ------
     DataError
@@ -40,7 +44,7 @@ def find_epochs(
     >>> steps = [np.array(rows) for rows in ([3, 1], [0, 2], [1, 2], [3, 0], [2, 0])]
     >>> find_epochs(steps, np.arange(4), "detect", None)
     ([range(0, 2), range(2, 4), range(4, 5)], True)
-    """
+    """  # noqa: DOC501 - made by a function; the assertion is ours
     n = len(ids)
     if sampling == "independent":
         return _by_count(order, n), False
@@ -106,6 +110,10 @@ def equal_draws(counts: np.ndarray) -> bool:
     """Whether rows may have been drawn equally often but for chance: Pearson's test of their counts, at level 10⁻⁴.
 
     Under equal chances Σ(c_i − c̄)²/c̄ has the distribution χ²(n − 1), and less where a batch holds no row twice.
+
+    Returns
+    -------
+    bool
 
     Examples
     --------

@@ -48,6 +48,10 @@ def split_random_state(state: Tensor) -> list[Tensor]:
     """Return what `random_state` joined: the state of the CPU's generator, and of the GPU's if there is one.
 
     They are copies: torch reads a state as 8-byte words, and one read from a file may lie anywhere.
+
+    Returns
+    -------
+    list[Tensor]
     """
     size = len(torch.default_generator.get_state())
     return [part.clone() for part in (state[:size], state[size:]) if len(part)]

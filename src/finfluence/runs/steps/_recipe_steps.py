@@ -92,7 +92,7 @@ class RecipeSteps:
         ------
         ConfigError, DataError
             A parameter, buffer or field that has other values now; it is named.
-        """
+        """  # noqa: DOC501 - made by a function
         check_unchanged(self.recipe)
         if not self.recipe.random_initialisation:
             return

@@ -211,7 +211,7 @@ class RecordedSteps:
         ------
         ConfigError, DataError
             A parameter or field that has other values now; it is named.
-        """
+        """  # noqa: DOC501 - made by a function
         r = self.recording
         parameter = first_change(r.checksums["frozen"], frozen_checksums(r.model))
         if parameter is not None:

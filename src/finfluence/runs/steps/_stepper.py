@@ -24,6 +24,10 @@ def seeded(seed: int) -> Iterator[None]:
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     """Return the model a run of `recipe` starts from: the factory's, or a copy of the given one.
 
+    Returns
+    -------
+    nn.Module
+
     Raises
     ------
     ConfigError

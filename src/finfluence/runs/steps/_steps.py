@@ -67,6 +67,10 @@ class Step:
         """Return values [Q, M] whose plain online terms are those of the weighed slopes [Q, M].
 
         A row's unbiased term is p_i·(Σ_j p_j x_j − x_i)/(1 − Σp²); with equal shares, (mean x − x_i)/(B − 1).
+
+        Returns
+        -------
+        Tensor
         """
         if self.shares is None or len(self.rows) == 1:
             return slopes

@@ -21,6 +21,10 @@ def trained_names(model: nn.Module, optimizer: torch.optim.Optimizer, parameters
     parameters : None, names, or callable(name) -> bool
         None: all that the optimiser holds and that require a gradient.
 
+    Returns
+    -------
+    list[str]
+
     Raises
     ------
     ConfigError

@@ -6,6 +6,10 @@ from finfluence.runs.tape._tape import Tape, TapeRecorder
 def finished(source: Tape | TapeRecorder) -> Tape:
     """Return the tape: itself, or a recording ended here; checked to belong to its model and data.
 
+    Returns
+    -------
+    Tape
+
     Raises
     ------
     TrainingError, DataError, NotSupportedError, ConfigError

@@ -410,6 +410,10 @@ class TapeRecorder:
 def resume(folder: Path, recipe: Recipe) -> tuple[RecipeSteps, RegularCheckpoints]:
     """Return the run of the tape in `folder`, and its states as far as it got.
 
+    Returns
+    -------
+    tuple[RecipeSteps, RegularCheckpoints]
+
     Raises
     ------
     StorageError

@@ -32,11 +32,15 @@ def header_of(run: RecipeSteps, interval: int) -> dict[str, Any]:
 def read_header(folder: Path) -> dict[str, Any]:
     """Return the header of the tape in `folder`.
 
+    Returns
+    -------
+    dict[str, Any]
+
     Raises
     ------
     StorageError
         There is none, or one of another program or of a later version.
-    """
+    """  # noqa: DOC501 - caught here
     path = folder / "tape.json"
     try:
         header = json.loads(path.read_text(encoding="utf-8"))

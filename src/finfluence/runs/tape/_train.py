@@ -129,6 +129,10 @@ def _start(
 def interval_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
     """Return k, the smallest for which every k-th state fits in `snapshot_bytes`.
 
+    Returns
+    -------
+    int
+
     Examples
     --------
     >>> interval_for(steps=1000, state_bytes=2**20, snapshot_bytes=2**28)

@@ -170,6 +170,10 @@ def register(rule: Rule) -> Rule:
 def rule_of(optimizer: torch.optim.Optimizer) -> Rule:
     """Return the rule of a torch optimiser.
 
+    Returns
+    -------
+    Rule
+
     Raises
     ------
     NotSupportedError
@@ -205,6 +209,10 @@ def rule_of(optimizer: torch.optim.Optimizer) -> Rule:
 def rule_named(name: str) -> Rule:
     """Return the rule that a tape on disk names.
 
+    Returns
+    -------
+    Rule
+
     Raises
     ------
     NotSupportedError
@@ -234,6 +242,10 @@ def options_of(group: Group) -> Group:
 
 def steps_done(optimizer: torch.optim.Optimizer) -> int:
     """Return how many steps the optimiser has taken: SGD counts 1 once it has buffers.
+
+    Returns
+    -------
+    int
 
     Raises
     ------
