@@ -15,6 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning_modules import Items, Module, batches_of, fit, trainer
 
 import finfluence as fi
+import finfluence.runs as fr
 import plain_training as pt
 from finfluence.integrations.lightning import RecordTape
 from finfluence.runs import seeded
