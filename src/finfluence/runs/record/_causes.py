@@ -88,7 +88,8 @@ def _scaled(c: Comparison, t: int) -> Explanation | None:
     known = {u: s for u, s in scales.items() if s is not None}
     if len(known) == 1:
         return _scaled_once(scale, norm)
-    if _alike(c, list(known.values())):
+    off = [s for s in known.values() if not _alike(c, [1.0, s])]
+    if len(off) == len(known) and _alike(c, off):
         return _scaled_alike(scale)
     clipped = [u for u, s in known.items() if s < 1 - 10 * c.tolerance]
     others = [u for u in known if u not in clipped]
@@ -102,6 +103,8 @@ def _scaled(c: Comparison, t: int) -> Explanation | None:
             f"it is the given loss's gradient, never longer than {norm:.4g}: the loop clips the norm of the gradient",
             f"pass clip_norm={norm:.4g} to Tape.record",
         )
+    if _alike(c, off):
+        return _scaled_once(scale, norm)
     shown = ", ".join(f"{s:.4g} at step {u}" for u, s in list(known.items())[:3])
     return (
         f"it is the given loss's gradient times another number at every step ({shown}): the loop's mean is not that of "

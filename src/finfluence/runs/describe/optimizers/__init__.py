@@ -2,6 +2,7 @@
 
 from finfluence.runs.describe.optimizers._adam import Adam, AdamW
 from finfluence.runs.describe.optimizers._arithmetic import clip_norm
+from finfluence.runs.describe.optimizers._muon import MUON_RULE
 from finfluence.runs.describe.optimizers._rule import (
     Group,
     Optimizer,
@@ -15,6 +16,7 @@ from finfluence.runs.describe.optimizers._rule import (
 from finfluence.runs.describe.optimizers._sgd import SGD
 
 __all__ = [
+    "MUON_RULE",
     "SGD",
     "Adam",
     "AdamW",

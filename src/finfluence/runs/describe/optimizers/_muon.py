@@ -97,5 +97,6 @@ class _MuonRule(Rule):
         return slots if group["momentum"] != 0 else {}
 
 
-if hasattr(torch.optim, "Muon"):  # torch 2.9 and later
-    register(_MuonRule(torch.optim.Muon))
+MUON_RULE = (
+    register(_MuonRule(torch.optim.Muon)) if hasattr(torch.optim, "Muon") else None
+)  # torch 2.9 and later

@@ -186,7 +186,7 @@ def rule_of(optimizer: torch.optim.Optimizer) -> Rule:
             cause = "Lion moves by the sign of the gradient, whose derivative is zero: no row would have any effect"
         raise NotSupportedError(
             explain(
-                f"one of the optimisers {', '.join(f'torch.optim.{known.name}' for known in _RULES.values())}",
+                f"one of the optimisers {', '.join(_known('torch.optim.'))}",
                 f"{type(optimizer).__module__}.{type(optimizer).__name__}",
                 cause,
                 "train with one of those, or pass the torch optimiser that a wrapper holds",
@@ -223,11 +223,18 @@ def rule_named(name: str) -> Rule:
             return rule
     raise NotSupportedError(
         explain(
-            f"one of the optimisers {', '.join(known.name for known in _RULES.values())}",
+            f"one of the optimisers {', '.join(_known())}",
             name,
             "the tape was recorded with another version of torch or of this package",
             "open it with that version",
         )
+    )
+
+
+def _known(prefix: str = "") -> list[str]:
+    """Name the optimisers of torch that are known."""
+    return sorted(
+        prefix + rule.name for cls, rule in _RULES.items() if cls.__module__.startswith("torch.optim")
     )
 
 
