@@ -15,8 +15,6 @@ Common = TypeVar("Common")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_TRIES_AGAIN = 3
-
 
 class RayWorkers:
     """Workers of a Ray cluster, one CPU each.
@@ -27,7 +25,14 @@ class RayWorkers:
         The module, connected to a cluster.
     n_jobs : int, optional
         Tasks at a time; by default as many as the cluster has CPUs.
+
+    Attributes
+    ----------
+    tries_again : int
+        How often a task is tried again whose worker died.
     """
+
+    tries_again = 3
 
     def __init__(self, ray: Any, n_jobs: int | None) -> None:
         self._ray = ray
@@ -54,7 +59,7 @@ class RayWorkers:
         ray = self._ray
         with _sendable(ray):
             shared = ray.put(common)
-            remote = ray.remote(num_cpus=1, max_retries=_TRIES_AGAIN, retry_exceptions=False)(work)
+            remote = ray.remote(num_cpus=1, max_retries=self.tries_again, retry_exceptions=False)(work)
             waiting = list(reversed(tasks))
             running: list[Any] = []
         try:
@@ -149,7 +154,7 @@ def _answer(ray: Any, finished: Any) -> Any:
     ) as error:
         raise TrainingError(
             explain(
-                f"every worker of the Ray cluster to finish its task within {1 + _TRIES_AGAIN} tries",
+                f"every worker of the Ray cluster to finish its task within {1 + RayWorkers.tries_again} tries",
                 f"{type(error).__name__}: {_first_line(error)}",
                 "the workers ran out of memory, or were killed from outside",
                 "lower max_bytes or n_jobs and call again: runs finished so far are kept if out=… is given",
