@@ -39,15 +39,11 @@ def find_subsets(task: Task, given: Given) -> Subsets:
         None: every row alone. A mapping: name to row ids. A sequence: of row ids, each alone, or of
         groups of ids.
 
-    Returns
-    -------
-    Subsets
-
     Raises
     ------
     DataError
         An unknown id, an empty subset, a row named twice in one, two subsets of one name.
-    """  # noqa: DOC501 - made by a function
+    """
     ids = task.rows.ids
     if given is None:
         return Subsets(ids, [np.array([i]) for i in range(len(ids))])
@@ -80,7 +76,7 @@ def check_removable(recipe: Recipe, subsets: Subsets) -> None:
     ------
     DataError
         Fewer rows than a batch would be left, or a class would be emptied.
-    """  # noqa: DOC501 - made by a function
+    """
     n, labels = len(recipe.rows), class_labels(recipe)
     for name, rows in zip(subsets.names, subsets.positions, strict=True):
         if n - len(rows) < recipe.batch_size:
