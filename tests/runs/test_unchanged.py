@@ -211,6 +211,16 @@ def test_a_factory_that_hands_out_one_module_which_changed():
         effects(tape)
 
 
+@pytest.mark.parametrize(("change", "name"), [(one_entry, "base.weight"), (other_buffer, "shift")])
+def test_a_factory_whose_constants_changed(change, name):
+    model = pt.made(Adapted)
+    tape = fi.train(pt.recipe(model=lambda seed: model))
+    effects(tape)
+    change(model)
+    with pytest.raises(ConfigError, match=f"other values of '{name}'"):
+        effects(tape)
+
+
 def test_checksums_see_every_bit_and_every_place():
     generator = torch.Generator().manual_seed(0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.uint8, torch.bool):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -101,6 +100,7 @@ class Recipe:
     schedule: str | Schedule = "constant"
     rows: RowSource = field(init=False, repr=False)
     _frozen: Checksums = field(init=False, repr=False, compare=False)
+    _data: Checksums | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", as_rows(self.data))
@@ -164,11 +164,6 @@ class Recipe:
         """Whether each seed draws its own initial weights."""
         return not isinstance(self.model, nn.Module)
 
-    @cached_property
-    def _data(self) -> Checksums:
-        """The rows' checksums when they were first used."""
-        return rows_checksums(self.rows)
-
     def _frozen_checksums(self) -> Checksums:
         if not isinstance(self.model, nn.Module):
             return {}
@@ -182,12 +177,16 @@ class Recipe:
         ConfigError
             A frozen parameter was written on since; it is named.
         DataError
-            A field of the rows was.
+            A field of the rows was, since the recipe was first used.
         """  # noqa: DOC501 - made by a function
         parameter = first_change(self._frozen, self._frozen_checksums())
         if parameter is not None:
             raise changed_model(parameter)
-        field = first_change(self._data, rows_checksums(self.rows))
+        rows = rows_checksums(self.rows)
+        if self._data is None:  # the first use
+            object.__setattr__(self, "_data", rows)
+            return
+        field = first_change(self._data, rows)
         if field is not None:
             raise changed_data(field)
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.grads import Batch
-from finfluence.runs.describe import Recipe, changed_model
+from finfluence.runs.describe import Recipe, changed_model, first_change
 from finfluence.runs.steps._randomness import check_unchanged
 from finfluence.runs.steps._stepper import Stepper, initial_model, step_seed
 from finfluence.runs.steps._steps import Step
+from finfluence.runs.steps._trained_part import constant_checksums
 
 
 class RecipeSteps:
@@ -97,15 +98,13 @@ class RecipeSteps:
         if not self.recipe.random_initialisation:
             return
         model = self.initial_model()
-        now = self.layout.theta(model).cpu()
-        if torch.equal(now, initial[: self.layout.size].cpu()):
-            return
-        parts = zip(
-            self.layout.split(now).items(),
-            self.layout.split(initial[: self.layout.size]).values(),
-            strict=True,
+        now, then = (
+            self.layout.split(v[: self.layout.size].cpu()) for v in (self.layout.theta(model), initial)
         )
-        raise changed_model(next(name for (name, a), b in parts if not torch.equal(a, b.cpu())))
+        name = next((n for n, values in now.items() if not torch.equal(values, then[n])), None)
+        name = name or first_change(constant_checksums(self.model), constant_checksums(model))
+        if name is not None:
+            raise changed_model(name)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe's description."""

@@ -95,6 +95,11 @@ def frozen_checksums(model: nn.Module) -> Checksums:
     return checksums((name, p) for name, p in model.named_parameters() if not p.requires_grad)
 
 
+def constant_checksums(model: nn.Module) -> Checksums:
+    """Return checksums of all that a training leaves as it is: frozen parameters and buffers."""
+    return {**frozen_checksums(model), **checksums(model.named_buffers())}
+
+
 def module_modes(model: nn.Module) -> list[bool]:
     """Return each module's training flag, in the order of `model.modules()`."""
     return [module.training for module in model.modules()]

@@ -21,6 +21,14 @@ class _Description(Key[dict[str, Any]]):
 
 
 @dataclass(frozen=True)
+class _TimesDrawn(Key[np.ndarray]):
+    """In which epochs."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class _EqualDraws(Key[bool]):
     """Of the run: it depends on nothing else."""
 
@@ -118,10 +126,14 @@ class ReadView:
 
     def times_drawn(self, epochs: range | None = None) -> np.ndarray:
         """Return how often each row was in a batch [n], in all epochs or in these."""
-        last = self.epochs[epochs.start : epochs.stop] if epochs is not None else self.epochs
-        rows = [self.order[t] for epoch in last for t in epoch if t < self.run.count]
-        drawn = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
-        return torch.bincount(drawn, minlength=len(self.rows)).numpy()
+        of = range(len(self.epochs)) if epochs is None else epochs
+        return self.cache.get(_TimesDrawn(of.start, of.stop), lambda: self._count_draws(of)).copy()
+
+    def _count_draws(self, epochs: range) -> np.ndarray:
+        steps = [t for epoch in self.epochs[epochs.start : epochs.stop] for t in epoch if t < self.run.count]
+        drawn = [self.order[t] for t in steps]
+        joined = torch.cat(drawn) if drawn else torch.empty(0, dtype=torch.int64)
+        return torch.bincount(joined, minlength=len(self.rows)).numpy()
 
     @property
     def equal_draws(self) -> bool:
