@@ -11,7 +11,7 @@ from finfluence.errors import NotSupportedError
 from four_parts import assert_parts
 
 QUERY = fi.mean_loss(pt.table(seed=9).fields["x"], pt.table(seed=9).fields["y"], name="q")
-ESTIMATES = ("effect", "effect_se", "spread", "mu", "se", "lower", "upper", "p_value")
+ESTIMATES = ("effect_se", "mu", "se", "lower", "upper", "p_value")
 
 
 def dropping(epochs: int = 2) -> fr.Tape:
@@ -26,7 +26,8 @@ def test_rows_without_a_batch_are_not_estimated(horizon):
     data = fi.replay(tape, QUERY, horizon=horizon, late=0).data
     for name in ESTIMATES:
         assert np.isnan(data[name].values[missed]).all(), name
-    assert np.isfinite(data.effect.values[~missed]).all()
+    assert (data.effect.values[missed] == 0).all()
+    assert np.isfinite(data.mu.values[~missed]).all() and np.isfinite(data.lower.values[~missed]).all()
     said = [f for f in data.attrs["findings"] if "in no batch" in f]
     assert bool(said) == bool(missed.any())
     if missed.any():
@@ -43,15 +44,25 @@ def test_groups_of_which_some_rows_were_used():
     used = np.flatnonzero(tape.times_drawn()).tolist()
     groups = {"none": missed, "some": [missed[0], *used[:2]], "all": used[:3]}
     data = fi.replay(tape, QUERY, subsets=groups, horizon=1, late=0, groups="linear").data
-    assert np.isnan(data.effect.values[:, 0]).tolist() == [True, False, False]
+    assert np.isnan(data.mu.values[:, 0]).tolist() == [True, False, False]
     said = [f for f in data.attrs["findings"] if "in no batch" in f]
     assert said[0].startswith("1 of 3 subsets") and said[1].startswith("of 1 subsets some rows")
 
 
 def test_all_rows_at_every_step_need_no_batch():
     data = fi.replay(dropping(1), QUERY, method="full", horizon=1, late=0).data
-    assert np.isfinite(data.effect.values).all()
+    assert np.isfinite(data.lower.values).all()
     assert not any("in no batch" in f for f in data.attrs["findings"])
+
+
+def test_means_over_runs_count_a_row_where_it_was_drawn():
+    """A run that did not draw a row adds 0 to its mean, which is unbiased over orders; other rows stay as they are."""
+    runs = [fi.replay(fi.train(pt.recipe(batch_size=5, epochs=1), seed=s), QUERY, horizon=1, late=0) for s in range(4)]
+    single = np.stack([r.data.effect.values for r in runs])
+    assert np.isnan(np.stack([r.data.mu.values for r in runs])).any(0).sum() >= 2
+    pooled = fi.pool(runs).data
+    np.testing.assert_allclose(pooled.effect, single.mean(0))
+    assert np.isfinite(pooled.mu.values).all() and np.isfinite(pooled.lower.values).all()
 
 
 def weighted(seed: int = 0) -> fr.Tape:

@@ -28,12 +28,13 @@ def estimates(
     found = None if pairs.effects is None else pairs.effects[:, columns.start : columns.stop]
     effect, effect_se, extra = replace(pairs, effects=found).correct(effect, effect_se)
     lost = np.broadcast_to(sums.horizon == 0, effect.shape)
-    if not full:  # which evaluates rows at every step, in a batch or not
-        lost = lost | (drawn(tape, where, sums.horizon) == 0)
-    effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
+    # A row in no batch adds nothing to this run, and so to a mean over runs; of its effect the run alone says nothing.
+    unknown = lost if full else lost | (drawn(tape, where, sums.horizon) == 0)
+    effect, spread = (np.where(lost, np.nan, v) for v in (effect, spread))
+    effect_se = np.where(unknown, np.nan, effect_se)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.hypot(np.sqrt(sums.variance_error) / (2 * sums.variance), SPREAD_ERROR)
-        mu = effect / spread
+        mu = np.where(unknown, np.nan, effect / spread)
     df = np.broadcast_to(np.maximum(sums.horizon - 1, 1), effect.shape)
     model = model_error(pairs.chosen, sums.horizon, len(tape.epochs))
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, df=df, model=model)

@@ -45,7 +45,8 @@ def draw_findings(where: list[np.ndarray], counts: np.ndarray) -> list[str]:
     if never:
         lines.append(
             f"{never} of {len(where)} subsets were in no batch of the epochs that were followed back: nothing is known "
-            "of their effect (NaN); drop_last=False or more epochs would use their rows"
+            "of their μ (NaN), and an effect of 0 counts in means over runs only; drop_last=False, more epochs or "
+            "several runs would use their rows"
         )
     if partly:
         lines.append(
