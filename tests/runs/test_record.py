@@ -34,8 +34,8 @@ def test_training_is_the_same_to_the_bit_and_can_be_taken_again(name):
     assert inside(plain) == inside(recorded)
     assert tape.steps == len(loop.order()) and tape.recorded
     dense = [tape.state(t) for t in range(tape.steps + 1)]
-    _, sparse = loop.run(record=True, snapshot_bytes=1)
-    assert len(sparse.finish().checkpoints.steps) < tape.steps
+    sparse = loop.run(record=True, snapshot_bytes=1)[1].finish()
+    assert len(sparse.checkpoints.steps) < tape.steps
     for t, state in enumerate(dense):
         assert torch.equal(sparse.state(t), state), t
     assert torch.equal(pt.flat(tape.model()), pt.flat(recorded))
@@ -230,5 +230,5 @@ def test_same_training_with_or_without_a_tape_in_a_folder(tmp_path):
         assert tape.stochastic and tape.notes == memory.notes
     other = copy.deepcopy(loop)
     other.seed = 6
-    assert other.run(record=True)[1].identity() != memory.identity()
+    assert other.run(record=True)[1].finish().identity() != memory.identity()
     assert other.run(record=True)[1].digest() == memory.digest()
