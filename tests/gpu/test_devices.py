@@ -69,7 +69,8 @@ def test_a_recorded_loop_is_taken_again(device, stochastic, tmp_path):
             optimizer.step()
             optimizer.zero_grad()
             tape.step(ids=ids)
-    assert tape.finish().stochastic is stochastic
+    tape = tape.finish()
+    assert tape.stochastic is stochastic
     end = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).cpu()
     assert torch.equal(tape.state()[: len(end)].cpu(), end)
     assert np.isfinite(fi.replay(tape, QUERY).data.effect).all()
