@@ -76,12 +76,14 @@ class Recipe:
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError
         A value that no training can use, named.
+    DataError
+        Fewer rows than a batch, or rows that cannot be used.
 
     Examples
     --------
-    >>> from finfluence.runs import Rows
+    >>> from finfluence.runs import SGD, Rows
     >>> recipe = Recipe(
     ...     data=Rows(x=np.ones((8, 2)), y=np.zeros(8)), model=nn.Linear(2, 1),
     ...     loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, optimizer=SGD(lr=0.1), batch_size=4, epochs=3)
