@@ -57,7 +57,10 @@ def test_all_rows_at_every_step_need_no_batch():
 
 def test_means_over_runs_count_a_row_where_it_was_drawn():
     """A run that did not draw a row adds 0 to its mean, which is unbiased over orders; other rows stay as they are."""
-    runs = [fi.replay(fi.train(pt.recipe(batch_size=5, epochs=1), seed=s), QUERY, horizon=1, late=0) for s in range(4)]
+    runs = [
+        fi.replay(fi.train(pt.recipe(batch_size=5, epochs=1), seed=s), QUERY, horizon=1, late=0)
+        for s in range(4)
+    ]
     single = np.stack([r.data.effect.values for r in runs])
     assert np.isnan(np.stack([r.data.mu.values for r in runs])).any(0).sum() >= 2
     pooled = fi.pool(runs).data
