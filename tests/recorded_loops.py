@@ -51,8 +51,8 @@ class Loop:
         start: nn.Module | None = None,
         out: Any = None,
         **options: Any,
-    ) -> tuple[nn.Module, fr.Tape | None]:
-        """Train a copy of the model; return it, and the tape."""
+    ) -> tuple[nn.Module, fr.TapeRecorder | None]:
+        """Train a copy of the model; return it, and its recorder."""
         rows, model = self.data(), copy.deepcopy(start or self.start())
         model.train()
         optimizer = self.optimizer(model)

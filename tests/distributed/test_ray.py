@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import finfluence.runs as fr
-from finfluence.distributed import _ray as ours
+from finfluence.distributed import RayWorkers, ray_workers
 from finfluence.ensemble import RunSpec, RunStore, train_many
 from finfluence.errors import ConfigError, TrainingError
 from finfluence.estimators.retrain import retrain
@@ -100,7 +100,7 @@ def two_workers():
     """A cluster that the user has started and is connected to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        with ours.ray_workers(2):
+        with ray_workers(2):
             yield
 
 
@@ -157,7 +157,7 @@ def test_a_killed_worker_costs_its_runs_and_no_more(two_workers, tmp_path):
 
 @cluster
 def test_workers_that_always_die_are_told(two_workers, monkeypatch):
-    monkeypatch.setattr(ours, "_TRIES_AGAIN", 1)
+    monkeypatch.setattr(RayWorkers, "tries_again", 1)
 
     def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         if in_worker():

@@ -15,6 +15,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning_modules import Items, Module, batches_of, fit, trainer
 
 import finfluence as fi
+import finfluence.runs as fr
 import plain_training as pt
 from finfluence.integrations.lightning import RecordTape
 from finfluence.runs import seeded
@@ -43,12 +44,13 @@ def recorder(loop: Loop, **options) -> RecordTape:
     return RecordTape(loop.loss, loop.data(), **options)
 
 
-def assert_same_states(ours: fi.Tape, theirs: fi.Tape) -> None:
-    assert ours.finish().steps == theirs.finish().steps and ours.epochs == theirs.epochs
+def assert_same_states(ours: fr.Tape, theirs: fr.Tape | fr.TapeRecorder) -> None:
+    theirs = fr.finished(theirs)
+    assert ours.steps == theirs.steps and ours.epochs == theirs.epochs
     assert all(torch.equal(ours.state(t), theirs.state(t)) for t in range(ours.steps + 1))
 
 
-def assert_same_tapes(ours: fi.Tape, theirs: fi.Tape) -> None:
+def assert_same_tapes(ours: fr.Tape, theirs: fr.Tape | fr.TapeRecorder) -> None:
     assert_same_states(ours, theirs)
     a, b = (fi.replay(tape, QUERY, seed=0).data for tape in (ours, theirs))
     for name in ("effect", "spread", "mu", "se", "own_loss"):

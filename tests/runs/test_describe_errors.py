@@ -192,7 +192,7 @@ def test_models():
         NotSupportedError, ("does not depend on the other rows", "BatchNorm1d in training mode at '1'", "mixes the rows", "GroupNorm"),
         fi.train, pt.recipe(model=normed),
     )  # fmt: skip
-    assert fi.train(pt.recipe(model=normed.eval())).finished
+    assert fi.train(pt.recipe(model=normed.eval())).steps == 9
 
 
 @pytest.mark.parametrize("layer", [
@@ -280,10 +280,22 @@ def test_queries():
     )  # fmt: skip
     refused(
         ConfigError,
-        ("from 0 to 11 in fi.own_loss", "12", "row ids were passed", "pass positions"),
+        (
+            "ids of training rows in fi.own_loss",
+            "1 unknown, first 12",
+            "positions were passed",
+            "ids such as 0, 1, 2",
+        ),
         ask(fi.own_loss([3, 12])),
     )
-    refused(ConfigError, ("from 0 to 11", "-1", "row ids", "positions"), ask(fi.own_loss([-1])))
+    refused(
+        ConfigError, ("ids of training rows", "first -1", "positions", "ids such as"), ask(fi.own_loss([-1]))
+    )
+    refused(
+        ConfigError,
+        ("ids of training rows", "first '3'", "7 is not '7'", "ids such as"),
+        ask(fi.own_loss(["3"])),
+    )
     refused(
         ConfigError,
         ("one name for each of 12 rows", "1 names", "filtered", "name every row"),
@@ -315,3 +327,15 @@ def test_queries_give_the_numbers_of_the_model_in_evaluation_mode():
     np.testing.assert_allclose(values, [each.mean(), each[0], each[1], each[5]], rtol=1e-12)
     assert slopes.shape == (4, tape.stepper.layout.size) and model.training and model[1].training
     assert not any(p.grad is not None for p in model.parameters())
+
+
+def test_own_losses_are_asked_for_by_id():
+    rows = pt.table()
+    named = fr.Rows(**rows.fields, ids=[f"r{i}" for i in range(12)][::-1])
+    by_place, by_id = fi.own_loss([3, 7]), fi.own_loss(np.array(["r8", "r4"]))
+    assert by_id.names == ("own loss[r8]", "own loss[r4]")
+    model = pt.made(pt.mlp)
+    plain, other = (pt.recipe(data=data) for data in (rows, named))
+    assert torch.equal(by_place.values(model, plain), by_id.values(model, other))
+    with pytest.raises(ConfigError, match="first 3"):
+        by_place.values(model, other)

@@ -1,6 +1,8 @@
 """What cannot be recorded or replayed is refused, each in its own words."""
 
 import json
+import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, TrainingError
-from finfluence.runs.checkpoints import _thinning as _kept_states
 from four_parts import assert_parts
 from recorded_loops import LOOPS, Checkpointed, Loop, dropping, whole
 
@@ -254,7 +255,7 @@ def test_unknown_optimizers(cls, cause):
         begin(model, cls(model.parameters()))
     assert_parts(
         caught.value,
-        "torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW",
+        "torch.optim.Adam, torch.optim.AdamW, torch.optim.Muon, torch.optim.SGD",
         cls.__name__,
         cause,
         "train with one of those",
@@ -479,7 +480,7 @@ def test_the_self_check_knows_autocast_and_modes():
 
 
 def stopped(tmp_path, monkeypatch, steps=9):
-    monkeypatch.setattr(_kept_states, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(time, "monotonic", count(step=60).__next__)  # a minute passes at every look
     loop = Loop(whole(torch.optim.AdamW, lr=0.02))
     rows, model = loop.data(), loop.start()
     optimizer = loop.optimizer(model)
@@ -566,7 +567,91 @@ def test_a_tape_of_something_else(tmp_path):
 
 
 def test_a_recorded_loop_has_no_recipe():
-    _, tape = Loop().run(record=True)
+    tape = Loop().run(record=True)[1].finish()
     with pytest.raises(ConfigError) as caught:
         _ = tape.recipe
     assert_parts(caught.value, "a tape of fi.train", "a recorded loop", "training again", "fi.Recipe")
+
+
+WEIGHTS = torch.tensor([1.0, 5.0, 2.0], dtype=pt.DOUBLE)
+
+
+def row_weighted(model, batch):
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"], weight=WEIGHTS, reduction="none")
+
+
+def class_weighted(steps=4, weights=None, sizes=(4, 4, 4, 4), clip=None, **options):
+    """A loop that averages as torch's weighted cross-entropy does: by the sum of the weights of the batch's classes."""
+    rows = pt.table(16)
+    model, optimizer, tape = begin(loss=row_weighted, data=rows, sampling="independent", **options)
+    start = 0
+    for size in sizes[:steps]:
+        ids = torch.arange(start, start + size)
+        start += size
+        batch = rows.batch(ids)
+        nn.functional.cross_entropy(model(batch["x"]), batch["y"], weight=WEIGHTS).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        tape.step(ids=ids, weights=None if weights is None else [weights(ids, batch["y"])])
+    return tape
+
+
+def test_class_weights_get_advice_that_works():
+    with pytest.raises(TrainingError) as caught:
+        class_weighted().finish()
+    assert_parts(
+        caught.value, "can be taken again", "a gradient at step 0", "times another number at every step",
+        "weights=[len(ids) / w[y].sum()]",
+    )  # fmt: skip
+    assert "at step 0" in str(caught.value) and "class weights" in str(caught.value)
+    followed = class_weighted(weights=lambda ids, y: len(ids) / WEIGHTS[y].sum().item()).finish()
+    assert followed.notes[0].startswith("self-check: steps 0, 1, 3 of 4 taken again")
+    with pytest.raises(TrainingError, match="times another number at every step"):
+        class_weighted(weights=lambda ids, y: 0.5).finish()
+
+
+def test_a_single_step_leaves_all_explanations_open():
+    with pytest.raises(TrainingError) as caught:
+        class_weighted(steps=1).finish()
+    assert_parts(
+        caught.value, "can be taken again", "step 0", "sum of class weights",
+        "weights=[len(ids) / w[y].sum()] for class weights",
+    )  # fmt: skip
+
+
+def scaled_loop(share, sizes=3):
+    model, optimizer, tape = begin()
+    for ids in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]):
+        (share * pt.class_loss(model, pt.table().batch(torch.tensor(ids))).mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        tape.step(ids=ids)
+    return tape
+
+
+@pytest.mark.parametrize(("share", "cause"), [(0.25, "the loop divides the loss"), (4.0, "sums over rows")])
+def test_one_factor_at_every_step_is_a_weight(share, cause):
+    with pytest.raises(TrainingError) as caught:
+        scaled_loop(share).finish()
+    assert_parts(caught.value, "can be taken again", "step 0", cause, f"weights=[{share:.4g}]")
+    assert "clip" not in str(caught.value)
+
+
+def test_clipping_of_some_steps_is_told_from_weights():
+    """Steps that are not longer than the limit are whole; the others have its length."""
+    model, optimizer, tape = begin()
+    norms = []
+    for ids in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [3, 2, 1, 0]):
+        pt.class_loss(model, pt.table().batch(torch.tensor(ids))).mean().backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.3)))
+        optimizer.step()
+        optimizer.zero_grad()
+        tape.step(ids=ids)
+    assert max(norms) > 0.3
+    with pytest.raises(TrainingError) as caught:
+        tape.finish()
+    assert_parts(
+        caught.value, "can be taken again", "a gradient", "never longer than 0.3", "pass clip_norm=0.3"
+    )

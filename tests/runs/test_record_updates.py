@@ -12,10 +12,11 @@ def test_functional_update_is_the_optimizers_step(name, monkeypatch):
     """Relative 1e-10 in float64; torch's Newton–Schulz, otherwise in bfloat16, runs in float64 here too."""
     monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", precise_newton_schulz)
     _, tape = LOOPS[name].run(record=True)
-    run, size = tape.finish()._run, tape.layout.size
+    tape = tape.finish()
+    run, size = tape.run, tape.layout.size
     for t in range(tape.steps):
         state, after = tape.state(t), tape.state(t + 1)
-        run.load(t, state)
+        run.set_state(t, state)
         with seeded(0):
             run.backward(t)
         theta, *slots = state.view(-1, size).unbind()

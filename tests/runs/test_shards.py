@@ -14,7 +14,7 @@ import plain_training as pt
 from finfluence.distributed import Processes
 from finfluence.errors import ConfigError, NotSupportedError
 from finfluence.grads import Layout
-from finfluence.runs.checkpoints import KeptStates
+from finfluence.runs.checkpoints import ThinningCheckpoints
 from finfluence.runs.record.sharded import Shards, check_parts, made_whole, rows_held, unsharded
 
 
@@ -64,7 +64,7 @@ def test_a_state_is_put_together_from_parts_of_other_sizes(model):
 
 
 def test_kept_states_are_widened_one_by_one_and_written(tmp_path):
-    narrow = KeptStates(2, torch.float32, torch.device("cpu"), None, budget=32, whole=2)
+    narrow = ThinningCheckpoints(2, torch.float32, torch.device("cpu"), None, budget=32, whole=2)
     for t in range(9):
         if narrow.wants(t):
             narrow.keep(t, torch.full((2,), float(t)), pin=t == 1)

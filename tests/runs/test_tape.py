@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import count
 
 import pytest
 import torch
@@ -16,7 +17,6 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import NotSupportedError, StorageError
-from finfluence.runs.checkpoints import _regular as _snapshots
 from four_parts import assert_parts
 
 
@@ -33,8 +33,8 @@ class Gated(nn.Module):
 
 def states(tape: fr.Tape) -> list[torch.Tensor]:
     segments = []
-    for t in range(0, tape.steps, tape.every):
-        first, stop, start = tape.kept_before(t)
+    for t in range(0, tape.steps, tape.interval):
+        first, stop, start = tape.checkpoint_before(t)
         segments.append(tape.states_from(first, start, stop).clone())
     return [*torch.cat(segments).unbind(), tape.state()]
 
@@ -44,18 +44,18 @@ def states(tape: fr.Tape) -> list[torch.Tensor]:
 def test_recomputed_states_equal_kept_ones(name, model):
     described = pt.recipe(model=pt.made(model), optimizer=pt.OPTIMIZERS[name][0], epochs=4, schedule="cosine")
     whole = fi.train(described, seed=1)
-    assert whole.every == 1
+    assert whole.interval == 1
     width = whole.stepper.width * 8
     for keep in (5, 2):
         sparse = fi.train(described, seed=1, snapshot_bytes=keep * width)
-        assert sparse.every == -(-12 // keep)
+        assert sparse.interval == -(-12 // keep)
         assert all(torch.equal(a, b) for a, b in zip(states(whole), states(sparse), strict=True))
     assert len(set(map(lambda s: s.numpy().tobytes(), states(whole)))) == 13
 
 
 def test_any_single_state_can_be_asked_for():
     tape = fi.train(pt.recipe(optimizer=fr.Adam(lr=0.1)), snapshot_bytes=1)
-    assert tape.every == 9
+    assert tape.interval == 9
     for t, expected in enumerate(states(tape)):
         assert torch.equal(tape.state(t), expected)
     assert torch.equal(pt.flat(tape.model(4)), tape.state(4)[: tape.stepper.layout.size])
@@ -81,7 +81,7 @@ def test_dropout_is_recomputed_bit_for_bit():
 
     described = pt.recipe(model=pt.made(dropping), optimizer=fr.Adam(lr=0.02))
     whole, sparse = fi.train(described), fi.train(described, snapshot_bytes=1)
-    assert whole.stepper.stochastic and sparse.every == 9
+    assert whole.stepper.stochastic and sparse.interval == 9
     assert all(torch.equal(a, b) for a, b in zip(states(whole), states(sparse), strict=True))
     other = fi.train(described, init_seed=0, order_seed=1)
     assert not torch.equal(other.state(), whole.state())
@@ -109,7 +109,7 @@ def test_same_seed_same_bytes(tmp_path):
 @pytest.mark.parametrize("budget", [2**30, 1500])
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_interrupted_training_goes_on_to_the_same_numbers(tmp_path, monkeypatch, stop, budget):
-    monkeypatch.setattr(_snapshots, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(time, "monotonic", count(step=60).__next__)  # a minute passes at every look
     described = pt.recipe(optimizer=fr.AdamW(lr=0.02), epochs=5)
     whole = fi.train(described, seed=2, snapshot_bytes=budget)
     calls = []
@@ -127,17 +127,17 @@ def test_interrupted_training_goes_on_to_the_same_numbers(tmp_path, monkeypatch,
     calls.clear()
     seen = []
     resumed = fi.train(described, seed=2, out=tmp_path, resume=True, progress=lambda *a: seen.append(a))
-    assert seen[0][1] >= (3 * stop if whole.every == 1 else 3) and seen[-1] == ("train", 15, 15)
-    assert resumed.every == whole.every
+    assert seen[0][1] >= (3 * stop if whole.interval == 1 else 3) and seen[-1] == ("train", 15, 15)
+    assert resumed.interval == whole.interval
     assert all(torch.equal(a, b) for a, b in zip(states(whole), states(resumed), strict=True))
     assert resumed.losses.tolist() == whole.losses.tolist()
     untouched = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert fi.train(described, seed=2, out=tmp_path, resume=True).finished
+    assert fi.train(described, seed=2, out=tmp_path, resume=True).steps == 15
     assert untouched == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
 
 
 def test_a_lost_chunk_is_trained_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(_snapshots, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(time, "monotonic", count(step=60).__next__)  # a minute passes at every look
     described = pt.recipe(epochs=4)
     whole = fi.train(described, out=tmp_path)
     expected, losses = states(whole), whole.losses.tolist()
@@ -150,11 +150,10 @@ def test_a_lost_chunk_is_trained_again(tmp_path, monkeypatch):
 
 
 KILLED = """
-    import sys, time
+    import itertools, sys, time
     sys.path[:0] = {path!r}
     import plain_training as pt, finfluence as fi, finfluence.runs as fr
-    from finfluence.runs.checkpoints import _regular as _snapshots
-    _snapshots._FLUSH_SECONDS = 0.0
+    time.monotonic = itertools.count(step=60).__next__
     def slowly(stage, done, total):
         print(done, flush=True)
         time.sleep(0.05)
@@ -180,7 +179,7 @@ def test_killed_training_goes_on_to_the_same_numbers(tmp_path):
 
 def test_a_full_disk_leaves_the_tape_as_it_was(tmp_path, monkeypatch):
     described = pt.recipe()
-    monkeypatch.setattr(_snapshots, "save_file", _no_space)
+    monkeypatch.setattr(os, "replace", _no_space)
     with pytest.raises(StorageError) as caught:
         fi.train(described, out=tmp_path)
     assert_parts(
@@ -192,8 +191,10 @@ def test_a_full_disk_leaves_the_tape_as_it_was(tmp_path, monkeypatch):
     assert torch.equal(fi.train(described, out=tmp_path, resume=True).state(), fi.train(described).state())
 
 
-def _no_space(tensors, path):
-    raise OSError(28, "No space left on device")
+def _no_space(part, target, replace=os.replace):
+    if target.name.startswith("states-"):
+        raise OSError(28, "No space left on device")
+    replace(part, target)
 
 
 def test_folder_of_another_run(tmp_path):

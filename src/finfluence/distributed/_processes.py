@@ -40,6 +40,10 @@ class Processes:
     def of(cls, processes: Together) -> "Processes":
         """Return this process alone ("one"), or with all others of torch.distributed's default group ("all").
 
+        Returns
+        -------
+        Processes
+
         Raises
         ------
         ConfigError

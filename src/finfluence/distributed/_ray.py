@@ -15,8 +15,6 @@ Common = TypeVar("Common")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-_TRIES_AGAIN = 3
-
 
 class RayWorkers:
     """Workers of a Ray cluster, one CPU each.
@@ -27,7 +25,14 @@ class RayWorkers:
         The module, connected to a cluster.
     n_jobs : int, optional
         Tasks at a time; by default as many as the cluster has CPUs.
+
+    Attributes
+    ----------
+    tries_again : int
+        How often a task is tried again whose worker died.
     """
+
+    tries_again = 3
 
     def __init__(self, ray: Any, n_jobs: int | None) -> None:
         self._ray = ray
@@ -40,6 +45,10 @@ class RayWorkers:
 
         A task whose worker dies is tried three times more.
 
+        Yields
+        ------
+        Result
+
         Raises
         ------
         ConfigError
@@ -50,7 +59,7 @@ class RayWorkers:
         ray = self._ray
         with _sendable(ray):
             shared = ray.put(common)
-            remote = ray.remote(num_cpus=1, max_retries=_TRIES_AGAIN, retry_exceptions=False)(work)
+            remote = ray.remote(num_cpus=1, max_retries=self.tries_again, retry_exceptions=False)(work)
             waiting = list(reversed(tasks))
             running: list[Any] = []
         try:
@@ -71,13 +80,17 @@ def ray_workers(n_jobs: int | None) -> Iterator[RayWorkers]:
     In this order: the cluster this process is connected to; that of the environment variable RAY_ADDRESS; one that
     runs on this machine; else one is started here, with `n_jobs` CPUs (default: all) and without a dashboard.
 
+    Yields
+    ------
+    RayWorkers
+
     Raises
     ------
     ConfigError
         Ray is not installed, or the cluster of RAY_ADDRESS cannot be reached.
     TrainingError
         Ray does not start.
-    """
+    """  # noqa: DOC501 - made by a function
     ray = _ray()
     if ray.is_initialized():
         yield RayWorkers(ray, n_jobs)
@@ -141,7 +154,7 @@ def _answer(ray: Any, finished: Any) -> Any:
     ) as error:
         raise TrainingError(
             explain(
-                f"every worker of the Ray cluster to finish its task within {1 + _TRIES_AGAIN} tries",
+                f"every worker of the Ray cluster to finish its task within {1 + RayWorkers.tries_again} tries",
                 f"{type(error).__name__}: {_first_line(error)}",
                 "the workers ran out of memory, or were killed from outside",
                 "lower max_bytes or n_jobs and call again: runs finished so far are kept if out=… is given",
@@ -176,6 +189,10 @@ def _missing_module(cause: Any) -> str | None:
     """Return what a worker could not import, if that is why it failed.
 
     A failure to unpack the task itself comes as a text only.
+
+    Returns
+    -------
+    str | None
     """
     if isinstance(cause, ImportError):
         return str(cause)

@@ -61,7 +61,10 @@ class Laboratory:
         some = runs[:_OWN_LOSS_RUNS]
         rows = np.unique(np.concatenate(subsets.positions))
         losses = train_many(
-            self.recipe, some, [own_loss(rows.tolist())], **{**self.options, "progress": silent}
+            self.recipe,
+            some,
+            [own_loss(self.recipe.rows.ids[rows].tolist())],
+            **{**self.options, "progress": silent},
         ).values
         for run, row in zip(some, losses, strict=True):
             if run.keep is not None:

@@ -38,7 +38,7 @@ def train_one(recipe: Recipe, run: RunSpec) -> nn.Module | None:
                 stepper.step(t, rows)
                 t += 1
     state = torch.empty(stepper.width, dtype=stepper.layout.dtype, device=stepper.layout.device)
-    stepper.read_into(state)
+    stepper.get_state(state)
     return model if bool(torch.isfinite(state).all()) else None
 
 

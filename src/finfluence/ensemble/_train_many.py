@@ -22,7 +22,7 @@ from finfluence.ensemble._query_values import StackedQueries, query_values
 from finfluence.ensemble._stacked import RunSpec, Stack, not_stackable
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Layout
-from finfluence.runs import AnyQuery, Recipe, initial_model
+from finfluence.runs import AnyQuery, Recipe, check_unchanged, initial_model
 
 _STACKS_PER_TASK = 4
 Done = Callable[[np.ndarray, np.ndarray], None]
@@ -85,6 +85,7 @@ def train_many(
     values = np.full((len(runs), sum(len(q.names) for q in queries)), np.nan)
     if not len(runs):
         return ManyRuns(values, "no run")
+    check_unchanged(recipe)
     with one_thread():
         seeds = list(dict.fromkeys(run.init_seed for run in runs))
         reason = not_stackable(recipe, (seeds * 2)[:2])

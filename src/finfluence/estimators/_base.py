@@ -12,7 +12,17 @@ import numpy as np
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, FinfluenceError, NotSupportedError, explain
 from finfluence.result import Influence
-from finfluence.runs import AnyQuery, Recipe, RowSource, Tape, as_rows, check_queries
+from finfluence.runs import (
+    AnyQuery,
+    Recipe,
+    RowSource,
+    Tape,
+    TapeRecorder,
+    as_rows,
+    check_queries,
+    check_unchanged,
+    finished,
+)
 from finfluence.runs.describe import Given, Subsets, find_subsets
 
 Source = Tape | Recipe
@@ -220,6 +230,10 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     def _checked(self, source: Any) -> SourceT:
         """Return the source, checked; `supports` and `estimate` both come through here."""
+        if isinstance(source, (Tape, TapeRecorder)):
+            source = finished(source)
+        elif isinstance(source, Recipe):
+            check_unchanged(source)
         if not isinstance(source, self.needs):
             raise NotSupportedError(_wrong_kind(self.name, self.needs, source))
         checked: SourceT = source  # type: ignore[assignment]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, FinfluenceError, NotSupportedError, explain
-from finfluence.runs import Tape
+from finfluence.runs import Tape, TapeRecorder
 
 try:
     from lightning.pytorch import Callback
@@ -93,6 +93,7 @@ class RecordTape(Callback):
     ) -> None:
         self._loss, self._data, self._out, self._ids, self._batches = loss, data, out, ids, batches
         self._options = options
+        self._recorder: TapeRecorder | None = None
         self._tape: Tape | None = None
         self._error: FinfluenceError | None = None
         self._done = 0
@@ -117,7 +118,7 @@ class RecordTape(Callback):
                 explain(
                     "a training that was recorded",
                     "none",
-                    "trainer.fit was not called, took no step, or the callback is not among the Trainer's callbacks",
+                    "trainer.fit was not called, took no step, or goes on; or it is not among the Trainer's callbacks",
                     "call trainer.fit with L.Trainer(callbacks=[recorded]), then read recorded.tape",
                 )
             )
@@ -129,10 +130,13 @@ class RecordTape(Callback):
         loss, plugin = self._loss, trainer.precision_plugin
         if plugin.precision in _MIXED:
             loss = _Autocast(loss, pl_module.device, _MIXED[plugin.precision])
-        self._tape, self._error, self._done, self._parts = None, None, trainer.global_step, []
+        self._recorder, self._tape, self._error = None, None, None
+        self._done, self._parts = trainer.global_step, []
         options = {"scaler": getattr(plugin, "scaler", None), **_clipping(trainer), **self._options}
         (optimizer,) = trainer.optimizers
-        self._tape = Tape.record(pl_module, optimizer, loss=loss, data=self._data, out=self._out, **options)
+        self._recorder = Tape.record(
+            pl_module, optimizer, loss=loss, data=self._data, out=self._out, **options
+        )
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Read the ids of a batch."""
@@ -156,7 +160,8 @@ class RecordTape(Callback):
             raise _without_loss(self._done - 1)
         weights = [1.0 / trainer.accumulate_grad_batches] * len(parts)
         ids, batches = [p[0] for p in parts], [p[1] for p in parts]
-        self.tape.step(ids, weights=weights, batch=batches if self._batches else None)
+        assert self._recorder is not None
+        self._recorder.step(ids, weights=weights, batch=batches if self._batches else None)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End the recording; what is wrong with it is a warning here, and an error where the tape is read."""
@@ -170,8 +175,8 @@ class RecordTape(Callback):
 
     def _end(self) -> None:
         try:
-            if self._tape is not None:
-                self._tape.finish()
+            if self._recorder is not None:
+                self._tape = self._recorder.finish()
         except FinfluenceError as error:
             self._error = error
 

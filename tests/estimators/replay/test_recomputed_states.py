@@ -27,7 +27,7 @@ def tapes():
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 12, 20, 36, 80])
 def test_the_same_bits_at_any_room(tapes, room):
     full, sparse = tapes
-    assert sparse.spacing == 36
+    assert sparse.interval == 36
     states = WalkedStates(sparse, room)
     for _ in range(2):
         for t in reversed(range(36)):
@@ -50,7 +50,7 @@ def test_further_walks_find_what_there_is_room_for(tapes, tmp_path):
     full, _ = tapes
     size = state_bytes(full)
     tape = fi.train(recipe(), snapshot_bytes=9 * size)
-    assert tape.spacing == 4
+    assert tape.interval == 4
     counts = {}
     for name, states in {
         "nothing": WalkedStates(tape, 4, walks=3),
@@ -137,8 +137,8 @@ def test_words_for_where_states_come_from():
 def test_spacing_of_a_recorded_loop():
     tape = Loop().run(record=True)[1].finish()
     steps, size = tape.steps, state_bytes(tape)
-    assert tape.spacing == 1
+    assert tape.interval == 1
     sparse = Loop().run(record=True, snapshot_bytes=5 * size)[1].finish()
-    assert 1 < sparse.spacing < steps
+    assert 1 < sparse.interval < steps
     states = WalkedStates(sparse, 3)
     assert all(torch.equal(states.at(t), tape.state(t)) for t in reversed(range(steps)))

@@ -23,7 +23,6 @@ QUERIES = [
 
 def walked(tape: fr.Tape) -> tuple[np.ndarray, Tensor]:
     """Return ∂q/∂(weight of each row) [n, Q] and λ_0 [Q, 1+S, P]."""
-    tape.finish()
     model = tape.model()
     with seeded(0):
         _, gradients = fr.gradients(QUERIES, model, tape, tape.layout.parameters(model))
@@ -60,7 +59,7 @@ def test_derivatives_are_those_of_the_loop(name):
 
 
 def assert_derivatives(loop: Loop) -> None:
-    _, tape = loop.run(record=True)
+    tape = loop.run(record=True)[1].finish()
     weights, lam = walked(tape)
     rows = loop.data()
     directions = torch.cat(
@@ -96,7 +95,7 @@ def test_muon_in_the_parameters_own_precision(monkeypatch):
 
 def test_recorded_sgd_gives_the_influence_of_train():
     loop = Loop(whole(torch.optim.AdamW, lr=0.02))
-    _, tape = loop.run(record=True)
+    tape = loop.run(record=True)[1].finish()
     described = pt.recipe(data=loop.data(), model=loop.start(), optimizer=fr.AdamW(lr=0.02), epochs=4)
     trained = fi.train(described, seed=5)
     for method in ("online", "full", "fine"):
@@ -172,7 +171,8 @@ def test_sampling_with_replacement_is_seen():
         optimizer.step()
         optimizer.zero_grad()
         tape.step(ids=ids)
-    assert not tape.finish().reshuffled and [len(e) for e in tape.epochs] == [5] * 10
+    tape = tape.finish()
+    assert not tape.reshuffled and [len(e) for e in tape.epochs] == [5] * 10
     assert np.isfinite(fi.replay(tape, fi.own_loss([0])).data.mu.values).all()
 
 
@@ -183,6 +183,7 @@ def test_batch_norm_in_training_form_says_what_the_number_means():
     loop = Loop(whole(torch.optim.SGD, lr=0.1), model=normed)
     plain, _ = loop.run()
     recorded, tape = loop.run(record=True)
+    tape = tape.finish()
     assert torch.equal(pt.flat(plain), pt.flat(recorded))
     assert torch.equal(recorded[1].running_mean, tape.model()[1].running_mean)
     found = fi.replay(tape, QUERIES[0])

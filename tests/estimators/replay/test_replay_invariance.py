@@ -50,7 +50,7 @@ def test_kept_states_do_not_change_a_bit(method, tmp_path):
     whole = fi.train(recipe())
     sparse = fi.train(recipe(), snapshot_bytes=1)
     folder = fi.train(recipe(), out=tmp_path, snapshot_bytes=4 * whole.stepper.width * 8)
-    assert (whole.every, sparse.every, folder.every) == (1, 12, 3)
+    assert (whole.interval, sparse.interval, folder.interval) == (1, 12, 3)
     expected = fi.replay(whole, QUERIES, method=method)
     for tape in (sparse, folder, fr.Tape.open(tmp_path, recipe())):
         found = fi.replay(tape, QUERIES, method=method)

@@ -9,13 +9,16 @@ import torch
 
 from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._chunks import Prepared, Sums
+from finfluence.estimators.replay._draws import draw_findings, drawn
 from finfluence.estimators.replay.leave_out import Pairs
 from finfluence.result import SPREAD_ERROR, Provenance, model_error, ratio_interval, two_sided
 from finfluence.runs import Tape
 from finfluence.runs.describe import sum_over
 
 
-def estimates(tape: Tape, where: list[np.ndarray], sums: Sums, pairs: Pairs) -> dict[str, np.ndarray]:
+def estimates(
+    tape: Tape, where: list[np.ndarray], sums: Sums, pairs: Pairs, full: bool = False
+) -> dict[str, np.ndarray]:
     """Return effect, spread, μ, their errors, interval and p-value [S, q] of a chunk of queries."""
     n, columns = len(tape.rows), sums.columns
     scale = np.array([(n - 1) / (n - len(w)) for w in where])[:, None]
@@ -24,11 +27,14 @@ def estimates(tape: Tape, where: list[np.ndarray], sums: Sums, pairs: Pairs) -> 
     spread = np.broadcast_to(np.sqrt(sums.variance), effect.shape)
     found = None if pairs.effects is None else pairs.effects[:, columns.start : columns.stop]
     effect, effect_se, extra = replace(pairs, effects=found).correct(effect, effect_se)
-    lost = sums.horizon == 0
-    effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
+    lost = np.broadcast_to(sums.horizon == 0, effect.shape)
+    # A row in no batch adds nothing to this run, and so to a mean over runs; of its effect the run alone says nothing.
+    unknown = lost if full else lost | (drawn(tape, where, sums.horizon) == 0)
+    effect, spread = (np.where(lost, np.nan, v) for v in (effect, spread))
+    effect_se = np.where(unknown, np.nan, effect_se)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.hypot(np.sqrt(sums.variance_error) / (2 * sums.variance), SPREAD_ERROR)
-        mu = effect / spread
+        mu = np.where(unknown, np.nan, effect / spread)
     df = np.broadcast_to(np.maximum(sums.horizon - 1, 1), effect.shape)
     model = model_error(pairs.chosen, sums.horizon, len(tape.epochs))
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, df=df, model=model)
@@ -56,7 +62,9 @@ class Story:
         chosen = slice(sums.columns.start, sums.columns.stop)
         self.horizon[chosen], self.profile[:, chosen] = sums.horizon, sums.profile
 
-    def provenance(self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs) -> Provenance:
+    def provenance(
+        self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs, where: list[np.ndarray]
+    ) -> Provenance:
         """Return how the result was made."""
         tape, choice, settings = prepared.tape, prepared.choice, prepared.settings
         epochs, lost = len(tape.epochs), self.horizon == 0
@@ -67,6 +75,8 @@ class Story:
             *pairs.findings,
             *prepared.notes,
         ]
+        if not prepared.plan.full:
+            findings += draw_findings(where, drawn(tape, where, self.horizon))
         findings += [settings.sentence] if settings is not None else []
         if lost.any():
             named = [repr(q) for q, gone in zip(queries, lost, strict=True) if gone]

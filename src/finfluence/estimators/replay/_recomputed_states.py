@@ -69,8 +69,8 @@ class WalkedStates:
         disk_bytes: int = 0,
     ) -> None:
         self._tape = tape
-        room = tape.spacing if room is None else room
-        self._block, self._marks_at_most = _divided(tape.spacing, room)
+        room = tape.interval if room is None else room
+        self._block, self._marks_at_most = _divided(tape.interval, room)
         self._spare = room - self._block - self._marks_at_most if walks > 1 else 0
         self._disk = disk_bytes // state_bytes(tape) if walks > 1 and folder is not None else 0
         self._folder = folder
@@ -108,7 +108,7 @@ class WalkedStates:
 
     def _recomputed(self, t: int) -> tuple[int, Tensor]:
         began = time.perf_counter()
-        first, _, start = self._tape.kept_before(t)
+        first, _, start = self._tape.checkpoint_before(t)
         if first == t:
             return first, start.unsqueeze(0)
         while self._marks and self._marks[-1][0] > t:

@@ -16,6 +16,7 @@ from finfluence.estimators.first_order import check_recording, fine_monte_carlo,
 from finfluence.estimators.replay._assemble import Story, check_left, estimates, group_means, provenance_of
 from finfluence.estimators.replay._backward import Plan
 from finfluence.estimators.replay._chunks import prepare, walk_all
+from finfluence.estimators.replay._draws import check_draws
 from finfluence.estimators.replay._tail import check_late
 from finfluence.estimators.replay._truncation import horizon_for
 from finfluence.estimators.replay.cost import bytes_per_query
@@ -23,13 +24,13 @@ from finfluence.estimators.replay.leave_out import Groups, Pairs, pair, paired_s
 from finfluence.result import Held, Influence, Stream, load, one_of
 from finfluence.runs import AnyQuery, Tape, check_queries, seeded
 from finfluence.runs.describe import Given, find_subsets
-from finfluence.runs.tape import final_losses
+from finfluence.runs.tape import TapeRecorder, final_losses, finished
 
 METHODS = ("online", "full", "fine", "fine-mc")
 
 
 def replay(
-    tape: Tape,
+    tape: Tape | TapeRecorder,
     queries: Sequence[AnyQuery] | AnyQuery,
     method: Literal["online", "full", "fine", "fine-mc"] = "online",
     subsets: Given = None,
@@ -37,7 +38,7 @@ def replay(
     horizon: int | Literal["auto"] = "auto",
     probe_budget: float = 0.25,
     late: float = 0.1,
-    auxiliary: Tape | None = None,
+    auxiliary: Tape | TapeRecorder | None = None,
     records: int = 100,
     seed: int | None = None,
     groups: Groups = "auto",
@@ -154,7 +155,8 @@ def replay(
     one_of(differentiation, DIFFERENTIATIONS, "differentiation")
     together = Processes.of(processes)
     listed = check_queries(queries)
-    tape.finish()
+    tape = finished(tape)
+    check_draws(tape, method == "full")
     began = clock(tape.layout.device)
     found = find_subsets(tape, subsets)
     where = found.positions
@@ -173,15 +175,14 @@ def replay(
         "own_loss": own,
     }
     if method in ("fine", "fine-mc"):
-        check_recording(tape, auxiliary, records)
+        other = auxiliary if auxiliary is None else finished(auxiliary)
+        check_recording(tape, other, records)
         extra = {}
         with seeded(0):
             if method == "fine":
                 mu = fine_rao_blackwell(tape, listed, where, records, progress)
             else:
-                mu, extra["mu_scan"] = fine_monte_carlo(
-                    tape, auxiliary, listed, where, records, seed, progress
-                )
+                mu, extra["mu_scan"] = fine_monte_carlo(tape, other, listed, where, records, seed, progress)
         made = replace(provenance_of(tape, method), records=records)
         influence = Influence.build(mu=mu, extra=extra, provenance=made, **labels)
         if save_to is not None and together.rank == 0:
@@ -216,6 +217,7 @@ def replay(
         together,
         beside,
     )
+    check_draws(tape, prepared.plan.full)
     story = Story.empty(len(labels["queries"]), len(tape.epochs))
     pairs: Pairs | None = None
     sink: Stream | Held = Held(labels)
@@ -226,9 +228,11 @@ def replay(
             pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress, prepared.plan.late)
             story.add(sums)
             if save_to is None or together.rank == 0:
-                sink.write(sums.columns, estimates(tape, where, sums, pairs))
+                sink.write(sums.columns, estimates(tape, where, sums, pairs, prepared.plan.full))
         assert pairs is not None
-        made = story.provenance(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
+        made = story.provenance(
+            prepared, "full" if prepared.plan.full else method, labels["queries"], pairs, where
+        )
         if save_to is None or together.rank == 0:
             influence = sink.finish(made)
     together.wait()

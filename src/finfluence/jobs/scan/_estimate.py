@@ -204,7 +204,7 @@ def _make_run(context: Context, asked: Asked, run: int) -> None:
     if asked.own:
         if run:
             losses = _losses(load(context.folder.run_folder(0) / INFLUENCE))
-        queries.append(own_loss(hardest(losses), unit=training.unit))
+        queries.append(own_loss(data.train.ids[hardest(losses)].tolist(), unit=training.unit))
     if data.train.groups is not None:
         names = data.train.groups
         members = {

@@ -1,6 +1,7 @@
 """States of a training kept on disk or in memory."""
 
-from finfluence.runs.checkpoints._regular import Snapshots, read_tensors
-from finfluence.runs.checkpoints._thinning import KeptStates, bytes_of
+from finfluence.runs.checkpoints._regular import RegularCheckpoints
+from finfluence.runs.checkpoints._store import CheckpointStore, read_tensors
+from finfluence.runs.checkpoints._thinning import ThinningCheckpoints, bytes_of
 
-__all__ = ["KeptStates", "Snapshots", "bytes_of", "read_tensors"]
+__all__ = ["CheckpointStore", "RegularCheckpoints", "ThinningCheckpoints", "bytes_of", "read_tensors"]

@@ -1,7 +1,6 @@
-"""States of a loop whose length nobody knows: every k-th is kept, and k doubles when the budget is full."""
+"""Thinning checkpoints, for a loop whose length nobody knows: every k-th state, and k doubles when they fill up."""
 
 import bisect
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +12,7 @@ from torch import Tensor
 
 from finfluence._files import atomic
 from finfluence.errors import StorageError
-from finfluence.runs.checkpoints._regular import read_tensors
-
-CHUNK_BYTES = 32 * 2**20
-FLUSH_SECONDS = 5.0
+from finfluence.runs.checkpoints._store import Due, LastFile, read_tensors
 
 
 def bytes_of(parts: list[Tensor]) -> list[memoryview]:
@@ -24,7 +20,7 @@ def bytes_of(parts: list[Tensor]) -> list[memoryview]:
     return [np.from_dlpack(part.view(torch.uint8)).data for part in parts]
 
 
-class KeptStates:
+class ThinningCheckpoints:
     """State vectors by step, in memory or in a folder of whole files.
 
     Parameters
@@ -49,53 +45,49 @@ class KeptStates:
         self.width, self.dtype, self.folder = width, dtype, folder
         self._device, self._budget = device, budget
         self._cuda = device.type == "cuda"
-        self.every = 1
-        self._most = max(4, budget // max(1, (whole or width) * dtype.itemsize))
-        self._in_chunk = max(1, CHUNK_BYTES // max(1, width * dtype.itemsize))
-        self._held: dict[int, Tensor | bytearray | Path] = {}
+        self._every = 1
+        self._capacity = max(4, budget // max(1, (whole or width) * dtype.itemsize))
+        self._due = Due(width * dtype.itemsize)
+        self._states: dict[int, Tensor | bytearray | Path] = {}
         self._open: list[int] = []
         self._pinned: set[int] = set()
-        self._flushed_at = time.monotonic()
-        self._cached: tuple[Path, dict[int, Tensor]] | None = None
+        self._last_file = LastFile(_states_by_step)
 
     @property
     def steps(self) -> list[int]:
-        """The steps whose states are kept, in order."""
-        return sorted(self._held)
+        """The steps before which a state is kept, in order."""
+        return sorted(self._states)
 
-    def spacing(self, count: int) -> int:
-        """Return the most steps from one kept state to the next, or to the end of a run of `count` steps."""
-        ends = [*(t for t in self.steps if t < count), count]
-        return max(b - a for a, b in pairwise(ends))
+    @property
+    def interval(self) -> int:
+        """The most steps from one kept state to the next."""
+        return max((b - a for a, b in pairwise(self.steps)), default=1)
 
     def wants(self, t: int) -> bool:
         """Whether the state before step t is due."""
-        return t % self.every == 0
+        return t % self._every == 0
 
     def keep(self, t: int, state: Tensor | bytearray, pin: bool = False, last: bool = False) -> None:
         """Keep the state before step t, as a vector or its bytes; pinned if there is room, or if last."""
         if isinstance(state, Tensor) and state.device.type != "cpu":
             there, state = state, torch.empty(self.width, dtype=self.dtype, pin_memory=self._cuda)
             state.copy_(there, non_blocking=True)
-        self._held[t] = state
-        if last or (pin and len(self._pinned) < self._most // 2):
+        self._states[t] = state
+        if last or (pin and len(self._pinned) < self._capacity // 2):
             self._pinned.add(t)
         if self.folder is not None:
             self._open.append(t)
-        if len(self._held) > self._most and len(self._pinned) < len(self._held):
+        if len(self._states) > self._capacity and len(self._pinned) < len(self._states):
             self._thin()
 
     @property
     def due(self) -> bool:
         """Whether states wait to be written."""
-        waiting = len(self._open)
-        return waiting >= self._in_chunk or (
-            waiting > 0 and time.monotonic() - self._flushed_at > FLUSH_SECONDS
-        )
+        return self._due.now(len(self._open))
 
     def flush(self) -> None:
         """Write what waits, as one file."""
-        self._flushed_at = time.monotonic()
+        self._due.written()
         if self.folder is None or not self._open:
             return
         self._write(self._open)
@@ -112,14 +104,16 @@ class KeptStates:
         at = bisect.bisect_right(steps, t) - 1
         return steps[at], steps[at + 1] if at + 1 < len(steps) else None
 
-    def widened(self, width: int, folder: Path | None, widen: Callable[[Tensor], Tensor]) -> "KeptStates":
+    def widened(
+        self, width: int, folder: Path | None, widen: Callable[[Tensor], Tensor]
+    ) -> "ThinningCheckpoints":
         """Return the same steps with states of `width`, written to `folder`; ours are forgotten one by one."""
-        wide = KeptStates(width, self.dtype, self._device, folder, self._budget)
-        wide.every, wide._pinned = self.every, set(self._pinned)
+        wide = ThinningCheckpoints(width, self.dtype, self._device, folder, self._budget)
+        wide._every, wide._pinned = self._every, set(self._pinned)
         for t in self.steps:
             state = widen(self[t])
-            del self._held[t]
-            wide._held[t] = state
+            del self._states[t]
+            wide._states[t] = state
             if folder is not None:
                 wide._open.append(t)
                 if wide.due:
@@ -128,32 +122,32 @@ class KeptStates:
 
     def forget_after(self, t: int) -> None:
         """Leave out states after step t."""
-        self._held = {step: place for step, place in self._held.items() if step <= t}
+        self._states = {step: place for step, place in self._states.items() if step <= t}
 
     def __contains__(self, t: int) -> bool:
-        return t in self._held
+        return t in self._states
 
     def __getitem__(self, t: int) -> Tensor:
-        found = self._held[t]
-        if isinstance(found, bytearray):
+        state = self._states[t]
+        if isinstance(state, bytearray):
             # A copy, where torch puts tensors: kernels may round by the address. A process may hold no part at all.
             return (
-                torch.frombuffer(found, dtype=self.dtype).clone()
-                if found
+                torch.frombuffer(state, dtype=self.dtype).clone()
+                if state
                 else torch.empty(0, dtype=self.dtype)
             )
-        return self._load(found)[t] if isinstance(found, Path) else found
+        return self._last_file.read(state)[t] if isinstance(state, Path) else state
 
     def reopen(self) -> list[str]:
         """Find the whole files in the folder; return the names of those that cannot be read."""
         broken = []
         for path in sorted(self.folder.glob("kept-*.safetensors")) if self.folder else []:
             try:
-                steps = self._load(path)
+                steps = self._last_file.read(path)
             except StorageError:
                 broken.append(path.name)
                 continue
-            self._held.update(dict.fromkeys(steps, path))
+            self._states.update(dict.fromkeys(steps, path))
         return broken
 
     def _write(self, steps: list[int]) -> Path:
@@ -162,30 +156,28 @@ class KeptStates:
         states = torch.stack([self[t] for t in steps])
         with atomic(path) as part:
             save_file({"steps": torch.tensor(steps), "states": states}, part)
-        self._cached = None
-        self._held.update(dict.fromkeys(steps, path))
+        self._last_file.forget()
+        self._states.update(dict.fromkeys(steps, path))
         return path
 
-    def _load(self, path: Path) -> dict[int, Tensor]:
-        if self._cached is None or self._cached[0] != path:
-            tensors = read_tensors(path)
-            found = dict(zip(tensors["steps"].tolist(), tensors["states"].unbind(), strict=True))
-            self._cached = (path, found)
-        return self._cached[1]
-
     def _thin(self) -> None:
-        """Double the spacing and drop what is no longer due."""
-        self.every *= 2
-        gone = [t for t in self._held if t % self.every and t not in self._pinned]
-        files = {path for t in gone if isinstance(path := self._held[t], Path)}
+        """Double the interval and drop what is no longer due."""
+        self._every *= 2
+        gone = [t for t in self._states if t % self._every and t not in self._pinned]
+        files = {path for t in gone if isinstance(path := self._states[t], Path)}
         for t in gone:
-            del self._held[t]
-        self._open = [t for t in self._open if t in self._held]
+            del self._states[t]
+        self._open = [t for t in self._open if t in self._states]
         for path in files:
-            left = [t for t, place in self._held.items() if place == path]
+            left = [t for t, place in self._states.items() if place == path]
             if left:
                 kept = {t: self[t].clone() for t in left}
-                self._held.update(kept)
+                self._states.update(kept)
                 if self._write(sorted(left)) == path:
                     continue
             path.unlink()
+
+
+def _states_by_step(path: Path) -> dict[int, Tensor]:
+    tensors = read_tensors(path)
+    return dict(zip(tensors["steps"].tolist(), tensors["states"].unbind(), strict=True))

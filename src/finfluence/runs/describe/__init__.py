@@ -1,5 +1,16 @@
 """What a training is: rows, recipe, queries, subsets, optimisers."""
 
+from finfluence.runs.describe._checksum import (
+    Checksums,
+    changed_data,
+    changed_model,
+    checksum,
+    checksums,
+    first_change,
+    rows_checksums,
+)
+from finfluence.runs.describe._loss import check_loss, try_loss
+from finfluence.runs.describe._model import check_model, check_parameters, copy_model, sparse_gradient
 from finfluence.runs.describe._queries import (
     AnyQuery,
     Query,
@@ -10,7 +21,7 @@ from finfluence.runs.describe._queries import (
     own_loss,
 )
 from finfluence.runs.describe._recipe import SCHEDULES, Recipe, description_digest
-from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows
+from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows, varies
 from finfluence.runs.describe._subsets import (
     Given,
     Subsets,
@@ -24,6 +35,7 @@ from finfluence.runs.describe._task import Task
 __all__ = [
     "SCHEDULES",
     "AnyQuery",
+    "Checksums",
     "DatasetRows",
     "Given",
     "Query",
@@ -33,14 +45,27 @@ __all__ = [
     "Subsets",
     "Task",
     "as_rows",
+    "changed_data",
+    "changed_model",
+    "check_loss",
+    "check_model",
+    "check_parameters",
     "check_queries",
     "check_removable",
+    "checksum",
+    "checksums",
     "class_labels",
+    "copy_model",
     "description_digest",
     "each_loss",
     "find_subsets",
+    "first_change",
     "gradients",
     "mean_loss",
     "own_loss",
+    "rows_checksums",
+    "sparse_gradient",
     "sum_over",
+    "try_loss",
+    "varies",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import check_row_losses, no_checkpointing
-from finfluence.runs.describe._rows import Rows
+from finfluence.runs.describe._rows import Rows, RowSource
 from finfluence.runs.describe._task import Task
 
 
@@ -75,10 +75,10 @@ class Query:
 
 @dataclass(frozen=True)
 class _LossQuery:
-    """The recipe's own loss on given rows: their mean, or each by itself."""
+    """The recipe's own loss on given rows, or on training rows of these ids: their mean, or each by itself."""
 
     rows: Rows | None
-    positions: tuple[int, ...]
+    ids: tuple[Any, ...]
     names: tuple[str, ...]
     mean: bool
     unit: str = "nats"
@@ -87,9 +87,8 @@ class _LossQuery:
     def values(self, model: nn.Module, recipe: Task) -> Tensor:
         """Return the losses [len(names)], with their graph."""
         source = recipe.rows if self.rows is None else self.rows
-        if self.rows is None:
-            _check_positions(self.positions, len(source))
-        positions = torch.tensor(self.positions, dtype=torch.int64)
+        places = _places(self.ids, source) if self.rows is None else range(len(source))
+        positions = torch.tensor(list(places), dtype=torch.int64)
         device = next(model.parameters()).device
         batch = {k: v.to(device) for k, v in source.batch(positions).items()}
         if self.rows is not None:
@@ -102,26 +101,34 @@ class _LossQuery:
 AnyQuery = Query | _LossQuery
 
 
-def _check_positions(positions: tuple[int, ...], rows: int) -> None:
-    wrong = [p for p in positions if not 0 <= p < rows]
-    if wrong:
+def _places(ids: tuple[Any, ...], rows: RowSource) -> list[int]:
+    """Return the positions of row ids."""
+    place = {row: position for position, row in enumerate(rows.ids.tolist())}
+    unknown = [i for i in ids if i not in place]
+    if unknown:
+        known = ", ".join(repr(i) for i in list(place)[:3])
         raise ConfigError(
             explain(
-                f"positions of training rows from 0 to {rows - 1} in fi.own_loss",
-                repr(wrong[0]),
-                "row ids were passed, or positions of another table",
-                "pass positions; a row's position is its place in the training data",
+                "ids of training rows in fi.own_loss",
+                f"{len(unknown)} unknown, first {unknown[0]!r}",
+                "positions were passed of rows that have ids of their own, or ids of another type (7 is not '7')",
+                f"use ids such as {known}; rows without ids of their own are numbered from 0",
             )
         )
+    return [place[i] for i in ids]
 
 
 def mean_loss(
-    x: Any, y: Any = None, name: str = "mean loss", unit: str = "nats", **fields: Any
+    x: Any = None, y: Any = None, name: str = "mean loss", unit: str = "nats", **fields: Any
 ) -> _LossQuery:
     """Query: the mean of the recipe's loss over given rows, usually held-out ones.
 
     q(θ) = (1/m) Σ_j ℓ(θ; x_j, y_j). Positive μ: removing the training row raises this loss, so the row helps.
     Rows from outside the training data carry "id" −1.
+
+    Returns
+    -------
+    query
 
     Examples
     --------
@@ -129,13 +136,24 @@ def mean_loss(
     ('held-out',)
     """
     rows = Rows(x=x, y=y, **fields)
-    return _LossQuery(rows, tuple(range(len(rows))), (name,), True, unit)
+    return _LossQuery(rows, (), (name,), True, unit)
 
 
 def each_loss(
-    x: Any, y: Any = None, names: Sequence[str] | None = None, unit: str = "nats", **fields: Any
+    x: Any = None, y: Any = None, names: Sequence[str] | None = None, unit: str = "nats", **fields: Any
 ) -> _LossQuery:
     """Queries: the recipe's loss on each of the given rows, one query per row.
+
+    q_j(θ) = ℓ(θ; x_j, y_j).
+
+    Returns
+    -------
+    queries
+
+    Raises
+    ------
+    ConfigError
+        Not one name for each row.
 
     Examples
     --------
@@ -153,25 +171,42 @@ def each_loss(
                 "name every row",
             )
         )
-    return _LossQuery(rows, tuple(range(len(rows))), given, False, unit)
+    return _LossQuery(rows, (), given, False, unit)
 
 
-def own_loss(rows: Sequence[int], unit: str = "nats") -> _LossQuery:
-    """Queries: the final loss of training rows themselves, by position; one query per row.
+def own_loss(rows: Sequence[Any], unit: str = "nats") -> _LossQuery:
+    """Queries: the final loss of training rows themselves; one query per row.
 
-    With the subset that holds the same row this is self-influence: how much the model relies on having seen it.
+    q_i(θ) = ℓ(θ; x_i, y_i). With the subset that holds the same row this is self-influence: how much the model relies
+    on having seen it.
+
+    Parameters
+    ----------
+    rows : sequence
+        Ids of training rows; rows without ids of their own are numbered from 0.
+    unit : str
+        Unit of the loss, for printing.
+
+    Returns
+    -------
+    queries
+        Named "own loss[id]". An id that no row has is an error where the query is used.
 
     Examples
     --------
     >>> own_loss(rows=[3, 7]).names
     ('own loss[3]', 'own loss[7]')
     """
-    positions = tuple(int(r) for r in rows)
-    return _LossQuery(None, positions, tuple(f"own loss[{r}]" for r in positions), False, unit)
+    ids = tuple(r.item() if isinstance(r, (np.generic, Tensor)) else r for r in rows)
+    return _LossQuery(None, ids, tuple(f"own loss[{i}]" for i in ids), False, unit)
 
 
 def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     """Return the queries as a list with unique names.
+
+    Returns
+    -------
+    list[AnyQuery]
 
     Raises
     ------

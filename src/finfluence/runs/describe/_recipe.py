@@ -13,8 +13,18 @@ from finfluence._files import digest
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.grads import RowLoss
+from finfluence.runs.describe._checksum import (
+    Checksums,
+    changed_data,
+    changed_model,
+    checksums,
+    first_change,
+    rows_checksums,
+)
+from finfluence.runs.describe._loss import check_loss
+from finfluence.runs.describe._model import check_model, copy_model
 from finfluence.runs.describe._rows import RowSource, as_rows
-from finfluence.runs.describe.optimizers import SGD, Adam, Optimizer
+from finfluence.runs.describe.optimizers import Optimizer
 
 Schedule = Callable[[int, int], float]
 
@@ -49,7 +59,8 @@ class Recipe:
         The training rows.
     model : callable or nn.Module
         `callable(seed) -> nn.Module`: each run draws its own initialisation. An `nn.Module`: every run starts
-        from a copy of its weights; the module itself is never written on.
+        from its weights as they are now, of which the recipe keeps a copy; frozen ones are shared, and compared
+        before each use. The module itself is never written on.
     loss : callable
         `loss(model, batch) -> Tensor[B]`, one loss per row; `batch` is a dict of the data's fields and "id".
     optimizer : SGD, Adam or AdamW
@@ -65,12 +76,14 @@ class Recipe:
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError
         A value that no training can use, named.
+    DataError
+        Fewer rows than a batch, or rows that cannot be used.
 
     Examples
     --------
-    >>> from finfluence.runs import Rows
+    >>> from finfluence.runs import SGD, Rows
     >>> recipe = Recipe(
     ...     data=Rows(x=np.ones((8, 2)), y=np.zeros(8)), model=nn.Linear(2, 1),
     ...     loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, optimizer=SGD(lr=0.1), batch_size=4, epochs=3)
@@ -88,9 +101,17 @@ class Recipe:
     sampling: Literal["reshuffle", "independent"] = "reshuffle"
     schedule: str | Schedule = "constant"
     rows: RowSource = field(init=False, repr=False)
+    _frozen: Checksums = field(init=False, repr=False, compare=False)
+    _data: Checksums | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", as_rows(self.data))
+        check_model(self.model)
+        check_loss(self.loss)
+        if isinstance(self.model, nn.Module):
+            frozen = [p for p in self.model.parameters() if not p.requires_grad]
+            object.__setattr__(self, "model", copy_model(self.model, frozen))
+        object.__setattr__(self, "_frozen", self._frozen_checksums())
         for name in ("batch_size", "epochs"):
             value = getattr(self, name)
             if isinstance(value, np.integer):
@@ -103,7 +124,7 @@ class Recipe:
                     repr(getattr(self, name)),
                     f"set {name} to 1 or more",
                 )
-        if not isinstance(self.optimizer, (SGD, Adam)):
+        if not isinstance(self.optimizer, Optimizer):
             raise _config(
                 "optimizer to be fi.SGD, fi.Adam or fi.AdamW",
                 type(self.optimizer).__name__,
@@ -145,6 +166,32 @@ class Recipe:
         """Whether each seed draws its own initial weights."""
         return not isinstance(self.model, nn.Module)
 
+    def _frozen_checksums(self) -> Checksums:
+        if not isinstance(self.model, nn.Module):
+            return {}
+        return checksums((n, p) for n, p in self.model.named_parameters() if not p.requires_grad)
+
+    def check_unchanged(self) -> None:
+        """Check that frozen weights and rows are those that the recipe was given.
+
+        Raises
+        ------
+        ConfigError
+            A frozen parameter was written on since; it is named.
+        DataError
+            A field of the rows was, since the recipe was first used.
+        """  # noqa: DOC501 - made by a function
+        parameter = first_change(self._frozen, self._frozen_checksums())
+        if parameter is not None:
+            raise changed_model(parameter)
+        rows = rows_checksums(self.rows)
+        if self._data is None:  # the first use
+            object.__setattr__(self, "_data", rows)
+            return
+        field = first_change(self._data, rows)
+        if field is not None:
+            raise changed_data(field)
+
     def rate(self, step: int) -> float:
         """Return the factor on the learning rate at `step`."""
         schedule = SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
@@ -164,6 +211,10 @@ class Recipe:
         keep : array of int, optional
             Train on these rows only (the others removed). The number of steps is that of all rows: a batch
             order over fewer rows is continued into the next permutation where it runs out.
+
+        Returns
+        -------
+        list[Tensor]
         """
         n = len(self.rows)
         rows = np.arange(n) if keep is None else np.asarray(keep)

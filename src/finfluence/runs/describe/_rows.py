@@ -131,6 +131,10 @@ class DatasetRows:
 def as_rows(data: Any) -> RowSource:
     """Return `data` as a row source: `Rows`, a mapping of fields, or a map-style dataset.
 
+    Returns
+    -------
+    RowSource
+
     Raises
     ------
     DataError
@@ -156,11 +160,41 @@ def as_rows(data: Any) -> RowSource:
     )
 
 
+def varies(rows: RowSource) -> bool:
+    """Whether an item of a data set differs between two calls."""
+    if isinstance(rows, Rows):
+        return False
+    some = torch.arange(min(2, len(rows)))
+    first, second = rows.batch(some), rows.batch(some)
+    return any(
+        k not in second or v.shape != second[k].shape or not torch.equal(v, second[k])
+        for k, v in first.items()
+    )
+
+
 def _tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, (list, tuple)) and np.ndim(value) == 0:
+        raise DataError(
+            explain(
+                f"one entry per row in field '{name}'",
+                "a single number",
+                "a value for all rows was passed",
+                "repeat it for every row, or use it in the loss itself",
+            )
+        )
     if isinstance(value, Tensor):
         tensor = value.detach()
+        if tensor.layout is not torch.strided:
+            raise DataError(
+                explain(
+                    f"a dense tensor in field '{name}'",
+                    f"one of layout {tensor.layout}",
+                    "a sparse table was passed",
+                    "pass value.to_dense(), or the indices of the entries as a field of whole numbers",
+                )
+            )
     else:
-        array = np.asarray(value)
+        array = _array(name, value)
         if array.dtype.kind not in "biuf":
             raise DataError(
                 explain(
@@ -172,7 +206,7 @@ def _tensor(name: str, value: Any) -> Tensor:
             )
         if array.dtype.kind == "f":
             array = array.astype(np.float32, copy=False)
-        array = np.ascontiguousarray(array)
+        array = np.ascontiguousarray(array.astype(_signed(name, array), copy=False))
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         bad = (~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[:, 0]
@@ -185,6 +219,37 @@ def _tensor(name: str, value: Any) -> Tensor:
             )
         )
     return tensor
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise DataError(
+            explain(
+                f"rows of one shape in field '{name}'",
+                str(error).splitlines()[0],
+                "lists of different lengths, such as texts cut into tokens",
+                "pad them to one length and mask the padding in the loss",
+            )
+        ) from error
+
+
+def _signed(name: str, array: np.ndarray) -> np.dtype:
+    """Return the dtype of this machine's byte order that torch computes with: signed, but for bytes."""
+    dtype = array.dtype.newbyteorder("=")
+    if dtype.kind != "u" or dtype.itemsize == 1:
+        return dtype
+    if dtype.itemsize == 8 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise DataError(
+            explain(
+                f"whole numbers below 2⁶³ in field '{name}'",
+                f"{int(array.max())}",
+                "hashes or addresses were passed as features",
+                "number them from 0, or leave the field out",
+            )
+        )
+    return np.dtype(f"i{min(8, 2 * dtype.itemsize)}")
 
 
 def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:

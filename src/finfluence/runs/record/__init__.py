@@ -1,7 +1,10 @@
 """Recording a training loop that somebody else wrote."""
 
+from finfluence.runs.record._finish import finish
 from finfluence.runs.record._gather import gather, underlying
+from finfluence.runs.record._options import RecordOptions
 from finfluence.runs.record._recorder import Recorder
-from finfluence.runs.record._recording import finish, reopen, start
+from finfluence.runs.record._reopen import reopen
+from finfluence.runs.record._start import start
 
-__all__ = ["Recorder", "finish", "gather", "reopen", "start", "underlying"]
+__all__ = ["RecordOptions", "Recorder", "finish", "gather", "reopen", "start", "underlying"]

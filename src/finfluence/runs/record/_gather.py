@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from finfluence.distributed import Processes
 from finfluence.errors import DataError, TrainingError, explain
-from finfluence.runs.record._recorder import Recorder, Witness
+from finfluence.runs.record._recorder import Recorder, ReferenceSample
 from finfluence.runs.record.sharded._shards import Shards
 from finfluence.runs.steps import Entry, entries_of, tensors_of
 
@@ -30,8 +30,10 @@ def gather(recorder: Recorder, processes: Processes) -> None:
 
     Raises
     ------
-    TrainingError, DataError
-        A process could not record, took other steps than the others, or with other options.
+    TrainingError
+        A process could not record, or took its steps with other options.
+    DataError
+        A process took other steps than the others.
     """
     problem: Exception | None = None
     try:
@@ -64,24 +66,24 @@ def gather(recorder: Recorder, processes: Processes) -> None:
 
 
 def _make_whole(recorder: Recorder, shards: Shards, processes: Processes) -> None:
-    """Put states and witnesses together from the parts of all processes."""
+    """Put states and references together from the parts of all processes."""
     recording, layout = recorder.recording, recorder.layout
     recorder.finish()
-    told = {"as left": torch.tensor(recorder.as_left), "reached": torch.tensor(recording.reached)}
+    told = {"as left": torch.tensor(recorder.as_left), "has_grad": torch.tensor(recording.has_grad)}
     found = processes.gathered(told)
     recorder.as_left = all(bool(part["as left"]) for part in found)
     if not recorder.as_left:
         recorder.states.forget_after(recorder.steps - 1)
-    recording.reached = torch.stack([part["reached"] for part in found]).any(0).tolist()
+    recording.has_grad = torch.stack([part["has_grad"] for part in found]).any(0).tolist()
     processes.agree("kept states", repr(recorder.states.steps))
     recorder.states = recorder.states.widened(shards.whole_width, recorder.folder, shards.whole)
     seen = {"places": shards.places(recorder.coordinates)}
-    for t, witness in recorder.witnesses.items():
+    for t, reference in recorder.references.items():
         parts = {
-            "gradient": witness.gradient,
-            "norm": witness.norm,
-            "after": witness.after,
-            "later": witness.later,
+            "gradient": reference.gradient,
+            "norm": reference.norm,
+            "after": reference.after,
+            "later": reference.later,
         }
         seen.update({f"{t}/{name}": part for name, part in parts.items() if part is not None})
     every = processes.gathered(seen)
@@ -90,10 +92,12 @@ def _make_whole(recorder: Recorder, shards: Shards, processes: Processes) -> Non
         return torch.cat([part[name] for part in every]).to(layout.device)
 
     recorder.coordinates = joined("places")
-    for t, witness in recorder.witnesses.items():
+    for t, reference in recorder.references.items():
         norms = torch.stack([part[f"{t}/norm"] for part in every])
-        later = None if witness.later is None else joined(f"{t}/later")
-        recorder.witnesses[t] = Witness(joined(f"{t}/gradient"), norms.norm(), joined(f"{t}/after"), later)
+        later = None if reference.later is None else joined(f"{t}/later")
+        recorder.references[t] = ReferenceSample(
+            joined(f"{t}/gradient"), norms.norm(), joined(f"{t}/after"), later
+        )
     recording.model.to(layout.device)
 
 

@@ -1,6 +1,6 @@
 """Watch a training loop from its optimiser: states before steps, options as they are, random states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finfluence.errors import ConfigError, DataError, NotSupportedError, TrainingError, explain
+from finfluence.errors import (
+    ConfigError,
+    DataError,
+    FinfluenceError,
+    NotSupportedError,
+    TrainingError,
+    explain,
+)
 from finfluence.grads import Batch, Layout
-from finfluence.runs.checkpoints import KeptStates, bytes_of
-from finfluence.runs.describe.optimizers import KNOWN, numbers_of
+from finfluence.runs.checkpoints import ThinningCheckpoints, bytes_of
+from finfluence.runs.describe import sparse_gradient
+from finfluence.runs.record._header import check_new, write_header
 from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batches
 from finfluence.runs.record.sharded import Shards, held
-from finfluence.runs.steps import Entry, Recording, modes, random_state, write_entries
+from finfluence.runs.steps import Entry, Flags, Recording, module_modes, random_state, write_entries
 
 LOOKED_UP_TOGETHER = 64
 _COORDINATES = 4096
@@ -29,10 +37,18 @@ def checked_step(t: int) -> bool:
 
 
 @dataclass(eq=False)
-class Witness:
+class ReferenceSample:
     """What a step really did, at some coordinates: the gradient that the optimiser got, and θ after and later.
 
-    later : θ before the next step, where something else than the optimiser may have moved it.
+    Attributes
+    ----------
+    gradient : Tensor
+    norm : Tensor
+        Of the whole gradient.
+    after : Tensor
+        θ after the step.
+    later : Tensor or None
+        θ before the next step, where something else than the optimiser may have moved it.
     """
 
     gradient: Tensor
@@ -41,33 +57,62 @@ class Witness:
     later: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """How a loop is watched.
+
+    Attributes
+    ----------
+    layout : Layout
+        Of the trained parameters.
+    folder : path or None
+        Where the tape is written.
+    scaler : object
+        The loop's gradient scaler, if it may skip steps.
+    varying : bool
+        Whether rows change at every reading, so that batches are to be given.
+    shards : Shards or None
+        What this process holds of a sharded model.
+    """
+
+    layout: Layout
+    folder: Path | None = None
+    scaler: object = None
+    varying: bool = False
+    shards: Shards | None = None
+
+
 class Recorder:
-    """Hooks on a user's optimiser, and on the model if its loss draws random numbers; both go with `release`."""
+    """Hooks on a user's optimiser, and on the model if its loss draws random numbers; both go with `release`.
+
+    A hook never raises: what goes wrong in it is kept, and raised by the next call of `step`.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         recording: Recording,
-        layout: Layout,
-        states: KeptStates,
-        folder: Path | None,
-        scaler: object,
-        varying: bool,
-        shards: Shards | None = None,
+        states: ThinningCheckpoints,
+        watch: Watch,
     ) -> None:
-        self.recording, self.layout, self.states, self.folder = recording, layout, states, folder
-        self.model, self._optimizer, self._scaler, self._varying = model, optimizer, scaler, varying
-        self.shards = shards
+        self.recording, self.states = recording, states
+        self.layout, self.folder, self.shards = watch.layout, watch.folder, watch.shards
+        self.model, self._optimizer, self._scaler, self._varying = (
+            model,
+            optimizer,
+            watch.scaler,
+            watch.varying,
+        )
         named = dict(model.named_parameters())
         self._parameters = [named[name] for name in recording.names]
         self._ids = RowIds(recording.rows.ids)
-        self._slots = KNOWN[recording.kind].slots(recording.groups)
-        size = layout.size if shards is None else shards.size
-        most = _COORDINATES if shards is None else max(1, _COORDINATES // len(shards.sizes))
+        self._rule, self._slots = recording.optimizer.rule, recording.optimizer.slots
+        size = self.layout.size if self.shards is None else self.shards.size
+        most = _COORDINATES if self.shards is None else max(1, _COORDINATES // len(self.shards.sizes))
         chosen = torch.linspace(0, size - 1, min(size, most), dtype=torch.float64)
-        self.coordinates = chosen.round().long().to(layout.device)
-        self.witnesses: dict[int, Witness] = {}
+        self.coordinates = chosen.round().long().to(self.layout.device)
+        self.references: dict[int, ReferenceSample] = {}
         self.skipped = 0
         self.last_buffers: list[Tensor] | None = None
         self.as_left: bool | None = None
@@ -133,8 +178,11 @@ class Recorder:
         """Write what is new to the folder."""
         self.look_up()
         if self.folder is not None and self.steps > self._written:
-            marks = {"training": self.recording.flags or [], "reached": self.recording.reached or []}
-            write_entries(self.folder, self._written, self.recording.entries[self._written :], marks)
+            if not self._written:  # only now: a recording that fails at its start leaves no folder
+                check_new(self.folder)
+                write_header(self.folder, self.recording, None)
+            flags = Flags(self.recording.module_modes or [], self.recording.has_grad or [])
+            write_entries(self.folder, self._written, self.recording.entries[self._written :], flags)
             self._written = self.steps
         self.states.flush()
 
@@ -164,43 +212,59 @@ class Recorder:
         return self.as_left
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._safely(self._read_before)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._safely(self._read_after)
+
+    def _safely(self, read: Callable[[], None]) -> None:
+        """Read what a step did; never raise inside the user's `optimizer.step()`."""
         if self._problem is not None:
             return
+        try:
+            read()
+        except FinfluenceError as error:
+            self._problem = error
+        except Exception as error:
+            self._problem = _unreadable(self.steps, error)
+            self._problem.__cause__ = error
+
+    def _read_before(self) -> None:
         t = self.steps
         if self._pending is not None:
             self._problem = self._unnamed()
             return
-        name = self.recording.kind
-        numbers = tuple([numbers_of(name, group) for group in optimizer.param_groups])
+        numbers = tuple([self._rule.numbers_of(group) for group in self._optimizer.param_groups])
         if any([isinstance(v, Tensor) for group in numbers for v in group]):
             self._begun = tuple(
                 tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in group) for group in numbers
             )
         elif numbers != self._begun:  # steps with the same options share one tuple
             self._begun = numbers
-        if t - 1 in self.witnesses:
-            self.witnesses[t - 1].later = self._some_parameters()
+        if t - 1 in self.references:
+            self.references[t - 1].later = self._some_parameters()
         checked = checked_step(t)
         if checked or self.states.wants(t):
             self.states.keep(t, self._state(), pin=checked)
         if t == 0:
-            self.recording.flags = modes(self.model)
+            self.recording.module_modes = module_modes(self.model)
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._problem is not None:
-            return
+    def _read_after(self) -> None:
         self._pending = self._begun  # only now: a closure that raises takes no step
         t = len(self.recording.entries)
-        reached = [p.grad is not None for p in self._parameters]
-        if self.recording.reached is None:
-            self.recording.reached = reached
-        elif reached != self.recording.reached:
-            pairs = zip(self.layout.names, reached, self.recording.reached, strict=True)
+        has_grad = [p.grad is not None for p in self._parameters]
+        if self.recording.has_grad is None:
+            self.recording.has_grad = has_grad
+        elif has_grad != self.recording.has_grad:
+            pairs = zip(self.layout.names, has_grad, self.recording.has_grad, strict=True)
             self._problem = _other_parameters(next(n for n, a, b in pairs if a != b), t)
         if checked_step(t):
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+            for name, grad in zip(self.layout.names, grads, strict=True):
+                if grad.layout is not torch.strided:
+                    raise sparse_gradient(f"of '{name}' at step {t}")
             flat = torch.cat([held(g).reshape(-1) for g in grads])
-            self.witnesses[t] = Witness(flat[self.coordinates], flat.norm(), self._some_parameters())
+            self.references[t] = ReferenceSample(flat[self.coordinates], flat.norm(), self._some_parameters())
 
     def _forward(self, module: nn.Module, args: Any) -> None:
         if module.training and torch.is_grad_enabled():
@@ -291,6 +355,17 @@ class Recorder:
                 "call tape.step after each optimizer.step(), and tape.finish() where the recording ends",
             )
         )
+
+
+def _unreadable(step: int, error: Exception) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "a step of the optimiser that can be read: options, parameters and gradients",
+            f"{type(error).__name__} at step {step}: {str(error).splitlines()[0] if str(error) else ''}",
+            "parameters were replaced, moved or cast after the recording began, or hold tensors of an unusual kind",
+            "move and cast the model before fi.Tape.record, and make the optimiser from the parameters it then has",
+        )
+    )
 
 
 def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[float, ...]:

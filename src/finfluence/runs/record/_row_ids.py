@@ -24,6 +24,10 @@ class RowIds:
     def positions(self, given: Any, step: int) -> np.ndarray:
         """Return positions [B] of the ids of one micro-batch.
 
+        Returns
+        -------
+        np.ndarray
+
         Raises
         ------
         DataError

@@ -1,30 +1,60 @@
 """Single steps of training, taken again as they were."""
 
-from finfluence.runs.steps._epochs import check_sampling
-from finfluence.runs.steps._randomness import random_state, set_random_state, split_random_state, untouched
+from finfluence.runs.steps._epochs import check_sampling, equal_draws, find_epochs
+from finfluence.runs.steps._randomness import (
+    check_unchanged,
+    random_state,
+    set_random_state,
+    split_random_state,
+    untouched,
+)
 from finfluence.runs.steps._recipe_steps import RecipeSteps
 from finfluence.runs.steps._recomputed import states_from
-from finfluence.runs.steps._recorded_steps import RecordedSteps, Recording
-from finfluence.runs.steps._step_log import Entry, entries_of, read_entries, tensors_of, write_entries
+from finfluence.runs.steps._recorded_steps import RecordedSteps
+from finfluence.runs.steps._recording import Clipping, RecordedOptimizer, Recording, Sampling
+from finfluence.runs.steps._step_log import (
+    Entry,
+    Flags,
+    entries_of,
+    read_entries,
+    tensors_of,
+    write_entries,
+)
 from finfluence.runs.steps._stepper import Stepper, initial_model, seeded, step_seed
-from finfluence.runs.steps._steps import Step, Update
-from finfluence.runs.steps._trained_part import Parameters, copied, fingerprint, modes, trained_names
+from finfluence.runs.steps._steps import Step, Steps, Update
+from finfluence.runs.steps._trained_part import (
+    Parameters,
+    copied,
+    fingerprint,
+    frozen_checksums,
+    module_modes,
+    trained_names,
+)
 
 __all__ = [
+    "Clipping",
     "Entry",
+    "Flags",
     "Parameters",
     "RecipeSteps",
+    "RecordedOptimizer",
     "RecordedSteps",
     "Recording",
+    "Sampling",
     "Step",
     "Stepper",
+    "Steps",
     "Update",
     "check_sampling",
+    "check_unchanged",
     "copied",
     "entries_of",
+    "equal_draws",
+    "find_epochs",
     "fingerprint",
+    "frozen_checksums",
     "initial_model",
-    "modes",
+    "module_modes",
     "random_state",
     "read_entries",
     "seeded",

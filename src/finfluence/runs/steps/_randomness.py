@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finfluence.runs.describe import Recipe
 from finfluence.runs.steps._stepper import seeded
 
 
@@ -25,6 +26,18 @@ def untouched(seed: int) -> Iterator[None]:
         random.setstate(of_python)
 
 
+def check_unchanged(recipe: Recipe) -> None:
+    """Check that the recipe's weights and rows are those it was given, without drawing random numbers.
+
+    Raises
+    ------
+    ConfigError, DataError
+        A frozen parameter or a field was written on since; it is named.
+    """
+    with untouched(0):
+        recipe.check_unchanged()
+
+
 def random_state(device: torch.device) -> Tensor:
     """Return the state of torch's generators that a loss on `device` draws from, as one vector of bytes."""
     here = torch.default_generator.get_state()
@@ -35,6 +48,10 @@ def split_random_state(state: Tensor) -> list[Tensor]:
     """Return what `random_state` joined: the state of the CPU's generator, and of the GPU's if there is one.
 
     They are copies: torch reads a state as 8-byte words, and one read from a file may lie anywhere.
+
+    Returns
+    -------
+    list[Tensor]
     """
     size = len(torch.default_generator.get_state())
     return [part.clone() for part in (state[:size], state[size:]) if len(part)]

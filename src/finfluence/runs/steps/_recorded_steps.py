@@ -1,8 +1,6 @@
 """The steps of a recorded loop: taken again with the same optimiser, differentiated with its functional update."""
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,51 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Layout, RowLoss, no_checkpointing
-from finfluence.runs.describe import RowSource
-from finfluence.runs.describe.optimizers import KNOWN, flags_of, remake, set_numbers
+from finfluence.grads import Batch, Layout, no_checkpointing
+from finfluence.runs.describe import changed_data, changed_model, copy_model, first_change, rows_checksums
 from finfluence.runs.steps._epochs import find_epochs
-from finfluence.runs.steps._randomness import set_random_state, split_random_state
+from finfluence.runs.steps._randomness import set_random_state, split_random_state, untouched
 from finfluence.runs.steps._recorded_update import RecordedUpdate
+from finfluence.runs.steps._recording import Recording
 from finfluence.runs.steps._step_log import Entry
 from finfluence.runs.steps._steps import Step, to_device
-from finfluence.runs.steps._trained_part import batch_norms, copied, set_modes, without_running_statistics
+from finfluence.runs.steps._trained_part import (
+    batch_norms,
+    copied,
+    frozen_checksums,
+    set_module_modes,
+    without_running_statistics,
+)
 
 _RANDOM = "finfluence/random/"
 _WEIGHT = "finfluence/weight"
 _MICRO = "finfluence/micro/"
-
-
-@dataclass(eq=False)
-class Recording:
-    """All that a recorded loop left, but for its states.
-
-    model : a copy of ours with the weights of the start (and the buffers of the end).
-    names : of the trained parameters.
-    kind, groups, group_of, taken : the optimiser: its torch name, options, each parameter's group, steps before.
-    clip_norm, clip_value : what the loop does to the gradient.
-    flags, reached : training flag of each module, and which parameters have a gradient; None before the first step.
-    random : whether the loss may draw random numbers.
-    """
-
-    model: nn.Module
-    names: list[str]
-    loss: RowLoss
-    rows: RowSource
-    data: str | None
-    kind: str
-    groups: list[dict[str, Any]]
-    group_of: list[int]
-    taken: int
-    clip_norm: float | None
-    clip_value: float | None
-    sampling: str
-    steps_per_epoch: int | None
-    random: bool
-    flags: list[bool] | None = None
-    reached: list[bool] | None = None
-    entries: list[Entry] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 class RecordedSteps:
@@ -70,30 +42,35 @@ class RecordedSteps:
     def __init__(self, recording: Recording) -> None:
         self.recording = r = recording
         self.model = copied(r.model, r.names)
-        if r.flags is not None:
-            set_modes(self.model, r.flags)
-        self.coupled = batch_norms(self.model)
+        if r.module_modes is not None:
+            set_module_modes(self.model, r.module_modes)
+        self.batch_dependent = batch_norms(self.model)
         without_running_statistics(self.model)
         self.layout = Layout(self.model)
         self.parameters = self.layout.parameters(self.model)
-        slots = KNOWN[r.kind].slots(r.groups)
-        self.width = (1 + len(slots)) * self.layout.size
+        self.width = (1 + len(r.optimizer.slots)) * self.layout.size
         self.rows, self.loss, self.count = r.rows, r.loss, len(r.entries)
-        self.order = [np.concatenate(e.rows) for e in r.entries]
+        order = [np.concatenate(e.rows) for e in r.entries]
+        self.order = [torch.from_numpy(rows) for rows in order]
         self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
-        self.optimizer = RecordedUpdate(
-            r.kind, flags_of(KNOWN[r.kind], r.groups[0]), slots, self._numbers, r.taken, self.layout, r.group_of,
-            r.clip_norm, r.clip_value, r.reached,
-        )  # fmt: skip
+        self.optimizer = RecordedUpdate(r, self._numbers, self.layout)
         grouped = [
-            [p for p, g in zip(self.parameters, r.group_of, strict=True) if g == k]
-            for k in range(len(r.groups))
+            [p for p, g in zip(self.parameters, r.optimizer.group_of, strict=True) if g == k]
+            for k in range(len(r.optimizer.groups))
         ]
-        self._torch = remake(r.kind, r.groups, grouped)
-        self.epochs, self.reshuffled = find_epochs(self.order, r.rows.ids, r.sampling, r.steps_per_epoch)
+        self._torch = r.optimizer.rule.remake(r.optimizer.groups, grouped)
+        self.epochs, self.reshuffled = find_epochs(
+            order, r.rows.ids, r.sampling.kind, r.sampling.steps_per_epoch
+        )
         self.stochastic = False
         self.stochastic = r.random and self._draws()
-        self.eager = self.stochastic or (bool(self.coupled) and any(len(e.rows) > 1 for e in r.entries))
+        several = any(len(e.rows) > 1 for e in r.entries)
+        self.untraced = self.stochastic or (bool(self.batch_dependent) and several)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of results should know of the recording."""
+        return self.recording.notes
 
     @property
     def batch_size(self) -> int:
@@ -113,7 +90,8 @@ class RecordedSteps:
     @cached_property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, averaged over parameters where groups differ."""
-        counts = np.bincount(self.recording.group_of, self.layout.sizes, len(self.recording.groups))
+        optimizer = self.recording.optimizer
+        counts = np.bincount(optimizer.group_of, self.layout.sizes, len(optimizer.groups))
         squares = (self._numbers[:, :, 0] ** 2) @ (counts / counts.sum())
         return tuple(float(squares[e.start : e.stop].sum()) for e in self.epochs)
 
@@ -126,7 +104,7 @@ class RecordedSteps:
         alike = np.allclose(each, total / len(rows), rtol=1e-9)
         parts = self._parts(entry)
         batch = parts[0] if len(parts) == 1 else self._joined(entry, parts)
-        if len(parts) > 1 and self.eager:
+        if len(parts) > 1 and self.untraced:
             batch = {f"{_MICRO}{m}/{k}": v for m, part in enumerate(parts) for k, v in part.items()}
         if self.stochastic:
             batch.update(_random_fields(entry.random))
@@ -137,7 +115,7 @@ class RecordedSteps:
             shares = None if alike else weight / weight.sum()
             if alike:
                 shares = torch.full((len(rows),), 1.0 / len(rows), dtype=torch.float64)
-        return Step(torch.from_numpy(rows), batch, self.optimizer.hyper[t], None, shares, total)
+        return Step(rows, batch, self.optimizer.hyper[t], None, shares, total)
 
     def batch(self, positions: Tensor, t: int | None = None) -> Batch:
         """Return any rows on the parameters' device; with a step, under its random state."""
@@ -163,21 +141,22 @@ class RecordedSteps:
         joined = losses[0] if len(losses) == 1 else torch.cat(losses)
         return joined * batch[_WEIGHT] if _WEIGHT in batch else joined
 
-    def take(self, t: int) -> Tensor:
-        """Take step t from the state loaded; return the mean loss before it."""
+    def run_step(self, t: int) -> Tensor:
+        """Take step t from the state set; return the mean loss before it."""
         loss = self.backward(t)
+        rule, clipping = self.recording.optimizer.rule, self.recording.clipping
         for group, numbers in zip(self._torch.param_groups, self.recording.entries[t].numbers, strict=True):
-            set_numbers(self.recording.kind, group, numbers)
-        if self.recording.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.recording.clip_norm)
-        if self.recording.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters, self.recording.clip_value)
+            rule.set_numbers(group, numbers)
+        if clipping.norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, clipping.norm)
+        if clipping.value is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, clipping.value)
         self._torch.step()
         self._torch.zero_grad()
         return loss
 
     def backward(self, t: int) -> Tensor:
-        """Fill the gradients of step t at the state loaded, before clipping; return its loss."""
+        """Fill the gradients of step t at the state set, before clipping; return its loss."""
         entry = self.recording.entries[t]
         total = torch.zeros((), dtype=self.layout.dtype, device=self.layout.device)
         for m, part in enumerate(self._parts(entry)):
@@ -195,28 +174,26 @@ class RecordedSteps:
         self._torch.zero_grad()
         return flat
 
-    def load(self, t: int, state: Tensor) -> None:
+    def set_state(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""
-        size, done = self.layout.size, self.recording.taken + t
+        size, optimizer = self.layout.size, self.recording.optimizer
+        steps_done = optimizer.steps_done + t
         self.layout.assign(self.model, state[:size])
         self._torch.state.clear()
-        if done == 0:
+        if steps_done == 0:
             return
         slots = [
             self.layout.split(state[k * size : (k + 1) * size])
             for k in range(1, 1 + len(self.optimizer.slots))
         ]
         for index, (name, parameter) in enumerate(zip(self.layout.names, self.parameters, strict=True)):
-            group = self._torch.param_groups[self.recording.group_of[index]]
-            if group.get("momentum") == 0:
-                continue
-            held = {slot: part[name].clone() for slot, part in zip(self.optimizer.slots, slots, strict=True)}
-            if "exp_avg" in held:
-                on_device = group.get("capturable") or group.get("fused")
-                held["step"] = torch.tensor(float(done), device=parameter.device if on_device else "cpu")
-            self._torch.state[parameter].update(held)
+            group = self._torch.param_groups[optimizer.group_of[index]]
+            own = {slot: part[name].clone() for slot, part in zip(self.optimizer.slots, slots, strict=True)}
+            held = optimizer.rule.state_of(group, own, steps_done, parameter.device)
+            if held:
+                self._torch.state[parameter].update(held)
 
-    def read_into(self, out: Tensor) -> None:
+    def get_state(self, out: Tensor) -> None:
         """Copy the current state into `out` [width]."""
         parts = [p.detach() for p in self.parameters]
         for slot in self.optimizer.slots:
@@ -225,21 +202,45 @@ class RecordedSteps:
 
     def initial_model(self) -> nn.Module:
         """Return a fresh copy of the model as it was before the first step."""
-        return copy.deepcopy(self.recording.model)
+        return copy_model(self.recording.model)
+
+    def check_unchanged(self, initial: Tensor) -> None:
+        """Check that frozen parameters and rows are still those of the recording.
+
+        Raises
+        ------
+        ConfigError, DataError
+            A parameter or field that has other values now; it is named.
+        """  # noqa: DOC501 - made by a function
+        r = self.recording
+        parameter = first_change(r.checksums["frozen"], frozen_checksums(r.model))
+        if parameter is not None:
+            raise changed_model(parameter)
+        if not r.checksums["data"]:
+            return
+        with untouched(0):
+            field = first_change(r.checksums["data"], rows_checksums(r.rows))
+        if field is not None:
+            raise changed_data(field)
 
     def describe(self) -> dict[str, Any]:
         """Return what every run of this loop has in common, as plain values."""
         r = self.recording
-        options = [{k: v for k, v in sorted(group.items()) if k != "initial_lr"} for group in r.groups]
+        options = [
+            {k: v for k, v in sorted(group.items()) if k != "initial_lr"} for group in r.optimizer.groups
+        ]
         return {
             "rows": len(r.rows),
             "data": r.data,
             "model": type(r.model).__name__,
             "initialisation": "recorded",
             "loss": getattr(r.loss, "__qualname__", type(r.loss).__name__),
-            "optimizer": {"name": r.kind, **(options[0] if len(options) == 1 else {"groups": options})},
-            "clip_norm": r.clip_norm,
-            "clip_value": r.clip_value,
+            "optimizer": {
+                "name": r.optimizer.rule.name,
+                **(options[0] if len(options) == 1 else {"groups": options}),
+            },
+            "clip_norm": r.clipping.norm,
+            "clip_value": r.clipping.value,
             "batch_size": self.batch_size,
             "epochs": len(self.epochs),
             "steps": self.count,
@@ -250,7 +251,7 @@ class RecordedSteps:
         """Return a hash of the run's own batches and weights."""
         start = self.layout.theta(self.recording.model).cpu().view(torch.uint8).numpy().tobytes()
         random = [state.numpy().tobytes() for state in self.recording.entries[0].random]
-        return {"run": digest(start, *random, *(rows.tobytes() for rows in self.order))}
+        return {"run": digest(start, *random, *(rows.numpy().tobytes() for rows in self.order))}
 
     def uncovered(self) -> list[str]:
         """Name the randomness of training that one run does not show."""

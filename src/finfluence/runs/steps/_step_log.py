@@ -1,7 +1,7 @@
 """What a recorded loop did at each step: rows, weights, options, random states, and batches given as seen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,20 @@ class Entry:
     batches: Sequence[Batch] = ()
 
 
-def write_entries(folder: Path, first: int, entries: list[Entry], marks: dict[str, list[bool]]) -> None:
-    """Write steps `first`, `first` + 1, … and marks of modules ("training") and parameters ("reached") as one file."""
-    tensors = {name: torch.tensor(flags, dtype=torch.uint8) for name, flags in marks.items()}
+@dataclass(frozen=True)
+class Flags:
+    """Of each module, whether it trains (`module_modes`); of each trained parameter, whether it has a gradient."""
+
+    module_modes: list[bool] = field(default_factory=list)
+    has_grad: list[bool] = field(default_factory=list)
+
+
+_FLAGS = {"training": "module_modes", "reached": "has_grad"}  # their names in files
+
+
+def write_entries(folder: Path, first: int, entries: list[Entry], flags: Flags) -> None:
+    """Write steps `first`, `first` + 1, … and the flags as one file."""
+    tensors = {name: torch.tensor(getattr(flags, of), dtype=torch.uint8) for name, of in _FLAGS.items()}
     with atomic(folder / f"steps-{first:010d}.safetensors") as part:
         save_file({**tensors, **tensors_of(entries, first)}, part)
 
@@ -61,20 +72,20 @@ def tensors_of(entries: list[Entry], first: int) -> dict[str, Tensor]:
     return tensors
 
 
-def read_entries(folder: Path) -> tuple[list[Entry], dict[str, list[bool]], str | None]:
-    """Return the whole steps in `folder` up to the first gap, the marks, and the file where they end if broken."""
+def read_entries(folder: Path) -> tuple[list[Entry], Flags, str | None]:
+    """Return the whole steps in `folder` up to the first gap, the flags, and the file where they end if broken."""
     entries: list[Entry] = []
-    marks: dict[str, list[bool]] = {"training": [], "reached": []}
+    flags = Flags()
     for path in sorted(folder.glob("steps-*.safetensors")):
         if int(path.stem.split("-")[1]) != len(entries):
-            return entries, marks, path.name
+            return entries, flags, path.name
         try:
             tensors = read_tensors(path)
         except StorageError:
-            return entries, marks, path.name
+            return entries, flags, path.name
         entries.extend(entries_of(tensors, len(entries)))
-        marks = {name: [bool(f) for f in tensors[name].tolist()] for name in marks}
-    return entries, marks, None
+        flags = Flags(**{of: [bool(f) for f in tensors[name].tolist()] for name, of in _FLAGS.items()})
+    return entries, flags, None
 
 
 def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:

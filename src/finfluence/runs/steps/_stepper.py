@@ -1,6 +1,5 @@
 """The training step itself: a plain torch.optim loop, able to start from any recorded state."""
 
-import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from finfluence._seeds import torch_seed
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads import Layout, check_row_losses, check_row_separable, generator_states, seed_generators
-from finfluence.runs.describe import Recipe
+from finfluence.runs.describe import Recipe, check_parameters, copy_model, try_loss
 
 
 @contextmanager
@@ -25,16 +24,23 @@ def seeded(seed: int) -> Iterator[None]:
 def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     """Return the model a run of `recipe` starts from: the factory's, or a copy of the given one.
 
+    Returns
+    -------
+    nn.Module
+
     Raises
     ------
     ConfigError
         The factory returned something other than an nn.Module.
     """
     if isinstance(recipe.model, nn.Module):
-        model: nn.Module = copy.deepcopy(recipe.model)
+        model: nn.Module = copy_model(recipe.model)
     else:
         with seeded(torch_seed(seed, "init")):
-            model = copy.deepcopy(recipe.model(seed))  # a factory may hand out one and the same module
+            made = recipe.model(seed)
+            model = (
+                copy_model(made) if isinstance(made, nn.Module) else made
+            )  # it may hand out one module twice
     if not isinstance(model, nn.Module):
         raise ConfigError(
             explain(
@@ -52,6 +58,7 @@ class Stepper:
     """Runs single training steps of a recipe; `state` is the flat vector [θ | slot₁ | …] of (1+S)·P numbers."""
 
     def __init__(self, recipe: Recipe, model: nn.Module, seed: int) -> None:
+        check_parameters(dict(model.named_parameters()), dict(model.named_modules()))
         self.recipe = recipe
         self.model = model
         self.seed = seed
@@ -61,7 +68,7 @@ class Stepper:
         self.width = (1 + len(recipe.optimizer.slots)) * self.layout.size
         self.stochastic = self._draws_randomness()
         self._views: list[Tensor] | None = None
-        self._reached: list[bool] | None = None
+        self._has_grad: list[bool] | None = None
 
     def step(self, t: int, rows: Tensor) -> Tensor:
         """Take step t on the rows at these positions; return the mean loss before the step."""
@@ -84,7 +91,7 @@ class Stepper:
             return batch
         return {k: v.to(self.layout.device) for k, v in batch.items()}
 
-    def read_into(self, out: Tensor) -> None:
+    def get_state(self, out: Tensor) -> None:
         """Copy the current state into `out` [(1+S)·P]."""
         if self._views is None:
             parts = self._state_parts()
@@ -102,7 +109,7 @@ class Stepper:
         else:
             out.copy_(torch.cat(self._views))
 
-    def load(self, t: int, state: Tensor) -> None:
+    def set_state(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""
         size = self.layout.size
         self.layout.assign(self.model, state[:size])
@@ -136,12 +143,12 @@ class Stepper:
 
     def _check_same_parameters(self) -> None:
         """Raise if the loss reaches other parameters than it did at the first step: torch.optim skips the others."""
-        reached = [p.grad is not None for p in self.parameters]
-        if self._reached is None:
-            self._reached = reached
-        if reached == self._reached:
+        has_grad = [p.grad is not None for p in self.parameters]
+        if self._has_grad is None:
+            self._has_grad = has_grad
+        if has_grad == self._has_grad:
             return
-        changed = [n for n, a, b in zip(self.layout.names, reached, self._reached, strict=True) if a != b]
+        changed = [n for n, a, b in zip(self.layout.names, has_grad, self._has_grad, strict=True) if a != b]
         raise NotSupportedError(
             explain(
                 "a loss that reaches the same parameters at every step",
@@ -156,7 +163,7 @@ class Stepper:
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         with torch.no_grad(), seeded(0), warnings.catch_warnings():
             before = generator_states(self.layout.device)
-            self.recipe.loss(self.model, self.batch(rows))
+            try_loss(self.recipe.loss, self.model, self.batch(rows))
             after = generator_states(self.layout.device)
         drawn = not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
         written = [n for n, b in self.model.named_buffers() if n in buffers and not _same(b, buffers[n])]

@@ -67,6 +67,10 @@ class Step:
         """Return values [Q, M] whose plain online terms are those of the weighed slopes [Q, M].
 
         A row's unbiased term is p_i·(Σ_j p_j x_j − x_i)/(1 − Σp²); with equal shares, (mean x − x_i)/(B − 1).
+
+        Returns
+        -------
+        Tensor
         """
         if self.shares is None or len(self.rows) == 1:
             return slopes
@@ -78,14 +82,41 @@ class Step:
 class Steps(Protocol):
     """A training whose every step can be taken again from the state before it."""
 
-    rows: RowSource
-    loss: RowLoss
-    model: nn.Module
-    layout: Layout
-    optimizer: Update
-    width: int
-    eager: bool
-    reshuffled: bool
+    @property
+    def rows(self) -> RowSource:
+        """The training rows."""
+
+    @property
+    def loss(self) -> RowLoss:
+        """The loss of each row."""
+
+    @property
+    def model(self) -> nn.Module:
+        """A copy of the model in the training's mode, whose parameters are overwritten at every use."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where the trained parameters lie in θ."""
+
+    @property
+    def optimizer(self) -> Update:
+        """The functional update of a step."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+
+    @property
+    def untraced(self) -> bool:
+        """Whether a step's loss is to be evaluated as it is, under its own random state, not from a traced graph."""
+
+    @property
+    def reshuffled(self) -> bool:
+        """Whether no row is drawn twice within an epoch."""
+
+    @property
+    def order(self) -> Sequence[Tensor]:
+        """Row positions of every step."""
 
     @property
     def batch_size(self) -> int:
@@ -107,6 +138,10 @@ class Steps(Protocol):
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, up to one common factor."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of results should know of the run."""
+
     def at(self, t: int) -> Step:
         """Return step t."""
 
@@ -116,17 +151,20 @@ class Steps(Protocol):
     def batch(self, positions: Tensor, t: int | None = None) -> Batch:
         """Return any rows on the parameters' device, with the random state of step t if one is named."""
 
-    def take(self, t: int) -> Tensor:
-        """Take step t from the state loaded; return the mean loss before it."""
+    def run_step(self, t: int) -> Tensor:
+        """Take step t from the state set; return the mean loss before it."""
 
-    def load(self, t: int, state: Tensor) -> None:
+    def set_state(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""
 
-    def read_into(self, out: Tensor) -> None:
+    def get_state(self, out: Tensor) -> None:
         """Copy the current state into `out` [width]."""
 
     def initial_model(self) -> nn.Module:
         """Return a fresh copy of the model as it was before the first step."""
+
+    def check_unchanged(self, initial: Tensor) -> None:
+        """Raise if model or data are no longer those of the run, whose state before its first step was `initial`."""
 
     def describe(self) -> dict[str, Any]:
         """Return what every run of this training has in common, as plain values."""

@@ -1,6 +1,5 @@
 """Which parameters of a model a loop trains, and copies of the model that are ours."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from finfluence._files import digest
 from finfluence.errors import ConfigError, NotSupportedError, explain
+from finfluence.runs.describe import Checksums, checksums, copy_model
 
 Parameters = Sequence[str] | Callable[[str], bool] | None
 _SAMPLED = 4096
@@ -20,6 +20,10 @@ def trained_names(model: nn.Module, optimizer: torch.optim.Optimizer, parameters
     ----------
     parameters : None, names, or callable(name) -> bool
         None: all that the optimiser holds and that require a gradient.
+
+    Returns
+    -------
+    list[str]
 
     Raises
     ------
@@ -75,26 +79,36 @@ def trained_names(model: nn.Module, optimizer: torch.optim.Optimizer, parameters
 
 
 def copied(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """Return a copy of the model in which exactly `names` require a gradient; frozen parameters are shared."""
-    shared = {id(p): p for p in model.parameters() if not p.requires_grad}
-    twin = copy.deepcopy(model, dict(shared))
+    """Return a copy of the model in which exactly `names` require a gradient; memory of frozen parameters is shared."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    twin = copy_model(model, [p for p in model.parameters() if not p.requires_grad])
     chosen = set(names)
     for name, parameter in twin.named_parameters():
         parameter.grad = None
-        if id(parameter) not in shared:
+        if name not in frozen:
             parameter.requires_grad_(name in chosen)
     return twin
 
 
-def modes(model: nn.Module) -> list[bool]:
+def frozen_checksums(model: nn.Module) -> Checksums:
+    """Return checksums of the parameters of our copy that do not require a gradient."""
+    return checksums((name, p) for name, p in model.named_parameters() if not p.requires_grad)
+
+
+def constant_checksums(model: nn.Module) -> Checksums:
+    """Return checksums of all that a training leaves as it is: frozen parameters and buffers."""
+    return {**frozen_checksums(model), **checksums(model.named_buffers())}
+
+
+def module_modes(model: nn.Module) -> list[bool]:
     """Return each module's training flag, in the order of `model.modules()`."""
     return [module.training for module in model.modules()]
 
 
-def set_modes(model: nn.Module, flags: Sequence[bool]) -> None:
+def set_module_modes(model: nn.Module, modes: Sequence[bool]) -> None:
     """Set each module's training flag."""
-    for module, flag in zip(model.modules(), flags, strict=True):
-        module.training = flag
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
 
 
 def batch_norms(model: nn.Module) -> list[str]:

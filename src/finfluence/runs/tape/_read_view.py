@@ -1,116 +1,162 @@
 """What estimators read of a run, whoever made it: rows, loss, update, epochs and steps."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Batch, Layout, RowLoss
 from finfluence.runs.describe import Recipe, RowSource, description_digest
-from finfluence.runs.steps import RecipeSteps, RecordedSteps, Step, Stepper, Update
+from finfluence.runs.steps import RecipeSteps, RecordedSteps, Step, Stepper, Steps, Update, equal_draws
+from finfluence.runs.tape._cache import Cache, Key
 
 
-class TapeFace(ABC):
+@dataclass(frozen=True)
+class _Description(Key[dict[str, Any]]):
+    """Of the run: it depends on nothing else."""
+
+
+@dataclass(frozen=True)
+class _TimesDrawn(Key[np.ndarray]):
+    """In which epochs."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _EqualDraws(Key[bool]):
+    """Of the run: it depends on nothing else."""
+
+
+class ReadView:
     """The steps of a run, as a recipe or a recording tells them.
 
     Attributes
     ----------
-    memo : dict
+    run : Steps
+        The steps themselves, which can be taken again from any state.
+    cache : Cache
         What is worked out once for this run, such as traced graphs; never saved.
     """
 
-    memo: dict[str, Any]
-
-    @property
-    @abstractmethod
-    def _run(self) -> RecipeSteps | RecordedSteps:
-        """The run itself."""
+    def __init__(self, run: Steps) -> None:
+        self.run = run
+        self.cache = Cache()
+        self.memo: dict[str, Any] = {}
 
     @property
     def rows(self) -> RowSource:
         """The training rows."""
-        return self._run.rows
+        return self.run.rows
 
     @property
     def loss(self) -> RowLoss:
         """The loss of each row, `loss(model, batch) -> Tensor[B]`."""
-        return self._run.loss
+        return self.run.loss
 
     @property
     def step_loss(self) -> RowLoss:
         """Row losses of a batch of `at` or `batch`: `loss`, scaled as the step weighs its rows."""
-        return self._run.step_loss
+        return self.run.step_loss
 
     @property
     def working(self) -> nn.Module:
         """A copy of the model in the training's mode, whose parameters are overwritten at every use."""
-        return self._run.model
+        return self.run.model
 
     @property
     def layout(self) -> Layout:
         """Where the trained parameters lie in θ."""
-        return self._run.layout
+        return self.run.layout
 
     @property
     def optimizer(self) -> Update:
         """The functional update of a step."""
-        return self._run.optimizer
+        return self.run.optimizer
 
     @property
     def stochastic(self) -> bool:
         """Whether a step's loss is to be evaluated under its own random state (dropout), untraced."""
-        return self._run.eager
+        return self.run.untraced
 
     @property
     def reshuffled(self) -> bool:
         """Whether no row is drawn twice within an epoch."""
-        return self._run.reshuffled
+        return self.run.reshuffled
 
     @property
     def recorded(self) -> bool:
         """Whether the tape is of a loop of the user's own, not of `train`."""
-        return isinstance(self._run, RecordedSteps)
+        return isinstance(self.run, RecordedSteps)
 
     @property
     def notes(self) -> list[str]:
         """What a reader of results should know of the recording."""
-        return [] if isinstance(self._run, RecipeSteps) else self._run.recording.notes
+        return self.run.notes
 
     @property
     def batch_size(self) -> int:
         """Rows of an ordinary step."""
-        return self._run.batch_size
+        return self.run.batch_size
 
     @property
     def sizes(self) -> Sequence[float]:
         """Rows of every step; where rows weigh differently, of an equally weighed batch of the same noise."""
-        return self._run.sizes
+        return self.run.sizes
 
     @property
     def epochs(self) -> Sequence[range]:
         """The steps of each pass over the rows; they may differ in length."""
-        return self._run.epochs
+        return self.run.epochs
 
     @property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, up to one common factor."""
-        return self._run.noise
+        return self.run.noise
+
+    @property
+    def order(self) -> Sequence[Tensor]:
+        """Row positions of each step."""
+        return self.run.order
+
+    def times_drawn(self, epochs: range | None = None) -> np.ndarray:
+        """Return how often each row was in a batch [n], in all epochs or in these."""
+        of = range(len(self.epochs)) if epochs is None else epochs
+        return self.cache.get(_TimesDrawn(of.start, of.stop), lambda: self._count_draws(of)).copy()
+
+    def _count_draws(self, epochs: range) -> np.ndarray:
+        steps = [t for epoch in self.epochs[epochs.start : epochs.stop] for t in epoch if t < self.run.count]
+        drawn = [self.order[t] for t in steps]
+        joined = torch.cat(drawn) if drawn else torch.empty(0, dtype=torch.int64)
+        return torch.bincount(joined, minlength=len(self.rows)).numpy()
+
+    @property
+    def equal_draws(self) -> bool:
+        """Whether every row had the same chance to be in a batch, for all that the draws show.
+
+        Rows that are reshuffled have. Of rows drawn independently, their counts are tested at level 10⁻⁴.
+        """
+        if self.reshuffled or isinstance(self.run, RecipeSteps):
+            return True
+        return self.cache.get(_EqualDraws(), lambda: equal_draws(self.times_drawn()))
 
     def at(self, t: int) -> Step:
         """Return step t: its rows, their batch, the optimiser's numbers and the random state."""
-        return self._run.at(t)
+        return self.run.at(t)
 
     def batch(self, positions: Tensor, t: int | None = None) -> Batch:
         """Return the rows at these positions on the parameters' device, with the random state of step t."""
-        return self._run.batch(positions, t)
+        return self.run.batch(positions, t)
 
     def describe(self) -> dict[str, Any]:
         """Return what every run of this training has in common, as plain values."""
-        if "description" not in self.memo:  # reads all rows
-            self.memo["description"] = self._run.describe()
-        return dict(self.memo["description"])
+        found: dict[str, Any] = self.cache.get(_Description(), self.run.describe)  # reads all rows
+        return dict(found)
 
     def digest(self) -> str:
         """Return a hash of `describe()`."""
@@ -118,16 +164,16 @@ class TapeFace(ABC):
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this run from others of the same training, such as its seeds."""
-        return self._run.identity()
+        return self.run.identity()
 
     def uncovered(self) -> list[str]:
         """Name the randomness of training that this run does not show."""
-        return self._run.uncovered()
+        return self.run.uncovered()
 
     @property
     def _trained(self) -> RecipeSteps:
-        if isinstance(self._run, RecipeSteps):
-            return self._run
+        if isinstance(self.run, RecipeSteps):
+            return self.run
         raise ConfigError(
             explain(
                 "a tape of fi.train, which follows a recipe",
@@ -146,11 +192,6 @@ class TapeFace(ABC):
     def stepper(self) -> Stepper:
         """What takes the recipe's steps."""
         return self._trained.stepper
-
-    @property
-    def order(self) -> list[Tensor]:
-        """Row positions of each step."""
-        return self._trained.order
 
     @property
     def init_seed(self) -> int:

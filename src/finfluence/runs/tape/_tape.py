@@ -1,4 +1,4 @@
-"""Tape: what one training run leaves behind, enough to walk it backwards."""
+"""Tape: what one training run leaves behind, enough to follow it backwards."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,43 +9,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finfluence import _files
 from finfluence.distributed import Processes, Together
 from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.grads import Batch, RowLoss
-from finfluence.runs.checkpoints import KeptStates, Snapshots
+from finfluence.runs.checkpoints import CheckpointStore, RegularCheckpoints
 from finfluence.runs.describe import Recipe
-from finfluence.runs.record import Recorder, finish, gather, reopen, start, underlying
-from finfluence.runs.steps import Parameters, RecipeSteps, RecordedSteps, states_from
-from finfluence.runs.tape._cache import Cache
-from finfluence.runs.tape._read_view import TapeFace
-from finfluence.runs.tape._tape_header import FORMAT, VERSION, differences, read_header
+from finfluence.runs.record import RecordOptions, finish, gather, reopen, start, underlying
+from finfluence.runs.steps import Clipping, Parameters, RecipeSteps, Sampling, Steps, find_epochs, states_from
+from finfluence.runs.tape._read_view import ReadView
+from finfluence.runs.tape._tape_header import differences, header_of, read_header
 
 
-class Tape(TapeFace):
+class Tape(ReadView):
     """The states of one run: some are kept, the others are recomputed bit for bit.
 
-    A state is the flat vector [θ | optimiser slots] before a step. Made by `train`, or by `record` around a loop of
-    one's own; read by `replay`.
+    A state is the flat vector [θ | optimiser slots] before a step. A tape is only read. It is made by `train`, by
+    `open`, or by `TapeRecorder.finish`; `record` begins a recording around a loop of one's own.
 
     Attributes
     ----------
+    checkpoints : CheckpointStore
+        The states that are kept.
+    folder : path or None
+        Where it lies on disk.
     seed : int
         Where estimators take their own randomness from, unless told otherwise.
     """
 
-    _apart: Processes | None = None
-
-    def __init__(self, run: RecipeSteps, every: int, folder: Path | None) -> None:
-        self._steps: RecipeSteps | RecordedSteps | None = run
-        self._recorder: Recorder | None = None
-        self._states: KeptStates | None = None
-        self.every = every
-        self.folder = folder
-        self.memo: dict[str, Any] = {}
-        self.cache = Cache()
-        self.seed = run.order_seed
-        self.snapshots = Snapshots(run.width, run.layout.dtype, folder)
+    def __init__(
+        self, run: Steps, checkpoints: CheckpointStore, folder: Path | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(run)
+        self.checkpoints, self.folder, self.seed = checkpoints, folder, seed
 
     @classmethod
     def record(
@@ -65,12 +60,12 @@ class Tape(TapeFace):
         steps_per_epoch: int | None = None,
         snapshot_bytes: int = 2**30,
         processes: Together = "one",
-    ) -> "Tape":
+    ) -> "TapeRecorder":
         """Begin to record a training loop; call `tape.step(ids=…)` after each step of the optimiser.
 
         The model is not wrapped or written on, and the numbers of the training do not change: the tape watches the
         optimiser's steps, and the forward passes of a model that draws random numbers, through PyTorch's hooks, and
-        takes them off when the recording ends (`finish`, or the first use of the tape).
+        takes them off when the recording ends: with `tape.finish()`, or when it is handed to `replay`.
 
         Parameters
         ----------
@@ -103,7 +98,8 @@ class Tape(TapeFace):
 
         Returns
         -------
-        Tape
+        TapeRecorder
+            Told the rows of every step; its `finish()` is the tape.
 
         Raises
         ------
@@ -131,182 +127,68 @@ class Tape(TapeFace):
         >>> tape.finish().epochs
         [range(0, 2), range(2, 4)]
         """
-        tape, group = cls.__new__(cls), Processes.of(processes)
-        tape.folder = Path(out) if out is not None and group.rank == 0 else None
-        recorder = start(
-            underlying(model), optimizer, loss, data, tape.folder, parameters, collate=collate, clip_norm=clip_norm,
-            clip_value=clip_value, scaler=scaler, sampling=sampling, steps_per_epoch=steps_per_epoch,
-            snapshot_bytes=snapshot_bytes, processes=group,
+        options = RecordOptions(
+            parameters, collate, Clipping(clip_norm, clip_value), scaler, Sampling(sampling, steps_per_epoch),
+            snapshot_bytes, Processes.of(processes),
         )  # fmt: skip
-        tape._steps, tape._recorder, tape._states = None, recorder, recorder.states
-        tape.memo, tape.cache, tape.seed = {}, Cache(), 0
-        if group.size > 1 or recorder.shards is not None:  # until `gather`, rows or states are not whole
-            tape._apart, recorder.folder = group, None
-        return tape
-
-    def step(
-        self,
-        ids: Any,
-        *,
-        weights: Sequence[float] | None = None,
-        batch: Batch | Sequence[Batch] | None = None,
-    ) -> None:
-        """Say which rows the optimiser's last step used; after `optimizer.step()`.
-
-        Parameters
-        ----------
-        ids : sequence or Tensor, or a list of them
-            Row ids of the batch; with gradient accumulation one entry for each backward pass.
-        weights : sequence of float, optional
-            What each micro-batch's mean loss is multiplied by (default: equal, with sum 1).
-        batch : dict or list of dicts, optional
-            The fields as the loop saw them, where the data set augments at random; they are stored.
-
-        Raises
-        ------
-        DataError
-            Unknown ids (looked up for up to 64 steps together), or a data set that changes.
-        TrainingError
-            The optimiser has taken no step, or more than one, since the last call.
-        """
-        if self._recorder is None or self._steps is not None:
-            raise ConfigError(
-                explain(
-                    "a tape that is being recorded",
-                    "one that is finished",
-                    "it was made by fi.train or opened, or was read (replayed) before the training went on",
-                    "record with fi.Tape.record, and replay after the last step",
-                )
-            )
-        self._recorder.step(ids, weights, batch)
-
-    def finish(self) -> "Tape":
-        """End the recording and check that its steps can be taken again; a finished tape returns itself.
-
-        Raises
-        ------
-        TrainingError, DataError, NotSupportedError, ConfigError
-            The loop cannot be replayed: which step, by how much, and what usually causes it.
-        """
-        if self._steps is None:
-            assert self._recorder is not None
-            if self._apart is not None and self._apart.size == 1:
-                return self.gather()
-            if self._apart is not None:
-                raise ConfigError(
-                    explain(
-                        "tape.gather() after the last step, in every process",
-                        "a tape that holds the rows of this process only",
-                        "it was recorded with processes='all', and used before processes told each other their rows",
-                        "call tape.gather() in all processes, then use the tape in any of them",
-                    )
-                )
-            try:
-                self._steps = finish(self._recorder)
-            finally:
-                self._recorder.release()
-        return self
-
-    def gather(self) -> "Tape":
-        """End a recording with processes="all": exchange ids and sharded states, `finish`. Every process calls it.
-
-        Raises
-        ------
-        TrainingError, DataError, NotSupportedError, ConfigError
-            As `finish`; or processes that took other steps than the others.
-        """
-        if self._apart is not None:
-            assert self._recorder is not None
-            self._recorder.folder = self.folder
-            try:
-                gather(self._recorder, self._apart)
-            finally:
-                self._recorder.release()
-            self._apart, self._states = None, self._recorder.states
-        return self.finish()
-
-    @property
-    def _run(self) -> RecipeSteps | RecordedSteps:
-        if self._steps is None:
-            self.finish()
-        assert self._steps is not None
-        return self._steps
+        return TapeRecorder(model, optimizer, loss, data, Path(out) if out is not None else None, options)
 
     @property
     def steps(self) -> int:
         """Number of optimiser steps T."""
-        if self._steps is None and self._recorder is not None:
-            return self._recorder.steps
-        return self._run.count
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has reached its last step."""
-        return self._steps is not None and (
-            self._states is not None or len(self.snapshots) == self.kept_steps
-        )
-
-    @property
-    def kept_steps(self) -> int:
-        """Number of states a whole tape keeps: s_0, s_k, … and the final s_T."""
-        return -(-self.steps // self.every) + 1
+        return self.run.count
 
     @property
     def losses(self) -> np.ndarray:
         """Mean batch loss before each step [T] of a tape of `train`."""
         _ = self._trained
-        return torch.stack(self.snapshots.losses).double().cpu().numpy()
+        assert isinstance(self.checkpoints, RegularCheckpoints)
+        return torch.stack(self.checkpoints.losses).double().cpu().numpy()
 
     @property
-    def spacing(self) -> int:
+    def interval(self) -> int:
         """The most steps from one kept state to the next."""
-        run = self._run
-        return self.every if self._states is None else self._states.spacing(run.count)
+        return self.checkpoints.interval
 
     def final_state(self) -> Tensor:
         """Return s_T."""
-        run = self._run
-        return self._states[run.count] if self._states is not None else self.snapshots[self.kept_steps - 1]
+        return self.checkpoints[self.steps]
 
-    def kept_before(self, t: int) -> tuple[int, int, Tensor]:
+    def checkpoint_before(self, t: int) -> tuple[int, int, Tensor]:
         """Return the last kept state at or before step t: its step, the step of the next one kept, the state."""
-        run = self._run
-        if self._states is not None:
-            first, following = self._states.before(t)
-            return first, run.count if following is None else min(following, run.count), self._states[first]
-        first = t - t % self.every
-        return first, min(first + self.every, run.count), self.snapshots[t // self.every]
+        first, following = self.checkpoints.before(t)
+        return first, self.steps if following is None else following, self.checkpoints[first]
 
     def states_from(self, first: int, start: Tensor, stop: int, every: int = 1) -> Tensor:
         """Recompute from `start`, the state before step `first`: those before every `every`-th step up to `stop`."""
-        return states_from(self._run, first, start, stop, every)
+        return states_from(self.run, first, start, stop, every)
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""
-        model = self._run.initial_model()
+        model = self.run.initial_model()
         self.layout.assign(model, self.state(step)[: self.layout.size])
         return model
 
     def state(self, step: int | None = None) -> Tensor:
         """Return the state before `step` (default: the final one)."""
-        if step is None or step == self._run.count:
+        if step is None or step == self.steps:
             return self.final_state()
-        first, _, start = self.kept_before(step)
+        first, _, start = self.checkpoint_before(step)
         return self.states_from(first, start, step + 1, max(1, step - first))[-1]
 
-    def header(self) -> dict[str, Any]:
-        """Return what identifies the run."""
-        initial = self.layout.theta(self._run.initial_model()).cpu()
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "recipe": self.recipe.describe(),
-            "initial_weights": _files.digest(initial.view(torch.uint8).numpy().tobytes()),
-            "init_seed": self.init_seed,
-            "order_seed": self.order_seed,
-            "every": self.every,
-            "steps": self.steps,
-        }
+    def check_unchanged(self) -> None:
+        """Check that model and data are still those of the run.
+
+        Weights that training moved are the tape's own; frozen ones, and rows in memory, are shared with the user's.
+
+        Raises
+        ------
+        ConfigError
+            A parameter has other values now; it is named.
+        DataError
+            A field of the rows has.
+        """
+        self.run.check_unchanged(self.checkpoints[0])
 
     @classmethod
     def open(
@@ -324,11 +206,19 @@ class Tape(TapeFace):
 
         Parameters
         ----------
+        folder : path
+            As given to `train` or `record`.
+        recipe : Recipe, optional
+            As given to `train`.
         model : nn.Module
             As given to `record`; the values of trained parameters come from the tape.
         loss, data, collate : as given to `record`.
         partial : bool
             Read a recorded loop that was interrupted, up to its last whole step.
+
+        Returns
+        -------
+        Tape
 
         Raises
         ------
@@ -348,30 +238,190 @@ class Tape(TapeFace):
                         "pass what fi.train or fi.Tape.record was given",
                     )
                 )
-            tape = cls.__new__(cls)
-            tape._steps, tape._states = reopen(place, model, loss, data, collate, partial)
-            tape._recorder, tape.folder, tape.memo, tape.cache, tape.seed = None, place, {}, Cache(), 0
-            return tape
-        tape = resume(place, recipe)
-        if not tape.finished:
-            done = max(0, len(tape.snapshots) - 1) * tape.every
+            return cls(*reopen(place, model, loss, data, collate, partial), place)
+        run, checkpoints = resume(place, recipe)
+        if not checkpoints.complete:
+            done = max(0, len(checkpoints) - 1) * checkpoints.interval
             raise StorageError(
                 explain(
                     f"a finished tape in {folder}",
-                    f"one that ends after {done} of {tape.steps} steps",
+                    f"one that ends after {done} of {run.count} steps",
                     "the training was interrupted, or files of the tape were removed",
                     "finish it: fi.train(recipe, out=…, resume=True) goes on where it stopped",
                 )
             )
-        return tape
+        return cls(run, checkpoints, place, run.order_seed)
 
 
-def resume(folder: Path, recipe: Recipe) -> Tape:
-    """Return the tape in `folder` as far as it got."""
+class _NotFinishedError(ConfigError, AttributeError):
+    """A recorder was read as if it were a tape."""
+
+
+class TapeRecorder:
+    """Records a training loop; made by `Tape.record`.
+
+    The loop calls `step` after each step of its optimiser. `finish` ends the recording and returns the tape;
+    estimators that are handed a recorder call it themselves.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: RowLoss,
+        data: Any,
+        folder: Path | None,
+        options: RecordOptions,
+    ) -> None:
+        processes = options.processes
+        self.folder = folder if processes.rank == 0 else None
+        self._recorder = start(underlying(model), optimizer, loss, data, self.folder, options)
+        self._tape: Tape | None = None
+        self._apart = None
+        if (
+            processes.size > 1 or self._recorder.shards is not None
+        ):  # until `gather`, rows or states are not whole
+            self._apart, self._recorder.folder = processes, None
+
+    def step(
+        self,
+        ids: Any,
+        *,
+        weights: Sequence[float] | None = None,
+        batch: Batch | Sequence[Batch] | None = None,
+    ) -> None:
+        """Say which rows the optimiser's last step used; after `optimizer.step()`.
+
+        Parameters
+        ----------
+        ids : sequence or Tensor, or a list of them
+            Row ids of the batch; with gradient accumulation one entry for each backward pass.
+        weights : sequence of float, optional
+            What each micro-batch's mean loss is multiplied by (default: equal, with sum 1). Where the loop divides
+            by a sum of class weights w, `[len(ids) / w[y].sum()]`.
+        batch : dict or list of dicts, optional
+            The fields as the loop saw them, where the data set augments at random; they are stored.
+
+        Raises
+        ------
+        DataError
+            Unknown ids (looked up for up to 64 steps together), or a data set that changes.
+        TrainingError
+            The optimiser has taken no step, or more than one, since the last call.
+        NotSupportedError
+            A step that could not be read, such as one with a sparse gradient.
+        ConfigError
+            The recording is finished.
+        """
+        if self._tape is not None:
+            raise ConfigError(
+                explain(
+                    "a tape that is being recorded",
+                    "one that is finished",
+                    "tape.finish() was called, or it was replayed, before the training went on",
+                    "finish or replay after the last step; record a second training with fi.Tape.record",
+                )
+            )
+        self._recorder.step(ids, weights, batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(Tape, name) and name not in ("run", "checkpoints", "cache", "seed"):
+            raise AttributeError(f"'TapeRecorder' object has no attribute '{name}'")
+        raise _NotFinishedError(
+            explain(
+                f"a finished tape, to read {name} of it",
+                "the recorder of a loop",
+                "tape.finish() ends a recording and returns the tape; until then the loop may take further steps",
+                f"write tape = tape.finish() after the last step, then tape.{name}",
+            )
+        )
+
+    @property
+    def steps(self) -> int:
+        """Number of steps recorded so far."""
+        return self._recorder.steps
+
+    @property
+    def epochs(self) -> Sequence[range]:
+        """The steps of each pass over the rows so far."""
+        if self._tape is not None:
+            return self._tape.epochs
+        self._recorder.look_up()
+        recording = self._recorder.recording
+        order, sampling = [np.concatenate(e.rows) for e in recording.entries], recording.sampling
+        return find_epochs(order, recording.rows.ids, sampling.kind, sampling.steps_per_epoch)[0]
+
+    def finish(self) -> Tape:
+        """End the recording, check that its steps can be taken again, and return the tape; the same one each time.
+
+        Returns
+        -------
+        Tape
+
+        Raises
+        ------
+        TrainingError, DataError, NotSupportedError
+            The loop cannot be replayed: which step, by how much, and what usually causes it.
+        ConfigError
+            Nothing was recorded, frozen weights were written on, or `gather` is to be called first.
+        """
+        if self._tape is not None:
+            return self._tape
+        if self._apart is not None and self._apart.size == 1:
+            return self.gather()
+        if self._apart is not None:
+            raise ConfigError(
+                explain(
+                    "tape.gather() after the last step, in every process",
+                    "a tape that holds the rows of this process only",
+                    "it was recorded with processes='all', and used before processes told each other their rows",
+                    "call tape.gather() in all processes, then use the tape in any of them",
+                )
+            )
+        try:
+            run = finish(self._recorder)
+        finally:
+            self._recorder.release()
+        self._tape = Tape(run, self._recorder.states, self.folder)
+        return self._tape
+
+    def gather(self) -> Tape:
+        """End a recording with processes="all": exchange ids and sharded states, `finish`. Every process calls it.
+
+        Returns
+        -------
+        Tape
+
+        Raises
+        ------
+        TrainingError, DataError, NotSupportedError, ConfigError
+            As `finish`; or processes that took other steps than the others.
+        """
+        if self._apart is not None:
+            self._recorder.folder = self.folder
+            try:
+                gather(self._recorder, self._apart)
+            finally:
+                self._recorder.release()
+            self._apart = None
+        return self.finish()
+
+
+def resume(folder: Path, recipe: Recipe) -> tuple[RecipeSteps, RegularCheckpoints]:
+    """Return the run of the tape in `folder`, and its states as far as it got.
+
+    Returns
+    -------
+    tuple[RecipeSteps, RegularCheckpoints]
+
+    Raises
+    ------
+    StorageError
+        The tape of another recipe, or none.
+    """
     header = read_header(folder)
     run = RecipeSteps(recipe, header["init_seed"], header["order_seed"])
-    tape = Tape(run, header["every"], folder)
-    differing = differences(header, tape.header())
+    differing = differences(header, header_of(run, header["every"]))
     if differing:
         raise StorageError(
             explain(
@@ -381,5 +431,6 @@ def resume(folder: Path, recipe: Recipe) -> Tape:
                 "use the original recipe, or train into a new folder",
             )
         )
-    tape.snapshots.reopen()
-    return tape
+    checkpoints = RegularCheckpoints(run.width, run.layout.dtype, run.count, header["every"], folder)
+    checkpoints.reopen()
+    return run, checkpoints

@@ -4,14 +4,43 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from finfluence import _files
 from finfluence.errors import StorageError, explain
+from finfluence.runs.steps import RecipeSteps
 
 FORMAT = "finfluence-tape"
 VERSION = 1
 
 
+def header_of(run: RecipeSteps, interval: int) -> dict[str, Any]:
+    """Return what identifies the run of a recipe."""
+    initial = run.layout.theta(run.initial_model()).cpu()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "recipe": run.recipe.describe(),
+        "initial_weights": _files.digest(initial.view(torch.uint8).numpy().tobytes()),
+        "init_seed": run.init_seed,
+        "order_seed": run.order_seed,
+        "every": interval,
+        "steps": run.count,
+    }
+
+
 def read_header(folder: Path) -> dict[str, Any]:
-    """Return the header of the tape in `folder`, or raise StorageError."""
+    """Return the header of the tape in `folder`.
+
+    Returns
+    -------
+    dict[str, Any]
+
+    Raises
+    ------
+    StorageError
+        There is none, or one of another program or of a later version.
+    """  # noqa: DOC501 - caught here
     path = folder / "tape.json"
     try:
         header = json.loads(path.read_text(encoding="utf-8"))

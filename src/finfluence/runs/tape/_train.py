@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finfluence import _files
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, StorageError, TrainingError, explain
+from finfluence.runs.checkpoints import RegularCheckpoints
 from finfluence.runs.describe import Recipe
-from finfluence.runs.steps import RecipeSteps, seeded
+from finfluence.runs.steps import RecipeSteps, check_unchanged, seeded
 from finfluence.runs.tape._tape import Tape
 from finfluence.runs.tape._tape import resume as resume_tape
+from finfluence.runs.tape._tape_header import header_of
 
 
 def train(
@@ -50,7 +53,9 @@ def train(
     Raises
     ------
     ConfigError
-        A seed that is no whole number ≥ 0.
+        A seed that is no whole number ≥ 0; a recipe whose weights were written on since it was made.
+    DataError
+        A field of the rows was written on since the recipe was first used.
     TrainingError
         The loss became NaN or infinite; the step is named.
     StorageError
@@ -72,81 +77,92 @@ def train(
     """
     init = _check_seed(seed if init_seed is None else init_seed)
     order = _check_seed(seed if order_seed is None else order_seed)
-    tape = _open_or_start(recipe, init, order, Path(out) if out is not None else None, resume, snapshot_bytes)
-    if not tape.finished:
-        _run(tape, progress)
-    return tape
-
-
-def _open_or_start(
-    recipe: Recipe, init: int, order: int, folder: Path | None, resume: bool, snapshot_bytes: int
-) -> Tape:
+    check_unchanged(recipe)
+    folder = Path(out) if out is not None else None
     if folder is not None and (folder / "tape.json").exists():
-        if not resume:
-            raise StorageError(
-                explain(
-                    f"an empty or new folder at {folder}",
-                    "the tape of another run",
-                    "the folder was used before",
-                    "choose another folder, or pass resume=True to go on with that run",
-                )
+        run, checkpoints = _go_on(recipe, (init, order), folder, resume)
+    else:
+        run, checkpoints = _start(recipe, (init, order), folder, snapshot_bytes)
+    if not checkpoints.complete:
+        _run(run, checkpoints, progress)
+    return Tape(run, checkpoints, folder, order)
+
+
+def _go_on(
+    recipe: Recipe, seeds: tuple[int, int], folder: Path, resume: bool
+) -> tuple[RecipeSteps, RegularCheckpoints]:
+    if not resume:
+        raise StorageError(
+            explain(
+                f"an empty or new folder at {folder}",
+                "the tape of another run",
+                "the folder was used before",
+                "choose another folder, or pass resume=True to go on with that run",
             )
-        tape = resume_tape(folder, recipe)
-        if (tape.init_seed, tape.order_seed) != (init, order):
-            raise StorageError(
-                explain(
-                    f"the tape of seeds init={init}, order={order} in {folder}",
-                    f"one of seeds init={tape.init_seed}, order={tape.order_seed}",
-                    "the folder holds a run of another seed",
-                    "choose another folder, or the seed of that run",
-                )
+        )
+    run, checkpoints = resume_tape(folder, recipe)
+    if (run.init_seed, run.order_seed) != seeds:
+        raise StorageError(
+            explain(
+                f"the tape of seeds init={seeds[0]}, order={seeds[1]} in {folder}",
+                f"one of seeds init={run.init_seed}, order={run.order_seed}",
+                "the folder holds a run of another seed",
+                "choose another folder, or the seed of that run",
             )
-        return tape
-    tape = Tape(RecipeSteps(recipe, init, order), 1, folder)
-    state_bytes = tape.stepper.width * tape.stepper.layout.dtype.itemsize
-    tape.every = spacing_for(tape.steps, state_bytes, snapshot_bytes)
-    tape.stepper.check_first_batch(tape.order[0])
+        )
+    return run, checkpoints
+
+
+def _start(
+    recipe: Recipe, seeds: tuple[int, int], folder: Path | None, snapshot_bytes: int
+) -> tuple[RecipeSteps, RegularCheckpoints]:
+    run = RecipeSteps(recipe, *seeds)
+    interval = interval_for(run.count, run.width * run.layout.dtype.itemsize, snapshot_bytes)
+    run.stepper.check_first_batch(run.order[0])
     if folder is not None:
         for stale in folder.glob("states-*.safetensors"):
             stale.unlink()
-        _files.write_json(folder / "tape.json", tape.header())
-    return tape
+        _files.write_json(folder / "tape.json", header_of(run, interval))
+    return run, RegularCheckpoints(run.width, run.layout.dtype, run.count, interval, folder)
 
 
-def spacing_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
+def interval_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
     """Return k, the smallest for which every k-th state fits in `snapshot_bytes`.
+
+    Returns
+    -------
+    int
 
     Examples
     --------
-    >>> spacing_for(steps=1000, state_bytes=2**20, snapshot_bytes=2**28)
+    >>> interval_for(steps=1000, state_bytes=2**20, snapshot_bytes=2**28)
     4
     """
     return min(max(1, -(-steps * state_bytes // snapshot_bytes)), steps)
 
 
-def _run(tape: Tape, progress: Progress) -> None:
-    stepper, snapshots, every, steps = tape.stepper, tape.snapshots, tape.every, tape.steps
-    start = max(0, len(snapshots) - 1) * every
-    snapshots.losses[start:] = []
-    snapshots.losses[:] = [loss.to(stepper.layout.device) for loss in snapshots.losses]
-    if len(snapshots):
-        stepper.load(start, snapshots[len(snapshots) - 1].to(stepper.layout.device))
-    snapshots.expect(tape.kept_steps - len(snapshots))
-    per_epoch = tape.recipe.steps_per_epoch
+def _run(run: RecipeSteps, checkpoints: RegularCheckpoints, progress: Progress) -> None:
+    stepper, interval, steps = run.stepper, checkpoints.interval, run.count
+    start = max(0, len(checkpoints) - 1) * interval
+    checkpoints.losses[start:] = []
+    checkpoints.losses[:] = [loss.to(run.layout.device) for loss in checkpoints.losses]
+    if len(checkpoints):
+        stepper.set_state(start, checkpoints[start].to(run.layout.device))
+    per_epoch = run.recipe.steps_per_epoch
     with seeded(0):
         for t in range(start, steps):
-            if t % every == 0 and t // every == len(snapshots):
-                snapshots.append(stepper.read_into)
-            snapshots.losses.append(stepper.step(t, tape.order[t]))
+            if t % interval == 0 and t // interval == len(checkpoints):
+                checkpoints.append(stepper.get_state)
+            checkpoints.losses.append(stepper.step(t, run.order[t]))
             if (t + 1) % per_epoch == 0 or t + 1 == steps:
-                _check_finite(tape, t + 1 - per_epoch)
+                _check_finite(run, checkpoints.losses, t + 1 - per_epoch)
                 progress("train", t + 1, steps)
-    snapshots.append(stepper.read_into)
-    snapshots.flush()
+    checkpoints.append(stepper.get_state)
+    checkpoints.flush()
 
 
-def _check_finite(tape: Tape, since: int) -> None:
-    recent = torch.stack(tape.snapshots.losses[max(0, since) :])
+def _check_finite(run: RecipeSteps, losses: list[Tensor], since: int) -> None:
+    recent = torch.stack(losses[max(0, since) :])
     bad = (~torch.isfinite(recent)).nonzero()
     if not len(bad):
         return
@@ -154,8 +170,8 @@ def _check_finite(tape: Tape, since: int) -> None:
     raise TrainingError(
         explain(
             "a finite training loss at every step",
-            f"{recent[bad[0]].item()} at step {step} of {tape.steps}",
-            f"the learning rate ({tape.recipe.optimizer.lr:g}) is too high, or inputs are not scaled",
+            f"{recent[bad[0]].item()} at step {step} of {run.count}",
+            f"the learning rate ({run.recipe.optimizer.lr:g}) is too high, or inputs are not scaled",
             "lower the learning rate tenfold, or standardise the inputs",
         )
     )

@@ -228,7 +228,7 @@ def test_forecast_leaves_tape_and_recipe_as_they_were():
     assert (
         torch.equal(pt.flat(described.model), weights)
         and torch.equal(tape.state(17), state)
-        and tape.every == 1
+        and tape.interval == 1
     )
     np.testing.assert_array_equal(fi.replay(tape, QUERIES).data.mu.values, want.data.mu.values)
 
@@ -288,4 +288,4 @@ def test_realised_memory_and_disk_are_near_the_promise(tmp_path):
     tape = fi.train(described, out=tmp_path / "tape", snapshot_bytes=20 * state)
     written = sum(p.stat().st_size for p in (tmp_path / "tape").iterdir())
     assert forecast.stages[0].disk_bytes / 1.5 < written < 1.5 * forecast.stages[0].disk_bytes
-    assert len(tape.snapshots) * state == forecast.stages[0].disk_bytes
+    assert len(tape.checkpoints.steps) * state == forecast.stages[0].disk_bytes

@@ -20,7 +20,7 @@ GROUP = np.array([2, 7, 8])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_copy_without_removal_is_the_loop_itself(name: str) -> None:
     _, tape = LOOPS[name].run(record=True)
-    tape.finish()
+    tape = tape.finish()
     none = np.array([], dtype=np.int64)
     whole, beside = Lanes(tape).final([Whole(), Removed(none, len(tape.rows), 0, True)])
     torch.testing.assert_close(whole, tape.final_state()[: tape.layout.size], rtol=1e-8, atol=1e-10)
@@ -30,7 +30,7 @@ def test_a_copy_without_removal_is_the_loop_itself(name: str) -> None:
 def test_removal_is_the_loop_over_the_other_rows() -> None:
     loop = LOOPS["momentum"]
     _, tape = loop.run(record=True)
-    tape.finish()
+    tape = tape.finish()
     model = copy.deepcopy(loop.start())
     optimizer = loop.optimizer(model)
     for rows in loop.order():
@@ -53,7 +53,7 @@ def test_groups_of_a_recorded_loop_are_paired() -> None:
 def test_rows_drawn_in_place_of_a_batch_of_the_group_alone_go_with_dropout() -> None:
     loop = LOOPS["dropout"]
     _, tape = loop.run(record=True)
-    tape.finish()
+    tape = tape.finish()
     rows = tape.at(0).rows.numpy()
     final = Lanes(tape).final([Whole(), Removed(rows, 12, 0, True)])
     assert torch.isfinite(final).all() and not torch.equal(final[0], final[1])

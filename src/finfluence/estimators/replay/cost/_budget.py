@@ -105,7 +105,8 @@ def settings_for(
     if not plan.full:
         if plan.budget:
             ladder += [("online", horizon, share) for share in PROBE_SHARES[1:]]
-        ladder.append(("full", horizon, PROBE_SHARES[-1]))
+        if tape.equal_draws:  # "full" takes every row to be drawn as often as any other
+            ladder.append(("full", horizon, PROBE_SHARES[-1]))
 
     def cost(method: str, epochs: int, share: float, at_least: bool = False) -> float:
         there = replace(plan, full=method == "full", budget=share if plan.budget else 0.0)

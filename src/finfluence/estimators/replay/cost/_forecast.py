@@ -14,9 +14,19 @@ from finfluence.estimators.replay.cost._memory import bytes_per_query, share_mem
 from finfluence.estimators.replay.cost._timing import measure
 from finfluence.estimators.replay.leave_out import PLACEBOS, Groups, paired_seconds, to_pair
 from finfluence.result import one_of
-from finfluence.runs import AnyQuery, Recipe, Tape, check_queries, gradients, seeded, spacing_for
+from finfluence.runs import (
+    AnyQuery,
+    Recipe,
+    Tape,
+    TapeRecorder,
+    check_queries,
+    dry_run,
+    finished,
+    gradients,
+    interval_for,
+    seeded,
+)
 from finfluence.runs.describe import Given, find_subsets
-from finfluence.runs.steps import RecipeSteps
 from finfluence.runs.tape import final_losses
 
 STEPS = 2
@@ -107,7 +117,7 @@ class Forecast:
 
 
 def plan(
-    run: Tape | Recipe,
+    run: Tape | TapeRecorder | Recipe,
     queries: Sequence[AnyQuery] | AnyQuery,
     subsets: Given = None,
     *,
@@ -153,8 +163,9 @@ def plan(
     """
     one_of(method, ("online", "full"), "method")
     listed = check_queries(queries)
-    tape = run if isinstance(run, Tape) else _glimpse(run)
-    tape.finish()
+    if isinstance(run, TapeRecorder):
+        run = run.finish()
+    tape = finished(run) if isinstance(run, Tape) else dry_run(run, STEPS)
     found = find_subsets(tape, subsets)
     model = tape.model()
     began = clock(tape.layout.device)
@@ -166,7 +177,7 @@ def plan(
     choice = choose_pass(tape, start, differentiation, memory_bytes)
     steps = sum(len(e) for e in tape.epochs)
     state = state_bytes(tape)
-    every = run.spacing if isinstance(run, Tape) else spacing_for(steps, state, snapshot_bytes)
+    every = run.interval if isinstance(run, Tape) else interval_for(steps, state, snapshot_bytes)
     memory = share_memory(tape, len(start), late > 0, memory_bytes, snapshot_bytes if saved else 0, every)
     costs = replace(measure(tape, choice.adjoint, start, memory, late, asking), fixed=0.0)
     prepare = clock(tape.layout.device) - began
@@ -204,19 +215,6 @@ def plan(
         tuple(stages), training, runs, choice.name, len(start), len(found), len(tape.rows), steps, every,
         states, settings,
     )  # fmt: skip
-
-
-def _glimpse(recipe: Recipe) -> Tape:
-    """Return a tape of the recipe's first steps, which knows of all its epochs."""
-    run = RecipeSteps(recipe, 0, 0)
-    run.count = min(STEPS, recipe.steps)
-    tape = Tape(run, 1, None)
-    with seeded(0):
-        for t in range(run.count):
-            tape.snapshots.append(run.read_into)
-            tape.snapshots.losses.append(run.take(t))
-    tape.snapshots.append(run.read_into)
-    return tape
 
 
 def _time(seconds: float) -> str:

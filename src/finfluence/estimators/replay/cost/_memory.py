@@ -84,7 +84,7 @@ def share_memory(
     spacing : int or None
         Of the states kept; None: the tape's.
     """
-    spacing = tape.spacing if spacing is None else spacing
+    spacing = tape.interval if spacing is None else spacing
     state, each = state_bytes(tape), bytes_per_query(tape) * (2 if late else 1)
     between = 0.0 if spacing == 1 else min(spacing * state, memory_bytes / STATES_SHARE)
     most = max(1, int((memory_bytes - between) // each))

@@ -126,8 +126,8 @@ class _Clock:
         back = self.typical(self._back)
         beside = self.typical(self._beside) if late else back
         few = self.typical(self._evaluate(min(FEWEST_PROBES, len(tape.rows))))
-        tape._run.load(0, self._state)
-        train = self.typical(lambda: tape._run.take(0), 3 * REPEATS)
+        tape.run.set_state(0, self._state)
+        train = self.typical(lambda: tape.run.run_step(0), 3 * REPEATS)
 
         @cache
         def many() -> float:

@@ -1,35 +1,32 @@
-"""Optimisers as functions: described, found in torch, and their updates."""
+"""Optimisers, one file each: described, found in torch, and their updates as functions."""
 
-from finfluence.runs.describe.optimizers._described import SGD, Adam, AdamW, Optimizer
-from finfluence.runs.describe.optimizers._torch import (
-    KNOWN,
-    flags_of,
-    kind_of,
-    numbers_at,
-    numbers_of,
+from finfluence.runs.describe.optimizers._adam import Adam, AdamW
+from finfluence.runs.describe.optimizers._arithmetic import clip_norm
+from finfluence.runs.describe.optimizers._muon import MUON_RULE
+from finfluence.runs.describe.optimizers._rule import (
+    Group,
+    Optimizer,
+    Rule,
     options_of,
-    remake,
-    set_numbers,
-    steps_taken,
+    register,
+    rule_named,
+    rule_of,
+    steps_done,
 )
-from finfluence.runs.describe.optimizers._updates import adam_step, clip_norm, muon_step, sgd_step
+from finfluence.runs.describe.optimizers._sgd import SGD
 
 __all__ = [
-    "KNOWN",
+    "MUON_RULE",
     "SGD",
     "Adam",
     "AdamW",
+    "Group",
     "Optimizer",
-    "adam_step",
+    "Rule",
     "clip_norm",
-    "flags_of",
-    "kind_of",
-    "muon_step",
-    "numbers_at",
-    "numbers_of",
     "options_of",
-    "remake",
-    "set_numbers",
-    "sgd_step",
-    "steps_taken",
+    "register",
+    "rule_named",
+    "rule_of",
+    "steps_done",
 ]

@@ -20,7 +20,7 @@ def check_sharding(model: nn.Module, optimizer: torch.optim.Optimizer, processes
         FullyShardedDataParallel, tensor parallelism, hybrid or mixed sharding, other precisions, offloading.
     ConfigError
         Sharded parameters with processes="one", or as they are gathered for a forward pass.
-    """
+    """  # noqa: DOC501 - made by a function
     for name, module in model.named_modules():
         if type(module).__name__ == "FullyShardedDataParallel":
             raise _flattened(name)

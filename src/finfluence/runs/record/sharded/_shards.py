@@ -31,6 +31,10 @@ def held(tensor: Tensor) -> Tensor:
 def rows_held(count: int, parts: int) -> list[range]:
     """Return which of `count` rows each of `parts` processes holds.
 
+    Returns
+    -------
+    list[range]
+
     Examples
     --------
     >>> rows_held(3, 2), rows_held(1, 2)

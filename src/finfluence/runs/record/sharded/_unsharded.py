@@ -17,6 +17,10 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 def own_class(module: nn.Module) -> type | None:
     """Return the class that a module had before fully_shard, or None if it was not passed through it.
 
+    Returns
+    -------
+    type | None
+
     Examples
     --------
     >>> own_class(nn.Linear(1, 1)) is None
@@ -36,6 +40,10 @@ def unsharded(model: nn.Module, parameters: dict[int, nn.Parameter]) -> nn.Modul
     ----------
     parameters : dict
         The plain parameter that stands for each sharded one, by its id.
+
+    Returns
+    -------
+    nn.Module
     """
     memo: dict[int, Any] = dict(parameters)
     changed = [m for m in model.modules() if own_class(m) is not None]

@@ -8,37 +8,33 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, explain
 from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing
-from finfluence.runs.describe import Rows, RowSource
+from finfluence.runs.describe import RowSource, try_loss
+from finfluence.runs.steps import Clipping
 
 _LOOKED_AT = 8
-
-
-def varies(rows: RowSource) -> bool:
-    """Whether an item of a data set differs between two calls."""
-    if isinstance(rows, Rows):
-        return False
-    some = torch.arange(min(2, len(rows)))
-    first, second = rows.batch(some), rows.batch(some)
-    return any(k not in second or not _equal(v, second[k]) for k, v in first.items())
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
 
 
 def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
     """Run the loss on a copy; return whether it draws random numbers in training mode.
 
+    Returns
+    -------
+    bool
+
     Raises
     ------
-    ConfigError, NotSupportedError, DataError
-        It does not give one number per row, depends on other rows, is NaN, or writes on buffers.
+    ConfigError
+        It does not give one number per row, or cannot be called.
+    NotSupportedError
+        It depends on other rows, or writes on buffers.
+    DataError
+        It is NaN.
     """
     count = min(_LOOKED_AT, len(rows))
     batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
     with torch.no_grad(), no_checkpointing():
         model.eval()
-        together = loss(model, batch)
+        together = try_loss(loss, model, batch)
         check_row_losses(together, count)
         for row in range(min(count, 3)):
             one = (
@@ -98,9 +94,15 @@ def _check_separable(together: float, alone: float, row: Any) -> None:
     )
 
 
-def check_clipping(norm: object, value: object) -> None:
-    """Raise ConfigError unless the limits are positive numbers or None."""
-    for name, given in (("clip_norm", norm), ("clip_value", value)):
+def check_clipping(clipping: Clipping) -> None:
+    """Raise unless the limits are positive numbers or None.
+
+    Raises
+    ------
+    ConfigError
+        Another value, or both of them.
+    """
+    for name, given in (("clip_norm", clipping.norm), ("clip_value", clipping.value)):
         good = isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < float("inf")
         if given is not None and not good:
             raise ConfigError(
@@ -111,12 +113,30 @@ def check_clipping(norm: object, value: object) -> None:
                     f"pass the limit that the loop clips at, or leave {name} out",
                 )
             )
-    if norm is not None and value is not None:
+    if clipping.norm is not None and clipping.value is not None:
         raise ConfigError(
             explain(
                 "clip_norm or clip_value",
                 "both",
                 "the order of the two is not known",
                 "clip in one way only",
+            )
+        )
+
+
+def check_module(model: object) -> None:
+    """Raise unless the model is a module, not a function that makes one.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            explain(
+                "the nn.Module that the loop trains",
+                type(model).__name__,
+                "a function that makes a model was passed, as a Recipe takes it",
+                "pass the module itself, whose parameters the optimiser holds",
             )
         )

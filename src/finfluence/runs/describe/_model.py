@@ -1,0 +1,139 @@
+"""A user's model: what can be trained here, and copies of it that are ours."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from finfluence.errors import ConfigError, NotSupportedError, explain
+
+
+def copy_model(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
+    """Return a deep copy of the model.
+
+    Parameters
+    ----------
+    shared : parameters and buffers whose memory the copy shares: only their names and their places are its own.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    NotSupportedError
+        The model holds something that cannot be copied; the part is named.
+    """  # noqa: DOC501 - made by a function
+    known: dict[int, Any] = {id(t): _alias(t) for t in shared}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise _computed(f"{name}.{key}".lstrip("."), module)
+    try:
+        return copy.deepcopy(model, known)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise NotSupportedError(
+            explain(
+                "a model that can be copied (copy.deepcopy)",
+                f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                "a part of it holds an open file, a lock, a generator or a tensor in the middle of a computation",
+                "make such parts outside the model, or drop them before the training starts",
+            )
+        ) from error
+
+
+def check_model(model: object) -> None:
+    """Raise unless the model is a torch module or makes one.
+
+    Raises
+    ------
+    ConfigError
+        Something else, such as an estimator of scikit-learn.
+    """
+    learns = hasattr(model, "fit") and hasattr(model, "predict")
+    module = isinstance(model, nn.Module) or (isinstance(model, type) and issubclass(model, nn.Module))
+    if module or (callable(model) and not learns):
+        return
+    name = model.__name__ if isinstance(model, type) else type(model).__name__
+    raise ConfigError(
+        explain(
+            "model to be an nn.Module, or callable(seed) -> nn.Module",
+            f"{name}, an estimator with fit and predict" if learns else name,
+            "what is replayed are the gradient steps of a torch module; another library's fit has none to take again"
+            if learns
+            else "another object was passed",
+            "write the model in torch, such as nn.Linear(features, classes) for a logistic regression, or let "
+            "finfluence scan choose a model for the table"
+            if learns
+            else "pass the module itself, or a function that makes it",
+        )
+    )
+
+
+def check_parameters(named: Mapping[str, nn.Parameter], modules: Mapping[str, nn.Module]) -> None:
+    """Raise unless the parameters that are trained are real and their gradients dense.
+
+    Raises
+    ------
+    NotSupportedError
+        A complex parameter, or an embedding with sparse gradients; it is named.
+    """  # noqa: DOC501 - made by a function
+    complex_ = next((n for n, p in named.items() if p.requires_grad and p.is_complex()), None)
+    if complex_ is not None:
+        raise NotSupportedError(
+            explain(
+                "real trained parameters",
+                f"'{complex_}' of {named[complex_].dtype}",
+                "the derivative of a complex step is not written down here",
+                "hold real and imaginary part as two real parameters and join them in forward (torch.complex)",
+            )
+        )
+    trained = {id(p) for p in named.values() if p.requires_grad}
+    sparse = next(
+        (
+            name
+            for name, module in modules.items()
+            if getattr(module, "sparse", None) is True
+            and any(id(p) in trained for p in module.parameters(recurse=False))
+        ),
+        None,
+    )
+    if sparse is not None:
+        raise sparse_gradient(f"of '{sparse}' ({type(modules[sparse]).__name__} with sparse=True)")
+
+
+def sparse_gradient(where: str) -> NotSupportedError:
+    """Return the error of a gradient that is a sparse tensor."""
+    return NotSupportedError(
+        explain(
+            "dense gradients",
+            f"sparse ones {where}",
+            "an embedding with sparse=True gives a gradient of the rows it used only, which steps cannot be joined of",
+            "pass sparse=False: the numbers of the training stay the same for SGD",
+        )
+    )
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    """Return another tensor object on the same memory: `half()` or `to()` of the original does not reach it."""
+    alias = tensor.detach()
+    return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
+
+
+def _computed(name: str, module: nn.Module) -> NotSupportedError:
+    kinds = [type(hook).__name__ for hook in module._forward_pre_hooks.values()]
+    old = next((kind for kind in kinds if kind in ("WeightNorm", "SpectralNorm")), None)
+    return NotSupportedError(
+        explain(
+            "a model whose tensors are parameters, buffers or constants",
+            f"'{name}', computed from others with a graph" + (f", by torch's old {old}" if old else ""),
+            f"torch.nn.utils.{'weight' if old == 'WeightNorm' else 'spectral'}_norm writes a computed tensor on the "
+            "module, which cannot be copied"
+            if old
+            else "the module keeps an output of its last forward pass, which cannot be copied",
+            f"use torch.nn.utils.parametrizations.{'weight' if old == 'WeightNorm' else 'spectral'}_norm"
+            if old
+            else "keep it detached (value.detach()), or drop it before the training starts",
+        )
+    )
