@@ -163,7 +163,7 @@ def compare(model: nn.Module, loss, width: int, optimizer: fr.Optimizer, queries
         kept = [state.clone(), hyper.clone(), lam.clone(), *(v.clone() for v in batch.values())]
         assert_same(traced.step(state, hyper, batch, lam), eager.step(state, hyper, batch, lam))
         theta, u = state[: layout.size], draw(queries)
-        assert_same([traced.slopes(theta, u, batch)], [eager.slopes(theta, u, batch)])
+        assert_same([traced.row_derivatives(theta, u, batch)], [eager.row_derivatives(theta, u, batch)])
         assert all(torch.equal(a, b) for a, b in zip(kept, [state, hyper, lam, *batch.values()], strict=True))
     assert traced.engine == "traced", traced.engine
     assert torch.equal(layout.theta(model), Layout(model).theta(model))

@@ -56,6 +56,11 @@ def kinks(losses: Tensor) -> list[str]:
 
     Operations on data alone do not count, nor does a clamp that holds all values or none.
 
+    Returns
+    -------
+    list of str
+        In the order of the alphabet.
+
     Examples
     --------
     >>> weight = torch.tensor([-1.0, 2.0], requires_grad=True)

@@ -268,8 +268,8 @@ def test_response_of_the_mean_of_four():
     assert math.isclose(-4 * slopes[3, 0], closed, rel_tol=1e-10) and round(closed, 7) == -3.0131708
 
 
-def test_slopes_need_no_more_than_the_direction():
-    """`slopes` gives ⟨u, ∇ℓ_i⟩ of a per-row loop, for one direction and for several."""
+def test_row_derivatives_need_no_more_than_the_direction():
+    """`row_derivatives` gives ⟨u, ∇ℓ_i⟩ of a per-row loop, for one direction and for several."""
     described = pt.recipe()
     tape = fi.train(described)
     layout, rows = tape.stepper.layout, described.rows.batch(torch.arange(12))
@@ -282,4 +282,6 @@ def test_slopes_need_no_more_than_the_direction():
     )
     for count in (1, 5):
         u = torch.randn(count, layout.size, dtype=pt.DOUBLE, generator=torch.Generator().manual_seed(count))
-        torch.testing.assert_close(adjoint.slopes(theta, u, rows), u @ per_row.T, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            adjoint.row_derivatives(theta, u, rows), u @ per_row.T, rtol=1e-12, atol=1e-14
+        )

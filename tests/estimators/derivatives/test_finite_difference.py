@@ -12,7 +12,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, NotSupportedError
-from finfluence.estimators.derivatives import Adjoint, FiniteDifference, choose_pass
+from finfluence.estimators.derivatives import Adjoint, FiniteDifference, choose_adjoint
 from finfluence.grads import Layout, RowLosses
 from four_parts import assert_parts
 
@@ -80,7 +80,7 @@ def test_one_step_agrees_with_the_exact_pass(name, queries, dtype, tolerance):
         assert got.shape == want.shape and got.dtype == dtype
         assert float((got - want).norm() / want.norm()) < tolerance
     u = lam[:, 0]
-    got, want = differences.slopes(theta, u, batch), exact.slopes(theta, u, batch)
+    got, want = differences.row_derivatives(theta, u, batch), exact.row_derivatives(theta, u, batch)
     assert float((got - want).norm() / want.norm()) < tolerance
     curved, slopes = differences.products(theta, u, batch)
     curved_exact, slopes_exact = exact.products(theta, u, batch)
@@ -258,10 +258,10 @@ class LongAttention(nn.Module):
 def test_memory_decides_between_the_passes_only_where_it_helps():
     tape = fi.train(described("long", model=pt.made(LongAttention)))
     start = torch.ones(1, tape.layout.size, dtype=pt.DOUBLE)
-    assert choose_pass(tape, start, "auto", 2**30).name == "exact"
-    tight = choose_pass(tape, start, "auto", 4 * 64 * 64 * 8)
+    assert choose_adjoint(tape, start, "auto", 2**30).name == "exact"
+    tight = choose_adjoint(tape, start, "auto", 4 * 64 * 64 * 8)
     assert tight.name == "finite-difference" and "GiB a query" in tight.reason
-    assert choose_pass(tape, start, "auto", 1).name == "exact"
+    assert choose_adjoint(tape, start, "auto", 1).name == "exact"
 
 
 def test_words_for_a_wrong_name():

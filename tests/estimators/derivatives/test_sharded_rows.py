@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import finfluence as fi
-import finfluence.estimators.derivatives._sharded_rows as distributed
 from finfluence.distributed import Processes
 from finfluence.errors import ConfigError
+from finfluence.estimators.derivatives import by_rows, shares
 
 TOLERANCE = 2e-4
 
@@ -111,7 +111,7 @@ def test_without_a_group_there_is_one_process(word, parts):
 
 def test_rows_are_shared_only_where_they_do_not_depend_on_each_other():
     both, plain, dropping = Processes(0, 2), fi.train(two.recipe(epochs=1)), None
-    assert distributed.by_rows(plain, 1, both) and not distributed.by_rows(plain, 2, both)
+    assert by_rows(plain, 1, both) and not by_rows(plain, 2, both)
     dropping = fi.train(two.recipe(model=two.dropout(), epochs=1))
-    assert not distributed.by_rows(dropping, 1, both)
-    assert sum(map(len, distributed.shares(3, 5))) == 3
+    assert not by_rows(dropping, 1, both)
+    assert sum(map(len, shares(3, 5))) == 3

@@ -2,14 +2,14 @@
 
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference
+from finfluence.estimators.derivatives._protocol import StepAdjoint
 from finfluence.estimators.derivatives._select import (
     DIFFERENTIATIONS,
     Choice,
     Differentiation,
-    Pass,
-    choose_pass,
+    choose_adjoint,
 )
-from finfluence.estimators.derivatives._sharded_rows import SharedRows, by_rows, shares
+from finfluence.estimators.derivatives._sharded_rows import ShardedRows, by_rows, shares
 
 __all__ = [
     "DIFFERENTIATIONS",
@@ -17,10 +17,10 @@ __all__ = [
     "Choice",
     "Differentiation",
     "FiniteDifference",
-    "Pass",
-    "SharedRows",
+    "ShardedRows",
+    "StepAdjoint",
     "adjoint_of",
     "by_rows",
-    "choose_pass",
+    "choose_adjoint",
     "shares",
 ]

@@ -13,6 +13,7 @@ second output; no per-row gradient is formed. Queries share the primal pass thro
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.grads.tracing import split_short_rows
 from finfluence.runs import Tape, Update
+from finfluence.runs.tape import Key
 
 _UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
 
@@ -86,7 +88,9 @@ class Adjoint:
         out = self._run("step", function, state, hyper, adjoint, *(batch[k] for k in keys))
         return out[0], out[1], out[2]
 
-    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+    def row_derivatives(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> Tensor:
         """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P], by forward differentiation only."""
         keys = sorted(batch)
 
@@ -94,7 +98,7 @@ class Adjoint:
             rows = dict(zip(keys, fields, strict=True))
             return each(lambda u: jvp(lambda p: self.losses(p, rows, seed), (theta,), (u,))[1], direction)
 
-        result: Tensor = self._run("slopes", function, theta, direction, *(batch[k] for k in keys))
+        result: Tensor = self._run("row derivatives", function, theta, direction, *(batch[k] for k in keys))
         return result
 
     def products(
@@ -161,13 +165,19 @@ def _supported() -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class _AdjointOf(Key[Adjoint]):
+    """The tape alone, whose cache it is."""
+
+
 def adjoint_of(tape: Tape) -> Adjoint:
     """Return the tape's adjoint, its graphs traced once for all replays of the tape."""
-    if "adjoint" not in tape.memo:
+
+    def make() -> Adjoint:
         losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        tape.memo["adjoint"] = Adjoint(losses, tape.optimizer, tape.stochastic)
-    found: Adjoint = tape.memo["adjoint"]
-    return found
+        return Adjoint(losses, tape.optimizer, tape.stochastic)
+
+    return tape.cache.get(_AdjointOf(), make)
 
 
 def pull_back(

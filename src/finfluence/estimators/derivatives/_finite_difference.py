@@ -77,7 +77,9 @@ class FiniteDifference:
         before[:, 0] += curved
         return before, slopes, direction
 
-    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+    def row_derivatives(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> Tensor:
         """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P]: two forward passes a query."""
         points, width = self._points(theta, direction)
         return _difference(self._losses_at(points, batch, seed), width)

@@ -6,15 +6,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from finfluence._files import digest
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
+from finfluence.estimators.derivatives._exact import adjoint_of
 from finfluence.estimators.derivatives._finite_difference import COARSE, RELATIVE, FiniteDifference
+from finfluence.estimators.derivatives._protocol import StepAdjoint
 from finfluence.grads import RowLosses, kinks, operations
 from finfluence.runs import Step, Tape, seeded
+from finfluence.runs.tape import Key
 
 Differentiation = Literal["auto", "exact", "finite-difference"]
 DIFFERENTIATIONS = ("auto", "exact", "finite-difference")
-Pass = Adjoint | FiniteDifference
 TOLERANCE = 0.1
 FEW_ROWS = 8
 QUERIES_CHECKED = 2
@@ -28,7 +30,7 @@ class Choice:
     against : what they were compared with.
     """
 
-    adjoint: Pass
+    adjoint: StepAdjoint
     reason: str
     error: float | None = None
     against: str | None = None
@@ -49,7 +51,16 @@ class Choice:
         ]
 
 
-def choose_pass(
+@dataclass(frozen=True)
+class _ChoiceFor(Key[Choice]):
+    """What a choice depends on beside the tape; `queries` is a digest of the gradients it was checked along."""
+
+    differentiation: str
+    memory_bytes: float
+    queries: str
+
+
+def choose_adjoint(
     tape: Tape, start: Tensor, differentiation: Differentiation = "auto", memory_bytes: float = 2**30
 ) -> Choice:
     """Choose and check the pass for a tape.
@@ -63,17 +74,23 @@ def choose_pass(
     start : Tensor [Q, P]
         Gradients of the queries at the end of training.
 
+    Returns
+    -------
+    Choice
+
     Raises
     ------
     NotSupportedError
         Neither pass can be used, or the one asked for cannot; the operation is named.
     """
-    key = f"pass {differentiation} {memory_bytes}"
-    if key not in tape.memo:
+    checked = start[:QUERIES_CHECKED]
+    content = checked.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+    def choose() -> Choice:
         with seeded(0):
-            tape.memo[key] = _choose(tape, start[:QUERIES_CHECKED], differentiation, memory_bytes)
-    found: Choice = tape.memo[key]
-    return found
+            return _choose(tape, checked, differentiation, memory_bytes)
+
+    return tape.cache.get(_ChoiceFor(differentiation, memory_bytes, digest(content)), choose)
 
 
 def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float) -> Choice:
@@ -131,7 +148,7 @@ def _differences(tape: Tape, start: Tensor, reason: str) -> Choice:
     return Choice(adjoint, reason, error, against)
 
 
-def _disagreement(tape: Tape, adjoint: Pass, other: Pass, start: Tensor) -> float:
+def _disagreement(tape: Tape, adjoint: StepAdjoint, other: StepAdjoint, start: Tensor) -> float:
     """Return the largest relative difference of slopes and H u at the first, middle and last step."""
     worst = 0.0
     for t in sorted({0, tape.steps // 2, tape.steps - 1}):
@@ -159,7 +176,7 @@ def _rounding(tape: Tape, t: int) -> tuple[float, float]:
     return unit * float(gradient.norm()) + 1e-30, unit * float(losses.detach().norm()) + 1e-30
 
 
-def _products(tape: Tape, adjoint: Pass, start: Tensor, t: int) -> tuple[Tensor, Tensor]:
+def _products(tape: Tape, adjoint: StepAdjoint, start: Tensor, t: int) -> tuple[Tensor, Tensor]:
     """Return H u and slopes of a few rows at step t, along the gradients of the queries scaled to length 1."""
     step, theta = tape.at(t), tape.state(t)[: tape.layout.size].to(tape.layout.device)
     length = start.norm(dim=1, keepdim=True)
@@ -174,15 +191,17 @@ def _few(step: Step) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Operations:
+    """Kinks of a loss, and whether points had better be taken one by one.
+
+    vmap has no rule for fused attention, and on a CPU batches convolutions with different weights badly.
+    """
+
     kinks: list[str]
     looped: bool
 
 
 def _operations(tape: Tape) -> _Operations:
-    """Look at the graph of one step's losses: its kinks, and whether points had better be taken one by one.
-
-    vmap has no rule for fused attention, and on a CPU batches convolutions with different weights badly.
-    """
+    """Look at the graph of one step's losses."""
     step, losses = tape.at(tape.steps - 1), RowLosses(tape.working, tape.step_loss, tape.layout, fused=True)
     theta = tape.state()[: tape.layout.size].to(tape.layout.device).requires_grad_(True)
     with torch.enable_grad():

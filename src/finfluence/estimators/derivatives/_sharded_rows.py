@@ -22,13 +22,17 @@ from torch import Tensor, nn
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives._exact import Adjoint
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference, reads
-from finfluence.estimators.derivatives._select import Pass
+from finfluence.estimators.derivatives._protocol import StepAdjoint
 from finfluence.grads import Batch, Traces
 from finfluence.runs import Tape
 
 
 def shares(count: int, parts: int) -> list[range]:
     """Return `count` things cut into `parts` consecutive ranges whose lengths differ by one at most.
+
+    Returns
+    -------
+    list of range
 
     Examples
     --------
@@ -50,19 +54,21 @@ def by_rows(tape: Tape, queries: int, processes: Processes) -> bool:
     return not tape.stochastic and not coupled
 
 
-class SharedRows:
+class ShardedRows:
     """A pass whose rows are shared among processes: the twin of `Adjoint` and `FiniteDifference`.
 
     `step` and `slopes` are collective: every process calls them with the same arguments, and gets the same bits.
     """
 
-    def __init__(self, inner: Pass, processes: Processes) -> None:
+    def __init__(self, inner: StepAdjoint, processes: Processes) -> None:
         self._inner = inner
         self._processes = processes
         self._traces = Traces()
+        self.losses, self.optimizer = inner.losses, inner.optimizer
         self.differentiation = inner.differentiation
-        exact = isinstance(inner, Adjoint)
-        self._parts = FiniteDifference(inner.losses, inner.optimizer) if exact else inner
+        self._parts = (
+            inner if isinstance(inner, FiniteDifference) else FiniteDifference(inner.losses, inner.optimizer)
+        )
 
     @property
     def engine(self) -> str:
@@ -74,7 +80,6 @@ class SharedRows:
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Walk one step backwards; arguments and returns as those of `Adjoint.step`."""
-        assert isinstance(self._parts, FiniteDifference)
         theta = state[: self._parts.losses.layout.size]
         mine, sizes = self._mine(batch)
         share = sizes[self._processes.rank] / sum(sizes)
@@ -93,11 +98,13 @@ class SharedRows:
         before[:, 0] += self._processes.sum(share * curved)
         return before, self._processes.joined(slopes, sizes), direction
 
-    def slopes(self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
+    def row_derivatives(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> Tensor:
         """Return x_i = ⟨u, ∇ℓ_i(θ)⟩ [Q, B] for directions u [Q, P]."""
         mine, sizes = self._mine(batch)
         if sizes[self._processes.rank]:
-            own = self._inner.slopes(theta, direction, mine, seed)
+            own = self._inner.row_derivatives(theta, direction, mine, seed)
         else:
             own = direction.new_zeros(len(direction), 0)
         return self._processes.joined(own, sizes)
@@ -127,7 +134,7 @@ class SharedRows:
         seed: int | None,
     ) -> Any:
         """Call a pass's function, traced if it does not trace by itself."""
-        if isinstance(self._inner, FiniteDifference):
+        if not isinstance(self._inner, Adjoint):
             return function(theta, direction, batch, seed)
         keys = sorted(batch)
         tensors = (theta, direction, *(batch[k] for k in keys))

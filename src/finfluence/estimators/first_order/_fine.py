@@ -181,7 +181,7 @@ def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progr
         layout.assign(model, theta)
         _, gradient = gradients(queries, model, tape, list[Tensor](parameters))
         parts = [
-            adjoint.slopes(theta, gradient, tape.batch(p, t), 0)
+            adjoint.row_derivatives(theta, gradient, tape.batch(p, t), 0)
             for p in torch.arange(len(tape.rows)).split(1024)
         ]
         progress("record", done, len(steps))

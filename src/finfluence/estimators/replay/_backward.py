@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finfluence._seeds import stream
-from finfluence.estimators.derivatives import Pass
+from finfluence.estimators.derivatives import StepAdjoint
 from finfluence.estimators.replay._accumulate import EpochSums, Totals
 from finfluence.estimators.replay._recomputed_states import WalkedStates
 from finfluence.estimators.replay._tail import Late
@@ -61,7 +61,7 @@ class Walk:
     """
 
     def __init__(
-        self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon, late: Late,
+        self, tape: Tape, adjoint: StepAdjoint, start: Tensor, plan: Plan, horizon: Horizon, late: Late,
         states: WalkedStates | None = None,
     ) -> None:  # fmt: skip
         self.tape = tape
@@ -149,7 +149,7 @@ class Walk:
         """Return the slopes x [Q, m] of any rows at step t, scaled as the step weighs a row."""
         theta, batch = state[: self.tape.layout.size], self.tape.batch
         parts = [
-            self._adjoint.slopes(theta, direction, batch(r, t), step.seed) for r in rows.split(ROWS_AT_ONCE)
+            self._adjoint.row_derivatives(theta, direction, batch(r, t), step.seed) for r in rows.split(ROWS_AT_ONCE)
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if step.total == 1.0 else slopes * step.total

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +23,9 @@ from finfluence.errors import StorageError
 from finfluence.estimators.derivatives import (
     Choice,
     Differentiation,
-    Pass,
-    SharedRows,
+    ShardedRows,
     by_rows,
-    choose_pass,
+    choose_adjoint,
     shares,
 )
 from finfluence.estimators.replay._backward import Plan, Walk
@@ -131,7 +130,7 @@ def prepare(
     with seeded(0):
         values, slopes = gradients(queries, model, tape, tape.layout.parameters(model))
     asking = clock(tape.layout.device) - began
-    choice = choose_pass(tape, slopes, differentiation, memory_bytes)
+    choice = choose_adjoint(tape, slopes, differentiation, memory_bytes)
     rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
     alone = len(slopes) if rows_shared else -(-len(slopes) // processes.size)
     folder = Path(out) if out is not None else None
@@ -164,7 +163,7 @@ def prepare(
         "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{memory.together}")
     )
     if rows_shared:
-        choice = replace(choice, adjoint=cast(Pass, SharedRows(choice.adjoint, processes)))
+        choice = replace(choice, adjoint=ShardedRows(choice.adjoint, processes))
     return Prepared(
         tape,
         queries,

@@ -7,7 +7,8 @@ this is done to it, not after. Softmax stays as it is: shares that sum to 1 less
 import torch
 from torch import fx
 
-from finfluence.grads.tracing._trace import merge_repeats, mutates, on_cpu
+from finfluence.grads.tracing._nodes import mutates, on_cpu
+from finfluence.grads.tracing._repeats import merge_repeats
 
 aten = torch.ops.aten
 

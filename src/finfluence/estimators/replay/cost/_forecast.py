@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finfluence._clock import clock
-from finfluence.estimators.derivatives import Differentiation, choose_pass
+from finfluence.estimators.derivatives import Differentiation, choose_adjoint
 from finfluence.estimators.replay._backward import Plan
 from finfluence.estimators.replay._recomputed_states import state_bytes
 from finfluence.estimators.replay._truncation import horizon_for
@@ -174,7 +174,7 @@ def plan(
         asking = clock(tape.layout.device) - began
         final_losses(tape, model)
     spent = clock(tape.layout.device) - began
-    choice = choose_pass(tape, start, differentiation, memory_bytes)
+    choice = choose_adjoint(tape, start, differentiation, memory_bytes)
     steps = sum(len(e) for e in tape.epochs)
     state = state_bytes(tape)
     every = run.interval if isinstance(run, Tape) else interval_for(steps, state, snapshot_bytes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finfluence._clock import clock
-from finfluence.estimators.derivatives import Pass
+from finfluence.estimators.derivatives import StepAdjoint
 from finfluence.estimators.replay._accumulate import EpochSums
 from finfluence.estimators.replay._backward import FEWEST_PROBES, ROWS_AT_ONCE, Plan
 from finfluence.estimators.replay._tail import STATES
@@ -86,7 +86,7 @@ class Costs:
 
 
 def measure(
-    tape: Tape, adjoint: Pass, start: Tensor, memory: Memory, late: float, queries: float, fixed: float = 0.0
+    tape: Tape, adjoint: StepAdjoint, start: Tensor, memory: Memory, late: float, queries: float, fixed: float = 0.0
 ) -> Costs:
     """Time training, walking and evaluating on the first steps of the tape, for queries with gradients `start` [Q, P].
 
@@ -110,7 +110,7 @@ def measure(
 class _Clock:
     """Times single steps, and knows how long that took."""
 
-    def __init__(self, tape: Tape, adjoint: Pass, start: Tensor) -> None:
+    def __init__(self, tape: Tape, adjoint: StepAdjoint, start: Tensor) -> None:
         self._tape, self._adjoint, self._start = tape, adjoint, start
         self._state = tape.state(0).to(tape.layout.device)
         shape = len(start), 1 + len(tape.optimizer.slots), tape.layout.size
@@ -175,7 +175,7 @@ class _Clock:
         probes = EpochSums.zeros(0, count, len(start), start.device)
 
         def call() -> None:
-            slopes = self._adjoint.slopes(theta, start, tape.batch(rows, 0), seed)
+            slopes = self._adjoint.row_derivatives(theta, start, tape.batch(rows, 0), seed)
             probes.add_probes(slopes, count, 1.0)
 
         return call

@@ -1,0 +1,67 @@
+"""What a step adjoint does, however it differentiates."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from finfluence.grads import Batch, RowLosses
+from finfluence.runs import Update
+
+
+class StepAdjoint(Protocol):
+    """Steps of one training backwards, for many queries at once.
+
+    Forward: s_{t+1} = U_t(s_t, g_t) with s = (θ, slots), and g_t the gradient of the mean loss of the step's rows.
+    Backward, for λ = ∂q/∂s:
+
+        u_t = (∂U_t/∂g)ᵀ λ_{t+1},   x_{t,i} = ⟨u_t, g_{t,i}⟩,   λ_t = (∂U_t/∂s)ᵀ λ_{t+1} + [(∂g_t/∂θ)ᵀ u_t ; 0].
+    """
+
+    @property
+    def differentiation(self) -> str:
+        """How derivatives are taken, in a word."""
+
+    @property
+    def engine(self) -> str:
+        """How the functions ran: "traced", or "eager" with the reason."""
+
+    @property
+    def losses(self) -> RowLosses:
+        """The row losses whose gradient the step descends."""
+
+    @property
+    def optimizer(self) -> Update:
+        """The update U, which is differentiated."""
+
+    def step(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one step backwards.
+
+        Parameters
+        ----------
+        state : Tensor [(1+S)·P]
+            s_t, before the step.
+        hyper : Tensor [H]
+            The optimiser's numbers at step t.
+        batch : dict
+            The rows of the step.
+        adjoint : Tensor [Q, 1+S, P]
+            λ_{t+1}.
+        seed : int, optional
+            Of the step's random numbers.
+
+        Returns
+        -------
+        adjoint [Q, 1+S, P], row derivatives x [Q, B], direction u [Q, P]
+        """
+
+    def row_derivatives(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> Tensor:
+        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P]."""
+
+    def products(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (∂g/∂θ)ᵀu [Q, P] and x [Q, B] along directions u [Q, P]."""
