@@ -1,16 +1,18 @@
 """Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
 
 from finfluence.grads._checkpointing import no_checkpointing
+from finfluence.grads._double import InDouble
 from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
 from finfluence.grads._seed import generator_states, seed_generators
-from finfluence.grads.tracing import Traced, Traces, trace
+from finfluence.grads.tracing import Traced, Traces, trace, trace_gradient, trace_values
 
 __all__ = [
     "Batch",
     "Elementary",
+    "InDouble",
     "Layout",
     "RowLoss",
     "RowLosses",
@@ -24,4 +26,6 @@ __all__ = [
     "operations",
     "seed_generators",
     "trace",
+    "trace_gradient",
+    "trace_values",
 ]

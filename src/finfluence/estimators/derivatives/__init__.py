@@ -1,15 +1,18 @@
 """One step of training differentiated: exactly, by finite differences, over processes."""
 
+from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference
 from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._query_gradients import query_gradients
 from finfluence.estimators.derivatives._select import (
     DIFFERENTIATIONS,
-    Choice,
     Differentiation,
     choose_adjoint,
+    exact_choice,
 )
 from finfluence.estimators.derivatives._sharded_rows import ShardedRows, by_rows, shares
+from finfluence.estimators.derivatives._transposed import TransposedAdjoint
 
 __all__ = [
     "DIFFERENTIATIONS",
@@ -19,8 +22,11 @@ __all__ = [
     "FiniteDifference",
     "ShardedRows",
     "StepAdjoint",
+    "TransposedAdjoint",
     "adjoint_of",
     "by_rows",
     "choose_adjoint",
+    "exact_choice",
+    "query_gradients",
     "shares",
 ]

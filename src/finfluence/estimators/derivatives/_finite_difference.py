@@ -156,7 +156,7 @@ class FiniteDifference:
     ) -> tuple[Tensor, ...]:
         if not self._looped and len(points) > 1:
             try:
-                with _no_fallback():
+                with no_fallback():
                     return self._run(kind, together, points, batch)
             except RuntimeError:
                 self._looped = True  # an operation that vmap cannot batch
@@ -177,7 +177,7 @@ class FiniteDifference:
 
 
 @contextmanager
-def _no_fallback() -> Iterator[None]:
+def no_fallback() -> Iterator[None]:
     """Let vmap fail where it would take one entry after the other, copying: a plain loop is quicker."""
     functorch: Any = torch._C._functorch
     allowed = functorch._is_vmap_fallback_enabled()

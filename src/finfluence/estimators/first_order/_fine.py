@@ -16,8 +16,8 @@ from torch import Tensor
 from finfluence._progress import Progress
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, explain
-from finfluence.estimators.derivatives import adjoint_of
-from finfluence.runs import AnyQuery, Tape, gradients
+from finfluence.estimators.derivatives import exact_choice, query_gradients
+from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import sum_over
 from finfluence.stats import auc_probit, max_scan
 
@@ -171,7 +171,7 @@ def check_recording(tape: Tape, auxiliary: Tape | None, records: object) -> None
 
 def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progress) -> Iterator[np.ndarray]:
     """Yield s [n, Q] at evenly spaced steps after the burn-in."""
-    adjoint, layout = adjoint_of(tape), tape.layout
+    adjoint, layout = exact_choice(tape).adjoint, tape.layout
     model = tape.model()
     parameters = layout.parameters(model)
     first = int(BURN_IN * tape.steps)
@@ -179,7 +179,7 @@ def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progr
     for done, t in enumerate(steps.tolist(), start=1):
         theta = tape.state(t)[: layout.size].to(layout.device)
         layout.assign(model, theta)
-        _, gradient = gradients(queries, model, tape, list[Tensor](parameters))
+        _, gradient = query_gradients(queries, model, tape)
         parts = [
             adjoint.row_derivatives(theta, gradient, tape.batch(p, t), 0)
             for p in torch.arange(len(tape.rows)).split(1024)

@@ -23,9 +23,9 @@ from finfluence.errors import StorageError
 from finfluence.estimators.derivatives import (
     Choice,
     Differentiation,
-    ShardedRows,
     by_rows,
     choose_adjoint,
+    query_gradients,
     shares,
 )
 from finfluence.estimators.replay._backward import Plan, Walk
@@ -42,7 +42,7 @@ from finfluence.estimators.replay.cost import (
     settings_from,
     share_memory,
 )
-from finfluence.runs import AnyQuery, Tape, gradients, read_tensors, seeded
+from finfluence.runs import AnyQuery, Tape, read_tensors, seeded
 
 SAVE_SECONDS = 10.0
 
@@ -128,7 +128,7 @@ def prepare(
     """
     began = clock(tape.layout.device)
     with seeded(0):
-        values, slopes = gradients(queries, model, tape, tape.layout.parameters(model))
+        values, slopes = query_gradients(queries, model, tape)
     asking = clock(tape.layout.device) - began
     choice = choose_adjoint(tape, slopes, differentiation, memory_bytes)
     rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
@@ -163,7 +163,7 @@ def prepare(
         "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{memory.together}")
     )
     if rows_shared:
-        choice = replace(choice, adjoint=ShardedRows(choice.adjoint, processes))
+        choice = choice.over_rows(processes)
     return Prepared(
         tape,
         queries,

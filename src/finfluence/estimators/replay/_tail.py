@@ -22,7 +22,8 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.runs import AnyQuery, Tape, gradients
+from finfluence.estimators.derivatives import query_gradients
+from finfluence.runs import AnyQuery, Tape
 
 STATES, MOST = 8, 0.5
 
@@ -113,5 +114,5 @@ class Late:
             column += len(query.names)
         chosen = [query for query, some in zip(self.queries, wanted, strict=True) if any(some)]
         kept = [flag for some in wanted if any(some) for flag in some]
-        _, slopes = gradients(chosen, self.model, self.tape, layout.parameters(self.model))
+        _, slopes = query_gradients(chosen, self.model, self.tape)
         return slopes[kept]

@@ -60,7 +60,7 @@ def trace(
     """
     plain = function if otherwise is None else otherwise
     try:
-        with _no_collection(), tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        with no_collection(), tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
             raw = make_fx(function)(*example)
     except Exception as error:  # any Python the tracer cannot follow: the function itself still works
         return Traced(plain, None, f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
@@ -68,13 +68,13 @@ def trace(
         return Traced(plain, None, f"the shape of a result of {name} depends on values")
     graph = clean(raw)
     want, got = function(*example), Traced(plain, graph, None)(*example)
-    if not _equal(want, got):
+    if not equal(want, got):
         return Traced(plain, None, "the traced graph does not reproduce the function")
     return Traced(plain, graph, None)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Pause cyclic garbage collection: tracing makes many small objects, and collecting took half its time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -85,9 +85,10 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _equal(want: Any, got: Any) -> bool:
+def equal(want: Any, got: Any) -> bool:
+    """Return whether tensors, or tuples of them, agree to 1e-4 of the largest entry."""
     if isinstance(want, Tensor):
         scale = want.abs().max().clamp_min(1e-30) if want.numel() else 1.0
         close = (want - got).abs().max() <= 1e-4 * scale if want.numel() else torch.tensor(True)
         return bool(close) or bool(torch.equal(want.isnan(), got.isnan()) and want.isnan().any())
-    return all(_equal(w, g) for w, g in zip(want, got, strict=True))
+    return all(equal(w, g) for w, g in zip(want, got, strict=True))

@@ -1,0 +1,215 @@
+"""Whether a step adjoint is the adjoint of the steps that were taken, checked on the gradient that training got.
+
+For random u and w, and the gradient g that autograd returns at a step of the training (θ_t, rows of its batch):
+
+    ⟨w, (∂g/∂θ)ᵀu⟩ = ⟨u, (g(θ + εw) − g(θ − εw))/2ε⟩,      Σ_i v_i x_i = ⟨u, g(θ, v)⟩ for v_i = 1/B and for random v.
+
+The right-hand sides are made of plain backward passes in double precision: a forward pass that lies about its
+derivative, a derivative that is not symmetric and a stopped value show as a difference. ε is so small that hardly ever
+a kink lies between the points; of two widths, the better one counts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from finfluence.errors import NotSupportedError
+from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._returned import ReturnedGradient
+from finfluence.estimators.derivatives._transposed import TransposedAdjoint
+from finfluence.grads import Batch, RowLosses
+from finfluence.runs import Step, Tape, seeded
+
+FEW_ROWS, DIRECTIONS = 16, 2
+WIDTHS = 1e-6, 1e-8
+ROUNDING = 100
+TOLERANCE, COARSE_TOLERANCE = 1e-5, 2e-2
+
+Maker = Callable[[RowLosses], StepAdjoint]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a step adjoint is from the gradients that training got: the largest difference, relative to its scale.
+
+    steps : the steps looked at. double : whether in double precision. products : whether (∂g/∂θ)ᵀu was compared, or
+    the row derivatives alone.
+    """
+
+    error: float
+    steps: tuple[int, ...]
+    double: bool
+    products: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is one of rounding and truncation."""
+        return self.error <= (TOLERANCE if self.double else COARSE_TOLERANCE)
+
+    @property
+    def sentence(self) -> str:
+        """What was checked, and no more."""
+        what = (
+            "row derivatives and products" if self.products else "row derivatives (products were not checked)"
+        )
+        return (
+            f"{what} along {DIRECTIONS} random directions are {self.error:.0e} from those of the gradient that "
+            f"training got, on up to {FEW_ROWS} rows of step{'s' * (len(self.steps) > 1)} {', '.join(map(str, self.steps))}, "
+            f"in {'double' if self.double else 'the model’s own'} precision"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Parameters [P] before step `t`, and some rows of its batch."""
+
+    t: int
+    theta: Tensor
+    batch: Batch
+    seed: int | None
+
+    @classmethod
+    def of(cls, t: int, theta: Tensor, step: Step) -> "Point":
+        """Return step t with its first rows."""
+        return cls(t, theta, few_rows(step.batch, len(step.rows)), step.seed)
+
+
+class GradientCheck:
+    """Compares step adjoints with the gradient that training got, at steps of one tape."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss, double=True), True
+        try:
+            self._try(self._point(0))
+        except (RuntimeError, TypeError, ValueError):  # a loss that computes in its own precision only
+            self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss, double=False), False
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """A first, a middle and a last step, as near as the tape keeps the state before it."""
+        last = self._tape.steps - 1
+        return tuple(sorted({self._tape.kept_before(t)[0] for t in (0, last // 2, last)}))
+
+    def of(self, make: Maker, fused: bool = False) -> Agreement:
+        """Check the adjoint that `make` makes of row losses, which run the kernels of training if `fused`.
+
+        Returns
+        -------
+        Agreement
+
+        Raises
+        ------
+        NotSupportedError
+            The adjoint cannot be computed, or the forward pass writes on parameters.
+        """
+        adjoint = self.adjoint(make, fused)
+        worst = max(self.at(adjoint, self._point(t)) for t in self.steps)
+        return Agreement(worst, self.steps, self.double, self.double or self._reference is not None)
+
+    def adjoint(self, make: Maker, fused: bool) -> StepAdjoint:
+        """Return the adjoint that `make` makes of the row losses in the precision of the check."""
+        return make(RowLosses(self.gradient.model, self.gradient.loss, self.gradient.layout, fused=fused))
+
+    def holds(self, error: float) -> bool:
+        """Return whether a difference is one of rounding and truncation."""
+        return error <= (TOLERANCE if self.double else COARSE_TOLERANCE)
+
+    def at(self, adjoint: StepAdjoint, point: Point) -> float:
+        """Return the largest relative difference at one step."""
+        point = self._raised(point)
+        generator = torch.Generator().manual_seed(point.t)
+        shape = DIRECTIONS, len(point.theta)
+        along, across = (
+            torch.randn(shape, generator=generator, dtype=torch.float64).to(point.theta) for _ in range(2)
+        )
+        with seeded(0):
+            products, of_rows = adjoint.products(point.theta, along, point.batch, point.seed)
+            even = torch.full((of_rows.shape[1],), 1 / of_rows.shape[1], dtype=torch.float64)
+            random = even * torch.rand(len(even), generator=generator, dtype=torch.float64)
+            errors = [self._row_error(point, along, of_rows, v.to(along)) for v in (even, random)]
+            if self.double:
+                errors += [
+                    self._product_error(point, u, w, product, even.to(along))
+                    for u, w, product in zip(along, across, products, strict=True)
+                ]
+            elif self._reference is not None:
+                want = self._reference.products(point.theta, along, point.batch, point.seed)[0]
+                errors.append(_relative((products - want).norm(), want.norm()))
+        return max(errors)
+
+    def _row_error(self, point: Point, along: Tensor, of_rows: Tensor, cotangent: Tensor) -> float:
+        """Return how far Σ_i v_i x_i is from ⟨u, g(θ, v)⟩."""
+        gradient = self._at(point.theta, point, cotangent)
+        if not bool(torch.isfinite(gradient).all()):
+            return 0.0  # a training that diverged: nothing to compare with
+        scale = torch.maximum(gradient.norm(), (of_rows * cotangent).norm(dim=1))
+        return float(_ratio((along @ gradient - of_rows @ cotangent).abs(), scale).max())
+
+    def _product_error(self, point: Point, u: Tensor, w: Tensor, product: Tensor, cotangent: Tensor) -> float:
+        """Return how far ⟨w, product⟩ is from ⟨u, ∂g/∂θ w⟩."""
+        size = point.theta.norm()
+        found = []
+        for relative in WIDTHS:
+            width = relative * float(torch.where(size > 0, size, 1.0)) / float(w.norm())
+            plus = self._at(point.theta + width * w, point, cotangent)
+            minus = self._at(point.theta - width * w, point, cotangent)
+            moved = (plus - minus) / (2 * width)
+            if not bool(torch.isfinite(moved).all()):
+                return 0.0
+            rounding = ROUNDING * torch.finfo(w.dtype).eps * plus.norm() / width
+            apart = ((w @ product - u @ moved).abs() - rounding).clamp_min(0.0)
+            found.append(_relative(apart, torch.maximum(moved.norm(), product.norm())))
+            if found[-1] <= TOLERANCE:
+                break
+        return min(found)
+
+    @cached_property
+    def _reference(self) -> TransposedAdjoint | None:
+        """Return the transposed adjoint in the model's own precision, if there is one."""
+        losses = RowLosses(self.gradient.model, self.gradient.loss, self.gradient.layout)
+        adjoint = TransposedAdjoint(losses, self._tape.optimizer)
+        point = self._raised(self._point(0))
+        try:
+            adjoint.products(point.theta, point.theta.unsqueeze(0), point.batch)
+        except NotSupportedError:
+            return None
+        return adjoint
+
+    def _try(self, point: Point) -> None:
+        raised = self._raised(point)
+        with seeded(0):
+            with torch.no_grad():
+                losses = self.gradient.loss(self.gradient.model, raised.batch)
+            self._at(raised.theta, raised, torch.ones_like(losses))
+
+    def _at(self, theta: Tensor, point: Point, cotangent: Tensor) -> Tensor:
+        return self.gradient.at(theta, point.batch, point.seed, cotangent)
+
+    def _point(self, t: int) -> Point:
+        state = self._tape.kept_before(t)[2]
+        return Point.of(t, state[: self._tape.layout.size].to(self._tape.layout.device), self._tape.at(t))
+
+    def _raised(self, point: Point) -> Point:
+        theta = point.theta.to(self.gradient.layout.dtype)
+        return Point(point.t, theta, self.gradient.raised(point.batch), point.seed)
+
+
+def few_rows(batch: Batch, count: int, most: int = FEW_ROWS) -> Batch:
+    """Return the first `most` of `count` rows of a step's batch; all of them where micro-batches lie side by side."""
+    if any("/micro/" in name for name in batch):
+        return batch
+    return {k: v[:most] if v.ndim and len(v) == count else v for k, v in batch.items()}
+
+
+def _relative(apart: Tensor, scale: Tensor) -> float:
+    return float(_ratio(apart, scale))
+
+
+def _ratio(apart: Tensor, scale: Tensor) -> Tensor:
+    """Return apart/scale: 0 where nothing is apart, and infinite where it is no number."""
+    found = torch.where(apart == 0, 0.0, apart / scale)
+    return found.nan_to_num(nan=torch.inf, posinf=torch.inf)

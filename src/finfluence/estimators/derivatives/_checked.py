@@ -1,0 +1,123 @@
+"""A step adjoint that is checked again while it goes backwards."""
+
+import torch
+from torch import Tensor
+
+from finfluence.errors import NotSupportedError, explain
+from finfluence.estimators.derivatives._check import GradientCheck, Maker, Point, few_rows
+from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._returned import ReturnedGradient
+from finfluence.grads import Batch, RowLosses
+from finfluence.runs import Tape, Update, seeded
+
+FIRST, GROWTH = 4, 4
+
+
+class CheckedAdjoint:
+    """The twin of `inner`; at the 4th, 16th, 64th, … step it is compared with the gradient that training got.
+
+    Parameters
+    ----------
+    inner : StepAdjoint
+    tape : Tape
+        Whose steps are taken backwards.
+    make : callable
+        Makes the same kind of adjoint of other row losses: those in double precision.
+    fused : bool
+        Whether those run the kernels of training.
+    """
+
+    def __init__(self, inner: StepAdjoint, tape: Tape, make: Maker, fused: bool = False) -> None:
+        self.inner = inner
+        self._tape, self._make, self._fused = tape, make, fused
+        self._taken, self._next = 0, FIRST
+
+    @property
+    def differentiation(self) -> str:
+        """How derivatives are taken, in a word."""
+        return self.inner.differentiation
+
+    @property
+    def engine(self) -> str:
+        """How the functions ran: "traced", or "eager" with the reason."""
+        return self.inner.engine
+
+    @property
+    def losses(self) -> RowLosses:
+        """The row losses whose gradient the step descends."""
+        return self.inner.losses
+
+    @property
+    def optimizer(self) -> Update:
+        """The update, which is differentiated."""
+        return self.inner.optimizer
+
+    def around(self, inner: StepAdjoint) -> "CheckedAdjoint":
+        """Return the same checks around another adjoint."""
+        return CheckedAdjoint(inner, self._tape, self._make, self._fused)
+
+    def step(
+        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one step backwards; arguments as those of `StepAdjoint.step`.
+
+        Returns
+        -------
+        adjoint [Q, 1+S, P], row derivatives x [Q, B], direction u [Q, P]
+
+        Raises
+        ------
+        NotSupportedError
+            What goes backwards is not the adjoint of the step that was taken.
+        """
+        found = self.inner.step(state, hyper, batch, adjoint, seed)
+        self._taken += 1
+        if self._taken == self._next:
+            self._next *= GROWTH
+            theta = state[: self.losses.layout.size]
+            with seeded(0):
+                self._compare(theta, batch, seed, found[1], found[2])
+        return found
+
+    def row_derivatives(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> Tensor:
+        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P]."""
+        return self.inner.row_derivatives(theta, direction, batch, seed)
+
+    def products(
+        self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return (∂g/∂θ)ᵀu [Q, P] and x [Q, B] along directions u [Q, P]."""
+        return self.inner.products(theta, direction, batch, seed)
+
+    def _compare(
+        self, theta: Tensor, batch: Batch, seed: int | None, of_rows: Tensor, direction: Tensor
+    ) -> None:
+        plain = ReturnedGradient(self._tape.working, self._tape.step_loss)
+        even = theta.new_full((of_rows.shape[1],), 1 / of_rows.shape[1])
+        gradient = plain.at(theta, batch, seed, even)
+        along, mean = direction @ gradient, of_rows.mean(1)
+        if not bool(torch.isfinite(gradient).all() & torch.isfinite(along).all()):
+            return
+        eps = torch.finfo(theta.dtype).eps
+        scale = along.abs() + of_rows.abs().mean(1)
+        allowed = min(0.3, 30 * eps**0.5) * scale + 100 * eps * direction.norm(dim=1) * gradient.norm()
+        if bool(((along - mean).abs() > allowed).any()):
+            raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
+        check = GradientCheck(self._tape)
+        point = Point(self._taken, theta, few_rows(batch, of_rows.shape[1]), seed)
+        error = check.at(check.adjoint(self._make, self._fused), point)
+        if not check.holds(error):
+            raise _differs(self._taken, "products with ∂g/∂θ", error)
+
+
+def _differs(taken: int, what: str, error: float) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "a backward pass that belongs to the gradients that training got",
+            f"{what} that are {error:.1g} from them {taken} steps back, though a few steps agreed before",
+            "the loss stops or changes gradients on some batches only, or draws other random numbers than in training",
+            "leave out what stops or changes gradients, or show the loss to us",
+        )
+    )

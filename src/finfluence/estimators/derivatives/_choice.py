@@ -1,0 +1,48 @@
+"""A chosen step adjoint, with the reason, and what it was checked on."""
+
+from dataclasses import dataclass, replace
+
+from finfluence.distributed import Processes
+from finfluence.estimators.derivatives._check import Agreement
+from finfluence.estimators.derivatives._checked import CheckedAdjoint
+from finfluence.estimators.derivatives._sharded_rows import ShardedRows
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A step adjoint, why it was taken, and how far it was from other ways to the same numbers.
+
+    agreement : with the gradients that training got.
+    error : of finite differences: their largest relative difference from those that they were compared with, `against`,
+    along the gradients of queries.
+    """
+
+    adjoint: CheckedAdjoint
+    reason: str
+    agreement: Agreement
+    error: float | None = None
+    against: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How derivatives are taken: "exact", "reverse-over-reverse" or "finite-difference"."""
+        return self.adjoint.differentiation
+
+    @property
+    def findings(self) -> list[str]:
+        """What a reader of the result should know."""
+        if self.name == "exact":
+            return []
+        if self.name == "reverse-over-reverse":
+            return [
+                f"derivatives were taken of the gradient that training got, reverse over reverse: {self.reason}; "
+                f"{self.agreement.sentence}"
+            ]
+        return [
+            f"derivatives were taken by finite differences: {self.reason}; "
+            f"on a few steps they agree with {self.against} to {self.error:.1g}; {self.agreement.sentence}"
+        ]
+
+    def over_rows(self, processes: Processes) -> "Choice":
+        """Return the same with the rows of each step shared among processes."""
+        return replace(self, adjoint=self.adjoint.around(ShardedRows(self.adjoint.inner, processes)))

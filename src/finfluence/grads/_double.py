@@ -1,0 +1,41 @@
+"""A computation in double precision, whatever its code asks for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+
+class InDouble(TorchFunctionMode):
+    """Inside the block, floating tensors are float64: constants and casts to a lower precision, too.
+
+    Examples
+    --------
+    >>> weight = torch.tensor([0.1], dtype=torch.float64)
+    >>> with InDouble():
+    ...     out = torch.ones(1) * weight.float()
+    >>> out.dtype, bool(out == weight)
+    (torch.float64, True)
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func` on float64 tensors, and for float64 where it is told another precision."""
+        args, kwargs = tree_map(_raised, (args, kwargs or {}))
+        return tree_map(_raised, _CASTS.get(func, func)(*args, **kwargs))
+
+
+_LOWER = {torch.float32, torch.float16, torch.bfloat16}
+_CASTS: dict[Any, Callable[..., Any]] = {
+    Tensor.float: Tensor.double, Tensor.half: Tensor.double, Tensor.bfloat16: Tensor.double,
+}  # fmt: skip
+
+
+def _raised(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.double() if value.dtype in _LOWER else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in _LOWER else value
