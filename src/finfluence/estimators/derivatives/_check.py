@@ -57,8 +57,8 @@ class Agreement:
         )
         return (
             f"{what} along {DIRECTIONS} random directions are {self.error:.0e} from those of the gradient that "
-            f"training got, on up to {FEW_ROWS} rows of step{'s' * (len(self.steps) > 1)} {', '.join(map(str, self.steps))}, "
-            f"in {'double' if self.double else 'the model’s own'} precision"
+            f"training got, on up to {FEW_ROWS} rows of step{'s' * (len(self.steps) > 1)} "
+            f"{', '.join(map(str, self.steps))}, in {'double' if self.double else 'the model’s own'} precision"
         )
 
 

@@ -1,5 +1,6 @@
 """Finite differences for a tape, checked, or what forbids them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,9 @@ TOLERANCE = 0.1
 FEW_ROWS = 8
 
 
-def differences(tape: Tape, check: GradientCheck, query_gradients: Tensor, reason: str) -> Choice:
+def differences(
+    tape: Tape, check: GradientCheck, query_gradients: Tensor, reason: str, is_symmetric: Callable[[], bool]
+) -> Choice:
     """Return finite differences, checked.
 
     Parameters
@@ -30,6 +33,8 @@ def differences(tape: Tape, check: GradientCheck, query_gradients: Tensor, reaso
         What their accuracy is measured along.
     reason : str
         Why they are taken.
+    is_symmetric : callable
+        Whether forward over reverse gives the adjoint, if that is known: for the words of a refusal.
 
     Returns
     -------
@@ -65,18 +70,8 @@ def differences(tape: Tape, check: GradientCheck, query_gradients: Tensor, reaso
             _disagreement(tape, adjoint, wide, query_gradients),
             f"differences at ρ = {coarse:.0e}",
         )
-    if not error <= TOLERANCE:
-        raise NotSupportedError(
-            explain(
-                f"finite differences that agree with {against} to {TOLERANCE:.0%} on a few steps",
-                f"a relative difference of {error:.2g}",
-                "the loss bends within the step (a kink or a jump in its code), "
-                "or is computed in too low a precision",
-                "use differentiation='exact', smooth activations, or float32 throughout",
-            )
-        )
     agreement = check.of(make, fused=True)
-    if not agreement.holds:
+    if not agreement.holds and not is_symmetric():
         raise NotSupportedError(
             explain(
                 "a gradient with a symmetric derivative, for finite differences",
@@ -84,6 +79,16 @@ def differences(tape: Tape, check: GradientCheck, query_gradients: Tensor, reaso
                 "differences of gradients give (∂g/∂θ)u, and what goes backwards is (∂g/∂θ)ᵀu: they differ where the "
                 "loss stops gradients (detach, no_grad), or changes them (a custom backward, a hook)",
                 "use differentiation='auto' or 'exact'",
+            )
+        )
+    if not agreement.holds or not error <= TOLERANCE:
+        raise NotSupportedError(
+            explain(
+                f"finite differences that agree with {against} to {TOLERANCE:.0%} on a few steps",
+                f"a relative difference of {error:.2g}",
+                "the loss bends within the step (a kink or a jump in its code), "
+                "or is computed in too low a precision",
+                "use differentiation='exact', smooth activations, or float32 throughout",
             )
         )
     return Choice(CheckedAdjoint(adjoint, tape, make, fused=True), reason, agreement, error, against)

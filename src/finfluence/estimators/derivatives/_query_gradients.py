@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import InDouble, Layout, RowLosses, trace_values
+from finfluence.grads import InDouble, RowLosses, trace_values
 from finfluence.runs import AnyQuery, Tape, gradients, seeded
 from finfluence.runs.tape import Key
 
@@ -99,7 +99,7 @@ class _Probe:
     def __init__(self, query: AnyQuery, model: nn.Module, tape: Tape) -> None:
         self._query, self._tape = query, tape
         self.model = copy.deepcopy(model).double().eval()
-        self._layout = Layout(self.model)
+        self._layout = tape.layout
         self._theta = self._layout.theta(self.model)
         self._values = self._at(self._theta)
 
@@ -145,9 +145,8 @@ def _written_out(query: AnyQuery, model: nn.Module, tape: Tape, double: bool = F
     was_training = [m for m in model.modules() if m.training]
     model.eval()
     try:
-        layout = Layout(model)
-        losses = RowLosses(model, values, layout)
-        theta = layout.theta(model)
+        losses = RowLosses(model, values, tape.layout)
+        theta = tape.layout.theta(model)
         traced = trace_values(lambda p: losses(p, {}), theta)
     finally:
         for module in was_training:

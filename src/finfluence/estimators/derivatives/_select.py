@@ -1,6 +1,7 @@
 """Which step adjoint takes a tape backwards: exact derivatives, or finite differences; none is taken unchecked."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ class _ChoiceFor(Key[Choice]):
 
 
 @dataclass(frozen=True)
-class _ExactOf(Key[Choice]):
+class _ForwardOf(Key[Choice | NotSupportedError]):
     """The tape alone, whose cache it is: the directions it is checked along are the same for all queries."""
 
 
@@ -84,70 +85,68 @@ def exact_choice(tape: Tape) -> Choice:
     NotSupportedError
         There is neither.
     """
-
-    def choose() -> Choice:
-        with seeded(0):
-            check = GradientCheck(tape)
-            try:
-                return _forward_over_reverse(tape, check)
-            except _NoForward as missing:
-                try:
-                    return _reverse_over_reverse(tape, check, str(missing))
-                except NotSupportedError:
-                    raise missing.error from None
-
-    return tape.cache.get(_ExactOf(), choose)
-
-
-class _NoForward(Exception):
-    """The model has no forward-over-reverse derivative."""
-
-    def __init__(self, error: NotSupportedError) -> None:
-        got = str(error).partition("got: ")[2].splitlines()[0]
-        super().__init__(f"the model has no forward-over-reverse derivative ({got[:150]})")
-        self.error = error
+    with seeded(0):
+        found = _forward_over_reverse(tape)
+        if isinstance(found, Choice):
+            return found
+        try:
+            return _reverse_over_reverse(tape, GradientCheck(tape), _missing(found))
+        except NotSupportedError:
+            raise found from None
 
 
 def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float) -> Choice:
     if differentiation == "exact":
         return exact_choice(tape)
-    check = GradientCheck(tape)
     if differentiation == "finite-difference":
-        return differences(tape, check, start, "as asked")
+        return differences(tape, GradientCheck(tape), start, "as asked", partial(_is_symmetric, tape))
     needed = 4 * _saved_bytes(tape, fused=False)
     if needed > memory_bytes >= _saved_bytes(tape, fused=True):
         try:
-            return differences(
-                tape, check, start, f"the exact pass would need {needed / 2**30:.2g} GiB a query"
-            )
+            reason = f"the exact pass would need {needed / 2**30:.2g} GiB a query"
+            return differences(tape, GradientCheck(tape), start, reason, partial(_is_symmetric, tape))
         except NotSupportedError:
             return exact_choice(tape)
+    found = _forward_over_reverse(tape)
+    if isinstance(found, Choice):
+        return found
+    check = GradientCheck(tape)
     try:
-        return tape.cache.get(_ExactOf(), lambda: _forward_over_reverse(tape, check))
-    except _NoForward as missing:
-        try:
-            return differences(tape, check, start, str(missing))
-        except NotSupportedError as error:
-            try:
-                return _reverse_over_reverse(tape, check, str(missing))
-            except NotSupportedError:
-                raise error from None
+        return differences(tape, check, start, _missing(found), lambda: False)
+    except NotSupportedError:
+        return _reverse_over_reverse(tape, check, _missing(found))
 
 
-def _forward_over_reverse(tape: Tape, check: GradientCheck) -> Choice:
-    """Return forward over reverse if it is the adjoint of the steps taken, else reverse over reverse."""
+def _is_symmetric(tape: Tape) -> bool:
+    try:
+        return exact_choice(tape).name == "exact"
+    except NotSupportedError:
+        return False
+
+
+def _forward_over_reverse(tape: Tape) -> Choice | NotSupportedError:
+    """Return forward over reverse, reverse over reverse if that is another adjoint, or why the model has no former."""
 
     def make(losses: RowLosses) -> Adjoint:
         return Adjoint(losses, tape.optimizer, tape.stochastic)
 
-    try:
-        agreement = check.of(make)
-    except NotSupportedError as error:
-        raise _NoForward(error) from error
-    if agreement.holds:
-        reason = f"model and loss can be differentiated forward over reverse; {agreement.sentence}"
-        return Choice(CheckedAdjoint(adjoint_of(tape), tape, make), reason, agreement)
-    return _reverse_over_reverse(tape, check, f"forward over reverse is {agreement.error:.2g} from it")
+    def choose() -> Choice | NotSupportedError:
+        check = GradientCheck(tape)
+        try:
+            agreement = check.of(make)
+        except NotSupportedError as error:
+            return error
+        if agreement.holds:
+            reason = f"model and loss can be differentiated forward over reverse; {agreement.sentence}"
+            return Choice(CheckedAdjoint(adjoint_of(tape), tape, make), reason, agreement)
+        return _reverse_over_reverse(tape, check, f"forward over reverse is {agreement.error:.2g} from it")
+
+    return tape.cache.get(_ForwardOf(), choose)
+
+
+def _missing(error: NotSupportedError) -> str:
+    got = str(error).partition("got: ")[2].splitlines()[0]
+    return f"the model has no forward-over-reverse derivative ({got[:150]})"
 
 
 def _reverse_over_reverse(tape: Tape, check: GradientCheck, reason: str) -> Choice:
