@@ -15,6 +15,7 @@ from weighted_training import OPTIMIZERS, Problem, recorded, replayed, right_eff
 import finfluence as fi
 import finfluence.runs as fr
 from finfluence.errors import FinfluenceError, NotSupportedError
+from finfluence.estimators.derivatives import exact_choice, query_gradients
 from four_parts import assert_parts
 
 ROWS, CHECKED, TOLERANCE = 16, [0, 3, 7, 12], 1e-6
@@ -360,3 +361,77 @@ def test_a_choice_does_not_depend_on_what_was_asked_before():
         == "reverse-over-reverse"
     )
     assert replayed(smooth, again).data.attrs["differentiation"] == "finite-difference"
+
+
+def test_rows_that_share_in_each_others_gradients_are_named():
+    coupled, apart = ASYMMETRIC["gradients by frequency"], ASYMMETRIC["embedding with padding"]
+    said = [replayed(p, recorded(p, "momentum")).data.attrs["findings"] for p in (coupled, apart)]
+    assert [sum("depends on the other rows" in f for f in findings) for findings in said] == [1, 0]
+
+
+def stopped_where_flagged(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    losses = cross_entropy(model, batch)
+    return losses * torch.where(batch["flag"], losses.detach(), torch.ones_like(losses))
+
+
+def test_what_stops_gradients_on_other_batches_only_is_found_on_the_way():
+    """Flagged rows are in the batch four steps back, which is looked at again, and in none of those checked first."""
+    order = [set(recorded(SYMMETRIC["plain"], "momentum").at(t).rows.tolist()) for t in range(12)]
+    flagged = sorted(order[8] - order[0] - order[5] - order[11])
+    flag = torch.zeros(ROWS, dtype=torch.bool)
+    flag[flagged] = True
+    problem = Problem(mlp, stopped_where_flagged, {"x": X, "y": Y, "flag": flag}, SYMMETRIC["plain"].query)
+    tape = recorded(problem, "momentum")
+    assert flagged and "steps 0, 5, 11" in exact_choice(tape).reason
+    with pytest.raises(NotSupportedError) as caught:
+        replayed(problem, tape)
+    assert_parts(
+        caught.value, "belongs to the gradients", "products with ∂g/∂θ", "some batches only", "leave out"
+    )
+
+
+def test_a_query_is_asked_how_its_value_changes():
+    """A loss divided by itself is 1 wherever the training ends, although autograd gives it a gradient."""
+    tape = recorded(SYMMETRIC["plain"], "momentum")
+    model = tape.model()
+
+    def one(model: nn.Module) -> Tensor:
+        loss = F.cross_entropy(model(XQ), YQ)
+        return loss / loss.detach()
+
+    def stopped(model: nn.Module) -> Tensor:
+        loss = F.cross_entropy(model(XQ), YQ)
+        return loss * loss.detach()
+
+    queries = [fi.Query(one, name="one"), fi.Query(stopped, name="square"), fi.own_loss([1])]
+    values, found = query_gradients(queries, model, tape)
+    parameters = list(model.parameters())
+    loss = F.cross_entropy(model(XQ), YQ)
+    (want,) = (torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss**2, parameters)]),)
+    assert not found[0].any() and values[0] == 1.0
+    torch.testing.assert_close(found[1], want, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(
+        found[2], fr.gradients(queries[2:], model, tape, parameters)[1][0], rtol=0, atol=0
+    )
+
+
+def test_a_query_without_a_derivative_is_refused_by_name():
+    tape = recorded(SYMMETRIC["plain"], "momentum")
+
+    def taken_out(model: nn.Module) -> Tensor:
+        loss = F.cross_entropy(model(XQ), YQ)
+        return loss * loss.item()
+
+    def quantised(model: nn.Module) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(model(XQ).float(), 1e-3, 0, -(2**14), 2**14).mean()
+
+    with pytest.raises(NotSupportedError) as caught:
+        query_gradients([fi.Query(taken_out, name="out")], tape.model(), tape)
+    assert_parts(
+        caught.value, "'out' whose operations can be written out", "", "depends on values", "fi.retrain"
+    )
+    with pytest.raises(NotSupportedError) as caught:
+        query_gradients([fi.Query(quantised, name="steps")], tape.model(), tape)
+    assert_parts(
+        caught.value, "'steps' with a derivative", "differences of its values", "quantises", "fi.retrain"
+    )

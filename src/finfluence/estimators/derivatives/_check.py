@@ -18,7 +18,7 @@ from torch import Tensor
 
 from finfluence.errors import NotSupportedError
 from finfluence.estimators.derivatives._protocol import StepAdjoint
-from finfluence.estimators.derivatives._returned import ReturnedGradient
+from finfluence.estimators.derivatives._returned import ReturnedGradient, batch_normalised
 from finfluence.estimators.derivatives._transposed import TransposedAdjoint
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Step, Tape, seeded
@@ -36,13 +36,14 @@ class Agreement:
     """How far a step adjoint is from the gradients that training got: the largest difference, relative to its scale.
 
     steps : the steps looked at. double : whether in double precision. products : whether (∂g/∂θ)ᵀu was compared, or
-    the row derivatives alone.
+    the row derivatives alone. coupled : whether the gradient of a row depends on the other rows of its batch.
     """
 
     error: float
     steps: tuple[int, ...]
     double: bool
     products: bool
+    coupled: bool
 
     @property
     def holds(self) -> bool:
@@ -90,9 +91,9 @@ class GradientCheck:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """A first, a middle and a last step, as near as the tape keeps the state before it."""
+        """The first step, the last, and one about the middle whose state the tape keeps."""
         last = self._tape.steps - 1
-        return tuple(sorted({self._tape.kept_before(t)[0] for t in (0, last // 2, last)}))
+        return tuple(sorted({0, self._tape.kept_before(last // 2)[0], last}))
 
     def of(self, make: Maker, fused: bool = False) -> Agreement:
         """Check the adjoint that `make` makes of row losses, which run the kernels of training if `fused`.
@@ -108,7 +109,8 @@ class GradientCheck:
         """
         adjoint = self.adjoint(make, fused)
         worst = max(self.at(adjoint, self._point(t)) for t in self.steps)
-        return Agreement(worst, self.steps, self.double, self.double or self._reference is not None)
+        compared = self.double or self._reference is not None
+        return Agreement(worst, self.steps, self.double, compared, self._coupled())
 
     def adjoint(self, make: Maker, fused: bool) -> StepAdjoint:
         """Return the adjoint that `make` makes of the row losses in the precision of the check."""
@@ -179,6 +181,20 @@ class GradientCheck:
             return None
         return adjoint
 
+    def _coupled(self) -> bool:
+        """Whether a row's gradient is another one in a batch of its own."""
+        point = self._raised(self._point(0))
+        alone = few_rows(point.batch, min(FEW_ROWS, len(self._tape.at(0).rows)), 1)
+        if self._tape.stochastic or alone is point.batch or batch_normalised(self.gradient.model):
+            return False  # other draws in another batch; or known, and said by the recording
+        with torch.no_grad():
+            rows = len(self.gradient.loss(self.gradient.model, point.batch))
+        first = torch.zeros(rows, dtype=torch.float64).to(point.theta)
+        first[0] = 1.0
+        among = self._at(point.theta, point, first)
+        own = self._at(point.theta, Point(0, point.theta, alone, point.seed), first[:1])
+        return not self.holds(_relative((among - own).norm(), among.norm()))
+
     def _try(self, point: Point) -> None:
         raised = self._raised(point)
         with seeded(0):
@@ -190,7 +206,7 @@ class GradientCheck:
         return self.gradient.at(theta, point.batch, point.seed, cotangent)
 
     def _point(self, t: int) -> Point:
-        state = self._tape.kept_before(t)[2]
+        state = self._tape.state(t)
         return Point.of(t, state[: self._tape.layout.size].to(self._tape.layout.device), self._tape.at(t))
 
     def _raised(self, point: Point) -> Point:

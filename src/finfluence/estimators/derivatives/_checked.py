@@ -11,6 +11,7 @@ from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Tape, Update, seeded
 
 FIRST, GROWTH = 4, 4
+ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
 
 
 class CheckedAdjoint:
@@ -100,9 +101,9 @@ class CheckedAdjoint:
         along, mean = direction @ gradient, of_rows.mean(1)
         if not bool(torch.isfinite(gradient).all() & torch.isfinite(along).all()):
             return
-        eps = torch.finfo(theta.dtype).eps
+        rounding = 100 * torch.finfo(theta.dtype).eps * direction.norm(dim=1) * gradient.norm()
         scale = along.abs() + of_rows.abs().mean(1)
-        allowed = min(0.3, 30 * eps**0.5) * scale + 100 * eps * direction.norm(dim=1) * gradient.norm()
+        allowed = ALLOWED.get(theta.dtype, LOWEST) * scale + rounding
         if bool(((along - mean).abs() > allowed).any()):
             raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
         check = GradientCheck(self._tape)

@@ -31,17 +31,23 @@ class Choice:
     @property
     def findings(self) -> list[str]:
         """What a reader of the result should know."""
-        if self.name == "exact":
-            return []
+        found = []
         if self.name == "reverse-over-reverse":
-            return [
+            found.append(
                 f"derivatives were taken of the gradient that training got, reverse over reverse: {self.reason}; "
                 f"{self.agreement.sentence}"
-            ]
-        return [
-            f"derivatives were taken by finite differences: {self.reason}; "
-            f"on a few steps they agree with {self.against} to {self.error:.1g}; {self.agreement.sentence}"
-        ]
+            )
+        elif self.name == "finite-difference":
+            found.append(
+                f"derivatives were taken by finite differences: {self.reason}; "
+                f"on a few steps they agree with {self.against} to {self.error:.1g}; {self.agreement.sentence}"
+            )
+        if self.agreement.coupled:
+            found.append(
+                "the gradient of a row depends on the other rows of its batch: an effect is that of the row's weight, "
+                "without what its absence changes in the gradients of the others"
+            )
+        return found
 
     def over_rows(self, processes: Processes) -> "Choice":
         """Return the same with the rows of each step shared among processes."""

@@ -9,6 +9,12 @@ from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch, InDouble, Layout, RowLoss, seed_generators
 
 
+def batch_normalised(model: nn.Module) -> bool:
+    """Whether a layer normalises over the rows of a batch."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(m, kind) and (m.training or m.running_mean is None) for m in model.modules())
+
+
 class ReturnedGradient:
     """g(θ, v) = Σ_i v_i ∇̃ℓ_i(θ), whatever autograd returns for it.
 

@@ -17,12 +17,13 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives._exact import Adjoint
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference, reads
 from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._returned import batch_normalised
 from finfluence.grads import Batch, Traces
 from finfluence.runs import Tape
 
@@ -45,13 +46,7 @@ def shares(count: int, parts: int) -> list[range]:
 
 def by_rows(tape: Tape, queries: int, processes: Processes) -> bool:
     """Whether the processes share rows instead of queries."""
-    if queries >= processes.size:
-        return False
-    kind = nn.modules.batchnorm._BatchNorm
-    coupled = any(
-        isinstance(m, kind) and (m.training or m.running_mean is None) for m in tape.working.modules()
-    )
-    return not tape.stochastic and not coupled
+    return queries < processes.size and not tape.stochastic and not batch_normalised(tape.working)
 
 
 class ShardedRows:

@@ -131,7 +131,7 @@ def prepare(
         values, slopes = query_gradients(queries, model, tape)
     asking = clock(tape.layout.device) - began
     choice = choose_adjoint(tape, slopes, differentiation, memory_bytes)
-    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
+    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes) and not choice.agreement.coupled
     alone = len(slopes) if rows_shared else -(-len(slopes) // processes.size)
     folder = Path(out) if out is not None else None
     disk = snapshot_bytes if folder is not None else 0
