@@ -95,7 +95,7 @@ def differences(
 
 
 def _disagreement(tape: Tape, adjoint: StepAdjoint, other: StepAdjoint, start: Tensor) -> float:
-    """Return the largest relative difference of slopes and H u at the first, middle and last step."""
+    """Return the largest relative difference of row derivatives and H u at the first, middle and last step."""
     worst = 0.0
     for t in sorted({0, tape.steps // 2, tape.steps - 1}):
         got, want = _products(tape, adjoint, start, t), _products(tape, other, start, t)
@@ -107,7 +107,7 @@ def _disagreement(tape: Tape, adjoint: StepAdjoint, other: StepAdjoint, start: T
 
 
 def _rounding(tape: Tape, t: int) -> tuple[float, float]:
-    """Return sizes of H u and of slopes, along a unit direction, below which differences see only rounding."""
+    """Return sizes of H u and of row derivatives, along a unit direction, below which differences see only rounding."""
     step, theta = tape.at(t), tape.state(t)[: tape.layout.size].to(tape.layout.device).requires_grad_(True)
     with torch.enable_grad():
         losses = RowLosses(tape.working, tape.step_loss, tape.layout, fused=True)(
@@ -123,7 +123,7 @@ def _rounding(tape: Tape, t: int) -> tuple[float, float]:
 
 
 def _products(tape: Tape, adjoint: StepAdjoint, start: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """Return H u and slopes of a few rows at step t, along the gradients of the queries scaled to length 1."""
+    """Return H u and row derivatives of a few rows at step t, along the gradients of the queries scaled to length 1."""
     step, theta = tape.at(t), tape.state(t)[: tape.layout.size].to(tape.layout.device)
     length = start.norm(dim=1, keepdim=True)
     direction = start / torch.where(length > 0, length, torch.ones_like(length))

@@ -1,4 +1,4 @@
-"""One training step walked backwards, for many queries at once.
+"""One training step backwards, for many queries at once.
 
 Forward: s_{t+1} = U_t(s_t, g_t) with s = (θ, slots) and g_t = mean_{i∈B_t} ∇ℓ_i(θ_t). Backward, for λ = ∂q/∂s:
 
@@ -6,8 +6,9 @@ Forward: s_{t+1} = U_t(s_t, g_t) with s = (θ, slots) and g_t = mean_{i∈B_t} �
     x_{t,i}   = ⟨u_t, ∇ℓ_i(θ_t)⟩
     λ_t       = (∂U_t/∂s)ᵀ λ_{t+1} + [H_{B_t}(θ_t) u_t ; 0]
 
-Slopes x and the product H u come out of one forward-over-reverse pass, `jvp` over `grad`, with the row losses as a
-second output; no per-row gradient is formed. Queries share the primal pass through `vmap`.
+Row derivatives x and the product H u come out of one forward-over-reverse pass, `jvp` over `grad`, with the row losses
+as a second output; no per-row gradient is formed. Queries share the primal pass through `vmap`. This is the adjoint of
+a step that descends the gradient of the given loss: H is symmetric then.
 """
 
 import re
@@ -31,7 +32,7 @@ _UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward 
 
 
 class Adjoint:
-    """Backward steps and slopes for one model, loss and optimiser; graphs are traced once per shape.
+    """Steps backwards and row derivatives for one model, loss and optimiser; graphs are traced once per shape.
 
     Parameters
     ----------
@@ -52,13 +53,13 @@ class Adjoint:
 
     @property
     def engine(self) -> str:
-        """How the passes ran: "traced", or "eager" with the reason."""
+        """How the functions ran: "traced", or "eager" with the reason."""
         return self._traces.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Walk one step backwards.
+        """Take one step backwards.
 
         Parameters
         ----------
@@ -71,7 +72,7 @@ class Adjoint:
 
         Returns
         -------
-        adjoint [Q, 1+S, P], slopes [Q, B], direction u [Q, P]
+        adjoint [Q, 1+S, P], row derivatives x [Q, B], direction u [Q, P]
 
         Raises
         ------
@@ -104,7 +105,7 @@ class Adjoint:
     def products(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P], untraced: for a few checks."""
+        """Return H u [Q, P] and row derivatives x [Q, B] for directions u [Q, P], untraced: for a few checks."""
         gradient = self._gradient(batch, seed)
         with _supported():
             out = each(lambda u: jvp(gradient, (theta,), (u,))[1], direction)
@@ -133,8 +134,8 @@ class Adjoint:
 
         def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             to_theta, to_slots, direction = pull(after)
-            _, (curved, slopes), *_ = jvp(gradient, (theta,), (direction,))
-            return torch.stack([to_theta + curved, *to_slots]), slopes, direction
+            _, (curved, of_rows), *_ = jvp(gradient, (theta,), (direction,))
+            return torch.stack([to_theta + curved, *to_slots]), of_rows, direction
 
         result: tuple[Tensor, Tensor, Tensor] = each(one, adjoint)
         return result

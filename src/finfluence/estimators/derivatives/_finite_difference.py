@@ -1,4 +1,4 @@
-"""One training step walked backwards without double differentiation: losses and gradients at θ ± εu.
+"""One training step backwards without double differentiation: losses and gradients at θ ± εu.
 
     x_i = (ℓ_i(θ + εu) − ℓ_i(θ − εu)) / 2ε          H u = (g(θ + εu) − g(θ − εu)) / 2ε
 
@@ -24,7 +24,7 @@ COARSE = 1e-2
 
 
 class FiniteDifference:
-    """Backward steps and slopes by central differences: the twin of `Adjoint`.
+    """Steps backwards and row derivatives by central differences: the twin of `Adjoint`.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ class FiniteDifference:
 
     @property
     def engine(self) -> str:
-        """How the passes ran: "traced", or "eager" with the reason."""
+        """How the functions ran: "traced", or "eager" with the reason."""
         return self._traces.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Walk one step backwards; arguments and returns as those of `Adjoint.step`."""
+        """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]
         pull = self.pull(state, hyper, adjoint)
         if reads(pull, 2):
@@ -73,9 +73,9 @@ class FiniteDifference:
         else:
             gradient = torch.zeros_like(theta)
         before, direction = pull(state, hyper, gradient, adjoint)
-        curved, slopes = self.products(theta, direction, batch, seed)
+        curved, of_rows = self.products(theta, direction, batch, seed)
         before[:, 0] += curved
-        return before, slopes, direction
+        return before, of_rows, direction
 
     def row_derivatives(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
@@ -87,7 +87,7 @@ class FiniteDifference:
     def products(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return H u [Q, P] and slopes x [Q, B] for directions u [Q, P]."""
+        """Return H u [Q, P] and row derivatives x [Q, B] for directions u [Q, P]."""
         points, width = self._points(theta, direction)
         gradients, losses = self.gradients(points, batch, seed)
         return _difference(gradients, width), _difference(losses, width)

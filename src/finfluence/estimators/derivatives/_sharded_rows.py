@@ -1,10 +1,10 @@
-"""One replay by several processes: each walks some of the queries, or looks at some of the rows.
+"""One replay by several processes: each takes some of the queries, or looks at some of the rows.
 
-*Queries.* Walks of different queries have nothing to do with each other: every process walks its share of them, and the
-sums are shared when a walk is done. Nothing is exchanged on the way, any model will do, and a process needs the memory
+*Queries.* Different queries have nothing to do with each other: every process takes its share of them, and the sums are
+shared when it is done. Nothing is exchanged on the way, any model will do, and a process needs the memory
 of its own queries only. This is the way if there are at least as many queries as processes.
 
-*Rows.* With fewer queries, every process walks all of them and evaluates its share of each step's rows:
+*Rows.* With fewer queries, every process takes all of them back and evaluates its share of each step's rows:
 
     g = Σ_r (B_r/B) g_r,     u = (∂U/∂g)ᵀλ everywhere,     H u = Σ_r (B_r/B) H_r u,     x = all x_r side by side
 
@@ -50,9 +50,10 @@ def by_rows(tape: Tape, queries: int, processes: Processes) -> bool:
 
 
 class ShardedRows:
-    """A pass whose rows are shared among processes: the twin of `Adjoint` and `FiniteDifference`.
+    """A step adjoint whose rows are shared among processes: the twin of the one that it is made of.
 
-    `step` and `slopes` are collective: every process calls them with the same arguments, and gets the same bits.
+    `step` and `row_derivatives` are collective: every process calls them with the same arguments, and gets the same
+    bits.
     """
 
     def __init__(self, inner: StepAdjoint, processes: Processes) -> None:
@@ -67,14 +68,14 @@ class ShardedRows:
 
     @property
     def engine(self) -> str:
-        """How the passes ran."""
+        """How the functions ran."""
         own = self._traces.engine
         return own if own != "traced" else self._inner.engine
 
     def step(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Walk one step backwards; arguments and returns as those of `Adjoint.step`."""
+        """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self._parts.losses.layout.size]
         mine, sizes = self._mine(batch)
         share = sizes[self._processes.rank] / sum(sizes)
@@ -86,12 +87,12 @@ class ShardedRows:
             gradient = self._processes.sum(gradient)
         before, direction = pull(state, hyper, gradient, adjoint)
         if share:
-            curved, slopes = self._run("products", self._inner.products, theta, direction, mine, seed)
+            curved, of_rows = self._run("products", self._inner.products, theta, direction, mine, seed)
         else:
-            curved, slopes = torch.zeros_like(direction), direction.new_zeros(len(direction), 0)
+            curved, of_rows = torch.zeros_like(direction), direction.new_zeros(len(direction), 0)
         before = before.clone()
         before[:, 0] += self._processes.sum(share * curved)
-        return before, self._processes.joined(slopes, sizes), direction
+        return before, self._processes.joined(of_rows, sizes), direction
 
     def row_derivatives(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
@@ -107,7 +108,7 @@ class ShardedRows:
     def products(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return H u [Q, P] and slopes x [Q, B] of all rows; for a few checks, and by every process for itself."""
+        """Return (∂g/∂θ)ᵀu [Q, P] and x [Q, B] of all rows; for a few checks, and by every process for itself."""
         return self._inner.products(theta, direction, batch, seed)
 
     def _mine(self, batch: Batch) -> tuple[Batch, list[int]]:
@@ -128,7 +129,7 @@ class ShardedRows:
         batch: Batch,
         seed: int | None,
     ) -> Any:
-        """Call a pass's function, traced if it does not trace by itself."""
+        """Call an adjoint's function, traced if it does not trace by itself."""
         if not isinstance(self._inner, Adjoint):
             return function(theta, direction, batch, seed)
         keys = sorted(batch)
