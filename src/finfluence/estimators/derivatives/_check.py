@@ -35,7 +35,7 @@ Maker = Callable[[RowLosses], StepAdjoint]
 class Agreement:
     """How far a step adjoint is from the gradients that training got: the largest difference, relative to its scale.
 
-    rows : the most rows of a step. steps : the steps looked at. double : whether in double precision. products : whether
+    rows : the most rows of a step. steps : those looked at. double : whether in double precision. products : whether
     (∂g/∂θ)ᵀu was compared, or the row derivatives alone. coupled : whether the gradient of a row depends on the other
     rows of its batch.
     """
