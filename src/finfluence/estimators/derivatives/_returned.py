@@ -62,10 +62,11 @@ class ReturnedGradient:
         self.layout.assign(self.model, theta)
         if seed is not None:
             seed_generators(seed, theta.device)
+        versions = [p._version for p in self._parameters]
         with torch.enable_grad():
             losses = self.loss(self.model, batch)
+            self._check_unwritten(versions)
             found = torch.autograd.grad(losses, self._parameters, cotangent, allow_unused=True)
-        self._check_unwritten(theta)
         return torch.cat(
             [
                 torch.zeros_like(p).reshape(-1) if g is None else g.to_dense().reshape(-1)
@@ -73,9 +74,9 @@ class ReturnedGradient:
             ]
         )
 
-    def _check_unwritten(self, theta: Tensor) -> None:
-        for (name, before), after in zip(self.layout.split(theta).items(), self._parameters, strict=True):
-            if not torch.equal(before, after):
+    def _check_unwritten(self, versions: list[int]) -> None:
+        for name, parameter, version in zip(self.layout.names, self._parameters, versions, strict=True):
+            if parameter._version != version:
                 raise NotSupportedError(
                     explain(
                         "a forward pass that leaves the parameters as they are",

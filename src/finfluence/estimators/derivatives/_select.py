@@ -86,11 +86,12 @@ def exact_choice(tape: Tape) -> Choice:
         There is neither.
     """
     with seeded(0):
-        found = _forward_over_reverse(tape)
+        check = GradientCheck(tape)
+        found = _forward_over_reverse(tape, check)
         if isinstance(found, Choice):
             return found
         try:
-            return _reverse_over_reverse(tape, GradientCheck(tape), _missing(found))
+            return _reverse_over_reverse(tape, check, _missing(found))
         except NotSupportedError:
             raise found from None
 
@@ -98,19 +99,19 @@ def exact_choice(tape: Tape) -> Choice:
 def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float) -> Choice:
     if differentiation == "exact":
         return exact_choice(tape)
+    check = GradientCheck(tape)
     if differentiation == "finite-difference":
-        return differences(tape, GradientCheck(tape), start, "as asked", partial(_is_symmetric, tape))
+        return differences(tape, check, start, "as asked", partial(_is_symmetric, tape))
     needed = 4 * _saved_bytes(tape, fused=False)
     if needed > memory_bytes >= _saved_bytes(tape, fused=True):
         try:
             reason = f"the exact pass would need {needed / 2**30:.2g} GiB a query"
-            return differences(tape, GradientCheck(tape), start, reason, partial(_is_symmetric, tape))
+            return differences(tape, check, start, reason, partial(_is_symmetric, tape))
         except NotSupportedError:
             return exact_choice(tape)
-    found = _forward_over_reverse(tape)
+    found = _forward_over_reverse(tape, check)
     if isinstance(found, Choice):
         return found
-    check = GradientCheck(tape)
     try:
         return differences(tape, check, start, _missing(found), lambda: False)
     except NotSupportedError:
@@ -124,14 +125,13 @@ def _is_symmetric(tape: Tape) -> bool:
         return False
 
 
-def _forward_over_reverse(tape: Tape) -> Choice | NotSupportedError:
+def _forward_over_reverse(tape: Tape, check: GradientCheck) -> Choice | NotSupportedError:
     """Return forward over reverse, reverse over reverse if that is another adjoint, or why the model has no former."""
 
     def make(losses: RowLosses) -> Adjoint:
         return Adjoint(losses, tape.optimizer, tape.stochastic)
 
     def choose() -> Choice | NotSupportedError:
-        check = GradientCheck(tape)
         try:
             agreement = check.of(make)
         except NotSupportedError as error:
