@@ -95,7 +95,7 @@ class GradientCheck:
     def steps(self) -> tuple[int, ...]:
         """The first step, the last, and one about the middle whose state the tape keeps."""
         last = self._tape.steps - 1
-        return tuple(sorted({0, self._tape.kept_before(last // 2)[0], last}))
+        return tuple(sorted({0, self._tape.checkpoint_before(last // 2)[0], last}))
 
     def of(self, make: Maker, fused: bool = False, rows: int = FEW_ROWS) -> Agreement:
         """Check the adjoint that `make` makes of row losses, which run the kernels of training if `fused`.

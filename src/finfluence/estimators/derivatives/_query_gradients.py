@@ -16,7 +16,7 @@ from torch.func import vjp
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import InDouble, RowLosses, trace_values
-from finfluence.runs import AnyQuery, Query, Tape, gradients, seeded
+from finfluence.runs import AnyQuery, Query, Rows, Tape, gradients, seeded
 from finfluence.runs.tape import Key
 
 DIRECTIONS, WIDTHS, TOLERANCE, ROUNDING = 2, (1e-6, 1e-8), 1e-5, 100
@@ -100,7 +100,10 @@ def _few(query: AnyQuery) -> AnyQuery:
     if isinstance(query, Query):
         return query
     names = query.names if query.mean else query.names[:ROWS]
-    return replace(query, positions=query.positions[:ROWS], names=names)
+    if query.rows is None:
+        return replace(query, ids=query.ids[:ROWS], names=names)
+    fields = query.rows.batch(torch.arange(min(ROWS, len(query.rows))))
+    return replace(query, rows=Rows(**{k: v for k, v in fields.items() if k != "id"}), names=names)
 
 
 class _Probe:
