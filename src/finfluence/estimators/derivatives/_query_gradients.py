@@ -8,6 +8,7 @@ from the operations behind the values where the two differ.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def _few(query: AnyQuery) -> AnyQuery:
     names = query.names if query.mean else query.names[:ROWS]
     if query.rows is None:
         return replace(query, ids=query.ids[:ROWS], names=names)
-    fields = query.rows.batch(torch.arange(min(ROWS, len(query.rows))))
+    fields: dict[str, Any] = query.rows.batch(torch.arange(min(ROWS, len(query.rows))))
     return replace(query, rows=Rows(**{k: v for k, v in fields.items() if k != "id"}), names=names)
 
 
