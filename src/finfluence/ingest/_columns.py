@@ -162,6 +162,7 @@ def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Ma
         return Column(name, "dropped", "every cell is missing", missing=gaps)
     if gaps == 0 and odd == 0 and (present == present[0]).all():
         return Column(name, "dropped", "constant")
+    notes = (*cells.notes, *((marks.note,) if marks.note else ()), *_sentinels(present))
     about = "number" + (f", {gaps} missing replaced by the median" if gaps else "")
     about += f", {odd} cells that are no number taken as missing" if odd else ""
     style = cells.style
@@ -177,8 +178,21 @@ def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Ma
         marks=marks,
         unit=cells.unit,
         typical=float(np.median(np.abs(present))),
-        notes=(*cells.notes, *((marks.note,) if marks.note else ())),
+        notes=notes,
     )
+
+
+def _sentinels(present: np.ndarray) -> tuple[str, ...]:
+    """Return a note on a number of nines, such as -999, that stands far from all others in several cells."""
+    found, counts = np.unique(present, return_counts=True)
+    for value, count in ((found[0], counts[0]), (found[-1], counts[-1])):
+        digits = f"{abs(value):.0f}"
+        others = found[found != value]
+        if count < 3 or count < 0.01 * len(present) or len(digits) < 2 or set(digits) != {"9"} or len(others) < 3:
+            continue
+        if value == np.round(value) and min(abs(value - others.min()), abs(value - others.max())) > np.ptp(others):
+            return (f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",)
+    return ()
 
 
 def _truth_column(name: str, present: np.ndarray, missing: np.ndarray) -> Column | None:

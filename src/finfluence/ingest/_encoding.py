@@ -15,6 +15,12 @@ from finfluence.ingest._messages import require
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._row_names import determines, names_rows
 from finfluence.ingest._scaling import ArrayScaler, PixelScaler
+from finfluence.ingest._values import class_keys_of
+
+_SORTED = (
+    "a different whole number in nearly every row, and sorted by it the label changes only {count} times: "
+    "it gives the label away"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +100,23 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Enco
     why = {name: names_rows(whole.frame[name], whole.reading) for name in candidates}
     left_out = {name: reason for name, reason in why.items() if reason is not None}
     names = [name for name in candidates if name not in left_out]
+    telling = _telling(whole, names) if train.task == "classification" else {}
+    classes = len(set(class_keys_of(whole.labels)))
+    sorted_by_label = {name: count for name, count in telling.items() if count < classes}
+    if len(sorted_by_label) < len(names):
+        left_out |= {name: _SORTED.format(count=count) for name, count in sorted_by_label.items()}
+        names = [name for name in names if name not in sorted_by_label]
     foreign = None if held.reading is train.reading else held.reading
     encoder = TableEncoder(seed, train.reading, left_out=left_out)
     with _one_thread():
         x = encoder.fit_transform(_features(train, names), foreign)
         x_held = encoder.transform(_features(held, names), foreign)
     warnings = warnings_of(encoder.columns, left_out, encoder.accounts, encoder.cuts, (len(train), len(held)))
-    if train.task == "classification":
-        warnings += _revealing(whole, [name for name in names if name in encoder.used])
+    warnings += tuple(
+        f"column {name!r}: {_SORTED.format(count=count)}; if it names the rows, leave it out"
+        for name, count in telling.items()
+        if name in encoder.used
+    )
     return Encoded(
         x,
         x_held,
@@ -115,16 +130,11 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Enco
     )
 
 
-def _revealing(whole: RawTable, names: list[str]) -> tuple[str, ...]:
-    """Return a warning for each column that may be an id which gives the label away."""
+def _telling(whole: RawTable, names: list[str]) -> dict[str, int]:
+    """Return how often the label changes along each column that may be an id which gives the label away."""
     assert whole.frame is not None
     changes = {name: determines(whole.frame[name], whole.labels) for name in names}
-    return tuple(
-        f"column {name!r}: a different whole number in nearly every row, and sorted by it the label changes only "
-        f"{count} times: if it names the rows, leave it out"
-        for name, count in changes.items()
-        if count is not None
-    )
+    return {name: count for name, count in changes.items() if count is not None}
 
 
 def _features(raw: RawTable, names: list[str]) -> pd.DataFrame:

@@ -82,8 +82,7 @@ class TableEncoder:
         """
         if self.reading is None:
             self.reading = file_reading(frame)
-        wordy = sum(not pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
-        max_levels = int(np.clip(LEVEL_BUDGET // max(wordy, 1), 8, 40))
+        max_levels = most_levels(frame)
         self.columns = [describe(frame[name], max_levels, self.reading, other) for name in frame.columns]
         self._check_any_left()
         for column in self._of("date"):
@@ -220,6 +219,12 @@ class TableEncoder:
                     "add the feature columns",
                 )
             )
+
+
+def most_levels(frame: pd.DataFrame) -> int:
+    """Return how many levels a category may have, so that all of them together stay within a budget."""
+    wordy = sum(not pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
+    return int(np.clip(LEVEL_BUDGET // max(wordy, 1), 8, 40))
 
 
 def _different(keys: list[Key], columns: list[str]) -> tuple[str, ...]:

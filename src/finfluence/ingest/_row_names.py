@@ -18,6 +18,8 @@ NEARLY_ALL = 0.95
 FEW_LEVELS = 40
 _CHANCE = 1e-9
 _EXACT = 2.0**53
+_LINE = 0.99
+"""Correlation with the row number from which numbers that rise from row to row count the rows."""
 _NAMES = frozenset({"id", "ids", "uuid", "guid", "pk", "oid", "rowid", "idx", "index", "nr", "no", "number", "serial", "key"})
 _SURE_NAMES = frozenset({"id", "ids", "uuid", "guid", "pk", "oid", "rowid"})
 _WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -39,7 +41,8 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
 
     Notes
     -----
-    Numbers: 0, 1, 2, … or 1, 2, 3, … in order; equal steps from row to row; whole numbers of which nearly none occurs
+    Numbers: 0, 1, 2, … or 1, 2, 3, … in order; equal steps from row to row; whole numbers that rise (fall) from row to
+    row along a line; whole numbers of which nearly none occurs
     twice although so few values are possible that chance would repeat many (below one in 10⁹ by the birthday rule: this
     finds permutations, shuffled and thinned indexes); whole numbers beyond 2⁵³; a name such as `review_id` over more
     than 40 different whole numbers. Texts: a different UUID, hash, or one and the same pattern with another number in
@@ -68,7 +71,8 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
 def determines(series: pd.Series, labels: np.ndarray) -> int | None:
     """Return how often the label changes along a column of whole numbers that differ in nearly every row.
 
-    None for all other columns, and where the label changes often: such a column may be an id that gives the label away.
+    None for all other columns, and where the label changes often. Such a column may be an id that gives the label away:
+    with one change fewer than there are classes, the label is read off it.
     """
     values = None if isinstance(series.dtype, pd.CategoricalDtype) else numeric(series)
     if values is None:
@@ -80,7 +84,7 @@ def determines(series: pd.Series, labels: np.ndarray) -> int | None:
         return None
     codes, names = pd.factorize(pd.Series([str(label) for label in labels], dtype=object)[np.argsort(values, kind="stable")])
     changes = int((np.diff(codes) != 0).sum())
-    return changes if len(names) > 1 and changes <= 2 * (len(names) - 1) and changes < n / 20 else None
+    return changes if len(names) > 1 and changes < n / 10 and changes < 2 * len(names) else None
 
 
 def _is_truth_or_time(series: pd.Series) -> bool:
@@ -105,6 +109,9 @@ def _numbers_name_rows(name: str, values: np.ndarray) -> str | None:
             return NUMBERS_ROWS
     if n >= EVEN_ROWS and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         return f"{NUMBERS_ROWS}: the same step from each to the next"
+    if whole and n >= EVEN_ROWS and ((steps > 0).all() or (steps < 0).all()):
+        if abs(np.corrcoef(values, np.arange(n))[0, 1]) > _LINE:
+            return f"{NUMBERS_ROWS}: whole numbers that rise or fall with them"
     return _whole_numbers_name_rows(name, present) if whole else None
 
 

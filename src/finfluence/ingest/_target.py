@@ -22,8 +22,9 @@ def choose_task(
 ) -> tuple[Task, str]:
     """Return the task and the reason for it, after checking the target's values.
 
-    Whole numbers are classes if there are two of them, or at most `min(30, sqrt(n))`; other numbers are
-    a regression; everything else is a classification.
+    Whole numbers are classes if there are two of them, or at most `min(30, sqrt(n))`; so are at most as many other
+    numbers if two spellings are one number (versions 3.1 and 3.10); other numbers are a regression; everything else is
+    a classification.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def choose_task(
         return "regression", "asked for"
     whole = numeric and bool((values == np.round(values)).all())
     chosen, reason = _decide(len(labels), len(keys), numeric, whole)
+    if chosen == "regression" and len(keys) <= _most_classes(len(labels)) and len(set(values)) < len(keys):
+        chosen, reason = "classification", f"the target holds {len(keys)} spellings of numbers, two of them of one number"
     if task == "classification":
         chosen, reason = "classification", "asked for"
     if chosen == "classification":
@@ -168,11 +171,14 @@ def refuse_several(labels: np.ndarray, name: str) -> None:
         )
 
 
+def _most_classes(n: int) -> int:
+    return max(2, min(MAX_INTEGER_CLASSES, math.isqrt(n)))
+
+
 def _decide(n: int, k: int, numeric: bool, whole: bool) -> tuple[Task, str]:
     if not numeric:
         return "classification", f"the target holds {k} different texts"
-    limit = max(2, min(MAX_INTEGER_CLASSES, math.isqrt(n)))
-    if whole and k <= limit:
+    if whole and k <= _most_classes(n):
         return "classification", f"the target holds {k} different whole numbers in {n} rows"
     what = f"{k} different {'whole ' if whole else ''}numbers"
     return "regression", f"the target holds {what} in {n} rows"

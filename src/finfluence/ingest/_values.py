@@ -108,6 +108,8 @@ def looks_like_code(values: np.ndarray) -> bool:
 
 def _text_or_none(value: Any, missing: frozenset[str]) -> str | None:
     text = str(value).strip()
+    if not text.isascii():
+        text = text.strip("\ufeff\u200b\u200e\u200f\u2060 ")
     return None if text.casefold() in missing else text
 
 
