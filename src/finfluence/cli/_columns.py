@@ -19,5 +19,11 @@ def show_columns(screen: Screen, decisions: Any) -> None:
         ]
         for line in decisions.to_dict("records")
     ]
-    columns = [("column", False), ("read as", False), ("format", False), ("missing", True), ("unreadable", True)]
+    columns = [
+        ("column", False),
+        ("read as", False),
+        ("format", False),
+        ("missing", True),
+        ("unreadable", True),
+    ]
     screen.table([*columns, ("lost in hold-out", True), ("used as", False), ("note", False)], rows)

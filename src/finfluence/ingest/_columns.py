@@ -13,6 +13,7 @@ from finfluence.errors import DataError, explain
 from finfluence.ingest._dates import LONGEST, DateReader
 from finfluence.ingest._marks import MOSTLY, Marks, NumberCells, read_numbers
 from finfluence.ingest._messages import require
+from finfluence.ingest._numerals import Numerals
 from finfluence.ingest._reading import FileReading, written
 from finfluence.ingest._text import LONG_TEXT
 from finfluence.ingest._truth import in_words, truth_levels
@@ -98,7 +99,7 @@ def describe(
         return column
     if not looks_like_code(present):
         marks = reading.number_marks(name)
-        numbers = number_cells(series, cells, marks.decimal)
+        numbers = number_cells(series, cells, marks.decimal, known=reading.numerals)
         if (~np.isnan(numbers.values)).sum() >= MOSTLY * len(present):
             finite(numbers.values, series)
             return _number_column(name, numbers, missing, marks)
@@ -107,10 +108,14 @@ def describe(
 
 
 def number_cells(
-    series: pd.Series, cells: np.ndarray, decimal: str = ".", unit: str | None = None
+    series: pd.Series,
+    cells: np.ndarray,
+    decimal: str = ".",
+    unit: str | None = None,
+    known: Numerals | None = None,
 ) -> NumberCells:
     """Read cells as numbers; those that the format keeps as numbers are taken as they are."""
-    found = read_numbers(cells, decimal, unit)
+    found = read_numbers(cells, decimal, unit, known)
     as_text = written(series)
     if as_text.all() or decimal == ".":
         return found
@@ -188,10 +193,20 @@ def _sentinels(present: np.ndarray) -> tuple[str, ...]:
     for value, count in ((found[0], counts[0]), (found[-1], counts[-1])):
         digits = f"{abs(value):.0f}"
         others = found[found != value]
-        if count < 3 or count < 0.01 * len(present) or len(digits) < 2 or set(digits) != {"9"} or len(others) < 3:
+        if (
+            count < 3
+            or count < 0.01 * len(present)
+            or len(digits) < 2
+            or set(digits) != {"9"}
+            or len(others) < 3
+        ):
             continue
-        if value == np.round(value) and min(abs(value - others.min()), abs(value - others.max())) > np.ptp(others):
-            return (f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",)
+        if value == np.round(value) and min(abs(value - others.min()), abs(value - others.max())) > np.ptp(
+            others
+        ):
+            return (
+                f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",
+            )
     return ()
 
 
@@ -204,11 +219,15 @@ def _truth_column(name: str, present: np.ndarray, missing: np.ndarray) -> Column
     if said is None:
         return None
     usual = {
-        value: min((level for level in counts if said[level] == value), key=lambda level: (-counts[level], level))
+        value: min(
+            (level for level in counts if said[level] == value), key=lambda level: (-counts[level], level)
+        )
         for value in (True, False)
     }
     gaps = int(missing.sum())
-    note = f"{len(counts)} spellings of true and false read as two levels, {usual[True]!r} and {usual[False]!r}"
+    note = (
+        f"{len(counts)} spellings of true and false read as two levels, {usual[True]!r} and {usual[False]!r}"
+    )
     return Column(
         name,
         "category",

@@ -42,7 +42,8 @@ _TIME = (
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{4}|\d{2})" + _TIME)
 _DAY_NAMED = re.compile(
-    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s-]*(?P<name>[^\W\d]+)\.?[\s,-]*(?P<c>\d{4}|\d{2})" + _TIME
+    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s-]*(?P<name>[^\W\d]+)\.?[\s,-]*(?P<c>\d{4}|\d{2})"
+    + _TIME
 )
 _MONTH_NAMED = re.compile(
     r"(?:[^\W\d]+,\s+)?(?P<name>[^\W\d]+)\.?[\s-]*(?P<a>\d{1,2})(?:st|nd|rd|th)?,?[\s-]+(?P<c>\d{4})" + _TIME
@@ -151,7 +152,9 @@ class FileDates:
             ("dmy" if comma else "", "as the file writes decimal commas"),
         ):
             if order in own.best:
-                return DateReader(order, _WORDS[order], f"{own.open} dates are open: read {_WORDS[order]}, {by}")
+                return DateReader(
+                    order, _WORDS[order], f"{own.open} dates are open: read {_WORDS[order]}, {by}"
+                )
         custom = ("dmy", "mdy", "ymd") if own.mark == "." else ("mdy", "dmy", "ymd")
         order = next(order for order in custom if order in own.best)
         example = {".": "01.02.2020"}.get(own.mark, f"01{own.mark}02{own.mark}2020")

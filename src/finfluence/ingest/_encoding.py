@@ -133,7 +133,7 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Enco
 def _telling(whole: RawTable, names: list[str]) -> dict[str, int]:
     """Return how often the label changes along each column that may be an id which gives the label away."""
     assert whole.frame is not None
-    changes = {name: determines(whole.frame[name], whole.labels) for name in names}
+    changes = {name: determines(whole.frame[name], whole.labels, whole.reading) for name in names}
     return {name: count for name, count in changes.items() if count is not None}
 
 

@@ -129,7 +129,9 @@ class TableEncoder:
     @property
     def dropped(self) -> Mapping[str, str]:
         """Column -> why it is no feature."""
-        return dict(self.left_out) | {column.name: column.about for column in self.columns if column.kind == "dropped"}
+        return dict(self.left_out) | {
+            column.name: column.about for column in self.columns if column.kind == "dropped"
+        }
 
     def _of(self, kind: str) -> list[Column]:
         return [column for column in self.columns if column.kind == kind]
@@ -137,10 +139,11 @@ class TableEncoder:
     def _measured(self, frame: pd.DataFrame, reading: FileReading | None) -> dict[Key, np.ndarray]:
         """Return numbers and parts of dates, by column and part."""
         found: dict[Key, np.ndarray] = {}
+        assert self.reading is not None
         for column in self._of("number"):
-            found[column.name, ""], self.accounts[column.name] = number_part(column, frame[column.name], reading)
+            values, account = number_part(column, frame[column.name], reading, self.reading)
+            found[column.name, ""], self.accounts[column.name] = values, account
         for column in self._of("date"):
-            assert self.reading is not None
             moments, account = date_part(column, frame[column.name], reading, self.reading)
             self.accounts[column.name] = account
             parts = self._dates[column.name].transform(moments)

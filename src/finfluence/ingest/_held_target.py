@@ -74,7 +74,7 @@ def held_numbers(train: RawTable, held: RawTable, target: Target) -> tuple[np.nd
         typical = float(np.median(np.abs(to_numbers(train.labels, marks))))
         column = Column(target.name, "number", "number", marks=marks, unit=unit, typical=typical)
         series = pd.Series(held.labels, index=held.ids, name=target.name, dtype=object)
-        values, account = number_part(column, series, held.reading)
+        values, account = number_part(column, series, held.reading, train.reading)
         notes = tuple(f"hold-out target {target.name!r}: {note}" for note in account.notes)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):

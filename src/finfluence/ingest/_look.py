@@ -72,7 +72,9 @@ def column_decisions(
     why = {column: names_rows(frame[column], reading) for column in frame.columns}
     left_out = {column: reason for column, reason in why.items() if reason is not None}
     columns = [
-        describe(frame[column], most_levels(frame), reading) for column in frame.columns if column not in left_out
+        describe(frame[column], most_levels(frame), reading)
+        for column in frame.columns
+        if column not in left_out
     ]
     return decision_table(list(frame.columns), columns, {}, left_out, {}, len(frame))
 

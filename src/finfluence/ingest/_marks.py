@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from finfluence.ingest._numerals import Numeral, numeral
+from finfluence.ingest._numerals import Numeral, Numerals
 from finfluence.ingest._units import PERCENT, conversion, is_known
 from finfluence.ingest._values import looks_like_code, plain_numbers
 
@@ -130,7 +130,7 @@ class FileMarks:
         return max(votes, key=lambda mark: votes[mark])
 
 
-def evidence(cells: np.ndarray) -> Evidence:
+def evidence(cells: np.ndarray, numerals: Numerals) -> Evidence:
     """Return for which decimal mark the cells of a column speak; texts speak for none."""
     present = [cell for cell in cells if cell is not None]
     if not present or looks_like_code(present):
@@ -138,13 +138,13 @@ def evidence(cells: np.ndarray) -> Evidence:
     values = plain_numbers(cells)
     if not np.isnan(values).sum() > len(cells) - len(present):
         pointed = [cell for cell in present if "." in cell]
-        if not pointed or any(_decides_for_point(cell) for cell in pointed):
+        if not pointed or any(_decides_for_point(numerals[cell]) for cell in pointed):
             return Evidence(len(present), point=len(pointed))
     tally: Counter[str] = Counter()
     groups: set[str] = set()
     counts = Counter(present)
     for text, count in counts.items():
-        found = numeral(text)
+        found = numerals[text]
         if found is None:
             continue
         tally["numbers"] += count
@@ -186,7 +186,9 @@ class NumberCells:
     notes: tuple[str, ...] = ()
 
 
-def read_numbers(cells: np.ndarray, decimal: str = ".", unit: str | None = None) -> NumberCells:
+def read_numbers(
+    cells: np.ndarray, decimal: str = ".", unit: str | None = None, known: Numerals | None = None
+) -> NumberCells:
     """Read texts (None where missing) as numbers.
 
     Parameters
@@ -197,13 +199,16 @@ def read_numbers(cells: np.ndarray, decimal: str = ".", unit: str | None = None)
         The mark by which doubtful cells (2.155) are read; the others are read by the only mark that fits.
     unit
         Unit to convert to; None takes the most frequent one.
+    known
+        Cells of the same file that have been taken apart before.
     """
     missing = np.array([cell is None for cell in cells], dtype=bool)
     values = plain_numbers(cells)
     if (decimal == "." or not _has_point(cells)) and not (np.isnan(values) & ~missing).any() and not unit:
         return NumberCells(values)
     codes, uniques = pd.factorize(pd.Series(cells, dtype=object))
-    numerals = [numeral(text) for text in uniques]
+    parsed = Numerals() if known is None else known
+    numerals = [parsed[text] for text in uniques]
     weights = np.bincount(codes[codes >= 0], minlength=len(uniques))
     counts: Counter[str] = Counter()
     for found, weight in zip(numerals, weights, strict=True):
@@ -214,19 +219,34 @@ def read_numbers(cells: np.ndarray, decimal: str = ".", unit: str | None = None)
         counts = Counter({"": counts[""]})
     converted = conversion(counts, unit)
     spelt = np.array([None if found is None else found.plain(decimal) for found in numerals], dtype=object)
-    known = plain_numbers(spelt)
+    numbers = plain_numbers(spelt)
     factors = [converted.factors.get("" if found is None else found.unit) for found in numerals]
-    known = known * np.array([np.nan if factor is None else factor for factor in factors], dtype=np.float64)
+    numbers = numbers * np.array(
+        [np.nan if factor is None else factor for factor in factors], dtype=np.float64
+    )
     unmarked = np.array([found is not None and not found.unit for found in numerals], dtype=bool)
     notes = [converted.note] if converted.note else []
-    if converted.unit == PERCENT and counts[PERCENT] and unmarked.any() and (np.abs(known[unmarked]) <= 1).all():
-        known = np.where(unmarked, 100 * known, known)
-        notes.append(f"{int(weights[unmarked].sum())} cells without % lie within 0 and 1 and were taken as shares")
-    bounds = sum(int(w) for found, w in zip(numerals, weights, strict=True) if found is not None and found.bound)
+    if (
+        converted.unit == PERCENT
+        and counts[PERCENT]
+        and unmarked.any()
+        and (np.abs(numbers[unmarked]) <= 1).all()
+    ):
+        numbers = np.where(unmarked, 100 * numbers, numbers)
+        notes.append(
+            f"{int(weights[unmarked].sum())} cells without % lie within 0 and 1 and were taken as shares"
+        )
+    bounds = sum(
+        int(w) for found, w in zip(numerals, weights, strict=True) if found is not None and found.bound
+    )
     if bounds:
-        notes.append(f"{bounds} cells are bounds such as {_first_bound(uniques, numerals)!r}, read as the number itself")
-    values = np.append(known, np.nan)[codes]
-    return NumberCells(values, converted.unit, _style(uniques, numerals, decimal, converted.unit), tuple(notes))
+        notes.append(
+            f"{bounds} cells are bounds such as {_first_bound(uniques, numerals)!r}, read as the number itself"
+        )
+    values = np.append(numbers, np.nan)[codes]
+    return NumberCells(
+        values, converted.unit, _style(uniques, numerals, decimal, converted.unit), tuple(notes)
+    )
 
 
 def _units_count(numerals: list[Numeral | None], counts: Mapping[str, int]) -> bool:
@@ -236,11 +256,14 @@ def _units_count(numerals: list[Numeral | None], counts: Mapping[str, int]) -> b
         return True
     different = len({found.point or found.comma for found in numerals if found is not None and found.unit})
     if all(is_known(unit) for unit in units):
-        return different > 5 or counts[""] > sum(counts[unit] for unit in units)
+        related = len(units) > 1 and None not in conversion(counts).factors.values()
+        return related or different > 5 or counts[""] > sum(counts[unit] for unit in units)
     return len(units) == 1 and not counts[""] and different > FEW_LEVELS
 
 
-def _style(uniques: Iterable[str], numerals: list[Numeral | None], decimal: str, unit: str) -> tuple[str, ...]:
+def _style(
+    uniques: Iterable[str], numerals: list[Numeral | None], decimal: str, unit: str
+) -> tuple[str, ...]:
     groups, style = set(), []
     exponent = negative = False
     for text, found in zip(uniques, numerals, strict=True):
@@ -262,15 +285,16 @@ def _style(uniques: Iterable[str], numerals: list[Numeral | None], decimal: str,
 
 
 def _first_bound(uniques: Iterable[str], numerals: list[Numeral | None]) -> str:
-    return min(text for text, found in zip(uniques, numerals, strict=True) if found is not None and found.bound)
+    return min(
+        text for text, found in zip(uniques, numerals, strict=True) if found is not None and found.bound
+    )
 
 
 def _has_point(cells: np.ndarray) -> bool:
     return any(cell is not None and "." in cell for cell in cells)
 
 
-def _decides_for_point(cell: str) -> bool:
-    found = numeral(cell)
+def _decides_for_point(found: Numeral | None) -> bool:
     return found is not None and found.decides == "."
 
 

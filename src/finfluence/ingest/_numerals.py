@@ -36,6 +36,8 @@ _IN_PARENTHESES = re.compile(r"([^()\d]*)\(([^()+-]*\d[^()]*)\)([^()\d]*)")
 _UNIT = re.compile(rf"(?:%|‰|°|[^\W\d_]|[/²³·. {CURRENCY_SIGNS}])+[23]?")
 _GROUPS = {mark: re.compile(rf"\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+") for mark in ".,' _"}
 _INDIAN_GROUPS = re.compile(r"\d{1,2}(?:,\d{2})*,\d{3}")
+_DIGIT = re.compile(r"[0-9]")
+_NO_MARKS = str.maketrans("", "", ".,' _")
 _INFINITE = frozenset({"inf", "infinity", "∞"})
 
 
@@ -96,7 +98,7 @@ def numeral(text: str) -> Numeral | None:
     if len(text) > LONGEST:
         return None
     cell = text if text.isascii() else _ascii_digits(text.translate(_PLAIN)).strip()
-    if not any("0" <= character <= "9" for character in cell):
+    if not _DIGIT.search(cell):
         bare = cell.casefold().lstrip("+-")
         spelt = f"{'-' if cell.startswith('-') else ''}inf"
         return Numeral(spelt, spelt) if bare in _INFINITE else None
@@ -144,7 +146,9 @@ def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
         return None
     groups = next((mark for mark in "' _" if mark in body), "")
     if not groups and point != comma:
-        groups = "," if "," in body and point is not None else "." if "." in body and comma is not None else ""
+        groups = (
+            "," if "," in body and point is not None else "." if "." in body and comma is not None else ""
+        )
     return Numeral(
         None if point is None else f"{shown}{point}{tail}",
         None if comma is None else f"{shown}{comma}{tail}",
@@ -164,23 +168,41 @@ def _spelt(body: str, decimal: str) -> str | None:
     whole, mark, fraction = body.partition(decimal)
     if fraction and not fraction.isdigit():
         return None
-    if not whole.isdigit():
-        separators = {character for character in whole if not character.isdigit()}
-        if whole and not _grouped(whole, separators):
+    if whole and not whole.isdigit():
+        if not _grouped(whole):
             return None
-        whole = "".join(character for character in whole if character.isdigit())
+        whole = whole.translate(_NO_MARKS)
     if not whole and not fraction:
         return None
     return f"{whole}{'.' if mark else ''}{fraction}"
 
 
-def _grouped(whole: str, separators: set[str]) -> bool:
-    if len(separators) != 1 or whole.startswith("0"):
+def _grouped(whole: str) -> bool:
+    if whole.startswith("0") or not whole[-4:-3]:
         return False
-    separator = next(iter(separators))
-    if _GROUPS[separator].fullmatch(whole):
+    separator = whole[-4]
+    groups = _GROUPS.get(separator)
+    if groups is not None and groups.fullmatch(whole):
         return True
     return separator == "," and bool(_INDIAN_GROUPS.fullmatch(whole))
+
+
+class Numerals(dict[str, Numeral | None]):
+    """Cells taken apart once: `numerals[text]` is `numeral(text)`, kept for up to 300,000 different texts.
+
+    Examples
+    --------
+    >>> Numerals()["1,5"].plain(",")
+    '1.5'
+    """
+
+    most = 300_000
+
+    def __missing__(self, text: str) -> Numeral | None:
+        found = numeral(text)
+        if len(self) < self.most:
+            self[text] = found
+        return found
 
 
 def _ascii_digits(text: str) -> str:

@@ -49,7 +49,9 @@ class Account:
         return self.lost > NOTABLE * self.present
 
 
-def number_part(column: Column, series: pd.Series, reading: FileReading | None) -> tuple[np.ndarray, Account]:
+def number_part(
+    column: Column, series: pd.Series, reading: FileReading | None, training: FileReading
+) -> tuple[np.ndarray, Account]:
     """Return a column of numbers of another part as float64, NaN where missing or unreadable.
 
     Parameters
@@ -60,6 +62,8 @@ def number_part(column: Column, series: pd.Series, reading: FileReading | None) 
         The cells.
     reading
         How the part's own file spells numbers; None for rows of the training file.
+    training
+        How the training file spells them.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def number_part(column: Column, series: pd.Series, reading: FileReading | None) 
     cells = texts(series)
     present = np.array([cell is not None for cell in cells], dtype=bool)
     if reading is None:
-        found = number_cells(series, cells, column.marks.decimal, column.unit)
+        found = number_cells(series, cells, column.marks.decimal, column.unit, training.numerals)
         return finite(found.values, series), _account(column.name, cells, present, np.isnan(found.values), ())
     found, notes = _foreign_numbers(column, series, cells, reading)
     values = found.values
@@ -162,7 +166,7 @@ def _foreign_numbers(
 ) -> tuple[NumberCells, list[str]]:
     """Read numbers of another file: by its own mark where it has one, else by the one that suits the sizes."""
     marks = reading.number_marks(column.name, column.marks)
-    found = number_cells(series, cells, marks.decimal, column.unit)
+    found = number_cells(series, cells, marks.decimal, column.unit, reading.numerals)
     evidence = reading.marks.columns.get(column.name)
     notes = []
     if evidence is not None and evidence.doubtful and not evidence.mark and not reading.marks.file_mark:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from finfluence.ingest._dates import DateReader, FileDates, date_evidence
 from finfluence.ingest._marks import FileMarks, Marks, evidence
+from finfluence.ingest._numerals import Numerals
 from finfluence.ingest._values import texts
 
 
@@ -20,10 +21,13 @@ class FileReading:
         For which decimal mark each column speaks.
     dates
         For which order of day and month each column speaks.
+    numerals
+        Cells that have been taken apart.
     """
 
     marks: FileMarks = field(default_factory=FileMarks)
     dates: FileDates = field(default_factory=FileDates)
+    numerals: Numerals = field(default_factory=Numerals, repr=False, compare=False)
 
     def date_reader(self, name: str, other: "FileReading | None" = None) -> DateReader | None:
         """Return how a column of dates is read; None if it holds none."""
@@ -36,20 +40,20 @@ class FileReading:
 
 def file_reading(frame: pd.DataFrame, delimiter: str = "") -> FileReading:
     """Gather the evidence of all columns that hold texts; the order of rows and columns does not matter."""
-    numbers, dates = {}, {}
+    numbers, dates, numerals = {}, {}, Numerals()
     for name in frame.columns:
         series = frame[name]
         if not (series.dtype == object or pd.api.types.is_string_dtype(series.dtype)):
             continue
         cells = texts(series)
         cells[~written(series)] = None
-        found = evidence(cells)
+        found = evidence(cells, numerals)
         numbers[str(name)] = found
         if found.cells == 0:
             ordered = date_evidence(cells)
             if ordered is not None:
                 dates[str(name)] = ordered
-    return FileReading(FileMarks(numbers, delimiter), FileDates(dates))
+    return FileReading(FileMarks(numbers, delimiter), FileDates(dates), numerals)
 
 
 def written(series: pd.Series) -> np.ndarray:

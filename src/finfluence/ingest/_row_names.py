@@ -20,7 +20,9 @@ _CHANCE = 1e-9
 _EXACT = 2.0**53
 _LINE = 0.99
 """Correlation with the row number from which numbers that rise from row to row count the rows."""
-_NAMES = frozenset({"id", "ids", "uuid", "guid", "pk", "oid", "rowid", "idx", "index", "nr", "no", "number", "serial", "key"})
+_NAMES = frozenset(
+    {"id", "ids", "uuid", "guid", "pk", "oid", "rowid", "idx", "index", "nr", "no", "number", "serial", "key"}
+)
 _SURE_NAMES = frozenset({"id", "ids", "uuid", "guid", "pk", "oid", "rowid"})
 _WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _HASH = re.compile(
@@ -61,14 +63,15 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
         present = [cell for cell in cells if cell is not None]
         if not present:
             return None
-        marks = (reading or FileReading()).number_marks(str(series.name))
-        values = number_cells(series, cells, marks.decimal).values
+        known = reading or FileReading()
+        marks = known.number_marks(str(series.name))
+        values = number_cells(series, cells, marks.decimal, known=known.numerals).values
         if looks_like_code(present) or np.isnan(values).sum() > len(cells) - len(present):
             return _words_name_rows(str(series.name), present)
     return _numbers_name_rows(str(series.name), values)
 
 
-def determines(series: pd.Series, labels: np.ndarray) -> int | None:
+def determines(series: pd.Series, labels: np.ndarray, reading: FileReading) -> int | None:
     """Return how often the label changes along a column of whole numbers that differ in nearly every row.
 
     None for all other columns, and where the label changes often. Such a column may be an id that gives the label away:
@@ -76,13 +79,15 @@ def determines(series: pd.Series, labels: np.ndarray) -> int | None:
     """
     values = None if isinstance(series.dtype, pd.CategoricalDtype) else numeric(series)
     if values is None:
-        values = number_cells(series, texts(series)).values
+        values = number_cells(series, texts(series), known=reading.numerals).values
     n = len(values)
     if n < 2 * LEAST_ROWS or np.isnan(values).any() or (values != np.round(values)).any():
         return None
     if len(np.unique(values)) < NEARLY_ALL * n:
         return None
-    codes, names = pd.factorize(pd.Series([str(label) for label in labels], dtype=object)[np.argsort(values, kind="stable")])
+    codes, names = pd.factorize(
+        pd.Series([str(label) for label in labels], dtype=object)[np.argsort(values, kind="stable")]
+    )
     changes = int((np.diff(codes) != 0).sum())
     return changes if len(names) > 1 and changes < n / 10 and changes < 2 * len(names) else None
 
@@ -126,7 +131,9 @@ def _whole_numbers_name_rows(name: str, present: np.ndarray) -> str | None:
         possible = np.ptp(present) / max(step, 1.0) + 1
         expected = n * (n - 1) / (2 * possible)
         if pdtr(n - distinct, expected) < _CHANCE:
-            return f"{NUMBERS_ROWS}: a different whole number in {every}, of only {possible:.0f} possible ones"
+            return (
+                f"{NUMBERS_ROWS}: a different whole number in {every}, of only {possible:.0f} possible ones"
+            )
         if (np.abs(present) >= _EXACT).mean() > 0.5:
             return f"a different whole number beyond 2^53 in {every}: an identifier"
         if words and words[-1] in _NAMES or name.startswith("Unnamed:"):
@@ -145,7 +152,9 @@ def _words_name_rows(name: str, present: list[str]) -> str | None:
         every = "every row" if distinct == n else "nearly every row"
         if sum(count for text, count in counts.items() if _HASH.fullmatch(text)) >= NEARLY_ALL * n:
             return f"a different word in {every}: an identifier"
-        if all(len(text) <= 100 and any(c.isdigit() for c in text) for text in counts) and not _are_times(counts):
+        if all(len(text) <= 100 and any(c.isdigit() for c in text) for text in counts) and not _are_times(
+            counts
+        ):
             patterns = {_DIGITS.sub("0", text) for text in counts}
             if len(patterns) <= max(2, n / 50):
                 return f"one pattern with another number in {every}: an identifier"

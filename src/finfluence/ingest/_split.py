@@ -197,7 +197,11 @@ def _prepare(
             *train.notes,
             *notes,
             *(f"column {name!r} not used: {why}" for name, why in encoded.dropped.items()),
-            *(f"column {name!r}: {how}" for name, how in encoded.used.items() if "missing" in how or "comma" in how),
+            *(
+                f"column {name!r}: {how}"
+                for name, how in encoded.used.items()
+                if "missing" in how or "comma" in how
+            ),
         ),
         "warnings": (*said, *encoded.warnings),
         "column_decisions": encoded.decisions,

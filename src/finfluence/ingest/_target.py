@@ -72,7 +72,10 @@ def choose_task(
     whole = numeric and bool((values == np.round(values)).all())
     chosen, reason = _decide(len(labels), len(keys), numeric, whole)
     if chosen == "regression" and len(keys) <= _most_classes(len(labels)) and len(set(values)) < len(keys):
-        chosen, reason = "classification", f"the target holds {len(keys)} spellings of numbers, two of them of one number"
+        chosen, reason = (
+            "classification",
+            f"the target holds {len(keys)} spellings of numbers, two of them of one number",
+        )
     if task == "classification":
         chosen, reason = "classification", "asked for"
     if chosen == "classification":
@@ -120,7 +123,9 @@ def to_numbers(labels: Iterable[object], marks: Marks | None = None) -> np.ndarr
     decimal = "." if marks is None else marks.decimal
     labels = list(labels)
     spellings = _spellings(labels)
-    units = {found.unit for value in spellings if isinstance(value, str) and (found := numeral(value.strip()))}
+    units = {
+        found.unit for value in spellings if isinstance(value, str) and (found := numeral(value.strip()))
+    }
     known = {_spelling(value): _number(value, decimal, len(units) < 2) for value in spellings}
     return np.array([known[_spelling(value)] for value in labels], dtype=np.float64)
 
@@ -156,7 +161,9 @@ def refuse_several(labels: np.ndarray, name: str) -> None:
     DataError
         A label is a list, a set, an array or a record.
     """
-    several = [i for i, value in enumerate(labels) if isinstance(value, list | tuple | dict | set | np.ndarray)]
+    several = [
+        i for i, value in enumerate(labels) if isinstance(value, list | tuple | dict | set | np.ndarray)
+    ]
     if several:
         value = labels[several[0]]
         raise DataError(

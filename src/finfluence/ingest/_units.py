@@ -106,7 +106,9 @@ def conversion(counts: Mapping[str, int], into: str | None = None) -> Conversion
             return Conversion({"": 1.0, **factors}, unit, note)
     if is_currency(unit) and all(is_currency(other) for other in named):
         several = named if unit in named else [unit, *named]
-        note = f"amounts in {' and '.join(several)} are read as they are, not converted" if several[1:] else ""
+        note = (
+            f"amounts in {' and '.join(several)} are read as they are, not converted" if several[1:] else ""
+        )
         return Conversion(dict.fromkeys(["", *named], 1.0), unit, note)
     others = [other for other in named if other != unit]
     note = f"cells in {' and '.join(others[:3])} cannot be compared with those in {unit}" if others else ""

@@ -249,9 +249,21 @@ def _columns(decisions: pd.DataFrame | None) -> list[Table]:
     return [
         Table(
             title="How each column was read",
-            columns=("column", "read as", "format", "missing", "unreadable", "lost in hold-out", "used as", "note"),
+            columns=(
+                "column",
+                "read as",
+                "format",
+                "missing",
+                "unreadable",
+                "lost in hold-out",
+                "used as",
+                "note",
+            ),
             rows=tuple(
-                tuple(f"{100 * v:.3g} %" if k in shares and v else "" if k in shares else str(v) for k, v in line.items())
+                tuple(
+                    f"{100 * v:.3g} %" if k in shares and v else "" if k in shares else str(v)
+                    for k, v in line.items()
+                )
                 for line in decisions.head(SHOWN).to_dict("records")
             ),
             note="Missing and unreadable: shares of the training cells. Lost in hold-out: cells there that cannot be "

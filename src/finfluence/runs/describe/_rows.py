@@ -261,7 +261,7 @@ def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
         raise DataError(
             explain(
                 "row ids that keep all of their digits",
-                "whole numbers beyond 2^53 beside fractions or both signs, which become fractions together",
+                "whole numbers beyond 2^53 beside fractions, which lose digits together",
                 "ids of two kinds, or an id column with missing cells",
                 "pass the ids as texts",
             )
