@@ -175,7 +175,7 @@ def test_numbers_that_json_keeps_have_no_marks(write):
         f'{{"a": {2.155 + i if i % 3 else chr(34) + f"{i},47" + chr(34)}, "label": "{"xy"[i % 2]}"}}'
         for i in range(60)
     ]
-    train, held = split(read(write("a.jsonl", "\n".join(records)), target="label"))
+    train, _ = split(read(write("a.jsonl", "\n".join(records)), target="label"))
     values = np.array([i + 0.47 if i % 3 == 0 else 2.155 + i for i in range(60)])
     seen = values[train.ids]
     np.testing.assert_allclose(train.x[:, 0], (seen - seen.mean()) / seen.std(), rtol=1e-4)

@@ -56,7 +56,7 @@ class Column:
     format: str = ""
     missing: int = 0
     unreadable: int = 0
-    marks: Marks = Marks()
+    marks: Marks = field(default_factory=Marks)
     unit: str = ""
     typical: float = float("nan")
     dates: Any = None
@@ -80,6 +80,10 @@ def describe(
         How the file spells its numbers and dates.
     other
         The same of a hold-out file, for dates whose order the training file leaves open.
+
+    Returns
+    -------
+    Column
     """
     name = str(series.name)
     reading = reading or FileReading()
@@ -140,6 +144,10 @@ def numeric(series: pd.Series) -> np.ndarray | None:
 
 def finite(values: np.ndarray, series: pd.Series) -> np.ndarray:
     """Return the values, none of them infinite or too large to be scaled.
+
+    Returns
+    -------
+    np.ndarray
 
     Raises
     ------

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-
 MOSTLY = 0.9
 LONGEST = 40
 ORDERS = ("dmy", "mdy", "ymd")
@@ -134,6 +133,10 @@ class FileDates:
             The other part's evidence (hold-out for training, training for hold-out).
         comma
             Whether the file writes decimal commas, as countries do that put the day first.
+
+        Returns
+        -------
+        DateReader | None
         """
         own = self.columns.get(name)
         if own is None:

@@ -90,6 +90,10 @@ def warnings_of(
         Feature -> numbers beyond three standard deviations.
     rows
         Rows of the training and the hold-out part.
+
+    Returns
+    -------
+    tuple[str, ...]
     """
     train, held = rows
     dropped = {**left_out, **{column.name: column.about for column in columns if column.kind == "dropped"}}
@@ -108,7 +112,7 @@ def warnings_of(
     for column in used:
         if _many(column.unreadable, train):
             said.append(
-                f"column {column.name!r}: {column.unreadable} of {train} cells are no {column.kind} and were taken as missing"
+                f"column {column.name!r}: {column.unreadable} of {train} cells are no {column.kind}: taken as missing"
             )
         said += [f"column {column.name!r}: {note}" for note in column.notes]
     for account in accounts.values():

@@ -65,6 +65,10 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encod
     whole
         All rows of the training file, to find columns that number them.
 
+    Returns
+    -------
+    Encoded
+
     Raises
     ------
     DataError

@@ -13,7 +13,7 @@ from finfluence.errors import DataError, explain
 from finfluence.ingest._columns import Column, describe
 from finfluence.ingest._decisions import Cut
 from finfluence.ingest._messages import require
-from finfluence.ingest._parts import MISSING_LEVEL, Account, date_part, level_part, number_part
+from finfluence.ingest._parts import Account, date_part, level_part, number_part
 from finfluence.ingest._reading import FileReading, file_reading
 from finfluence.ingest._text import TextEncoder
 from finfluence.ingest._values import texts
@@ -79,6 +79,10 @@ class TableEncoder:
             The training rows.
         other
             How a hold-out file spells its cells, for dates whose order the training file leaves open.
+
+        Returns
+        -------
+        np.ndarray
         """
         if self.reading is None:
             self.reading = file_reading(frame)
@@ -106,6 +110,10 @@ class TableEncoder:
             The rows.
         reading
             How their own file spells numbers and dates; None for rows of the training file.
+
+        Returns
+        -------
+        np.ndarray
 
         Raises
         ------
@@ -232,6 +240,10 @@ def most_levels(frame: pd.DataFrame) -> int:
 
 def _different(keys: list[Key], columns: list[str]) -> tuple[str, ...]:
     """Return a name for each feature, no two alike; a column's own name always stays its own.
+
+    Returns
+    -------
+    tuple[str, ...]
 
     Examples
     --------

@@ -19,6 +19,10 @@ FAR = 5.0
 def in_training_words(held: RawTable, target: Target) -> tuple[RawTable, tuple[str, ...]]:
     """Return the hold-out part with truth values written as in training, and what was changed.
 
+    Returns
+    -------
+    tuple[RawTable, tuple[str, ...]]
+
     Raises
     ------
     DataError
@@ -61,6 +65,10 @@ def target_doubts(train: RawTable) -> tuple[str, ...]:
 def held_numbers(train: RawTable, held: RawTable, target: Target) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the hold-out targets of a regression in training's unit, and what a reader must know.
 
+    Returns
+    -------
+    tuple[np.ndarray, tuple[str, ...]]
+
     Raises
     ------
     DataError
@@ -89,7 +97,7 @@ def held_numbers(train: RawTable, held: RawTable, target: Target) -> tuple[np.nd
     far = np.abs(values - target.mean) > FAR * target.scale
     if far.mean() > 0.5:
         notes += (
-            f"hold-out target {target.name!r}: {int(far.sum())} of {len(values)} numbers lie more than {FAR:g} standard "
-            "deviations from training's mean: is it in another unit?",
+            f"hold-out target {target.name!r}: {int(far.sum())} of {len(values)} numbers lie more than {FAR:g} "
+            "standard deviations from training's mean: is it in another unit?",
         )
     return values, notes

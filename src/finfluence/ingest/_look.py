@@ -25,7 +25,7 @@ def column_decisions(
     group_column: str | None = None,
     holdout: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """Return how each column of a table is read and what for, one line a column.
+    r"""Return how each column of a table is read and what for, one line a column.
 
     Parameters
     ----------
@@ -52,18 +52,25 @@ def column_decisions(
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "a.csv"
-    >>> _ = path.write_text("size;label\\n" + "1,5;a\\n2,5;b\\n" * 20)
-    >>> column_decisions(path, "label")[["column", "read_as", "format", "used_as"]].values.tolist()
-    [['size', 'number', 'decimal comma, decided by its own cells', 'number, decimal comma'], ['label', 'label', '', 'target']]
+    >>> _ = path.write_text("size;label\n" + "1,5;a\n2,5;b\n" * 20)
+    >>> table = column_decisions(path, "label")
+    >>> table[["column", "read_as", "format"]].values.tolist()
+    [['size', 'number', 'decimal comma, decided by its own cells'], ['label', 'label', '']]
     """
-    if target is not None:
-        train, _ = split(read(source, target, id_column, group_column), holdout)
-        if train.column_decisions is None:
-            raise _no_columns(os.fspath(source))
-        return train.column_decisions
     name = os.fspath(source)
     if name in BUILTIN_NAMES or Path(name).is_dir() or Path(name).suffix.lower() == ".npz":
-        raise _no_columns(name)
+        raise ConfigError(
+            explain(
+                "a table for --columns: a CSV, TSV, Parquet or JSON lines file",
+                name,
+                "images and arrays have no columns to be read in one way or another",
+                "leave --columns out",
+            )
+        )
+    if target is not None:
+        train, _ = split(read(source, target, id_column, group_column), holdout)
+        assert train.column_decisions is not None
+        return train.column_decisions
     path = Path(os.path.abspath(name))
     data, format = content(path, name)
     sheet = read_sheet(path, format, data)
@@ -71,20 +78,6 @@ def column_decisions(
     reading = file_reading(frame, sheet.details.get("delimiter", ""))
     why = {column: names_rows(frame[column], reading) for column in frame.columns}
     left_out = {column: reason for column, reason in why.items() if reason is not None}
-    columns = [
-        describe(frame[column], most_levels(frame), reading)
-        for column in frame.columns
-        if column not in left_out
-    ]
+    most = most_levels(frame)
+    columns = [describe(frame[name], most, reading) for name in frame.columns if name not in left_out]
     return decision_table(list(frame.columns), columns, {}, left_out, {}, len(frame))
-
-
-def _no_columns(name: str) -> ConfigError:
-    return ConfigError(
-        explain(
-            "a table for --columns: a CSV, TSV, Parquet or JSON lines file",
-            name,
-            "images and arrays have no columns to be read in one way or another",
-            "leave --columns out",
-        )
-    )

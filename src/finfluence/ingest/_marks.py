@@ -102,6 +102,10 @@ class FileMarks:
             The column.
         otherwise
             What the training file decided, for a hold-out file that does not decide by itself.
+
+        Returns
+        -------
+        Marks
         """
         own = self.columns.get(name, Evidence())
         if own.mark:
@@ -201,6 +205,10 @@ def read_numbers(
         Unit to convert to; None takes the most frequent one.
     known
         Cells of the same file that have been taken apart before.
+
+    Returns
+    -------
+    NumberCells
     """
     missing = np.array([cell is None for cell in cells], dtype=bool)
     values = plain_numbers(cells)
@@ -252,7 +260,7 @@ def read_numbers(
 def _units_count(numerals: list[Numeral | None], counts: Mapping[str, int]) -> bool:
     """Tell whether the words beside the digits are units: known ones, or one word beside many numbers."""
     units = [unit for unit in counts if unit]
-    if all(is_known(unit) and len(unit) > 1 or not unit.isalpha() for unit in units):
+    if all((is_known(unit) and len(unit) > 1) or not unit.isalpha() for unit in units):
         return True
     different = len({found.point or found.comma for found in numerals if found is not None and found.unit})
     if all(is_known(unit) for unit in units):

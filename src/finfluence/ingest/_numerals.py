@@ -88,6 +88,10 @@ class Numeral:
 def numeral(text: str) -> Numeral | None:
     """Take a cell apart; None if it is no number.
 
+    Returns
+    -------
+    Numeral | None
+
     Examples
     --------
     >>> numeral("1.234,50 €").plain("."), numeral("(1,23,456)").plain("."), numeral("2.155").doubtful

@@ -65,6 +65,10 @@ def number_part(
     training
         How the training file spells them.
 
+    Returns
+    -------
+    tuple[np.ndarray, Account]
+
     Raises
     ------
     DataError
@@ -92,6 +96,10 @@ def date_part(
     column: Column, series: pd.Series, reading: FileReading | None, training: FileReading
 ) -> tuple[pd.Series, Account]:
     """Return a column of dates of another part as datetimes, NaT where missing or unreadable; as `number_part`.
+
+    Returns
+    -------
+    tuple[pd.Series, Account]
 
     Raises
     ------
@@ -138,6 +146,10 @@ def level_part(
     foreign
         Whether the part is another file: its truth values, and levels that differ in case or zeros alone, become those
         of training.
+
+    Returns
+    -------
+    tuple[np.ndarray, Account]
     """
     cells = texts(series)
     if column.levels:
@@ -175,7 +187,7 @@ def _foreign_numbers(
             found = other
             notes.append("thousands or decimals was decided by the sizes in training")
     commas = "decimal comma" in found.style
-    if commas != (column.marks.decimal == ",") and (commas or evidence is not None and evidence.point):
+    if commas != (column.marks.decimal == ",") and (commas or (evidence is not None and evidence.point)):
         notes.append(f"its numbers are written with decimal {'commas' if commas else 'points'}, and read so")
     notes += found.notes
     return _as_shares(column, cells, found, notes), notes

@@ -103,6 +103,10 @@ def as_objects(values: Any) -> np.ndarray:
 def row_ids(values: np.ndarray, name: str) -> np.ndarray:
     """Return ids as int64 where all are plain integers, else as texts, after checking that they are unique.
 
+    Returns
+    -------
+    np.ndarray
+
     Raises
     ------
     DataError

@@ -72,6 +72,10 @@ def read_like(raw: RawTable, source: str | os.PathLike[str]) -> RawTable:
     """Read a hold-out source with the columns, the task and the image size of the training source.
 
     One class alone, or single rows of a class, are allowed here.
+
+    Returns
+    -------
+    RawTable
     """
 
     def decide(labels: np.ndarray, name: str, marks: Marks) -> tuple[Task, str]:
@@ -92,6 +96,10 @@ def from_frame(
 ) -> RawTable:
     """Take a table that is in memory already; as `read` otherwise.
 
+    Returns
+    -------
+    RawTable
+
     Examples
     --------
     >>> frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "label": ["a", "b", "a", "b"]})
@@ -111,6 +119,10 @@ def from_frame(
 
 def reread(source: Source) -> RawTable:
     """Read again what a `Source` describes.
+
+    Returns
+    -------
+    RawTable
 
     Raises
     ------

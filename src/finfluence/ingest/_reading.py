@@ -58,6 +58,6 @@ def file_reading(frame: pd.DataFrame, delimiter: str = "") -> FileReading:
 
 def written(series: pd.Series) -> np.ndarray:
     """Return which cells are texts: numbers that a format keeps as numbers have no marks to be decided."""
-    if not (series.dtype == object):
+    if series.dtype != object:
         return np.ones(len(series), dtype=bool)
     return np.fromiter((isinstance(value, str) for value in series), dtype=bool, count=len(series))

@@ -41,6 +41,10 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
     reading
         How the file spells its numbers.
 
+    Returns
+    -------
+    str | None
+
     Notes
     -----
     Numbers: 0, 1, 2, … or 1, 2, 3, … in order; equal steps from row to row; whole numbers that rise (fall) from row to
@@ -76,6 +80,10 @@ def determines(series: pd.Series, labels: np.ndarray, reading: FileReading) -> i
 
     None for all other columns, and where the label changes often. Such a column may be an id that gives the label away:
     with one change fewer than there are classes, the label is read off it.
+
+    Returns
+    -------
+    int | None
     """
     values = None if isinstance(series.dtype, pd.CategoricalDtype) else numeric(series)
     if values is None:
@@ -108,15 +116,14 @@ def _numbers_name_rows(name: str, values: np.ndarray) -> str | None:
     if len(present) < LEAST_ROWS or np.isinf(present).any() or len(present) < NEARLY_ALL * n:
         return None
     steps = np.diff(values)
-    if (whole := bool((present == np.round(present)).all())) and not np.isnan(steps).any():
-        distinct = len(np.unique(values))
-        if (steps == 1).mean() >= 0.98 and distinct >= 0.3 * n:
-            return NUMBERS_ROWS
+    whole = bool((present == np.round(present)).all())
+    if whole and (steps == 1).mean() >= 0.98 and len(np.unique(present)) >= 0.3 * n:
+        return NUMBERS_ROWS
     if n >= EVEN_ROWS and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         return f"{NUMBERS_ROWS}: the same step from each to the next"
-    if whole and n >= EVEN_ROWS and ((steps > 0).all() or (steps < 0).all()):
-        if abs(np.corrcoef(values, np.arange(n))[0, 1]) > _LINE:
-            return f"{NUMBERS_ROWS}: whole numbers that rise or fall with them"
+    one_way = bool((steps > 0).all() or (steps < 0).all())
+    if whole and n >= EVEN_ROWS and one_way and abs(np.corrcoef(values, np.arange(n))[0, 1]) > _LINE:
+        return f"{NUMBERS_ROWS}: whole numbers that rise or fall with them"
     return _whole_numbers_name_rows(name, present) if whole else None
 
 
@@ -136,7 +143,7 @@ def _whole_numbers_name_rows(name: str, present: np.ndarray) -> str | None:
             )
         if (np.abs(present) >= _EXACT).mean() > 0.5:
             return f"a different whole number beyond 2^53 in {every}: an identifier"
-        if words and words[-1] in _NAMES or name.startswith("Unnamed:"):
+        if (words and words[-1] in _NAMES) or name.startswith("Unnamed:"):
             return f"its name, and a different whole number in {every}: an identifier"
     if words and words[-1] in _SURE_NAMES and distinct > FEW_LEVELS:
         return f"its name, and {distinct} different whole numbers: an identifier"

@@ -72,6 +72,10 @@ class Target:
     def encode(self, values: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return model targets: int64 class indices, or float32 standardised numbers.
 
+        Returns
+        -------
+        np.ndarray
+
         Raises
         ------
         DataError

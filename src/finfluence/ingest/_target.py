@@ -115,6 +115,10 @@ def to_numbers(labels: Iterable[object], marks: Marks | None = None) -> np.ndarr
 
     A code (`007`) is none, nor a bound (`<5`); a unit is accepted where all labels carry it.
 
+    Returns
+    -------
+    np.ndarray
+
     Examples
     --------
     >>> to_numbers(np.array(["1.5", 2, "x"], dtype=object)).tolist()

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 _TRUE = frozenset(
     {"true", "t", "yes", "y", "ja", "j", "oui", "si", "sí", "sì", "sim", "da", "да", "tak", "ano", "igen", "kyllä",
-     "evet", "wahr", "vrai", "verdadero", "vero", "verdadeiro", "on", "1", "1.0", "✓", "✔", "☑", "✅", "是", "はい", "예"}
+     "evet", "wahr", "vrai", "verdadero", "vero", "verdadeiro", "on", "1", "1.0",
+     "✓", "✔", "☑", "✅", "是", "はい", "예"}
 )  # fmt: skip
 _FALSE = frozenset(
     {"false", "f", "no", "n", "nein", "non", "nee", "nej", "nei", "não", "nao", "net", "нет", "nie", "ne", "nem", "ei",
@@ -15,6 +16,10 @@ _NUMERIC = frozenset({"0", "0.0", "1", "1.0"})
 
 def truth(word: object) -> bool | None:
     """Return what a word says: True, False, or None where it is no word for either.
+
+    Returns
+    -------
+    bool | None
 
     Examples
     --------

@@ -63,6 +63,10 @@ class Conversion:
 def canonical_unit(text: str) -> str:
     """Return one name for the spellings of a currency, and other units as they are, without a full stop.
 
+    Returns
+    -------
+    str
+
     Examples
     --------
     >>> canonical_unit("EUR"), canonical_unit("Rs."), canonical_unit("kg")
@@ -91,6 +95,10 @@ def conversion(counts: Mapping[str, int], into: str | None = None) -> Conversion
         Cells by unit; "" for cells without one, which are taken to be in the column's unit.
     into
         Unit to convert to; None takes the most frequent one. "" converts magnitudes (k, M) alone.
+
+    Returns
+    -------
+    Conversion
     """
     named = sorted((unit for unit in counts if unit), key=lambda unit: (-counts[unit], unit))
     if not named:

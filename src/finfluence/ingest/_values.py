@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 MISSING_WORDS = frozenset(
-    {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#n/a n/a", "nan", "-nan", "<na>", "nat", "null", "(null)", "#null!",
-     "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!", "#ref!", "#div/0!",
+    {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#n/a n/a", "nan", "-nan", "<na>", "nat", "null", "(null)",
+     "#null!", "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!", "#ref!", "#div/0!",
      "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…"}
 )  # fmt: skip
 """Words (case-folded, stripped) that stand for a missing feature."""
@@ -31,6 +31,10 @@ def canonical(value: Any) -> Any:
 
     A text is a number only in its canonical spelling, so that no two classes become one by accident: `"01"`, `"3.10"`
     and `"1e3"` stay texts, and whole numbers of any length are exact. Booleans equal their names.
+
+    Returns
+    -------
+    Any
 
     Examples
     --------
@@ -54,6 +58,10 @@ def canonical(value: Any) -> Any:
 
 def class_keys_of(values: Iterable[Any]) -> list[Any]:
     """Return the canonical value of every label, None where missing; a truth value never equals a number.
+
+    Returns
+    -------
+    list[Any]
 
     Examples
     --------
@@ -91,6 +99,10 @@ def texts(series: pd.Series, missing: frozenset[str] = MISSING_WORDS) -> np.ndar
 
 def plain_numbers(values: np.ndarray) -> np.ndarray:
     """Return plainly spelt texts as float64, NaN where a text is missing or no plain number.
+
+    Returns
+    -------
+    np.ndarray
 
     Examples
     --------
