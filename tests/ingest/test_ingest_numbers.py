@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finfluence.ingest import TableEncoder, column_decisions, read, split
+from finfluence.ingest import TableEncoder, column_decisions, from_frame, read, split
 
 N = 60
 
@@ -66,6 +66,8 @@ STYLES: dict[str, Callable[[str], str]] = {
     "full width": lambda t: t.translate({ord(d): ord(d) + 0xFEE0 for d in "0123456789"}),
 }
 
+UNITLESS = [name for name, style in STYLES.items() if not set("$€%kEU") & set(style("-1234.50"))]
+
 
 def cents(seed: int = 0, n: int = N, scale: float = 5_000) -> list[str]:
     return [f"{value:.2f}" for value in np.random.default_rng(seed).normal(0, scale, n)]
@@ -116,6 +118,19 @@ def test_the_order_of_rows_and_columns_decides_nothing(style, seed):
         )  # fmt: skip
 
 
+@settings(max_examples=40, deadline=None)
+@given(ours=st.sampled_from(list(STYLES)), theirs=st.sampled_from(UNITLESS), seed=st.integers(0, 10**6))
+def test_a_hold_out_in_any_other_style_has_the_same_features(ours, theirs, seed):
+    plain, labels = cents(seed), ["a", "b"] * (N // 2)
+    train, held = split(
+        from_frame(pd.DataFrame({"a": [STYLES[ours](t) for t in plain], "label": labels}), "label"),
+        from_frame(
+            pd.DataFrame({"a": [STYLES[theirs](t) for t in plain[:30]], "label": labels[:30]}), "label"
+        ),
+    )
+    np.testing.assert_allclose(held.x, train.x[:30], atol=1e-5)
+
+
 def table(write, cells, separator=",", other=None):
     other = [f"{(i * 7919) % 97}" for i in range(len(cells))] if other is None else other
     lines = [
@@ -143,6 +158,7 @@ def values_of(path, target=None):
         (["1.234.567", "2.155", "979"] * 20, None, "|", [1234567, 2155, 979]),
         (["1,23,456", "2,155", "12,34,567"] * 20, None, ",", [123456, 2155, 1234567]),
         (["0.125", "2.155", "9.187"] * 20, None, ";", [0.125, 2.155, 9.187]),
+        (["0", "2.155", "9.187"] * 20, None, ",", [0, 2.155, 9.187]),
         (["0,125", "2,155", "9,187"] * 20, None, ";", [0.125, 2.155, 9.187]),
         (["1.5", "19,47", "19,48", "2,5"] * 15, None, ";", [1.5, 19.47, 19.48, 2.5]),
         (["1 234,5", "7,25", "12 000"] * 20, None, "\t", [1234.5, 7.25, 12000]),

@@ -11,6 +11,7 @@ from finfluence.ingest._parts import NOTABLE, Account
 COLUMNS = ("column", "read_as", "format", "missing", "unreadable", "holdout_lost", "used_as", "note")
 FEW_CELLS = 3
 _NAMED = 6
+_MOST_SAID = 12
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,12 @@ def warnings_of(
     if far:
         what = "hold-out numbers beyond 3 standard deviations of training were cut there; are they in another unit?"
         said.append(_joined(what, far))
-    return tuple(said)
+    more = len(said) - _MOST_SAID
+    return (
+        (*said[:_MOST_SAID], f"and {more} more notes on columns: see the table of columns")
+        if more > 0
+        else tuple(said)
+    )
 
 
 def _many(count: int, of: int) -> bool:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from finfluence.errors import ConfigError
 from finfluence.ingest._decisions import decision_table, warnings_of
-from finfluence.ingest._features import TableEncoder
+from finfluence.ingest._features import CLIP, TableEncoder
 from finfluence.ingest._messages import require
+from finfluence.ingest._parts import NOTABLE
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._row_names import determines, names_rows
 from finfluence.ingest._scaling import ArrayScaler, PixelScaler
@@ -87,13 +88,26 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encod
         )
     assert train.array is not None and held.array is not None
     arrays = ArrayScaler().fit(train.array)
+    x = arrays.transform(train.array)
     return Encoded(
-        arrays.transform(train.array),
+        x,
         arrays.transform(held.array),
         features=arrays.features,
         used={"x": f"{len(arrays.features)} columns, standardised"},
         dropped=arrays.dropped,
+        warnings=_of_arrays(x, len(arrays.dropped)),
     )
+
+
+def _of_arrays(x: np.ndarray, constant: int) -> tuple[str, ...]:
+    """Return what a reader must see of features without names: constant ones, and numbers that were cut."""
+    said = [f"{constant} constant columns of x are not used"] if constant else []
+    cut = int((np.abs(x) >= CLIP).sum())
+    if cut > NOTABLE * x.size:
+        said.append(
+            f"{100 * cut / x.size:.2g} % of the numbers in x lie beyond 3 standard deviations and were cut there"
+        )
+    return tuple(said)
 
 
 def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encoded:

@@ -31,7 +31,7 @@ class Evidence:
     either_point, either_comma
         Cells such as 2.155 and 2,155: three digits after a single mark.
     short, long
-        Whole numbers without any mark, of at most three digits and of more.
+        Whole numbers without any mark, of at most three digits (but 0, which has no decimals anyway) and of more.
     grouped
         Marks between thousands.
     """
@@ -153,7 +153,7 @@ def evidence(cells: np.ndarray, numerals: Numerals) -> Evidence:
             continue
         tally["numbers"] += count
         tally[found.decides] += count
-        tally["short"] += count * (0 < found.whole_digits <= 3)
+        tally["short"] += count * (0 < found.whole_digits <= 3 and text != "0")
         tally["long"] += count * (found.whole_digits > 3)
         if found.doubtful:
             tally["either ,"] += count * ("," in text)

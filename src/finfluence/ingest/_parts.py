@@ -189,6 +189,8 @@ def _foreign_numbers(
     commas = "decimal comma" in found.style
     if commas != (column.marks.decimal == ",") and (commas or (evidence is not None and evidence.point)):
         notes.append(f"its numbers are written with decimal {'commas' if commas else 'points'}, and read so")
+    if found.unit and not column.unit and found.unit != PERCENT:
+        notes.append(f"its numbers are in {found.unit}, those of training carry no unit: taken as they are")
     notes += found.notes
     return _as_shares(column, cells, found, notes), notes
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 MISSING_WORDS = frozenset(
     {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#n/a n/a", "nan", "-nan", "<na>", "nat", "null", "(null)",
-     "#null!", "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!", "#ref!", "#div/0!",
-     "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…"}
+     "#null!", "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!",
+     "#ref!", "#div/0!", "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…"}
 )  # fmt: skip
 """Words (case-folded, stripped) that stand for a missing feature."""
 
