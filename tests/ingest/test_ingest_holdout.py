@@ -90,7 +90,7 @@ def test_open_dates_are_decided_by_the_hold_out(tmp_path):
     np.testing.assert_allclose(train.x, plain.x, atol=1e-5)
     np.testing.assert_allclose(held.x, plain_held.x, atol=1e-5)
     assert (
-        f"column 'a': {sum(d.day != d.month for d in open_days)} dates are open: read day first, by the other file"
+        f"column 'a': {sum(d.day != d.month for d in open_days)} dates are open: read day first, as in the other file"
         in train.warnings
     )
 

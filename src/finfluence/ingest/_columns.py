@@ -107,7 +107,9 @@ def describe(
         if (~np.isnan(numbers.values)).sum() >= MOSTLY * len(present):
             finite(numbers.values, series)
             return _number_column(name, numbers, missing, marks)
-    column = _date_from_text(name, cells, missing, reading.date_reader(name, other))
+    column = _date_from_text(
+        name, cells, missing, reading.date_reader(name, "" if other is None else other.date_order(name))
+    )
     return column if column is not None else _words_column(name, cells, missing, max_levels)
 
 

@@ -122,7 +122,7 @@ class FileDates:
 
     columns: Mapping[str, DateEvidence] = field(default_factory=dict)
 
-    def of(self, name: str, other: "FileDates | None" = None, comma: bool = False) -> DateReader | None:
+    def of(self, name: str, other: str = "", comma: bool = False) -> DateReader | None:
         """Decide how a column is read: by its own cells, the file's other dates, the other file, then by custom.
 
         Parameters
@@ -130,7 +130,7 @@ class FileDates:
         name
             The column; None is returned if it holds no dates.
         other
-            The other part's evidence (hold-out for training, training for hold-out).
+            The order in the other file (hold-out for training, training for hold-out), "" for none.
         comma
             Whether the file writes decimal commas, as countries do that put the day first.
 
@@ -147,11 +147,10 @@ class FileDates:
             return DateReader(own.order, _WORDS[own.order], note if odd else "")
         if not own.open:
             return DateReader()
-        theirs = None if other is None else other.columns.get(name)
         voted = self._voted(name)
         for order, by in (
             (voted, "by the other dates of the file"),
-            (theirs.order if theirs is not None and theirs.mark == own.mark else "", "by the other file"),
+            (other, "as in the other file"),
             ("dmy" if comma else "", "as the file writes decimal commas"),
         ):
             if order in own.best:

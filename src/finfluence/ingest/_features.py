@@ -91,7 +91,7 @@ class TableEncoder:
         self._check_any_left()
         for column in self._of("date"):
             encoder = require("skrub", "turns dates into numbers").DatetimeEncoder(add_weekday=True)
-            moments, _ = date_part(column, frame[column.name], None, self.reading)
+            moments, _ = date_part(column, frame[column.name], None)
             self._dates[column.name] = encoder.fit(moments)
         size = int(np.clip(TEXT_BUDGET // max(len(self._of("text")), 1), 4, 200))
         for column in self._of("text"):
@@ -152,7 +152,7 @@ class TableEncoder:
             values, account = number_part(column, frame[column.name], reading, self.reading)
             found[column.name, ""], self.accounts[column.name] = values, account
         for column in self._of("date"):
-            moments, account = date_part(column, frame[column.name], reading, self.reading)
+            moments, account = date_part(column, frame[column.name], reading)
             self.accounts[column.name] = account
             parts = self._dates[column.name].transform(moments)
             for part in parts.columns:

@@ -92,9 +92,7 @@ def number_part(
     return finite(values, series), account
 
 
-def date_part(
-    column: Column, series: pd.Series, reading: FileReading | None, training: FileReading
-) -> tuple[pd.Series, Account]:
+def date_part(column: Column, series: pd.Series, reading: FileReading | None) -> tuple[pd.Series, Account]:
     """Return a column of dates of another part as datetimes, NaT where missing or unreadable; as `number_part`.
 
     Returns
@@ -112,14 +110,14 @@ def date_part(
         return _in_zone(series, column.zone), Account(column.name, int(present.sum()))
     cells = texts(series)
     present = np.array([cell is not None for cell in cells], dtype=bool)
-    own = None if reading is None else reading.date_reader(column.name, training)
+    known = column.dates.order if isinstance(column.dates, DateReader) and column.dates.words else ""
+    own = None if reading is None else reading.date_reader(column.name, known)
     reader = own if own is not None else column.dates
     if isinstance(reader, DateReader):
         moments = reader.read(cells)
-        known = column.dates.words if isinstance(column.dates, DateReader) else ""
-        if own is not None and own.words and own.words != known:
+        if own is not None and own.words and own.order != known:
             notes.append(f"its dates are written {own.words}, and read so")
-        if own is not None and own.note:
+        if own is not None and own.note and own.order != known:
             notes.append(own.note)
     else:
         moments = reader.transform(pd.Series(cells, name=column.name, dtype="str"))

@@ -29,9 +29,14 @@ class FileReading:
     dates: FileDates = field(default_factory=FileDates)
     numerals: Numerals = field(default_factory=Numerals, repr=False, compare=False)
 
-    def date_reader(self, name: str, other: "FileReading | None" = None) -> DateReader | None:
+    def date_reader(self, name: str, other: str = "") -> DateReader | None:
         """Return how a column of dates is read; None if it holds none."""
-        return self.dates.of(name, None if other is None else other.dates, self.marks.file_mark == ",")
+        return self.dates.of(name, other, self.marks.file_mark == ",")
+
+    def date_order(self, name: str) -> str:
+        """Return the order of day and month that the cells of a column prove; "" for none."""
+        evidence = self.dates.columns.get(name)
+        return "" if evidence is None else evidence.order
 
     def number_marks(self, name: str, otherwise: Marks | None = None) -> Marks:
         """Return the decimal mark of a column and what decided it."""

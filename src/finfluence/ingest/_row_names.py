@@ -20,15 +20,19 @@ _CHANCE = 1e-9
 _EXACT = 2.0**53
 _LINE = 0.99
 """Correlation with the row number from which numbers that rise from row to row count the rows."""
-_NAMES = frozenset(
-    {"id", "ids", "uuid", "guid", "pk", "oid", "rowid", "idx", "index", "nr", "no", "number", "serial", "key"}
+_SURE_NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "pk", "oid"})
+_THINGS = (
+    "row|record|case|sample|serial|order|line|item|user|doc|document|movie|review|customer|client|patient|product|post|"
+    "image|account|person|student|employee|transaction|session|event|ticket|tweet|comment|article|invoice|member"
 )
-_SURE_NAMES = frozenset({"id", "ids", "uuid", "guid", "pk", "oid", "rowid"})
+_ID_IN_ONE_WORD = re.compile(rf"(?:{_THINGS})ids?")
+_COUNTED = re.compile(rf"(?:(?:{_THINGS}) ?)?(?:index|idx|nr|no|num|number|key|serial)")
 _WORDS_OF_NAME = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _HASH = re.compile(
     r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|(?=.*\d)(?=.*[A-Za-z])[\w+/-]{12,}={0,2}"
 )
 _DIGITS = re.compile(r"\d+")
+_CLOCK = re.compile(r"\d:\d\d")
 
 
 def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | None:
@@ -68,6 +72,8 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
         if not present:
             return None
         known = reading or FileReading()
+        if str(series.name) in known.dates.columns:
+            return None
         marks = known.number_marks(str(series.name))
         values = number_cells(series, cells, marks.decimal, known=known.numerals).values
         if looks_like_code(present) or np.isnan(values).sum() > len(cells) - len(present):
@@ -130,6 +136,7 @@ def _numbers_name_rows(name: str, values: np.ndarray) -> str | None:
 def _whole_numbers_name_rows(name: str, present: np.ndarray) -> str | None:
     n, distinct = len(present), len(np.unique(present))
     words = _name_words(name)
+    sure = _says_id(words)
     nearly = distinct >= NEARLY_ALL * n
     every = "every row" if distinct == n else "nearly every row"
     if nearly:
@@ -143,9 +150,9 @@ def _whole_numbers_name_rows(name: str, present: np.ndarray) -> str | None:
             )
         if (np.abs(present) >= _EXACT).mean() > 0.5:
             return f"a different whole number beyond 2^53 in {every}: an identifier"
-        if (words and words[-1] in _NAMES) or name.startswith("Unnamed:"):
+        if sure or _COUNTED.fullmatch(" ".join(words)) or name.startswith("Unnamed:"):
             return f"its name, and a different whole number in {every}: an identifier"
-    if words and words[-1] in _SURE_NAMES and distinct > FEW_LEVELS:
+    if sure and distinct > FEW_LEVELS:
         return f"its name, and {distinct} different whole numbers: an identifier"
     return None
 
@@ -154,7 +161,6 @@ def _words_name_rows(name: str, present: list[str]) -> str | None:
     n = len(present)
     counts = Counter(present)
     distinct = len(counts)
-    words = _name_words(name)
     if n >= LEAST_ROWS and distinct >= NEARLY_ALL * n:
         every = "every row" if distinct == n else "nearly every row"
         if sum(count for text, count in counts.items() if _HASH.fullmatch(text)) >= NEARLY_ALL * n:
@@ -166,16 +172,18 @@ def _words_name_rows(name: str, present: list[str]) -> str | None:
             if len(patterns) <= max(2, n / 50):
                 return f"one pattern with another number in {every}: an identifier"
     one_word = all(len(text.split()) == 1 for text in counts)
-    if words and words[-1] in _SURE_NAMES and distinct > FEW_LEVELS and one_word:
+    if _says_id(_name_words(name)) and distinct > FEW_LEVELS and one_word:
         return f"its name, and {distinct} different words: an identifier"
     return None
 
 
 def _are_times(counts: Counter[str]) -> bool:
-    """Tell whether texts consist of digits and marks alone, as dates, times and amounts do."""
-    return all(not any(c.isalpha() for c in _DIGITS.sub("", text)) for text in counts) or any(
-        re.search(r"\d[-/.: ]\d|\d:\d\d", text) for text in list(counts)[:1]
-    )
+    """Tell whether texts consist of digits and marks alone, or hold a time of day."""
+    return all(_CLOCK.search(text) or not any(c.isalpha() for c in text) for text in counts)
+
+
+def _says_id(words: list[str]) -> bool:
+    return bool(words) and (words[-1] in _SURE_NAMES or _ID_IN_ONE_WORD.fullmatch(words[-1]) is not None)
 
 
 def _name_words(name: str) -> list[str]:

@@ -14,7 +14,7 @@ from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
 from finfluence.ingest._scaling import to_pictures
 from finfluence.ingest._table import Table
-from finfluence.ingest._target import class_keys, fit_target, mixed_truth, to_numbers
+from finfluence.ingest._target import class_doubts, class_keys, fit_target, to_numbers
 
 DEFAULT_FRACTION = 0.2
 
@@ -174,8 +174,7 @@ def _prepare(
         )
     target = fit_target(train.labels, train.target_name, train.task, train.marks)
     held, said = in_training_words(held, target)
-    if mixed := mixed_truth(target):
-        said = (mixed, *said)
+    said = (*class_doubts(target), *said)
     if train.task == "regression":
         y = target.encode(to_numbers(train.labels, train.marks))
         numbers, more = held_numbers(train, held, target)

@@ -14,6 +14,7 @@ from finfluence.ingest._table import Target, Task
 from finfluence.ingest._values import MISSING_TARGET_WORDS, class_keys_of, class_order, looks_like_code
 
 MAX_INTEGER_CLASSES = 30
+_EXACT = 2.0**53
 TASKS = ("auto", "classification", "regression")
 
 
@@ -149,12 +150,38 @@ def class_keys(labels: np.ndarray) -> np.ndarray:
     return np.array([known.setdefault(key, len(known)) for key in class_keys_of(labels)], dtype=np.int64)
 
 
-def mixed_truth(target: Target) -> str:
-    """Return a note where classes mix truth values and 0 or 1, which could mean the same; else ""."""
-    keys = set(class_keys_of(target.classes or ()))
+def class_doubts(target: Target) -> tuple[str, ...]:
+    """Return what a reader must know of classes that could mean the same, but stay apart.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> class_doubts(Target("t", ("a", "A", "b")))
+    ("the target 't' holds 'a' and 'A', which differ in case or spaces alone: they are classes of their own",)
+    """
+    names, notes = list(target.classes or ()), []
+    keys = set(class_keys_of(names))
     if keys & {"true", "false"} and keys & {0, 1}:
-        return f"the target {target.name!r} mixes true or false with 0 or 1: they are classes of their own"
-    return ""
+        notes.append(
+            f"the target {target.name!r} mixes true or false with 0 or 1: they are classes of their own"
+        )
+    folded: dict[str, list[object]] = {}
+    numbers: dict[float, list[object]] = {}
+    for name, value in zip(names, to_numbers(names), strict=True):
+        folded.setdefault(" ".join(str(name).casefold().split()), []).append(name)
+        if abs(value) < _EXACT:
+            numbers.setdefault(value, []).append(name)
+    for alike, how in ((folded, "differ in case or spaces alone"), (numbers, "are one number")):
+        for several in alike.values():
+            if len(several) > 1 and len({type(name) for name in several}) == 1:
+                what = " and ".join(map(repr, several))
+                notes.append(
+                    f"the target {target.name!r} holds {what}, which {how}: they are classes of their own"
+                )
+    return tuple(notes)
 
 
 def refuse_several(labels: np.ndarray, name: str) -> None:
