@@ -266,7 +266,7 @@ def _units_count(numerals: list[Numeral | None], counts: Mapping[str, int]) -> b
     if all(is_known(unit) for unit in units):
         related = len(units) > 1 and None not in conversion(counts).factors.values()
         return related or different > 5 or counts[""] > sum(counts[unit] for unit in units)
-    return len(units) == 1 and not counts[""] and different > FEW_LEVELS
+    return len(units) == 1 and " " not in units[0] and not counts[""] and different > FEW_LEVELS
 
 
 def _style(

@@ -185,6 +185,7 @@ def _prepare(
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )
+    warnings = (*said, *encoded.warnings)
     shared: dict[str, Any] = {
         "task": train.task,
         "target": target,
@@ -201,8 +202,9 @@ def _prepare(
                 for name, how in encoded.used.items()
                 if "missing" in how or "comma" in how
             ),
+            *warnings,
         ),
-        "warnings": (*said, *encoded.warnings),
+        "warnings": warnings,
         "column_decisions": encoded.decisions,
         "shown_first": tuple(named),
     }
