@@ -96,7 +96,7 @@ def numeral(text: str) -> Numeral | None:
     --------
     >>> numeral("1.234,50 €").plain("."), numeral("(1,23,456)").plain("."), numeral("2.155").doubtful
     ('1234.50', '-123456', True)
-    >>> numeral("12 monkeys and more") is None
+    >>> numeral("12:30") is None
     True
     """
     if len(text) > LONGEST:

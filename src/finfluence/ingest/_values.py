@@ -113,7 +113,7 @@ def plain_numbers(values: np.ndarray) -> np.ndarray:
     return pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def looks_like_code(values: np.ndarray) -> bool:
+def looks_like_code(values: Iterable[str | None]) -> bool:
     """Tell whether digits are used as a code (`"00501"`), not as a number."""
     return any(text is not None and _CODE.match(text) for text in values)
 
