@@ -234,6 +234,11 @@ def read_numbers(
     )
     unmarked = np.array([found is not None and not found.unit for found in numerals], dtype=bool)
     notes = [converted.note] if converted.note else []
+    marked = sum(counts[name] for name in counts if name)
+    if converted.unit not in ("", PERCENT) and marked and counts[""]:
+        notes.append(
+            f"{counts['']} cells carry no unit and were taken to be in {converted.unit}, as {marked} others are"
+        )
     if (
         converted.unit == PERCENT
         and counts[PERCENT]
