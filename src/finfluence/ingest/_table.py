@@ -138,7 +138,7 @@ class Table:
     notes: tuple[str, ...] = ()
     """Everything that was decided while reading, one sentence each."""
     warnings: tuple[str, ...] = ()
-    """Those notes that a reader must see on the screen: columns left out, cells lost, filled or cut, doubtful decisions."""
+    """Those notes that a reader must see on the screen: columns left out, cells lost, filled or cut, doubts."""
     column_decisions: pd.DataFrame | None = None
     """One line a column of the file: how it was read, and what for (see `decision_table`); None without columns."""
     pictures: np.ndarray | None = None
