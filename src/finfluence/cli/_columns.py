@@ -1,19 +1,50 @@
 """How the columns of a table are read, on the terminal."""
 
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
+
+import typer
 
 from finfluence.cli._screen import Screen
 
+_HELP = "Print how each column is read, and stop; needs no --out."
+_SHARES = ("missing", "unreadable", "holdout_lost")
 
-def show_columns(screen: Screen, decisions: Any) -> None:
+
+def with_columns(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that `takes` options the flag `--columns`, beside which `--out` may be left out.
+
+    Returns
+    -------
+    Callable[..., None]
+    """
+    parameters = dict(inspect.signature(command).parameters)
+    kind, option = get_args(parameters["out"].annotation)
+    parameters["out"] = parameters["out"].replace(annotation=Annotated[kind | None, option], default=None)
+    parameters["columns"] = inspect.Parameter(
+        "columns",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option("--columns", help=_HELP)],
+    )
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    return command
+
+
+def show_columns(screen: Screen, given: Mapping[str, Any]) -> None:
     """Print one line a column: how it is read, how many cells are lost, what it is used as, what to know."""
-    shares = ("missing", "unreadable", "holdout_lost")
+    from finfluence.ingest import column_decisions
+
+    names = ("source", "target", "id_column", "group_column", "holdout")
+    decisions = column_decisions(*(given[name] for name in names))
     rows = [
         [
             line["column"],
             line["read_as"],
             line["format"],
-            *(f"{100 * line[share]:.3g} %" if line[share] else "" for share in shares),
+            *(f"{100 * line[share]:.3g} %" if line[share] else "" for share in _SHARES),
             line["used_as"],
             line["note"],
         ]
