@@ -32,6 +32,7 @@ FINDINGS = """# Findings
 | FI010 | what an estimate leaves out or had to assume; how far it went back; what a budget bought |
 | FI020 | what the decision had to assume of the bulk of rows |
 | FI021 | one run: the spread covers the order of batches, not the initialisation |
+| FI022 | columns were left out, filled, cut or read with a choice |
 | FI030 | what was done to a row or a column of the file that was not as it should be |
 | FI040 | the held-out rows decided about the cleaning and judge it, too |
 | FI041 | runs of the proof diverged and were left out |

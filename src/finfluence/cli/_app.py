@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from finfluence.cli._columns import show_columns, with_columns
 from finfluence.cli._errors import reported
 from finfluence.cli._from_options import Quiet, takes
 from finfluence.cli._screen import Screen
@@ -44,10 +45,17 @@ def about(
 
 
 @app.command()
+@with_columns
 @takes(ScanOptions)
-def scan(quiet: bool, **given: Any) -> None:
+def scan(quiet: bool, columns: bool, **given: Any) -> None:
     """Find the rows that make a model worse, and check it by training without them."""
     screen, out = Screen(quiet), given["out"]
+    if columns:
+        with reported():
+            show_columns(screen, given)
+        return
+    if out is None:
+        raise typer.BadParameter("a folder for the results is needed", param_hint="--out")
     goes_on = f"The same command with --resume goes on; everything finished so far is in {out}."
     with reported(goes_on, out / "scan.log"):
         from finfluence.cli._numbers import number

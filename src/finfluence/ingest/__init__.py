@@ -3,6 +3,7 @@
 from finfluence.ingest._builtin import BUILTIN_NAMES, digits_frame
 from finfluence.ingest._csv import sniff
 from finfluence.ingest._features import TableEncoder
+from finfluence.ingest._look import column_decisions
 from finfluence.ingest._planted import plant_label_errors
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import from_frame, read, reread
@@ -21,6 +22,7 @@ __all__ = [
     "Target",
     "TextEncoder",
     "choose_task",
+    "column_decisions",
     "digits_frame",
     "from_frame",
     "plant_label_errors",

@@ -9,13 +9,16 @@ import pandas as pd
 
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._images import read_folder
+from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed, nearest
 from finfluence.ingest._npz import check_x, named_array, read_npz
 from finfluence.ingest._raw import RawTable, as_objects, row_ids
+from finfluence.ingest._reading import file_reading
 from finfluence.ingest._table import Source, Task
+from finfluence.ingest._target import refuse_several
 
-Decide = Callable[[np.ndarray, str, str], tuple[Task, str]]
-"""(labels, target name, decimal mark) -> task and why, after checking the labels."""
+Decide = Callable[[np.ndarray, str, Marks], tuple[Task, str]]
+"""(labels, target name, its decimal mark) -> task and why, after checking the labels."""
 
 
 def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
@@ -53,8 +56,9 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         ids = row_ids(column(frame, id_column, "id", source.name).to_numpy(dtype=object), id_column)
     if group_column is not None:
         groups = _group_names(column(frame, group_column, "group", source.name))
-    decimal = "," if source.details.get("delimiter") == ";" else "."
-    task, reason = decide(labels, target, decimal)
+    refuse_several(labels, target)
+    reading = file_reading(frame, str(source.details.get("delimiter", "")))
+    task, reason = decide(labels, target, reading.number_marks(target))
     return RawTable(
         kind="table",
         frame=frame,
@@ -68,7 +72,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         group_column=group_column,
         source=replace(source, options={**source.options, "task": task}),
         notes=(f"{task}: {reason}",),
-        decimal=decimal,
+        reading=reading,
     )
 
 
@@ -85,7 +89,7 @@ def raw_of_npz(path: Path, data: bytes, source: Source, decide: Decide) -> RawTa
     if group_name is not None:
         groups = _group_names(pd.Series(_of_length(arrays, group_name, path, "groups", len(y))))
     labels = as_objects(y)
-    task, reason = decide(labels, target, ".")
+    task, reason = decide(labels, target, Marks())
     images = values.ndim == 4
     return RawTable(
         kind="images" if images else "arrays",
@@ -107,7 +111,7 @@ def raw_of_npz(path: Path, data: bytes, source: Source, decide: Decide) -> RawTa
 def raw_of_folder(path: Path, size: int | None, mode: str | None, decide: Decide) -> RawTable:
     """Take images and their folders' names out of a folder."""
     pictures = read_folder(path, size, mode)
-    decide(pictures.labels, "folder name", ".")
+    decide(pictures.labels, "folder name", Marks())
     options = {"task": "classification", "image_size": pictures.size, "image_mode": pictures.mode}
     return RawTable(
         kind="images",

@@ -42,6 +42,10 @@ def read_builtin(name: str) -> RawTable:
 def digits_frame() -> pd.DataFrame:
     """Return scikit-learn's 1,797 digits as a table: `pixel_0_0` … `pixel_7_7` (0 to 16) and `label`.
 
+    Returns
+    -------
+    pd.DataFrame
+
     Examples
     --------
     >>> digits_frame().shape

@@ -1,138 +1,294 @@
 """What each column of a table is: numbers, dates, categories, text, or nothing a model can use."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
+from finfluence.ingest._dates import LONGEST, DateReader
+from finfluence.ingest._marks import MOSTLY, Marks, NumberCells, read_numbers
 from finfluence.ingest._messages import require
+from finfluence.ingest._numerals import Numerals
+from finfluence.ingest._reading import FileReading, written
 from finfluence.ingest._text import LONG_TEXT
-from finfluence.ingest._values import looks_like_code, numbers, texts
+from finfluence.ingest._truth import in_words, truth_levels
+from finfluence.ingest._values import looks_like_code, texts
 
 ColumnKind = Literal["number", "date", "category", "text", "dropped"]
 
-MOSTLY = 0.9
-"""Share of the present cells that must be numbers (dates) for a column to count as such."""
 LARGEST = 1e150
 """Numbers beyond this overflow when their variance is taken."""
 IDENTIFIER_ROWS = 50
+MOST_TRUTH_WORDS = 12
 _DATE_LIKE = re.compile(r".*\d.*([-/.:]|[A-Za-z]).*\d.*", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the training part: its kind, in words, and how to read its cells."""
+    """One column of the training part: its kind, in words, and how its cells are read.
+
+    Attributes
+    ----------
+    about
+        How it becomes features, or why it does not.
+    format
+        Spelling of its numbers, dates or truth values, in words.
+    missing, unreadable
+        Cells of the training part without a value, and with one that is no number (date) in a column of numbers.
+    marks, unit, typical
+        Of numbers: the decimal mark, the unit, and the median size.
+    dates, zone
+        Of dates: a `DateReader`, or skrub's for formats that it alone knows; their time zone.
+    levels
+        Of truth values in several spellings: the spelling that stands for each.
+    notes
+        What a reader must know.
+    """
 
     name: str
     kind: ColumnKind
     about: str
-    decimal: str = "."
+    format: str = ""
+    missing: int = 0
+    unreadable: int = 0
+    marks: Marks = field(default_factory=Marks)
+    unit: str = ""
+    typical: float = float("nan")
     dates: Any = None
-
-    def as_numbers(self, series: pd.Series) -> np.ndarray:
-        """Return the cells as float64, NaN where missing.
-
-        Raises
-        ------
-        DataError
-            A cell is infinite or too large to be scaled.
-        """
-        values = _numeric(series)
-        return _finite(numbers(texts(series), self.decimal) if values is None else values, series)
-
-    def as_dates(self, series: pd.Series) -> pd.Series:
-        """Return the cells as datetimes, NaT where missing or unreadable."""
-        if pd.api.types.is_datetime64_any_dtype(series.dtype):
-            return self.dates.transform(series)
-        return self.dates.transform(pd.Series(texts(series), name=self.name, dtype="str"))
+    zone: Any = None
+    levels: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def describe(series: pd.Series, max_levels: int, decimal: str = ".") -> Column:
-    """Decide what a column is from its cells in the training part."""
+def describe(
+    series: pd.Series, max_levels: int, reading: FileReading | None = None, other: FileReading | None = None
+) -> Column:
+    """Decide what a column is from its cells in the training part.
+
+    Parameters
+    ----------
+    series
+        The cells; their index names the rows in messages.
+    max_levels
+        Columns of more different words are text.
+    reading
+        How the file spells its numbers and dates.
+    other
+        The same of a hold-out file, for dates whose order the training file leaves open.
+
+    Returns
+    -------
+    Column
+    """
     name = str(series.name)
+    reading = reading or FileReading()
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         return _date_column(name, series, series.isna().to_numpy())
-    values = _numeric(series)
+    values = numeric(series)
     if values is not None:
-        return _number_column(name, _finite(values, series), np.isnan(values), 0)
+        return _number_column(name, NumberCells(finite(values, series)), np.isnan(values), Marks())
     cells = texts(series)
     missing = np.array([cell is None for cell in cells])
     if missing.all():
-        return Column(name, "dropped", "every cell is missing")
+        return Column(name, "dropped", "every cell is missing", missing=len(cells))
     present = cells[~missing]
     if isinstance(series.dtype, pd.CategoricalDtype):
         return _words_column(name, cells, missing, max_levels)
+    if (column := _truth_column(name, present, missing)) is not None:
+        return column
     if not looks_like_code(present):
-        for mark in dict.fromkeys((".", decimal)):
-            values = numbers(cells, mark)
-            if (~np.isnan(values)).sum() >= MOSTLY * len(present):
-                _finite(values, series)
-                return _number_column(
-                    name, values, missing, int(np.isnan(values).sum() - missing.sum()), mark
-                )
-    if all(_DATE_LIKE.match(cell) for cell in present[:20]):
-        column = _date_from_text(name, cells, missing)
-        if column is not None:
-            return column
-    return _words_column(name, cells, missing, max_levels)
+        marks = reading.number_marks(name)
+        numbers = number_cells(series, cells, marks.decimal, known=reading.numerals)
+        if (~np.isnan(numbers.values)).sum() >= MOSTLY * len(present):
+            finite(numbers.values, series)
+            return _number_column(name, numbers, missing, marks)
+    column = _date_from_text(
+        name, cells, missing, reading.date_reader(name, "" if other is None else other.date_order(name))
+    )
+    return column if column is not None else _words_column(name, cells, missing, max_levels)
 
 
-def counts_rows(series: pd.Series) -> bool:
-    """Tell whether a column only numbers the rows of the whole file: 0, 1, 2, … or 1, 2, 3, and so on."""
-    if len(series) < 3:
-        return False
-    first = str(series.iloc[0]).strip()
-    if first not in ("0", "1", "0.0", "1.0"):
-        return False
-    values = _numeric(series)
-    values = numbers(texts(series)) if values is None else values
-    return bool(np.array_equal(values, np.arange(len(series)) + float(first)))
+def number_cells(
+    series: pd.Series,
+    cells: np.ndarray,
+    decimal: str = ".",
+    unit: str | None = None,
+    known: Numerals | None = None,
+) -> NumberCells:
+    """Read cells as numbers; those that the format keeps as numbers are taken as they are."""
+    found = read_numbers(cells, decimal, unit, known)
+    as_text = written(series)
+    if as_text.all() or decimal == ".":
+        return found
+    native = ~as_text & np.array([cell is not None for cell in cells], dtype=bool)
+    values = found.values.copy()
+    values[native] = read_numbers(cells[native], ".").values
+    return NumberCells(values, found.unit, found.style, found.notes)
 
 
-def _number_column(
-    name: str, values: np.ndarray, missing: np.ndarray, odd: int, decimal: str = "."
-) -> Column:
+def numeric(series: pd.Series) -> np.ndarray | None:
+    """Return a column that its format keeps as numbers or truth values as float64; None for all others."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return None
+    if pd.api.types.is_timedelta64_dtype(series.dtype):
+        return series.dt.total_seconds().to_numpy(dtype=np.float64)
+    if pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_numeric_dtype(series.dtype):
+        if pd.api.types.is_complex_dtype(series.dtype):
+            return None
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return None
+
+
+def finite(values: np.ndarray, series: pd.Series) -> np.ndarray:
+    """Return the values, none of them infinite or too large to be scaled.
+
+    Returns
+    -------
+    np.ndarray
+
+    Raises
+    ------
+    DataError
+        A cell is infinite or too large.
+    """
+    bad = np.flatnonzero(np.isinf(values) | (np.abs(np.nan_to_num(values)) > LARGEST))
+    if len(bad):
+        raise DataError(
+            explain(
+                f"finite numbers in column {series.name!r}",
+                f"{values[bad[0]]:g} in the row with id {series.index[bad[0]]}, {len(bad)} such cells in all",
+                "a division by zero, or a mark for 'no value' that is a number",
+                "leave the cell empty, or correct it",
+            )
+        )
+    return values
+
+
+def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Marks) -> Column:
+    values, gaps = cells.values, int(missing.sum())
+    odd = int(np.isnan(values).sum()) - gaps
     present = values[~np.isnan(values)]
     if len(present) == 0:
-        return Column(name, "dropped", "every cell is missing")
-    gaps = int(missing.sum())
+        return Column(name, "dropped", "every cell is missing", missing=gaps)
     if gaps == 0 and odd == 0 and (present == present[0]).all():
         return Column(name, "dropped", "constant")
+    notes = (*cells.notes, *((marks.note,) if marks.note else ()), *_sentinels(present))
     about = "number" + (f", {gaps} missing replaced by the median" if gaps else "")
     about += f", {odd} cells that are no number taken as missing" if odd else ""
-    return Column(name, "number", about + (", decimal comma" if decimal == "," else ""), decimal)
+    style = cells.style
+    if style or marks.note:
+        style = (*style, f"decided by {marks.by}") if marks.by else style
+    return Column(
+        name,
+        "number",
+        about + (", decimal comma" if marks.decimal == "," and "decimal comma" in cells.style else ""),
+        format=", ".join(style),
+        missing=gaps,
+        unreadable=odd,
+        marks=marks,
+        unit=cells.unit,
+        typical=float(np.median(np.abs(present))),
+        notes=notes,
+    )
+
+
+def _sentinels(present: np.ndarray) -> tuple[str, ...]:
+    """Return a note on a number of nines, such as -999, that stands far from all others in several cells."""
+    found, counts = np.unique(present, return_counts=True)
+    for value, count in ((found[0], counts[0]), (found[-1], counts[-1])):
+        digits = f"{abs(value):.0f}"
+        others = found[found != value]
+        if (
+            count < 3
+            or count < 0.01 * len(present)
+            or len(digits) < 2
+            or set(digits) != {"9"}
+            or len(others) < 3
+        ):
+            continue
+        if value == np.round(value) and min(abs(value - others.min()), abs(value - others.max())) > np.ptp(
+            others
+        ):
+            return (
+                f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",
+            )
+    return ()
+
+
+def _truth_column(name: str, present: np.ndarray, missing: np.ndarray) -> Column | None:
+    """Return truth values in more than two spellings as two levels; None for everything else."""
+    counts = Counter(present)
+    if not 2 < len(counts) <= MOST_TRUTH_WORDS or not in_words(counts):
+        return None
+    said = truth_levels(counts)
+    if said is None:
+        return None
+    usual = {
+        value: min(
+            (level for level in counts if said[level] == value), key=lambda level: (-counts[level], level)
+        )
+        for value in (True, False)
+    }
+    gaps = int(missing.sum())
+    note = (
+        f"{len(counts)} spellings of true and false read as two levels, {usual[True]!r} and {usual[False]!r}"
+    )
+    return Column(
+        name,
+        "category",
+        "category of 2 levels" + (f", {gaps} missing as a level of their own" if gaps else ""),
+        format="true or false",
+        missing=gaps,
+        levels={level: usual[value] for level, value in said.items()},
+        notes=(note,),
+    )
 
 
 def _date_column(name: str, series: pd.Series, missing: np.ndarray) -> Column:
     if missing.all():
-        return Column(name, "dropped", "every cell is missing")
+        return Column(name, "dropped", "every cell is missing", missing=len(series))
     if series.nunique() == 1 and not missing.any():
         return Column(name, "dropped", "constant")
-    reader = require("skrub", "reads dates").ToDatetime()
-    reader.fit_transform(series)
     gaps = int(missing.sum())
-    return Column(
-        name, "date", "date" + (f", {gaps} missing replaced by the median" if gaps else ""), dates=reader
-    )
+    about = "date" + (f", {gaps} missing replaced by the median" if gaps else "")
+    return Column(name, "date", about, missing=gaps, dates=DateReader(), zone=series.dt.tz)
 
 
-def _date_from_text(name: str, cells: np.ndarray, missing: np.ndarray) -> Column | None:
-    skrub = require("skrub", "reads dates")
-    reader = skrub.ToDatetime()
-    try:
-        parsed = reader.fit_transform(pd.Series(cells, name=name, dtype="str"))
-    except ValueError:  # skrub's RejectColumn: no date format fits
+def _date_from_text(
+    name: str, cells: np.ndarray, missing: np.ndarray, own: DateReader | None
+) -> Column | None:
+    reader: Any = own
+    if reader is not None:
+        parsed = reader.read(cells)
+    elif all(len(cell) <= LONGEST and _DATE_LIKE.match(cell) for cell in set(cells[~missing])):
+        reader = require("skrub", "reads dates").ToDatetime()
+        try:
+            parsed = reader.fit_transform(pd.Series(cells, name=name, dtype="str"))
+        except ValueError:  # skrub's RejectColumn: no date format fits
+            return None
+    else:
         return None
     present = int((~missing).sum())
     read = int(parsed.notna().sum())
     if read < MOSTLY * present or parsed.nunique() < 2:
         return None
     gaps = len(cells) - read
+    note = own.note if own is not None else ""
     return Column(
-        name, "date", "date" + (f", {gaps} missing replaced by the median" if gaps else ""), dates=reader
+        name,
+        "date",
+        "date" + (f", {gaps} missing replaced by the median" if gaps else ""),
+        format=own.words if own is not None else str(reader.format_),
+        missing=int(missing.sum()),
+        unreadable=present - read,
+        dates=reader,
+        zone=parsed.dt.tz,
+        notes=(note,) if note else (),
     )
 
 
@@ -145,33 +301,8 @@ def _words_column(name: str, cells: np.ndarray, missing: np.ndarray, max_levels:
         return Column(name, "dropped", "constant")
     prose = levels > len(present) / 2 and np.mean([len(cell.split()) for cell in present]) >= LONG_TEXT
     if levels <= max_levels and not prose:
-        return Column(name, "category", f"category of {levels} levels{suffix}")
+        return Column(name, "category", f"category of {levels} levels{suffix}", missing=gaps)
     if levels == len(cells) >= IDENTIFIER_ROWS and not any(len(cell.split()) > 1 for cell in present[:1000]):
         return Column(name, "dropped", "a different word in every row: an identifier")
-    return Column(name, "text", "text" + (f", {gaps} missing as empty text" if gaps else ""))
-
-
-def _numeric(series: pd.Series) -> np.ndarray | None:
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        return None
-    if pd.api.types.is_timedelta64_dtype(series.dtype):
-        return series.dt.total_seconds().to_numpy(dtype=np.float64)
-    if pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_numeric_dtype(series.dtype):
-        if pd.api.types.is_complex_dtype(series.dtype):
-            return None
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return None
-
-
-def _finite(values: np.ndarray, series: pd.Series) -> np.ndarray:
-    bad = np.flatnonzero(np.isinf(values) | (np.abs(np.nan_to_num(values)) > LARGEST))
-    if len(bad):
-        raise DataError(
-            explain(
-                f"finite numbers in column {series.name!r}",
-                f"{values[bad[0]]:g} in the row with id {series.index[bad[0]]}, {len(bad)} such cells in all",
-                "a division by zero, or a mark for 'no value' that is a number",
-                "leave the cell empty, or correct it",
-            )
-        )
-    return values
+    about = "text" + (f", {gaps} missing as empty text" if gaps else "")
+    return Column(name, "text", about, missing=gaps)

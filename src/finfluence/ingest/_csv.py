@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 
@@ -20,6 +21,10 @@ def read_csv(
     path: Path, data: bytes, delimiter: str | None = None
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
     """Return the table with every cell as text, what was found out (encoding, delimiter), and notes.
+
+    Returns
+    -------
+    tuple[pd.DataFrame, dict[str, str], list[str]]
 
     Raises
     ------
@@ -42,7 +47,7 @@ def read_csv(
     header, body = rows[0][1], rows[1:]
     for line, cells in body:
         if len(cells) != len(header):
-            raise _ragged(path, line, len(header), len(cells), separator)
+            _refuse_ragged(path, line, len(header), len(cells), separator)
     columns = zip(*(cells for _, cells in body), strict=True) if body else ([] for _ in header)
     frame = pd.DataFrame({i: pd.Series(column, dtype=object) for i, column in enumerate(columns)})
     frame.columns = pd.Index(header, dtype=object)
@@ -78,6 +83,10 @@ def decode(path: Path, data: bytes) -> tuple[str, str]:
 
 def sniff(text: str) -> str:
     r"""Return the delimiter that cuts the first lines into the most columns of one same number.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -116,8 +125,8 @@ def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
         ) from error
 
 
-def _ragged(path: Path, line: int, expected: int, got: int, delimiter: str) -> DataError:
-    return DataError(
+def _refuse_ragged(path: Path, line: int, expected: int, got: int, delimiter: str) -> NoReturn:
+    raise DataError(
         explain(
             f"{expected} cells in every line, as in the header (separator: {_NAMES[delimiter]})",
             f"{path}, line {line} has {got}",

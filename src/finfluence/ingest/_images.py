@@ -46,6 +46,10 @@ def read_folder(root: Path, size: int | None = None, mode: str | None = None) ->
     mode
         `"grey"` or `"rgb"`; None takes grey only if every image is grey.
 
+    Returns
+    -------
+    Pictures
+
     Raises
     ------
     DataError

@@ -14,6 +14,10 @@ FORMATS = {**TABLE_FORMATS, ".npz": "npz"}
 def content(path: Path, name: str) -> tuple[bytes, str]:
     """Return the bytes of a file and its format, by its extension.
 
+    Returns
+    -------
+    tuple[bytes, str]
+
     Raises
     ------
     DataError

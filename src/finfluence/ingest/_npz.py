@@ -4,6 +4,7 @@ import io
 import zipfile
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -15,6 +16,10 @@ CHANNELS = (1, 3, 4)
 
 def read_npz(path: Path, data: bytes) -> dict[str, np.ndarray]:
     """Return all arrays of the file.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
 
     Raises
     ------
@@ -38,9 +43,9 @@ def read_npz(path: Path, data: bytes) -> dict[str, np.ndarray]:
                     "save texts with dtype=str and numbers with a number type",
                 )
             ) from error
-        raise _damaged(path, error) from error
+        _refuse_damaged(path, error)
     except (OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from error
+        _refuse_damaged(path, error)
     return arrays
 
 
@@ -112,12 +117,12 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
     )
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
+def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
+    raise DataError(
         explain(
             "an .npz file of numpy",
             f"{path} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             "a copy that did not finish, or another format under this extension",
             "write the file again by numpy.savez(path, x=features, y=targets)",
         )
-    )
+    ) from error

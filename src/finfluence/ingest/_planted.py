@@ -11,7 +11,7 @@ from finfluence.errors import ConfigError, explain
 from finfluence.ingest._build import column
 from finfluence.ingest._raw import RawTable, as_objects
 from finfluence.ingest._table import Table
-from finfluence.ingest._target import class_keys
+from finfluence.ingest._target import class_keys, refuse_several
 
 Data = TypeVar("Data", pd.DataFrame, RawTable, Table)
 
@@ -41,6 +41,8 @@ def plant_label_errors(
     ------
     ConfigError
         The fraction is not between 0 and 1, or the data is a regression.
+    DataError
+        The labels are lists.
 
     Examples
     --------
@@ -61,6 +63,7 @@ def plant_label_errors(
         )
     if isinstance(data, pd.DataFrame):
         labels = as_objects(column(data, target, "target", "the frame").astype(object))
+        refuse_several(labels, target)
         changed, rows = _flipped(labels, fraction, seed)
         frame = data.copy()
         frame[target] = pd.Series(changed, index=data.index, dtype=object).astype(data[target].dtype)

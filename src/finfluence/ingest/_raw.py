@@ -1,14 +1,16 @@
 """A data set as read: original values, nothing scaled, nothing split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
+from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed
+from finfluence.ingest._reading import FileReading
 from finfluence.ingest._table import Kind, Source, Task
 
 
@@ -36,7 +38,8 @@ class RawTable:
     """The hold-out part that belongs to a built-in set (Fashion-MNIST's 10,000 test images)."""
     id_column: str | None = None
     group_column: str | None = None
-    decimal: str = "."
+    reading: FileReading = field(default_factory=FileReading)
+    """How the file spells its numbers and dates, gathered from all of its rows."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +69,15 @@ class RawTable:
         return replace(self, labels=values, frame=frame)
 
     @property
+    def marks(self) -> Marks:
+        """The decimal mark of the target."""
+        return self.reading.number_marks(self.target_name)
+
+    def marks_beside(self, train: "RawTable") -> Marks:
+        """Return the decimal mark of a hold-out target: its own file's, or training's where that does not decide."""
+        return self.reading.number_marks(self.target_name, train.marks)
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         """Rows, kind, task and source in plain values."""
         return {
@@ -83,12 +95,17 @@ def as_objects(values: Any) -> np.ndarray:
     """Return a one-dimensional object array of plain Python values."""
     plain = values.tolist() if hasattr(values, "tolist") else list(values)
     result = np.empty(len(plain), dtype=object)
-    result[:] = plain
+    for i, value in enumerate(plain):
+        result[i] = value
     return result
 
 
 def row_ids(values: np.ndarray, name: str) -> np.ndarray:
     """Return ids as int64 where all are plain integers, else as texts, after checking that they are unique.
+
+    Returns
+    -------
+    np.ndarray
 
     Raises
     ------

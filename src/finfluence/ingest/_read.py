@@ -13,6 +13,7 @@ from finfluence.ingest._build import Decide, raw_of_folder, raw_of_frame, raw_of
 from finfluence.ingest._builtin import BUILTIN_NAMES, read_builtin
 from finfluence.ingest._formats import check_outline, read_sheet
 from finfluence.ingest._locate import content, refuse_columns
+from finfluence.ingest._marks import Marks
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._table import Source, Task
 from finfluence.ingest._target import check_held_out, choose_task
@@ -60,8 +61,8 @@ def read(
     1797
     """
 
-    def decide(labels: np.ndarray, name: str, decimal: str) -> tuple[Task, str]:
-        return choose_task(labels, name, task, decimal)
+    def decide(labels: np.ndarray, name: str, marks: Marks) -> tuple[Task, str]:
+        return choose_task(labels, name, task, marks)
 
     columns = {"target": target, "id_column": id_column, "group_column": group_column}
     return _read(source, columns, decide, image_size, image_mode)
@@ -71,10 +72,14 @@ def read_like(raw: RawTable, source: str | os.PathLike[str]) -> RawTable:
     """Read a hold-out source with the columns, the task and the image size of the training source.
 
     One class alone, or single rows of a class, are allowed here.
+
+    Returns
+    -------
+    RawTable
     """
 
-    def decide(labels: np.ndarray, name: str, decimal: str) -> tuple[Task, str]:
-        check_held_out(labels, name, raw.task, decimal)
+    def decide(labels: np.ndarray, name: str, marks: Marks) -> tuple[Task, str]:
+        check_held_out(labels, name, raw.task, marks)
         return raw.task, "as in training"
 
     options = raw.source.options
@@ -91,6 +96,10 @@ def from_frame(
 ) -> RawTable:
     """Take a table that is in memory already; as `read` otherwise.
 
+    Returns
+    -------
+    RawTable
+
     Examples
     --------
     >>> frame = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "label": ["a", "b", "a", "b"]})
@@ -104,12 +113,16 @@ def from_frame(
     return raw_of_frame(
         frame.reset_index(drop=True),
         source,
-        lambda labels, name, decimal: choose_task(labels, name, task, decimal),
+        lambda labels, name, marks: choose_task(labels, name, task, marks),
     )
 
 
 def reread(source: Source) -> RawTable:
     """Read again what a `Source` describes.
+
+    Returns
+    -------
+    RawTable
 
     Raises
     ------

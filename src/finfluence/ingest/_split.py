@@ -1,23 +1,20 @@
 """Training part and hold-out part, with all that is estimated taken from the training part alone."""
 
 import os
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.ingest._columns import counts_rows
-from finfluence.ingest._features import TableEncoder
-from finfluence.ingest._messages import listed, nearest, require
+from finfluence.ingest._encoding import encode
+from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
+from finfluence.ingest._messages import listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
-from finfluence.ingest._scaling import ArrayScaler, PixelScaler, to_pictures
-from finfluence.ingest._table import Table, Target
-from finfluence.ingest._target import class_keys, fit_target, to_numbers
-from finfluence.ingest._values import canonical
+from finfluence.ingest._scaling import to_pictures
+from finfluence.ingest._table import Table
+from finfluence.ingest._target import class_doubts, class_keys, fit_target, to_numbers
 
 DEFAULT_FRACTION = 0.2
 
@@ -163,26 +160,6 @@ def _check_columns(ours: list[str], theirs: list[str]) -> None:
     )
 
 
-def _check_classes(target: Target, other: RawTable) -> None:
-    if target.classes is None:
-        return
-    known = {canonical(name) for name in target.classes}
-    counts = pd.Series(other.labels, dtype=object).value_counts(sort=False)
-    unseen = {value: int(count) for value, count in counts.items() if canonical(value) not in known}
-    if unseen:
-        first = str(next(iter(unseen)))
-        raise DataError(
-            explain(
-                f"hold-out rows of the {len(known)} training classes: {listed(target.classes, 10)}",
-                "classes that training never shows: "
-                + listed(f"{value} ({count} rows)" for value, count in unseen.items())
-                + nearest(first, target.classes),
-                "a spelling that differs, or a rare class that fell into one part",
-                "correct the spelling, or leave those rows out of the hold-out part",
-            )
-        )
-
-
 def _prepare(
     train: RawTable, held: RawTable, seed: int, notes: tuple[str, ...], whole: RawTable | None = None
 ) -> tuple[Table, Table]:
@@ -195,92 +172,58 @@ def _prepare(
                 "give more rows",
             )
         )
-    target = fit_target(train.labels, train.target_name, train.task, train.decimal)
-    _check_classes(target, held)
-    encoded = _encode(train, held, seed, whole or train)
-    used, dropped = encoded["used"], encoded["dropped"]
-    notes = (*train.notes, *notes, *(f"column {name!r} not used: {why}" for name, why in dropped.items()))
-    notes += tuple(
-        f"column {name!r}: {how}" for name, how in used.items() if "missing" in how or "comma" in how
+    target = fit_target(train.labels, train.target_name, train.task, train.marks)
+    held, said = in_training_words(held, target)
+    said = (*class_doubts(target), *said)
+    if train.task == "regression":
+        y = target.encode(to_numbers(train.labels, train.marks))
+        numbers, more = held_numbers(train, held, target)
+        y_held, said = target.encode(numbers), (*said, *target_doubts(train), *more)
+    else:
+        y, y_held = target.encode(train.labels), target.encode(held.labels)
+    encoded = encode(train, held, seed, whole or train)
+    named = dict.fromkeys(
+        name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )
-    shared = {"features": encoded["features"], "used": used, "dropped": dropped, "notes": notes}
+    warnings = (*said, *encoded.warnings)
+    shared: dict[str, Any] = {
+        "task": train.task,
+        "target": target,
+        "kind": train.kind,
+        "features": encoded.features,
+        "used": encoded.used,
+        "dropped": encoded.dropped,
+        "notes": (
+            *train.notes,
+            *notes,
+            *(f"column {name!r} not used: {why}" for name, why in encoded.dropped.items()),
+            *(
+                f"column {name!r}: {how}"
+                for name, how in encoded.used.items()
+                if "missing" in how or "comma" in how
+            ),
+            *warnings,
+        ),
+        "warnings": warnings,
+        "column_decisions": encoded.decisions,
+        "shown_first": tuple(named),
+    }
     return (
-        _table(train, encoded["train"], target, encoded["low_high"], shared),
-        _table(held, encoded["held"], target, encoded["low_high"], shared),
+        _table(train, encoded.train, y, encoded.low_high, shared),
+        _table(held, encoded.held, y_held, encoded.low_high, shared),
     )
 
 
 def _table(
-    raw: RawTable, x: np.ndarray, target: Target, low_high: tuple[float, float], shared: dict[str, Any]
+    raw: RawTable, x: np.ndarray, y: np.ndarray, low_high: tuple[float, float], shared: dict[str, Any]
 ) -> Table:
-    if raw.task == "regression":
-        y = target.encode(to_numbers(raw.labels, raw.decimal))
-    else:
-        y = target.encode(raw.labels)
-    named = dict.fromkeys(
-        name for name in (raw.target_name, raw.id_column, raw.group_column) if name is not None
-    )
     return Table(
         x=x,
         y=y,
         ids=raw.ids,
         groups=raw.groups,
-        task=raw.task,
-        target=target,
         frame=raw.frame,
-        kind=raw.kind,
         source=raw.source,
         pictures=None if raw.pixels is None else to_pictures(raw.pixels, *low_high),
-        shown_first=tuple(named),
         **shared,
     )
-
-
-def _encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> dict[str, Any]:
-    low_high = (0.0, 255.0)
-    if train.frame is not None and held.frame is not None and whole.frame is not None:
-        roles = {train.target_name: "target", train.id_column: "id", train.group_column: "group"}
-        names = [name for name in train.frame.columns if name not in roles]
-        counters = [name for name in names if counts_rows(whole.frame[name])]
-        names = [name for name in names if name not in counters]
-        encoder = TableEncoder(seed, train.decimal)
-        with _one_thread():
-            x, x_held = (
-                encoder.fit_transform(_features(train, names)),
-                encoder.transform(_features(held, names)),
-            )
-        dropped = {**dict.fromkeys(counters, "it numbers the rows"), **encoder.dropped}
-        used, features = dict(encoder.used), encoder.features
-    elif train.pixels is not None and held.pixels is not None:
-        pixels = PixelScaler().fit(train.pixels)
-        x, x_held = pixels.transform(train.pixels), pixels.transform(held.pixels)
-        low_high = (float(train.pixels.min()), float(train.pixels.max()))
-        features = tuple(f"channel {i}" for i in range(train.pixels.shape[-1]))
-        used, dropped = {"pixels": "standardised in each channel"}, {}
-    else:
-        assert train.array is not None and held.array is not None
-        arrays = ArrayScaler().fit(train.array)
-        x, x_held = arrays.transform(train.array), arrays.transform(held.array)
-        features, dropped = arrays.features, arrays.dropped
-        used = {"x": f"{len(features)} columns, standardised"}
-    return {
-        "train": x,
-        "held": x_held,
-        "features": features,
-        "used": used,
-        "dropped": dropped,
-        "low_high": low_high,
-    }
-
-
-def _features(raw: RawTable, names: list[str]) -> pd.DataFrame:
-    assert raw.frame is not None
-    return raw.frame[names].set_axis(raw.ids, axis=0)
-
-
-def _one_thread() -> Any:
-    """Keep linear algebra on one thread: sums in another order would change the last digits."""
-    try:
-        return require("threadpoolctl", "makes projections repeatable").threadpool_limits(1)
-    except ConfigError:
-        return nullcontext()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from finfluence.errors import DataError, explain
 from finfluence.ingest._messages import listed, nearest
-from finfluence.ingest._values import canonical
+from finfluence.ingest._values import class_keys_of
 
 Task = Literal["classification", "regression"]
 Kind = Literal["table", "images", "arrays"]
@@ -72,6 +72,10 @@ class Target:
     def encode(self, values: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return model targets: int64 class indices, or float32 standardised numbers.
 
+        Returns
+        -------
+        np.ndarray
+
         Raises
         ------
         DataError
@@ -79,10 +83,12 @@ class Target:
         """
         if self.classes is None:
             return ((np.asarray(values, dtype=np.float64) - self.mean) / self.scale).astype(np.float32)
-        index = {canonical(name): position for position, name in enumerate(self.classes)}
-        codes, uniques = pd.factorize(pd.Series(list(values), dtype=object))
-        unknown = [value for value in uniques if canonical(value) not in index]
-        if unknown or (codes < 0).any():
+        index = {key: position for position, key in enumerate(class_keys_of(self.classes))}
+        given = list(values)
+        keys = class_keys_of(given)
+        wrong = {key: value for key, value in zip(keys, given, strict=True) if key not in index}
+        if wrong:
+            unknown = [value for value in wrong.values() if not _is_missing(value)]
             first = str(unknown[0]) if unknown else "a missing value"
             raise DataError(
                 explain(
@@ -93,8 +99,7 @@ class Target:
                     "correct the spelling, leave those rows out, or add the class to the training data",
                 )
             )
-        lookup = np.array([index[canonical(value)] for value in uniques], dtype=np.int64)
-        return lookup[codes] if len(codes) else np.empty(0, dtype=np.int64)
+        return np.array([index[key] for key in keys], dtype=np.int64)
 
     def decode(self, y: Sequence[int] | Sequence[float] | np.ndarray) -> np.ndarray:
         """Return original values: an object array of class names, or float64 numbers."""
@@ -132,6 +137,10 @@ class Table:
     """Original column -> why it is no feature."""
     notes: tuple[str, ...] = ()
     """Everything that was decided while reading, one sentence each."""
+    warnings: tuple[str, ...] = ()
+    """Those notes that a reader must see on the screen: columns left out, cells lost, filled or cut, doubts."""
+    column_decisions: pd.DataFrame | None = None
+    """One line a column of the file: how it was read, and what for (see `decision_table`); None without columns."""
     pictures: np.ndarray | None = None
     """uint8 `[n, height, width, channels]` to look at; None for tables and arrays."""
     shown_first: tuple[str, ...] = ()
@@ -201,6 +210,10 @@ class Table:
         if len(cells) > max_cells:
             shown["…"] = f"and {len(cells) - max_cells} more columns"
         return {"cells": shown}
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or value is pd.NA or value != value
 
 
 def _cut(value: Any, limit: int) -> str:

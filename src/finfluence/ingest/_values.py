@@ -2,41 +2,80 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nil", "?", "-"})
+MISSING_WORDS = frozenset(
+    {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#n/a n/a", "nan", "-nan", "<na>", "nat", "null", "(null)",
+     "#null!", "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!",
+     "#ref!", "#div/0!", "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…"}
+)  # fmt: skip
 """Words (case-folded, stripped) that stand for a missing feature."""
 
-MISSING_TARGET_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null"})
+MISSING_TARGET_WORDS = frozenset(
+    {"", "na", "n/a", "n.a.", "#n/a", "#na", "nan", "-nan", "<na>", "nat", "null", "(null)", "#null!", "#value!",
+     "#ref!", "#div/0!", "#num!", "#name?"}
+)  # fmt: skip
 """Fewer words for the target: 'none' or '-' may well be a class."""
 
-_PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0)?")
+_DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)\.\d*[1-9]")
 _CODE = re.compile(r"[+-]?0\d")
 
 
 def canonical(value: Any) -> Any:
     """Return what two spellings of one class have in common: `1`, `1.0`, `"1"` and `"1.0"` are one class.
 
-    Texts with leading zeros stay texts (`"01"` is a code, not a number); booleans equal their names.
+    A text is a number only in its canonical spelling, so that no two classes become one by accident: `"01"`, `"3.10"`
+    and `"1e3"` stay texts, and whole numbers of any length are exact. Booleans equal their names.
+
+    Returns
+    -------
+    Any
 
     Examples
     --------
-    >>> canonical("1.0") == canonical(1), canonical("01") == canonical(1)
-    (True, False)
+    >>> canonical("1.0") == canonical(1), canonical("01") == canonical(1), canonical("3.10") == canonical("3.1")
+    (True, False, False)
     """
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
-    if isinstance(value, int | float | np.number):
-        return float(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return int(value) if float(value).is_integer() else float(value)
     text = str(value).strip()
-    if text.lower() in ("true", "false"):
-        return text.lower()
-    if any(character.isdigit() for character in text) and _PLAIN_NUMBER.fullmatch(text):
-        return float(text)
-    return text
+    if text.isascii():
+        if _WHOLE.fullmatch(text):
+            return int(text.removesuffix(".0"))
+        if _DECIMAL.fullmatch(text) and repr(float(text)) == text.lstrip("+"):
+            return float(text)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def class_keys_of(values: Iterable[Any]) -> list[Any]:
+    """Return the canonical value of every label, None where missing; a truth value never equals a number.
+
+    Returns
+    -------
+    list[Any]
+
+    Examples
+    --------
+    >>> class_keys_of([True, 1, "1.0"])
+    ['true', 1, 1]
+    """
+    known: dict[tuple[type, Any], Any] = {}
+    keys = []
+    for value in values:
+        spelling = (type(value), value)
+        if spelling not in known:
+            known[spelling] = None if value is None or value is pd.NA or value is pd.NaT else canonical(value)
+        keys.append(known[spelling])
+    return keys
 
 
 def class_order(value: Any) -> tuple[bool, Any]:
@@ -58,29 +97,31 @@ def texts(series: pd.Series, missing: frozenset[str] = MISSING_WORDS) -> np.ndar
     return cleaned[codes]
 
 
-def numbers(values: np.ndarray, decimal: str = ".") -> np.ndarray:
-    """Return texts as float64, NaN where a text is missing or no number.
+def plain_numbers(values: np.ndarray) -> np.ndarray:
+    """Return plainly spelt texts as float64, NaN where a text is missing or no plain number.
+
+    Returns
+    -------
+    np.ndarray
 
     Examples
     --------
-    >>> numbers(np.array(["1.5", "x", None], dtype=object)).tolist()
+    >>> plain_numbers(np.array(["1.5", "x", None], dtype=object)).tolist()
     [1.5, nan, nan]
     """
     series = pd.Series(values, dtype=object)
-    if decimal != ".":
-        series = series.map(
-            lambda text: text if text is None else text.replace(".", "").replace(decimal, ".")
-        )
     return pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def looks_like_code(values: np.ndarray) -> bool:
+def looks_like_code(values: Iterable[str | None]) -> bool:
     """Tell whether digits are used as a code (`"00501"`), not as a number."""
     return any(text is not None and _CODE.match(text) for text in values)
 
 
 def _text_or_none(value: Any, missing: frozenset[str]) -> str | None:
     text = str(value).strip()
+    if not text.isascii():
+        text = text.strip("\ufeff\u200b\u200e\u200f\u2060 ")
     return None if text.casefold() in missing else text
 
 

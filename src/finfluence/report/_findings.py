@@ -64,6 +64,14 @@ FINDINGS = {
             "Use several runs, for instance --runs 4, or pool the results of several tapes.",
         ),
         FindingKind(
+            "FI022",
+            "warning",
+            "Columns read with a choice",
+            "Columns were left out, more than a few cells were filled, cut or could not be read, or the spelling of "
+            "numbers or dates was open.",
+            "Look at the table of columns (finfluence scan FILE --columns), and write doubtful cells unambiguously.",
+        ),
+        FindingKind(
             "FI030",
             "info",
             "What was done to the data",

@@ -86,7 +86,8 @@ def write_page(
 
 def _findings(found: Outcome) -> list[tuple[str, str]]:
     """Return what qualifies the outcome, each with its code."""
-    made, notes = found.estimate.influence.provenance, found.data.notes
+    made, shown = found.estimate.influence.provenance, found.data.train.warnings
+    notes = [note for note in found.data.notes if note not in shown]
     findings = [("FI020", text) for text in found.decided.decisions.findings]
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
@@ -95,6 +96,7 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
         findings += _findings_of_check(found.check, found.data.halved)
     if found.tested is not None and not found.tested["passed"]:
         findings.append(("FI043", str(found.tested["sentence"])))
+    findings += [("FI022", text) for text in shown]
     findings += [("FI010", text) for text in made.findings]
     columns = [note for note in notes if note.startswith("column ")]
     findings += [("FI030", note) for note in notes if note not in columns]

@@ -60,6 +60,7 @@ def content(
         if name != OWN:
             distributions += distribution(influence.data, name, _threshold(decided, name, influence))
     tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups), *_self_test(tested)]
+    tables += _columns(train.column_decisions)
     source = run["options"]["source"]
     target = run["options"]["target"]
     return ReportContent(
@@ -237,6 +238,36 @@ def _groups(groups: Influence | None) -> list[Table]:
             note="What removing the whole group does, to first order: large groups are estimated less well. Positive: "
             "removal raises the held-out loss, so the group helps. The p-values are not adjusted "
             "for the number of groups.",
+        )
+    ]
+
+
+def _columns(decisions: pd.DataFrame | None) -> list[Table]:
+    if decisions is None:
+        return []
+    shares = ("missing", "unreadable", "holdout_lost")
+    return [
+        Table(
+            title="How each column was read",
+            columns=(
+                "column",
+                "read as",
+                "format",
+                "missing",
+                "unreadable",
+                "lost in hold-out",
+                "used as",
+                "note",
+            ),
+            rows=tuple(
+                tuple(
+                    f"{100 * v:.3g} %" if k in shares and v else "" if k in shares else str(v)
+                    for k, v in line.items()
+                )
+                for line in decisions.head(SHOWN).to_dict("records")
+            ),
+            note="Missing and unreadable: shares of the training cells. Lost in hold-out: cells there that cannot be "
+            "read as in training, or are levels that training does not know.",
         )
     ]
 

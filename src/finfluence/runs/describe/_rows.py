@@ -36,7 +36,7 @@ class Rows:
         Inputs and targets; any further field is named by keyword. Floating NumPy arrays become float32;
         tensors are taken as they are.
     ids : sequence, optional
-        One unique id per row, for results (default 0 … n−1).
+        One unique id per row, for results (default 0 … n−1). A field called `id` means the same.
 
     Notes
     -----
@@ -45,7 +45,7 @@ class Rows:
     Raises
     ------
     DataError
-        Fields of different length, repeated ids, NaN or infinite values.
+        Fields of different length, repeated ids, ids given twice, NaN or infinite values.
 
     Examples
     --------
@@ -55,6 +55,8 @@ class Rows:
     """
 
     def __init__(self, x: Any = None, y: Any = None, ids: Sequence[Any] | None = None, **fields: Any) -> None:
+        if "id" in fields:
+            ids = _one_of(ids, fields.pop("id"))
         given = {"x": x, "y": y, **fields}
         self.fields: dict[str, Tensor] = {k: _tensor(k, v) for k, v in given.items() if v is not None}
         lengths = {k: len(v) for k, v in self.fields.items()}
@@ -253,7 +255,17 @@ def _signed(name: str, array: np.ndarray) -> np.dtype:
 
 
 def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
-    values = np.arange(n) if ids is None else np.asarray([_plain(i) for i in ids])
+    plain = [] if ids is None else [_plain(i) for i in ids]
+    values = np.arange(n) if ids is None else np.asarray(plain)
+    if values.dtype.kind == "f" and any(isinstance(i, int) and int(float(i)) != i for i in plain):
+        raise DataError(
+            explain(
+                "row ids that keep all of their digits",
+                "whole numbers beyond 2^53 beside fractions, which lose digits together",
+                "ids of two kinds, or an id column with missing cells",
+                "pass the ids as texts",
+            )
+        )
     if len(values) != n:
         raise DataError(
             explain(
@@ -275,6 +287,28 @@ def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
             )
         )
     return values
+
+
+def _one_of(ids: Sequence[Any] | None, field: Any) -> Any:
+    if ids is not None:
+        raise DataError(
+            explain(
+                "the ids of the rows once",
+                "both ids=… and a field 'id'",
+                "the field 'id' names the rows, as ids=… does",
+                "leave one of them out, or call a field that is an input otherwise",
+            )
+        )
+    if np.ndim(field) != 1:
+        raise DataError(
+            explain(
+                "one id per row in the field 'id'",
+                f"shape {list(np.shape(field))}",
+                "the field holds inputs, not the names of rows",
+                "call the field otherwise",
+            )
+        )
+    return field
 
 
 def _plain(value: Any) -> Any:
