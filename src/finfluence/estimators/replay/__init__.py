@@ -1,25 +1,39 @@
-"""Replay: one tape walked backwards to the influence of every row."""
+"""Replay: a backward pass over one tape, to the influence of every row and of rows that were never trained on."""
 
 from finfluence.estimators.replay._accumulate import EpochSums
-from finfluence.estimators.replay._backward import Plan, Walk
-from finfluence.estimators.replay._recomputed_states import SCRATCH, WalkedStates, passes, state_bytes
-from finfluence.estimators.replay._replay import replay
-from finfluence.estimators.replay._tail import Late, late_steps
-from finfluence.estimators.replay._truncation import GROWTH, RISE, Horizon, horizon_for
+from finfluence.estimators.replay._backward import BackwardPass, PassRules
+from finfluence.estimators.replay._chunks import SavedProgress
+from finfluence.estimators.replay._options import ReplayOptions
+from finfluence.estimators.replay._recomputed_states import (
+    SCRATCH,
+    RecomputedStates,
+    recomputations,
+    state_bytes,
+)
+from finfluence.estimators.replay._replay import Replay, replay
+from finfluence.estimators.replay._schedule import CANDIDATE_STEPS, RowSchedule, RunShape
+from finfluence.estimators.replay._tail import TailAverage, tail_steps
+from finfluence.estimators.replay._truncation import GROWTH, RISE, TruncationRule, truncation_for
 
 __all__ = [
+    "CANDIDATE_STEPS",
     "GROWTH",
     "RISE",
     "SCRATCH",
+    "BackwardPass",
     "EpochSums",
-    "Horizon",
-    "Late",
-    "Plan",
-    "Walk",
-    "WalkedStates",
-    "horizon_for",
-    "late_steps",
-    "passes",
+    "PassRules",
+    "RecomputedStates",
+    "Replay",
+    "ReplayOptions",
+    "RowSchedule",
+    "RunShape",
+    "SavedProgress",
+    "TailAverage",
+    "TruncationRule",
+    "recomputations",
     "replay",
     "state_bytes",
+    "tail_steps",
+    "truncation_for",
 ]

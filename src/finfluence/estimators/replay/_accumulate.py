@@ -1,13 +1,15 @@
-"""Running sums of a backward walk: memory holds sums per (row, query), never gradients.
+"""Accumulators of a backward pass: memory holds sums per (row, query), never gradients.
 
 Effect of removing row i at fixed step count:  effect_i = −Σ_t (x_{t,i} − mean_D x_t) / (n−1).
 *online* takes only the rows of the batch, each at its own step:  −Σ_{t: i∈B_t} (x_{t,i} − mean_{B_t} x_t)/(B−1),
 an unbiased estimate. *full* takes all rows.
 
+Effect of adding candidate c, likewise:  effect_c = Σ_t (x_{t,c} − mean_D x_t) / (n+1).
+
 Spread from batch order, with S² the variance over rows (n−1):
 independent batches    Var = Σ_t S²(x_t)/B · (n−1)/n   (from the rows of an independent batch itself: Σ_t S²(x_t)/B)
 reshuffled each epoch  Var = Σ_e [ Σ_{t∈e} S²(x_t)/B − S²(Σ_{t∈e} x_t)/n ]
-Both terms come from the same rows of the epoch (the probes), so each epoch's part is never negative.
+Both terms come from the same rows of the epoch (the variance sample), so each epoch's part is never negative.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,17 @@ from torch import Tensor
 
 @dataclass
 class EpochSums:
-    """Sums of one epoch, in float64: effects [n, Q]; per probe row, slopes [m, Q] and squared deviations [m, Q]."""
+    """Sums of one epoch, in float64.
+
+    Parameters
+    ----------
+    effects : Tensor [n, Q]
+        Of the rows removed, or of the candidates added.
+    slopes, squares : Tensor [m, Q]
+        Of each variance-sample row: row directional derivatives, and their squared deviations.
+    variance, variance_error : Tensor [Q]
+        The epoch's part of Var(q), and the variance of that estimate.
+    """
 
     effects: Tensor
     slopes: Tensor
@@ -27,13 +39,13 @@ class EpochSums:
     variance_error: Tensor
 
     @classmethod
-    def zeros(cls, rows: int, probes: int, queries: int, device: torch.device) -> "EpochSums":
+    def zeros(cls, rows: int, sampled: int, queries: int, device: torch.device) -> "EpochSums":
         """Return empty sums."""
 
         def empty(*shape: int) -> Tensor:
             return torch.zeros(*shape, queries, dtype=torch.float64, device=device)
 
-        return cls(empty(rows), empty(probes), empty(probes), empty(), empty())
+        return cls(empty(rows), empty(sampled), empty(sampled), empty(), empty())
 
     def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
         """Add the batch's own rows: slopes x [Q, M] of the batch at positions `rows` [B], then of M − B other rows."""
@@ -49,14 +61,14 @@ class EpochSums:
         self.variance += different * squares.sum(1) / (size - 1) / batch
         self.variance_error += squares.var(1) / size / batch**2
 
-    def add_probes(self, slopes: Tensor, batch_size: float, weight: float) -> None:
-        """Add one step's slopes of the probe rows [Q, m], standing for `weight` steps with batches of this size."""
+    def add_sample(self, slopes: Tensor, batch_size: float, weight: float) -> None:
+        """Add one step's slopes of the variance sample [Q, m], for `weight` steps with batches of this size."""
         x = slopes.double().T
         self.slopes += weight * x
         self.squares += (weight / batch_size) * (x - x.mean(0)) ** 2
 
     def close(self, rows: int, reshuffled: bool) -> None:
-        """Turn the probe sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
+        """Turn the sample's sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
         m = len(self.slopes)
         if not m:
             return
@@ -73,8 +85,16 @@ class EpochSums:
         x = slopes.double().T
         self.effects += (x.mean(0) - x) / (len(x) - 1)
 
+    def add_candidates(self, slopes: Tensor, weight: float, rows: int) -> None:
+        """Add the slopes of candidate rows [Q, m] at one step, standing for `weight` steps over `rows` rows."""
+        self.effects += slopes.double().T * (weight / (rows + 1))
 
-class Totals:
+    def add_mean_against_candidates(self, mean: Tensor, rows: int) -> None:
+        """Add what one step's `rows` training rows, of mean slope [Q], lose of their weight to a candidate."""
+        self.effects -= mean / (rows + 1)
+
+
+class Accumulators:
     """Sums over the epochs accepted so far, and what their error is estimated from."""
 
     NAMES = (
@@ -99,7 +119,7 @@ class Totals:
     def add(self, epoch: int, sums: EpochSums, active: Tensor, share: float = 1.0) -> None:
         """Add one epoch's effects and variance for the queries still active [Q] (bool).
 
-        `share`: how much of an ordinary epoch's terms these are, where a query is averaged over late states.
+        `share`: how much of an ordinary epoch's terms these are, where a query is averaged over the tail.
         """
         effects = sums.effects
         kept = torch.where(active, effects, torch.zeros_like(effects))

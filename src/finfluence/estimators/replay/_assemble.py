@@ -1,130 +1,190 @@
-"""From the sums of the walks to a result: estimates of each chunk of queries, and what is said of all of them."""
+"""From the results of the backward passes to an Influence: estimates of each chunk of queries, and its provenance."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
 from finfluence.errors import DataError, explain
-from finfluence.estimators.replay._chunks import Prepared, Sums
-from finfluence.estimators.replay.leave_out import Pairs
-from finfluence.result import SPREAD_ERROR, Provenance, model_error, ratio_interval, two_sided
+from finfluence.estimators.replay._chunks import ChunkResult
+from finfluence.estimators.replay._context import Context
+from finfluence.estimators.replay.leave_out import LARGE_SHARE, CoupledEffects
+from finfluence.result import SPREAD_ERROR, model_error, ratio_interval, two_sided
 from finfluence.runs import Tape
-from finfluence.runs.describe import sum_over
+from finfluence.runs.describe import Subsets, sum_over
 
 
-def estimates(tape: Tape, where: list[np.ndarray], sums: Sums, pairs: Pairs) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Estimand:
+    """Whose effect is asked, and against what.
+
+    Parameters
+    ----------
+    subsets : Subsets
+        Of the training rows, or of the candidates.
+    rows, epochs : int
+        Of the training.
+    adds : bool
+        Whether subsets are added to the data, not removed from it.
+    """
+
+    subsets: Subsets
+    rows: int
+    epochs: int
+    adds: bool
+
+    @property
+    def scale(self) -> np.ndarray:
+        """What the sum of a subset's single effects is multiplied by, at fixed step count [S, 1].
+
+        (n−1)/(n−|S|) where it is removed, (n+1)/(n+|S|) where it is added.
+        """
+        n, sizes = self.rows, self.subsets.sizes
+        factor = (n + 1) / (n + sizes) if self.adds else (n - 1) / (n - sizes)
+        return np.asarray(factor)[:, None]
+
+
+def estimates(estimand: Estimand, chunk: ChunkResult, coupled: CoupledEffects) -> dict[str, np.ndarray]:
     """Return effect, spread, μ, their errors, interval and p-value [S, q] of a chunk of queries."""
-    n, columns = len(tape.rows), sums.columns
-    scale = np.array([(n - 1) / (n - len(w)) for w in where])[:, None]
-    effect = scale * sum_over(where, sums.effects)
-    effect_se = scale * np.sqrt(sum_over(where, sums.effect_variance))
-    spread = np.broadcast_to(np.sqrt(sums.variance), effect.shape)
-    found = None if pairs.effects is None else pairs.effects[:, columns.start : columns.stop]
-    effect, effect_se, extra = replace(pairs, effects=found).correct(effect, effect_se)
-    lost = sums.horizon == 0
+    where, columns, scale = estimand.subsets.positions, chunk.columns, estimand.scale
+    effect = scale * sum_over(where, chunk.effects)
+    effect_se = scale * np.sqrt(sum_over(where, chunk.effect_variance))
+    spread = np.broadcast_to(np.sqrt(chunk.variance), effect.shape)
+    found = None if coupled.effects is None else coupled.effects[:, columns.start : columns.stop]
+    effect, effect_se, extra = replace(coupled, effects=found).correct(effect, effect_se)
+    lost = chunk.horizon == 0
     effect, effect_se, spread = (np.where(lost, np.nan, v) for v in (effect, effect_se, spread))
     with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.hypot(np.sqrt(sums.variance_error) / (2 * sums.variance), SPREAD_ERROR)
+        relative = np.hypot(np.sqrt(chunk.variance_error) / (2 * chunk.variance), SPREAD_ERROR)
         mu = effect / spread
-    df = np.broadcast_to(np.maximum(sums.horizon - 1, 1), effect.shape)
-    model = model_error(pairs.chosen, sums.horizon, len(tape.epochs))
+    df = np.broadcast_to(np.maximum(chunk.horizon - 1, 1), effect.shape)
+    model = model_error(coupled.chosen, chunk.horizon, estimand.epochs)
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, df=df, model=model)
     p_value = two_sided(effect, effect_se, df)
-    return {
+    found_values = {
         "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
         "p_value": p_value, **extra,
     }  # fmt: skip
+    return _without_empty(found_values, estimand.subsets.sizes == 0)
+
+
+def _without_empty(values: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
+    """Say of empty subsets [S] that they change nothing: zero, exactly, with p = 1; their spread is that of the run."""
+    if not empty.any():
+        return values
+    nothing = {"spread": values["spread"], "p_value": 1.0}
+    return {name: np.where(empty[:, None], nothing.get(name, 0.0), value) for name, value in values.items()}
 
 
 @dataclass(eq=False)
-class Story:
-    """What is kept of the walks beside the estimates: few numbers for each query."""
+class QueryRecord:
+    """What is kept of the backward passes beside the estimates: few numbers for each query.
+
+    Parameters
+    ----------
+    horizon : array [Q]
+        Epochs covered.
+    profile : array [E, Q]
+        What each epoch adds to the variance.
+    """
 
     horizon: np.ndarray
     profile: np.ndarray
 
     @classmethod
-    def empty(cls, queries: int, epochs: int) -> "Story":
+    def empty(cls, queries: int, epochs: int) -> "QueryRecord":
         """Return one to be filled."""
         return cls(np.zeros(queries, dtype=np.int64), np.full((epochs, queries), np.nan))
 
-    def add(self, sums: Sums) -> None:
+    def add(self, chunk: ChunkResult) -> None:
         """Take what is kept of some queries."""
-        chosen = slice(sums.columns.start, sums.columns.stop)
-        self.horizon[chosen], self.profile[:, chosen] = sums.horizon, sums.profile
-
-    def provenance(self, prepared: Prepared, method: str, queries: Sequence[str], pairs: Pairs) -> Provenance:
-        """Return how the result was made."""
-        tape, choice, settings = prepared.tape, prepared.choice, prepared.settings
-        epochs, lost = len(tape.epochs), self.horizon == 0
-        short = [f"'{q}' {int(h)}" for q, h in zip(queries, self.horizon, strict=True) if h < epochs]
-        findings = [
-            *_findings(tape, choice.adjoint.engine),
-            *choice.findings,
-            *pairs.findings,
-            *prepared.notes,
-        ]
-        findings += [settings.sentence] if settings is not None else []
-        if lost.any():
-            named = [repr(q) for q, gone in zip(queries, lost, strict=True) if gone]
-            findings.append(
-                f"nothing can be said of {', '.join(named[:4])}: the response is not finite in the last epoch already"
-            )
-        if short:
-            findings.append(
-                f"the walk covers fewer than the {epochs} epochs of training for {', '.join(short[:4])}"
-                f"{' …' if len(short) > 4 else ''}; effects of earlier epochs are left out"
-            )
-        return replace(
-            provenance_of(tape, method),
-            horizon=tuple(int(h) for h in self.horizon),
-            epochs=epochs,
-            probe_budget=prepared.plan.budget,
-            late_states=tuple(prepared.plan.late),
-            engine=choice.adjoint.engine,
-            differentiation=choice.name,
-            differentiation_reason=choice.reason,
-            budget=None if settings is None else asdict(settings),
-            query_values=(tuple(prepared.values.tolist()),),
-            spread_profile=tuple(map(tuple, self.profile.T.tolist())),
-            findings=tuple(findings),
-        )
+        columns = slice(chunk.columns.start, chunk.columns.stop)
+        self.horizon[columns], self.profile[:, columns] = chunk.horizon, chunk.profile
 
 
-def provenance_of(tape: Tape, method: str) -> Provenance:
-    """Return what is known of the making of any result from a tape."""
-    return Provenance(
-        method=method,
-        runs=1,
-        seeds=(tape.identity(),),
-        covers=("batch order",),
-        uncovered=tuple(tape.uncovered()),
-        n_rows=len(tape.rows),
-        recipe=tape.describe(),
-        recipe_digest=tape.digest(),
-        versions={"finfluence": version("finfluence"), "torch": torch.__version__},
-    )
+def provenance(
+    context: Context, record: QueryRecord, queries: Sequence[str], findings: Sequence[str]
+) -> dict[str, Any]:
+    """Return how the result was made; `findings`: what the coupled runs tell."""
+    tape, derivative, allocation = context.tape, context.derivative, context.allocation
+    return {
+        "method": "full" if context.schedule.full else "online",
+        "contrast": "remove" if context.candidates is None else "add",
+        "runs": 1,
+        "seeds": [tape.identity()],
+        "covers": ["batch order"],
+        "uncovered": tape.uncovered(),
+        "n_rows": len(tape.rows),
+        "recipe": tape.describe(),
+        "recipe_digest": tape.digest(),
+        "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
+        "horizon": [int(h) for h in record.horizon],
+        "epochs": len(tape.epochs),
+        "probe_budget": context.schedule.budget,
+        "late_states": list(context.schedule.tail),
+        "engine": derivative.adjoint.engine,
+        "differentiation": derivative.name,
+        "differentiation_reason": derivative.reason,
+        "budget": None if allocation is None else asdict(allocation),
+        "query_values": [context.asked.values.tolist()],
+        "spread_profile": record.profile.T.tolist(),
+        "findings": [
+            *_tape_findings(tape, derivative.adjoint.engine),
+            *derivative.findings,
+            *findings,
+            *context.notes,
+            *([] if allocation is None else [allocation.sentence]),
+            *_truncation_findings(record.horizon, len(tape.epochs), queries),
+        ],
+    }
 
 
-def check_left(tape: Tape, names: np.ndarray, where: list[np.ndarray]) -> None:
-    """Refuse a subset of all rows."""
-    n = len(tape.rows)
-    for name, rows in zip(names, where, strict=True):
-        if len(rows) == n:
+def check_rows_left(subsets: Subsets, rows: int) -> None:
+    """Refuse a subset of all rows.
+
+    Raises
+    ------
+    DataError
+    """
+    for name, size in zip(subsets.names, subsets.sizes, strict=True):
+        if size == rows:
             raise DataError(
                 explain(
                     f"at least one row to be left without subset '{name}'",
-                    f"all {n} rows in it",
+                    f"all {rows} rows in it",
                     "the subset is the whole data set",
                     "take a smaller subset",
                 )
             )
 
 
-def _findings(tape: Tape, engine: str) -> list[str]:
+def added_findings(subsets: Subsets, rows: int) -> list[str]:
+    """Name the groups of candidates that are large beside the training data."""
+    large = [
+        str(name)
+        for name, size in zip(subsets.names, subsets.sizes, strict=True)
+        if size > 1 and size >= LARGE_SHARE * rows
+    ]
+    if not large:
+        return []
+    return [
+        f"the effects of adding {len(large)} subsets as large as {LARGE_SHARE:.0%} of the training rows or more are "
+        f"linear, and leave out what their rows change together: {', '.join(repr(n) for n in large[:3])}"
+        f"{' …' if len(large) > 3 else ''}"
+    ]
+
+
+def group_means(where: list[np.ndarray], losses: np.ndarray) -> np.ndarray:
+    """Return the mean of the losses [n] over each subset; NaN of an empty one."""
+    sizes = np.array([len(w) for w in where])
+    totals = sum_over(where, losses[:, None])[:, 0]
+    return np.divide(totals, sizes, out=np.full(len(where), np.nan), where=sizes > 0)
+
+
+def _tape_findings(tape: Tape, engine: str) -> list[str]:
     found, uncovered = list(tape.notes), tape.uncovered()
     if "initialisation" in uncovered:
         found.append(
@@ -141,6 +201,18 @@ def _findings(tape: Tape, engine: str) -> list[str]:
     return found
 
 
-def group_means(where: list[np.ndarray], losses: np.ndarray) -> np.ndarray:
-    """Return the mean of the losses [n] over each subset."""
-    return sum_over(where, losses[:, None])[:, 0] / np.array([len(w) for w in where])
+def _truncation_findings(horizon: np.ndarray, epochs: int, queries: Sequence[str]) -> list[str]:
+    """Say of which queries nothing, or not all epochs, could be used."""
+    found, lost = [], horizon == 0
+    if lost.any():
+        named = [repr(q) for q, gone in zip(queries, lost, strict=True) if gone]
+        found.append(
+            f"nothing can be said of {', '.join(named[:4])}: the response is not finite in the last epoch already"
+        )
+    short = [f"'{q}' {int(h)}" for q, h in zip(queries, horizon, strict=True) if h < epochs]
+    if short:
+        found.append(
+            f"the truncation window covers fewer than the {epochs} epochs of training for {', '.join(short[:4])}"
+            f"{' …' if len(short) > 4 else ''}; effects of earlier epochs are left out"
+        )
+    return found

@@ -1,133 +1,103 @@
-"""Walk a tape backwards, epoch by epoch, and fill the running sums."""
+"""The backward pass over a tape, epoch by epoch, filling the accumulators."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence._seeds import stream
 from finfluence.estimators.derivatives import Pass
-from finfluence.estimators.replay._accumulate import EpochSums, Totals
-from finfluence.estimators.replay._recomputed_states import WalkedStates
-from finfluence.estimators.replay._tail import Late
-from finfluence.estimators.replay._truncation import Horizon
+from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
+from finfluence.estimators.replay._candidates import Candidates
+from finfluence.estimators.replay._recomputed_states import RecomputedStates
+from finfluence.estimators.replay._schedule import ROWS_AT_ONCE, RowSchedule, RunShape, steps_stood_for
+from finfluence.estimators.replay._tail import TailAverage
+from finfluence.estimators.replay._truncation import TruncationRule
 from finfluence.runs import Step, Tape
 
-ROWS_AT_ONCE = 1024
-FEWEST_PROBES = 64
-FEWEST_EVALUATIONS = 4
 
+@dataclass(frozen=True, eq=False)
+class PassRules:
+    """What a backward pass evaluates, how far back it goes, and over which states queries are averaged.
 
-@dataclass(frozen=True)
-class Plan:
-    """What is evaluated along the way.
-
-    full : all rows at every step; effects come from them.
-    budget : extra row evaluations on probe rows, as a share of the rows that training saw (0: no probes).
-    seed : picks the probe rows, anew in each epoch.
-    late : states over which effects are averaged, as numbers of steps before them; empty: the final one.
+    Parameters
+    ----------
+    schedule : RowSchedule
+    truncation : TruncationRule
+    tail : TailAverage
+    candidates : Candidates or None
+        Rows whose addition is asked about; None: the removal of the training rows is.
     """
 
-    full: bool
-    budget: float
-    seed: int
-    late: tuple[int, ...] = ()
-
-    def probes(self, back: int, rows: int, steps: int, epochs: int) -> tuple[int, int]:
-        """Return (number of probe rows, steps from one evaluation to the next), `back` epochs from the end.
-
-        Nearly all of the variance comes from the last epoch: each epoch gets half of what is left, at least
-        `FEWEST_EVALUATIONS` evaluations of `FEWEST_PROBES` rows. Only two row counts occur, so that few graphs
-        are traced.
-        """
-        if self.full:
-            return rows, 1
-        if not self.budget:
-            return 0, 1
-        share = self.budget * rows * epochs / steps * 0.5 ** (back + 1)
-        if back == 0 and share >= FEWEST_PROBES:
-            return int(min(rows, share)), 1
-        every = int(min(max(1, FEWEST_PROBES // max(share, 1e-9)), max(1, steps // FEWEST_EVALUATIONS)))
-        return min(rows, FEWEST_PROBES), every
+    schedule: RowSchedule
+    truncation: TruncationRule
+    tail: TailAverage
+    candidates: Candidates | None = None
 
 
-class Walk:
-    """The state of a backward walk: adjoint λ, totals, and the next epoch to visit.
+@dataclass(frozen=True, eq=False)
+class _Visit:
+    """One step on the way back: the state before it, and the directions u_t [Q, P] along which rows are evaluated."""
 
-    λ is [2Q, 1+S, P] through the epochs that hold late states: of the final queries, then of their means over late
-    states. Further back it is [Q, 1+S, P], of the means alone.
+    t: int
+    step: Step
+    theta: Tensor
+    direction: Tensor
+
+
+class BackwardPass:
+    """The state of a backward pass: adjoint λ, accumulators, and the next epoch to visit.
+
+    λ is [2Q, 1+S, P] through the epochs that hold averaged states: of the final queries, then of their means over the
+    tail. Further back it is [Q, 1+S, P], of the means alone.
     """
 
     def __init__(
-        self, tape: Tape, adjoint: Pass, start: Tensor, plan: Plan, horizon: Horizon, late: Late,
-        states: WalkedStates | None = None,
+        self, tape: Tape, adjoint: Pass, start: Tensor, rules: PassRules, states: RecomputedStates | None = None
     ) -> None:  # fmt: skip
         self.tape = tape
-        self._late = late
-        self.plan = plan
-        self.horizon = horizon
+        self.rules = rules
+        self.shape = RunShape.of(len(tape.rows), tape.epochs)
         self._adjoint = adjoint
-        self.lam = _beside(start, late) if late.epochs else start
+        self.lam = _with_mean(start, rules.tail) if rules.tail.epochs else start
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
-        self.totals = Totals(len(tape.rows), len(start), len(tape.epochs), start.device)
+        self._targets = self.shape.rows if rules.candidates is None else len(rules.candidates)
+        self.totals = Accumulators(self._targets, len(start), len(tape.epochs), start.device)
         self.next_epoch = len(tape.epochs) - 1
-        self._states = WalkedStates(tape) if states is None else states
+        self._states = RecomputedStates(tape) if states is None else states
 
     @property
     def done(self) -> bool:
-        """Whether every query has reached its horizon or the start of training."""
-        walked = len(self.tape.epochs) - 1 - self.next_epoch
-        return self.next_epoch < 0 or walked == self.horizon.limit or not bool(self.active.any())
+        """Whether every query has reached the end of its truncation window, or the start of training."""
+        covered = len(self.shape.epochs) - 1 - self.next_epoch
+        return (
+            self.next_epoch < 0
+            or covered == self.rules.truncation.limit
+            or not bool(self.active.any())
+        )  # fmt: skip
+
+    def run(self, after_epoch: Callable[[int], None]) -> None:
+        """Go back until done; `after_epoch(next_epoch)` is called after each epoch."""
+        while not self.done:
+            self.epoch()
+            after_epoch(self.next_epoch)
 
     def epoch(self) -> None:
-        """Walk one epoch backwards and accept or refuse it."""
-        epoch, plan, n = self.next_epoch, self.plan, len(self.tape.rows)
-        steps, epochs = self.tape.epochs[epoch], len(self.tape.epochs)
-        queries = len(self.active)
-        count, every = plan.probes(epochs - 1 - epoch, n, len(steps), epochs)
-        rows = self._probe_rows(epoch, count)
-        sums = EpochSums.zeros(n, len(rows), queries, self.lam.device)
-        for t in reversed(steps):
-            state, step = self._states.at(t), self.tape.at(t)
-            self.lam, slopes, direction = self._adjoint.step(
-                state, step.hyper, step.batch, self.lam, step.seed
-            )
-            self._inject(t, state)
-            slopes = step.unweighted(slopes)
-            if not plan.full:
-                if len(step.rows) == 1:
-                    others = self._slopes(t, step, state, direction, self._others(t, int(step.rows)))
-                    slopes = torch.cat([slopes, others], 1)
-                sums.add_batch(step.rows.to(slopes.device), step.centred(slopes[-queries:]))
-            weight = _weight(t - steps.start, every, len(steps))
-            if len(rows) and weight:
-                probed = self._slopes(t, step, state, direction if plan.full else direction[:queries], rows)
-                sums.add_probes(probed[:queries], self._size(t, step, weight), weight)
-                if plan.full:
-                    sums.add_all(probed[-queries:])
-            elif not len(rows):
-                sums.add_batch_variance(slopes[:queries], step.size, n)
-        sums.close(n, self.tape.reshuffled)
-        self.active = self.active & self.horizon.accepts(
+        """Go back over one epoch and accept or refuse it."""
+        epoch, queries = self.next_epoch, len(self.active)
+        sums = self._sums_of(epoch)
+        self.active = self.active & self.rules.truncation.accepts(
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
-        self.totals.add(epoch, sums, self.active, self._late.share(epoch))
-        if epochs - epoch >= self._late.epochs:
+        self.totals.add(epoch, sums, self.active, self.rules.tail.share(epoch))
+        if len(self.shape.epochs) - epoch >= self.rules.tail.epochs:
             self.lam = self.lam[-queries:].clone()
         active = self.active.repeat(len(self.lam) // queries)
         self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
         self.next_epoch = epoch - 1
 
-    def run(self, after_epoch: Callable[[int], None]) -> None:
-        """Walk until done; `after_epoch(next_epoch)` is called after each epoch."""
-        while not self.done:
-            self.epoch()
-            after_epoch(self.next_epoch)
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return the state of the walk, for saving."""
+        """Return the state of the pass, for saving."""
         scalars = {"active": self.active, "next_epoch": torch.tensor([self.next_epoch])}
         return {"lam": self.lam, **scalars, **self.totals.tensors()}
 
@@ -139,48 +109,99 @@ class Walk:
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
 
-    def _inject(self, t: int, state: Tensor) -> None:
-        """Add the gradients of the queries where they are averaged over state t."""
-        gradients = self._late.at(t, state)
+    def _sums_of(self, epoch: int) -> EpochSums:
+        """Step back over one epoch and return its sums."""
+        schedule, shape, steps = self.rules.schedule, self.shape, self.tape.epochs[epoch]
+        count, every = schedule.variance_sample(len(shape.epochs) - 1 - epoch, shape)
+        sample = schedule.sample_rows(epoch, count, shape.rows)
+        sums = EpochSums.zeros(self._targets, len(sample), len(self.active), self.lam.device)
+        candidate_steps = {} if self.rules.candidates is None else schedule.candidate_steps(epoch, steps)
+        for t in reversed(steps):
+            visit, slopes = self._step_back(t)
+            slopes = self._add_batch(sums, visit, slopes)
+            if len(sample):
+                self._add_sample(sums, visit, sample, steps_stood_for(t - steps.start, every, len(steps)))
+            else:
+                sums.add_batch_variance(slopes[: len(self.active)], visit.step.size, shape.rows)
+            if t in candidate_steps:
+                self._add_candidates(sums, visit, candidate_steps[t])
+        sums.close(shape.rows, self.tape.reshuffled)
+        return sums
+
+    def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
+        """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
+        state, step = self._states.at(t), self.tape.at(t)
+        self.lam, slopes, direction = self._adjoint.step(state, step.hyper, step.batch, self.lam, step.seed)
+        gradients = self.rules.tail.at(t, state)
         if gradients is not None:
             self.lam[-len(gradients) :, 0] += gradients
+        visit = _Visit(t, step, state[: self.tape.layout.size], direction)
+        return visit, step.unweighted(slopes)
 
-    def _slopes(self, t: int, step: Step, state: Tensor, direction: Tensor, rows: Tensor) -> Tensor:
-        """Return the slopes x [Q, m] of any rows at step t, scaled as the step weighs a row."""
-        theta, batch = state[: self.tape.layout.size], self.tape.batch
+    def _add_batch(self, sums: EpochSums, visit: _Visit, slopes: Tensor) -> Tensor:
+        """Add what the step's own rows tell; return their slopes, with those that a batch of one is compared with."""
+        step, queries = visit.step, len(self.active)
+        if self.rules.schedule.full:
+            return slopes
+        if self.rules.candidates is not None:
+            mean = _batch_mean(step, slopes[-queries:])
+            sums.add_mean_against_candidates(mean, self.shape.rows)
+        if len(step.rows) == 1:
+            rows = self.rules.schedule.compared_rows(visit.t, int(step.rows), self.shape.rows)
+            slopes = torch.cat([slopes, self._slopes(visit, rows)], 1)
+        if self.rules.candidates is None:
+            sums.add_batch(step.rows.to(slopes.device), step.centred(slopes[-queries:]))
+        return slopes
+
+    def _add_sample(self, sums: EpochSums, visit: _Visit, sample: Tensor, weight: float) -> None:
+        """Add the slopes of the variance sample, if the step is one of those at which it is evaluated."""
+        if not weight:
+            return
+        queries, full = len(self.active), self.rules.schedule.full
+        slopes = self._slopes(visit, sample, None if full else queries)
+        sums.add_sample(slopes[:queries], self._size(visit, weight), weight)
+        if full and self.rules.candidates is None:
+            sums.add_all(slopes[-queries:])
+        elif full:
+            sums.add_mean_against_candidates(slopes[-queries:].double().mean(1), self.shape.rows)
+
+    def _add_candidates(self, sums: EpochSums, visit: _Visit, weight: float) -> None:
+        """Add the slopes of the candidate rows at one step, for `weight` steps."""
+        assert self.rules.candidates is not None
+        direction, step = visit.direction[-len(self.active) :], visit.step
         parts = [
-            self._adjoint.slopes(theta, direction, batch(r, t), step.seed) for r in rows.split(ROWS_AT_ONCE)
+            self._adjoint.slopes(visit.theta, direction, batch, step.seed)
+            for batch in self.rules.candidates.batches(self.tape, visit.t)
         ]
         slopes = torch.cat(parts, dim=1)
-        return slopes if step.total == 1.0 else slopes * step.total
+        sums.add_candidates(slopes if step.total == 1.0 else slopes * step.total, weight, self.shape.rows)
 
-    def _size(self, t: int, step: Step, weight: float) -> float:
-        """Return the batch size b of the `weight` steps that the evaluation at step t stands for: w/b = Σ 1/b_s."""
-        first = t - int(weight) // 2
+    def _slopes(self, visit: _Visit, rows: Tensor, queries: int | None = None) -> Tensor:
+        """Return the slopes x [Q, m] of any rows at a step, scaled as the step weighs a row; of the first queries."""
+        parts = [
+            self._adjoint.slopes(
+                visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
+            )
+            for part in rows.split(ROWS_AT_ONCE)
+        ]
+        slopes = torch.cat(parts, dim=1)
+        return slopes if visit.step.total == 1.0 else slopes * visit.step.total
+
+    def _size(self, visit: _Visit, weight: float) -> float:
+        """Return the batch size b of the `weight` steps that an evaluation stands for: w/b = Σ 1/b_s."""
+        first = visit.t - int(weight) // 2
         sizes = self.tape.sizes[first : first + int(weight)]
-        return step.size if min(sizes) == max(sizes) else weight / sum(1 / size for size in sizes)
-
-    def _others(self, t: int, row: int) -> Tensor:
-        """Draw rows to compare a batch of one row with."""
-        n = len(self.tape.rows)
-        drawn = stream(self.plan.seed, "others", t).permutation(n - 1)[:FEWEST_PROBES]
-        return torch.from_numpy(np.sort(drawn + (drawn >= row)))
-
-    def _probe_rows(self, epoch: int, count: int) -> Tensor:
-        n = len(self.tape.rows)
-        drawn = stream(self.plan.seed, "probe", epoch).permutation(n)[:count] if count < n else np.arange(n)
-        return torch.from_numpy(np.sort(drawn))
+        return visit.step.size if min(sizes) == max(sizes) else weight / sum(1 / size for size in sizes)
 
 
-def _beside(start: Tensor, late: Late) -> Tensor:
+def _with_mean(start: Tensor, tail: TailAverage) -> Tensor:
     """Return λ_T of the spread and of q̄ [2Q, 1+S, P], from ∂q/∂s_T."""
     spread = start.clone()
-    spread[:, 0] = late.of_spread(start[:, 0])
-    return torch.cat([spread, start / len(late.steps)])
+    spread[:, 0] = tail.of_spread(start[:, 0])
+    return torch.cat([spread, start / len(tail.steps)])
 
 
-def _weight(offset: int, every: int, per_epoch: int) -> float:
-    """Steps of the epoch that the evaluation at `offset` stands for; 0 where there is none."""
-    first = offset - offset % every
-    size = min(every, per_epoch - first)
-    return float(size) if offset == first + size // 2 else 0.0
+def _batch_mean(step: Step, slopes: Tensor) -> Tensor:
+    """Return Σ_i p_i x_i [Q], p the shares of the step's rows in its mean, from their slopes [Q, B]."""
+    x = slopes.double()
+    return x.mean(1) if step.shares is None else (x * step.shares.to(x)).sum(1)

@@ -1,56 +1,44 @@
-"""The walks of one replay: queries in chunks, as many together as memory allows; progress saved in a folder."""
+"""The backward passes of one replay: queries in chunks, as many together as memory allows; progress in a folder."""
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from finfluence._clock import clock
-from finfluence._files import atomic, digest
+from finfluence._files import atomic
 from finfluence._progress import Progress
 from finfluence.distributed import Processes
 from finfluence.errors import StorageError
-from finfluence.estimators.derivatives import (
-    Choice,
-    Differentiation,
-    Pass,
-    SharedRows,
-    by_rows,
-    choose_pass,
-    shares,
-)
-from finfluence.estimators.replay._backward import Plan, Walk
-from finfluence.estimators.replay._recomputed_states import WalkedStates, remove_left_over
-from finfluence.estimators.replay._tail import Late, late_steps
-from finfluence.estimators.replay._truncation import Horizon
-from finfluence.estimators.replay.cost import (
-    Costs,
-    Memory,
-    Settings,
-    measure,
-    remembered,
-    settings_for,
-    settings_from,
-    share_memory,
-)
-from finfluence.runs import AnyQuery, Tape, gradients, read_tensors, seeded
-
-SAVE_SECONDS = 10.0
+from finfluence.estimators.replay._backward import BackwardPass, PassRules
+from finfluence.estimators.replay._context import Context, work_key
+from finfluence.estimators.replay._tail import TailAverage
+from finfluence.runs import read_tensors, seeded
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """What the walk of some queries leaves: effects and their variances [n, q], the rest [q] or [E, q]."""
+class ChunkResult:
+    """What the backward pass of some queries leaves.
+
+    Parameters
+    ----------
+    columns : range
+        Of the queries.
+    effects, effect_variance : array [n, q]
+        Of the rows, or of the candidates.
+    variance, variance_error : array [q]
+        Var(q) over batch orders, and the variance of that estimate.
+    profile : array [E, q]
+        What each epoch adds to it.
+    horizon : array [q]
+        Epochs covered.
+    """
 
     columns: range
     effects: np.ndarray
@@ -68,166 +56,64 @@ class Sums:
         return {"columns": torch.tensor([self.columns.start, self.columns.stop]), **arrays}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> "Sums":
+    def of(cls, tensors: dict[str, Tensor]) -> "ChunkResult":
         """Return what `tensors()` was made of."""
         columns = range(*tensors["columns"].tolist())
         return cls(columns, **{k: v.numpy() for k, v in tensors.items() if k != "columns"})
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """All that is settled before the first walk.
+def run_chunks(context: Context, progress: Progress) -> Iterator[ChunkResult]:
+    """Run chunk after chunk of the queries, and yield the result of each; those of other processes, too."""
+    sharing, epochs = context.sharing, len(context.tape.epochs)
+    chunks = context.chunks()
+    mine = chunks[0 if sharing.by_rows else sharing.processes.rank]
+    with closing(context.states):
+        for index in range(max(len(part) for part in chunks)):
 
-    values, slopes : of the queries at the end of training, [Q] and [Q, P].
-    memory : queries of one walk, and room for states; states : those of all walks.
-    processes : who works on it; `rows_shared` whether on the same walks.
-    notes : filled by the walks: what a reader should know.
-    """
+            def tell(next_epoch: int, index: int = index) -> None:
+                progress("replay", index * epochs + epochs - 1 - next_epoch, len(mine) * epochs)
 
-    tape: Tape
-    queries: list[AnyQuery]
-    model: nn.Module
-    values: np.ndarray
-    slopes: Tensor
-    choice: Choice
-    plan: Plan
-    horizon: Horizon
-    settings: Settings | None
-    memory: Memory
-    states: WalkedStates
-    processes: Processes
-    rows_shared: bool
-    notes: list[str] = field(default_factory=list)
-
-    def chunks(self) -> list[list[range]]:
-        """Return the columns of the queries that are walked together, of each process that walks by itself."""
-        parts = (
-            [range(len(self.slopes))] if self.rows_shared else shares(len(self.slopes), self.processes.size)
-        )
-        size = self.memory.together
-        return [[p[k : k + size] for k in range(0, len(p), size)] for p in parts]
-
-
-def prepare(
-    tape: Tape,
-    queries: list[AnyQuery],
-    model: nn.Module,
-    plan: Plan,
-    horizon: Horizon,
-    late: float,
-    memory_bytes: int,
-    snapshot_bytes: int,
-    differentiation: Differentiation,
-    budget: float | Mapping[str, Any] | None,
-    out: str | os.PathLike[str] | None,
-    processes: Processes,
-    beside: Callable[[], float],
-) -> Prepared:
-    """Differentiate the queries, choose the pass, and turn a budget into settings.
-
-    `beside()` tells the seconds that the replay spends on anything but this and the walk.
-    """
-    began = clock(tape.layout.device)
-    with seeded(0):
-        values, slopes = gradients(queries, model, tape, tape.layout.parameters(model))
-    asking = clock(tape.layout.device) - began
-    choice = choose_pass(tape, slopes, differentiation, memory_bytes)
-    rows_shared = processes.size > 1 and by_rows(tape, len(slopes), processes)
-    alone = len(slopes) if rows_shared else -(-len(slopes) // processes.size)
-    folder = Path(out) if out is not None else None
-    disk = snapshot_bytes if folder is not None else 0
-    if folder is not None and processes.rank == 0:
-        remove_left_over(folder)
-    settings: Settings | None = None
-    if budget is not None:
-        memory = share_memory(tape, alone, late > 0, memory_bytes, disk)
-
-        def measured() -> Costs:
-            costs = measure(tape, choice.adjoint, slopes, memory, late, asking, asking)
-            return replace(costs, fixed=costs.fixed + beside())
-
-        choose = (
-            partial(settings_from, budget)
-            if isinstance(budget, Mapping)
-            else partial(settings_for, budget, tape, plan, horizon.limit, memory, measured, late)
-        )
-        key = _key(tape, choice, plan, horizon, slopes, f"{budget}")
-        processes.agree("tape, queries and options of replay", key)
-        first = remembered(folder, key, choose) if processes.rank == 0 else None
-        told = processes.text_of_first(json.dumps(asdict(first)) if first is not None else "")
-        settings = Settings(**json.loads(told))
-        plan, horizon = settings.plan(plan), horizon.at_most(settings.horizon)
-    walked = sum(len(epoch) for epoch in tape.epochs[-horizon.limit :])
-    plan = replace(plan, late=late_steps(tape.steps, walked, late))
-    memory = share_memory(tape, alone, len(plan.late) > 1, memory_bytes, disk)
-    processes.agree(
-        "tape, queries and options of replay", _key(tape, choice, plan, horizon, slopes, f"{memory.together}")
-    )
-    if rows_shared:
-        choice = replace(choice, adjoint=cast(Pass, SharedRows(choice.adjoint, processes)))
-    return Prepared(
-        tape,
-        queries,
-        model,
-        values,
-        slopes,
-        choice,
-        plan,
-        horizon,
-        settings,
-        memory,
-        WalkedStates(tape, memory.room, memory.walks, folder, disk),
-        processes,
-        rows_shared,
-    )
-
-
-def walk_all(prepared: Prepared, out: str | os.PathLike[str] | None, progress: Progress) -> Iterator[Sums]:
-    """Walk chunk after chunk of the queries, and yield the sums of each; those of other processes, too."""
-    epochs, chunks = len(prepared.tape.epochs), prepared.chunks()
-    mine = chunks[0 if prepared.rows_shared else prepared.processes.rank]
-    folder = Path(out) if out is not None else None
-    with closing(prepared.states):
-        yield from _walked(prepared, chunks, mine, folder, progress)
+            own = _run_chunk(context, mine[index], tell) if index < len(mine) else None
+            yield from _exchange(own, [part[index] if index < len(part) else None for part in chunks], context)
     progress("replay", len(mine) * epochs, len(mine) * epochs)
 
 
-def _walked(
-    prepared: Prepared,
-    chunks: list[list[range]],
-    mine: list[range],
-    folder: Path | None,
-    progress: Progress,
-) -> Iterator[Sums]:
-    epochs, processes = len(prepared.tape.epochs), prepared.processes
-    for index in range(max(len(part) for part in chunks)):
-
-        def tell(next_epoch: int, index: int = index) -> None:
-            progress("replay", index * epochs + epochs - 1 - next_epoch, len(mine) * epochs)
-
-        own = walk_chunk(prepared, mine[index], folder, tell) if index < len(mine) else None
-        if prepared.rows_shared or processes.size == 1:
-            assert own is not None
-            yield own
-            continue
-        for owner, part in enumerate(chunks):
-            if index < len(part):
-                given = own.tensors() if own is not None and owner == processes.rank else None
-                yield Sums.of(processes.shared(given, owner))
+def _exchange(
+    own: ChunkResult | None, columns: list[range | None], context: Context
+) -> Iterator[ChunkResult]:
+    """Yield the results of all processes for the columns [processes] of one round; one's own where all share it."""
+    processes = context.sharing.processes
+    if context.sharing.by_rows or processes.size == 1:
+        assert own is not None
+        yield own
+        return
+    for owner, part in enumerate(columns):
+        if part is not None:
+            given = own.tensors() if own is not None and owner == processes.rank else None
+            yield ChunkResult.of(processes.shared(given, owner))
 
 
-def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Callable[[int], None]) -> Sums:
-    """Walk some queries together."""
-    tape, plan, chunk = prepared.tape, prepared.plan, prepared.slopes[columns.start : columns.stop]
+def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
+    """Follow some queries together."""
+    tape, asked = context.tape, context.asked
+    chunk = asked.gradients[columns.start : columns.stop]
     shape = len(chunk), 1 + len(tape.optimizer.slots), tape.layout.size
     start = torch.zeros(shape, dtype=chunk.dtype, device=chunk.device)
     start[:, 0] = chunk
-    averaged = Late(tape, prepared.queries, columns, plan.late, prepared.model)
-    walk = Walk(tape, prepared.choice.adjoint, start, plan, prepared.horizon, averaged, prepared.states)
+    tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
+    rules = PassRules(context.schedule, context.truncation, tail, context.candidates)
+    backward = BackwardPass(tape, context.derivative.adjoint, start, rules, context.states)
     with seeded(0):
-        _run_resumable(prepared, walk, chunk, folder, tell)
-    totals = walk.totals
-    return Sums(
+        if context.folder is None:
+            backward.run(tell)
+        else:
+            key = work_key(
+                tape, context.derivative, chunk, (rules.schedule, rules.truncation, rules.candidates)
+            )
+            saved = SavedProgress(context.folder / f"replay-{key}.safetensors", context)
+            saved.run(backward, tell)
+    totals = backward.totals
+    return ChunkResult(
         columns,
         totals.effects.cpu().numpy(),
         totals.effect_variance().cpu().numpy(),
@@ -238,48 +124,46 @@ def walk_chunk(prepared: Prepared, columns: range, folder: Path | None, tell: Ca
     )
 
 
-def _run_resumable(
-    prepared: Prepared, walk: Walk, chunk: Tensor, folder: Path | None, tell: Callable[[int], None]
-) -> None:
-    """Run the walk; with a folder, save its state now and then, and go on from a saved one."""
-    if folder is None:
-        walk.run(tell)
-        return
-    processes = prepared.processes if prepared.rows_shared else Processes()
-    key = _key(prepared.tape, prepared.choice, walk.plan, walk.horizon, chunk)
-    path = folder / f"replay-{key}.safetensors"
-    kept = (
-        processes.shared(_saved(path, prepared.notes), 0)
-        if processes.rank == 0
-        else processes.shared(None, 0)
-    )
-    if kept:
-        walk.restore(kept)
-    saved_at = time.monotonic()
+class SavedProgress:
+    """A file that holds how far a backward pass has come.
 
-    def after(next_epoch: int) -> None:
-        nonlocal saved_at
-        tell(next_epoch)
-        if processes.rank == 0 and (walk.done or time.monotonic() - saved_at > SAVE_SECONDS):
-            with atomic(path) as part:
-                save_file({k: v.contiguous().cpu() for k, v in walk.tensors().items()}, part)
-            saved_at = time.monotonic()
+    Attributes
+    ----------
+    seconds : float
+        It is written at the end of an epoch, if the last time is longer ago than this, and at the end of the pass.
+    """
 
-    walk.run(after)
+    seconds: ClassVar[float] = 10.0
 
+    def __init__(self, path: Path, context: Context) -> None:
+        self._path = path
+        self._notes = context.notes
+        self._processes = context.sharing.processes if context.sharing.by_rows else Processes()
 
-def _saved(path: Path, notes: list[str]) -> dict[str, Tensor]:
-    """Return the state of a walk that was broken off; nothing if there is none, or none that can be read."""
-    if not path.exists():
-        return {}
-    try:
-        return read_tensors(path)
-    except StorageError:
-        notes.append(f"saved progress could not be read and was made again: {path.name}")
-        return {}
+    def run(self, backward: BackwardPass, tell: Callable[[int], None]) -> None:
+        """Run the pass, from where it was broken off, and save it now and then."""
+        first = self._processes.rank == 0
+        kept = self._processes.shared(self._read() if first else None, 0)
+        if kept:
+            backward.restore(kept)
+        saved_at = time.monotonic()
 
+        def after(next_epoch: int) -> None:
+            nonlocal saved_at
+            tell(next_epoch)
+            if first and (backward.done or time.monotonic() - saved_at > self.seconds):
+                with atomic(self._path) as part:
+                    save_file({k: v.contiguous().cpu() for k, v in backward.tensors().items()}, part)
+                saved_at = time.monotonic()
 
-def _key(tape: Tape, choice: Choice, plan: Plan, horizon: Horizon, start: Tensor, more: str = "") -> str:
-    """Return a hash of all that a walk's numbers depend on."""
-    header = repr((tape.describe(), *tape.identity().values(), plan, horizon, choice.name, more))
-    return digest(header.encode(), start.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        backward.run(after)
+
+    def _read(self) -> dict[str, Tensor]:
+        """Return the state of a pass that was broken off; nothing if there is none, or none that can be read."""
+        if not self._path.exists():
+            return {}
+        try:
+            return read_tensors(self._path)
+        except StorageError:
+            self._notes.append(f"saved progress could not be read and was made again: {self._path.name}")
+            return {}

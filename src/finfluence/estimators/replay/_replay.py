@@ -1,44 +1,137 @@
-"""replay: one tape to the influence of every row."""
+"""replay: one tape to the influence of every row; or of rows that were never in the training."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from torch import nn
 
 from finfluence._clock import clock
 from finfluence._progress import Progress, silent
-from finfluence.distributed import Processes, Together
+from finfluence.distributed import Together
 from finfluence.errors import ConfigError, explain
-from finfluence.estimators.derivatives import DIFFERENTIATIONS, Differentiation
-from finfluence.estimators.first_order import check_recording, fine_monte_carlo, fine_rao_blackwell
-from finfluence.estimators.replay._assemble import Story, check_left, estimates, group_means, provenance_of
-from finfluence.estimators.replay._backward import Plan
-from finfluence.estimators.replay._chunks import prepare, walk_all
-from finfluence.estimators.replay._tail import check_late
-from finfluence.estimators.replay._truncation import horizon_for
-from finfluence.estimators.replay.cost import bytes_per_query
-from finfluence.estimators.replay.leave_out import Groups, Pairs, pair, paired_seconds, to_pair
+from finfluence.estimators import AbstractEstimator, Cost
+from finfluence.estimators.derivatives import Differentiation, choose_pass
+from finfluence.estimators.replay._assemble import (
+    Estimand,
+    QueryRecord,
+    added_findings,
+    check_rows_left,
+    estimates,
+    group_means,
+    provenance,
+)
+from finfluence.estimators.replay._candidates import Candidates, check_candidates
+from finfluence.estimators.replay._chunks import run_chunks
+from finfluence.estimators.replay._context import AskedQueries, Context, prepare
+from finfluence.estimators.replay._options import ReplayOptions
+from finfluence.estimators.replay._schedule import RowSchedule, RunShape
+from finfluence.estimators.replay._tail import STATES
+from finfluence.estimators.replay._truncation import truncation_for
+from finfluence.estimators.replay.cost import (
+    StateSizes,
+    Workload,
+    allocation_from,
+    backward_bytes,
+    bytes_per_query,
+    split_memory,
+    trainings,
+)
+from finfluence.estimators.replay.leave_out import (
+    NEGATIVE_CONTROLS,
+    CoupledEffects,
+    Coupling,
+    Groups,
+    choose_coupled,
+    coupled_effects,
+    coupled_seconds,
+)
 from finfluence.result import Held, Influence, Stream, load, one_of
-from finfluence.runs import AnyQuery, Tape, check_queries, seeded
-from finfluence.runs.describe import Given, find_subsets
+from finfluence.runs import AnyQuery, RowSource, Tape, seeded
+from finfluence.runs.describe import Given, Subsets, find_subsets
 from finfluence.runs.tape import final_losses
 
-METHODS = ("online", "full", "fine", "fine-mc")
+METHODS = ("online", "full")
+FIRST_ORDER = ("fine", "fine-mc")
+
+
+class Replay(AbstractEstimator[Tape, ReplayOptions]):
+    """Effects of rows and their spread from one run, by differentiating all of its steps; see `replay`."""
+
+    name: ClassVar[str] = "replay"
+    family: ClassVar[str] = "replay"
+    paper: ClassVar[str] = "finfluence; the question is that of f-influence, arXiv 2510.10510"
+    yields: ClassVar[Literal["mu", "score"]] = "mu"
+    needs: ClassVar[type] = Tape
+    Options: ClassVar[type] = ReplayOptions
+
+    def _check(self, source: Tape) -> None:
+        """Differentiate a step along one direction, as `choose_pass` does along the gradients of queries."""
+        source.finish()
+        truncation_for(self.options.horizon, source.noise)
+        layout = source.layout
+        direction = torch.ones(1, layout.size, dtype=layout.dtype, device=layout.device)
+        choose_pass(source, direction, self.options.differentiation, self.options.memory_bytes)
+
+    def _estimate(
+        self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
+    ) -> Influence:
+        check_rows_left(subsets, len(source.rows))
+        return _Replayed(source, queries, subsets, self.options, None).influence(progress)
+
+    def _estimate_added(
+        self,
+        source: Tape,
+        queries: list[AnyQuery],
+        candidates: RowSource,
+        subsets: Given,
+        progress: Progress,
+    ) -> Influence:
+        check_candidates(candidates, source.rows)
+        if self.options.groups == "paired":
+            raise ConfigError(
+                explain(
+                    "groups='auto' or 'linear' where candidates are added",
+                    "groups='paired'",
+                    "runs under common random numbers leave rows out; they add none",
+                    "leave groups out: effects of adding are linear",
+                )
+            )
+        added = Candidates(candidates, source.loss, source.layout.device)
+        return _Replayed(source, queries, find_subsets(added, subsets), self.options, added).influence(progress)
+
+    def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
+        options, count = self.options, sum(len(q.names) for q in queries)
+        shape, tail = RunShape.of(len(source.rows), source.epochs), options.late > 0
+        sizes = StateSizes.of(source)
+        disk = 0 if options.out is None else options.snapshot_bytes
+        memory = split_memory(sizes, count, tail, options.memory_bytes, disk)
+        schedule = RowSchedule(options.rows == "full", options.probe_budget if source.reshuffled else 0.0, 0)
+        limit = truncation_for(options.horizon, source.noise).limit
+        if isinstance(options.budget, Mapping):
+            allocation = allocation_from(options.budget)
+            schedule, limit = allocation.schedule(schedule), min(limit, allocation.horizon)
+        coupled = int(choose_coupled(options.groups, subsets.sizes, count).sum())
+        replicas = coupled + NEGATIVE_CONTROLS + 1 if coupled else 0
+        counted = trainings(Workload(shape, memory, options.late), schedule, limit, list(source.sizes), replicas)
+        if options.budget is not None and not isinstance(options.budget, Mapping):
+            counted = min(counted, options.budget)
+        return Cost(counted, backward_bytes(memory, sizes, tail, shape.last(limit)))
 
 
 def replay(
     tape: Tape,
     queries: Sequence[AnyQuery] | AnyQuery,
-    method: Literal["online", "full", "fine", "fine-mc"] = "online",
+    method: Literal["online", "full"] = "online",
     subsets: Given = None,
     *,
+    candidates: Any = None,
     horizon: int | Literal["auto"] = "auto",
     probe_budget: float = 0.25,
     late: float = 0.1,
-    auxiliary: Tape | None = None,
-    records: int = 100,
     seed: int | None = None,
     groups: Groups = "auto",
     memory_bytes: int = 2**30,
@@ -50,15 +143,19 @@ def replay(
     processes: Together = "one",
     progress: Progress = silent,
 ) -> Influence:
-    """Estimate what removing each subset does to each query, from one training run.
+    """Estimate what removing each subset does to each query, from one training run; or what adding each candidate does.
 
-    Walking the tape backwards with λ = ∂q/∂s gives for each step t the slope x_{t,i} = ⟨u_t, ∇ℓ_i(θ_t)⟩ of every
+    A backward pass over the tape with λ = ∂q/∂s gives for each step t the slope x_{t,i} = ⟨u_t, ∇ℓ_i(θ_t)⟩ of every
     row's loss along u_t = (∂U_t/∂g)ᵀλ_{t+1}, and with it
 
-        effect(S) = Σ_t [mean_{j∈D∖S} x_{t,j} − mean_{j∈D} x_{t,j}]
-        spread²   = Var over batch orders of Σ_t mean_{j∈B_t} x_{t,j}
+        effect of removing S = Σ_t [mean_{j∈D∖S} x_{t,j} − mean_{j∈D} x_{t,j}]
+        effect of adding C   = Σ_t [mean_{j∈D∪C} x_{t,j} − mean_{j∈D} x_{t,j}]
+                             = Σ_t Σ_{c∈C} (x_{t,c} − mean_D x_t) / (n + |C|)
+        spread²              = Var over batch orders of Σ_t mean_{j∈B_t} x_{t,j}
 
-    in the query's own unit, at a fixed number of steps. μ = effect/spread.
+    in the query's own unit, at a fixed number of steps and of rows a step. μ = effect/spread. **Positive: removing the
+    subset raises the query; with candidates: adding it does.** A candidate's dose is that of any other row: one
+    appearance in each pass over the n + |C| rows.
 
     Parameters
     ----------
@@ -66,53 +163,18 @@ def replay(
         From `train`, or from `Tape.record` around a loop of your own.
     queries : Query or list
         `mean_loss`, `each_loss`, `own_loss`, or any `Query`.
-    method : {"online", "full", "fine", "fine-mc"}
-        *online*: each row is evaluated where the run used it. *full*: all rows at every step; exact and dear.
-        *fine*, *fine-mc*: the published single-run algorithm of f-influence, in closed form and by Monte Carlo; it is
-        first-order and gives μ only.
+    method : {"online", "full"}
+        *online*: each row is evaluated where the run used it, each candidate at four steps an epoch, one drawn from
+        each quarter. *full*: all of them at every step; exact and dear.
     subsets : None, {name: row ids} or list
-        None: every row alone. Groups come from the same walk: their effect at first order is the sum of their rows'.
-    horizon : "auto" or int
-        How many epochs to walk back. "auto" stops, per query, where the response stops being stable.
-    probe_budget : float
-        Extra row evaluations for the spread under reshuffling, as a share of the rows that training saw (*online*).
-    late : float
-        Effects are those on the mean of the query over 8 states within this share of the steps walked, the last ones:
-        the same but for what they change meanwhile, and the chance of one final state averages out. 0: on that alone.
-    auxiliary : Tape, optional
-        Second run for difference in differences (*fine-mc*).
-    records : int
-        Steps recorded (*fine*, *fine-mc*), after a burn-in of a tenth of the run.
-    seed : int, optional
-        For probe rows and Monte Carlo; default: the tape's order seed.
-    groups : {"auto", "linear", "paired"}
-        *paired*: each subset's effect to all orders, from a further run without it, paired with the tape's own: same
-        start, same batches without the subset's rows. Costs a training for each subset and five more, stacked as
-        memory allows. *linear*: from the walk alone. *auto*: pairs subsets of two or more rows if there are at most 11
-        of them, or with five more no more than queries. Of paired subsets the result keeps `linear_effect`, too.
-    memory_bytes : int
-        Bound on the memory of a walk; queries that do not fit together walk one after the other. States that the tape
-        does not keep are recomputed within a quarter of it, and kept for further walks in what the queries leave.
-    snapshot_bytes : int
-        How much of `out` recomputed states may take until further walks have used them, where memory has no room.
-    differentiation : {"auto", "exact", "finite-difference"}
-        *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for smooth models only; it passes
-        through fused attention and operations without a second derivative. *auto*: exact where the model allows it and
-        its tangents fit in `memory_bytes`, else finite differences; the result says which and why.
-    budget : float or mapping, optional
-        Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), probe rows, and
-        whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
-        recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
-        `provenance.budget`, given as `budget` of another replay, chooses the same without timing anything.
-    out : path, optional
-        Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
-    save_to : path, optional
-        Write the result there, as `Influence.save` would, while it is computed: memory holds the columns of the queries
-        walked together, and the result returned reads what is used from there.
+        None: every row alone. Groups come from the same backward pass: their effect at first order is the sum of their
+        rows'. With candidates: of their ids.
+    candidates : Rows, mapping of arrays or map-style Dataset, optional
+        Rows that training never saw, with the fields of the training rows and ids of their own.
+    horizon, probe_budget, late, seed, groups, memory_bytes, snapshot_bytes, differentiation, budget, out, save_to
+        As documented in `ReplayOptions`.
     processes : {"one", "all"}
-        *all*: the processes of torch.distributed's group share the work, every one of them calls with the same
-        arguments, and gets the same result; `out` and `save_to` are folders that all see. Queries are shared, or, where
-        there are fewer than processes, the rows of each step.
+        As documented in `ReplayOptions`.
     progress : callable
         Called as `progress("replay", done, total)` in epochs.
 
@@ -120,23 +182,25 @@ def replay(
     -------
     Influence
         `effect_se`, `se`, `lower`, `upper` and `p_value` cover the sampling error of this run's own terms and of the
-        spread. They do not cover what another seed would change, nor linearisation: pool runs, or verify.
+        spread. They do not cover what another seed would change, nor linearisation: pool runs, or verify. With
+        candidates it is over their ids, and its contrast is "add".
 
     Raises
     ------
     ConfigError, DataError, StorageError, NotSupportedError
+        Options, rows or files that cannot be used, or a model that cannot be differentiated; each says what to do.
 
     Notes
     -----
     Cost: two to three training runs for one query over all epochs, a fifth of that or less for each further
-    query; in proportion to the horizon. Memory: sums per (row, query), never gradients.
+    query; in proportion to the horizon. Memory: accumulators per (row, query), never gradients.
 
     Assumes that removal changes training little (linear response). Fails for chaotic training, and for large groups
-    unless they are paired.
+    unless they are paired. At first order, adding a copy of row i is minus (n−1)/(n+1) times removing it.
 
     References
     ----------
-    f-influence, arXiv 2510.10510, for the question and the methods *fine* and *fine-mc*.
+    f-influence, arXiv 2510.10510, for the question.
 
     Examples
     --------
@@ -146,90 +210,114 @@ def replay(
     >>> x, y = np.ones((4, 1)), np.array([0.0, 0.0, 0.0, 4.0])
     >>> recipe = Recipe(data=Rows(x=x, y=y), model=nn.Linear(1, 1, bias=False), optimizer=SGD(lr=0.1),
     ...                 loss=lambda m, b: 0.5 * (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=2, epochs=40)
-    >>> influence = replay(train(recipe), own_loss([3]), method="full")
+    >>> tape = train(recipe)
+    >>> influence = replay(tape, own_loss([3]), method="full")
     >>> bool(influence.data.effect[3, 0] > 0)     # without row 3, its own loss is larger
     True
+    >>> another = Rows(x=x[:1], y=np.array([4.0]), ids=["another 4"])
+    >>> added = replay(tape, own_loss([3]), method="full", candidates=another)
+    >>> bool(added.data.effect[0, 0] < 0)         # with a further row of 4, the loss of row 3 is smaller
+    True
     """
-    one_of(method, METHODS, "method")
-    one_of(differentiation, DIFFERENTIATIONS, "differentiation")
-    together = Processes.of(processes)
-    listed = check_queries(queries)
-    tape.finish()
-    began = clock(tape.layout.device)
-    found = find_subsets(tape, subsets)
-    where = found.positions
-    chosen = to_pair(groups, found.sizes, sum(len(q.names) for q in listed))
-    check_left(tape, found.names, where)
-    seed = tape.seed if seed is None else seed
-    model = tape.model()
-    with seeded(0):
-        own = group_means(where, final_losses(tape, model))
-    labels: dict[str, Any] = {
-        "subsets": found.names,
-        "sizes": found.sizes,
-        "queries": [name for q in listed for name in q.names],
-        "units": [q.unit for q in listed for _ in q.names],
-        "signs": [q.sign for q in listed for _ in q.names],
-        "own_loss": own,
-    }
-    if method in ("fine", "fine-mc"):
-        check_recording(tape, auxiliary, records)
-        extra = {}
-        with seeded(0):
-            if method == "fine":
-                mu = fine_rao_blackwell(tape, listed, where, records, progress)
-            else:
-                mu, extra["mu_scan"] = fine_monte_carlo(
-                    tape, auxiliary, listed, where, records, seed, progress
-                )
-        made = replace(provenance_of(tape, method), records=records)
-        influence = Influence.build(mu=mu, extra=extra, provenance=made, **labels)
-        if save_to is not None and together.rank == 0:
-            influence.save(save_to)
-        return influence
-    if not 0 < probe_budget < np.inf:
+    if method in FIRST_ORDER:
         raise ConfigError(
             explain(
-                "probe_budget above 0", repr(probe_budget), "a share was mistyped", "use the default, 0.25"
+                "method 'online' or 'full' in fi.replay",
+                repr(method),
+                "it multiplies gradients and replays nothing: it is an estimator of its own",
+                f"fi.estimate(tape, queries, method={method!r})",
             )
         )
-    check_late(late)
-    plan = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, seed)
-    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
-    so_far = clock(tape.layout.device) - began
+    one_of(method, METHODS, "method")
+    options = ReplayOptions(
+        rows=method, horizon=horizon, probe_budget=probe_budget, late=late, seed=seed, groups=groups,
+        memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation, budget=budget,
+        out=out, save_to=save_to, processes=processes,
+    )  # fmt: skip
+    return Replay(options).estimate(tape, queries, subsets, candidates=candidates, progress=progress)
 
-    def beside() -> float:
-        return so_far + paired_seconds(tape, int(chosen.sum()), alone)
 
-    prepared = prepare(
-        tape,
-        listed,
-        model,
-        plan,
-        horizon_for(horizon, tape),
-        late,
-        memory_bytes,
-        snapshot_bytes,
-        differentiation,
-        budget,
-        out,
-        together,
-        beside,
-    )
-    story = Story.empty(len(labels["queries"]), len(tape.epochs))
-    pairs: Pairs | None = None
-    sink: Stream | Held = Held(labels)
-    if save_to is not None and together.rank == 0:
-        sink = Stream(save_to, **labels)
-    with sink:
-        for sums in walk_all(prepared, out, progress):
-            pairs = pairs or pair(tape, listed, found, chosen, alone, seed, progress, prepared.plan.late)
-            story.add(sums)
-            if save_to is None or together.rank == 0:
-                sink.write(sums.columns, estimates(tape, where, sums, pairs))
-        assert pairs is not None
-        made = story.provenance(prepared, "full" if prepared.plan.full else method, labels["queries"], pairs)
-        if save_to is None or together.rank == 0:
-            influence = sink.finish(made)
-    together.wait()
-    return influence if save_to is None or together.rank == 0 else load(save_to, lazy=True)
+@dataclass(frozen=True, eq=False)
+class _Replayed:
+    """One call: its arguments, checked."""
+
+    tape: Tape
+    queries: list[AnyQuery]
+    subsets: Subsets
+    options: ReplayOptions
+    candidates: Candidates | None
+
+    def influence(self, progress: Progress) -> Influence:
+        """Return the result."""
+        tape, options = self.tape, self.options
+        began, device = clock(tape.layout.device), tape.layout.device
+        model = tape.model()
+        labels = self._labels(model)
+        coupled = self._coupled(len(labels["queries"]))
+        so_far, replicas = clock(device) - began, self._replicas
+        asked = AskedQueries.of(tape, self.queries, model)
+
+        def overhead() -> float:
+            return so_far + coupled_seconds(tape, int(coupled.sum()), replicas, tape.steps)
+
+        context = prepare(tape, asked, options, self.candidates, overhead)
+        influence = self._written(context, labels, coupled, progress)
+        context.sharing.processes.wait()
+        if influence is not None:
+            return influence
+        assert options.save_to is not None
+        return load(options.save_to, lazy=True)
+
+    def _written(
+        self, context: Context, labels: dict[str, Any], chosen: np.ndarray, progress: Progress
+    ) -> Influence | None:
+        """Run the passes and write what they say; None in a process that leaves that to process 0."""
+        tape, save_to = self.tape, self.options.save_to
+        writes = save_to is None or context.sharing.processes.rank == 0
+        estimand = Estimand(self.subsets, len(tape.rows), len(tape.epochs), self.candidates is not None)
+        record = QueryRecord.empty(len(labels["queries"]), len(tape.epochs))
+        coupled: CoupledEffects | None = None
+        sink: Stream | Held = Stream(save_to, **labels) if save_to is not None and writes else Held(labels)
+        with sink:
+            for chunk in run_chunks(context, progress):
+                coupled = coupled or self._couple(context, chosen, progress)
+                record.add(chunk)
+                if writes:
+                    sink.write(chunk.columns, estimates(estimand, chunk, coupled))
+            assert coupled is not None
+            made = provenance(context, record, labels["queries"], coupled.findings)
+            return sink.finish(made) if writes else None
+
+    def _couple(self, context: Context, chosen: np.ndarray, progress: Progress) -> CoupledEffects:
+        """Run the training without the chosen subsets, once the first backward pass is done."""
+        if self.candidates is not None:
+            return CoupledEffects(chosen, None, added_findings(self.subsets, len(self.tape.rows)))
+        coupling = Coupling(self._replicas, context.schedule.seed, context.schedule.tail)
+        return coupled_effects(self.tape, self.queries, self.subsets, chosen, coupling, progress)
+
+    def _coupled(self, queries: int) -> np.ndarray:
+        """Return which subsets [S] (bool) get a run of their own."""
+        if self.candidates is not None:
+            return np.zeros(len(self.subsets), dtype=bool)
+        return choose_coupled(self.options.groups, self.subsets.sizes, queries)
+
+    @property
+    def _replicas(self) -> int:
+        """How many runs are advanced side by side."""
+        return max(1, int(self.options.memory_bytes // bytes_per_query(self.tape)))
+
+    def _labels(self, model: nn.Module) -> dict[str, Any]:
+        """Return what the axes of the result are called, and the final losses of its rows."""
+        with seeded(0):
+            if self.candidates is None:
+                losses = final_losses(self.tape, model)
+            else:
+                losses = self.candidates.final_losses(model)
+        return {
+            "subsets": self.subsets.names,
+            "sizes": self.subsets.sizes,
+            "queries": [name for q in self.queries for name in q.names],
+            "units": [q.unit for q in self.queries for _ in q.names],
+            "signs": [q.sign for q in self.queries for _ in q.names],
+            "own_loss": group_means(self.subsets.positions, losses),
+        }

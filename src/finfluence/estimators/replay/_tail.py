@@ -1,4 +1,4 @@
-"""Late states: the query averaged over the last part of training.
+"""Tail averaging: the query averaged over the last part of training.
 
 Where the learning rate is high, the parameters hop around to the last step, and so does the gradient of a query: the
 effects that two runs show differ mainly because they end at different points. What removal does to q(θ_T) is what it
@@ -11,8 +11,8 @@ The spread is that of q(θ_T), one state. With θ_T = θ* + δ, δ normal with c
     Var q(θ_T) = gᵀΣg + tr((HΣ)²)/2,     E[∇q(θ_T)ᵀ Σ ∇q(θ_T)] = gᵀΣg + tr((HΣ)²),     g = ∇q(θ*), H = ∇²q:
 
 the gradient of one state counts the curved part twice. That of two states far enough apart, (∇q(θ_T) + ∇q(θ_t))/2,
-has half of the noise of either and counts it once. So the spread is walked from there, beside the adjoint of q̄ through
-the epochs that hold late states; effects come from the latter. Further back q̄ alone is walked on.
+has half of the noise of either and counts it once. So the spread is followed back from there, beside the adjoint of q̄
+through the epochs that hold averaged states; effects come from the latter. Further back q̄ alone is followed.
 """
 
 from collections.abc import Sequence
@@ -27,27 +27,32 @@ from finfluence.runs import AnyQuery, Tape, gradients
 STATES, MOST = 8, 0.5
 
 
-def late_steps(steps: int, walked: int, share: float, states: int = STATES) -> tuple[int, ...]:
+def tail_steps(steps: int, covered: int, share: float, states: int = STATES) -> tuple[int, ...]:
     """Return the states averaged, as numbers of steps before them, last first: at most `states`, equally far apart.
 
-    They lie within `share` of the steps that are walked back.
+    They lie within `share` of the steps that the backward pass covers.
 
     Examples
     --------
-    >>> late_steps(400, 400, 0.1, 4)
+    >>> tail_steps(400, 400, 0.1, 4)
     (400, 390, 380, 370)
-    >>> late_steps(400, 100, 0.1, 4)
+    >>> tail_steps(400, 100, 0.1, 4)
     (400, 398, 395, 393)
-    >>> late_steps(400, 400, 0.0)
+    >>> tail_steps(400, 400, 0.0)
     (400,)
     """
-    width = round(share * walked)
+    width = round(share * covered)
     count = max(1, min(states, width))
     return tuple(steps - k * width // count for k in range(count))
 
 
-def check_late(share: float) -> None:
-    """Refuse a share of steps that leaves no training before the states averaged."""
+def check_tail(share: float) -> None:
+    """Refuse a share of steps that leaves no training before the states averaged.
+
+    Raises
+    ------
+    ConfigError
+    """
     if not 0 <= share <= MOST:
         raise ConfigError(
             explain(
@@ -60,11 +65,20 @@ def check_late(share: float) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Late:
-    """Gradients ∇q(θ_t)/K of some queries at late states.
+class TailAverage:
+    """Gradients ∇q(θ_t)/K of some queries at the states averaged.
 
-    queries : all queries asked; columns : those of their names that are walked.
-    model : a working copy, overwritten.
+    Parameters
+    ----------
+    tape : Tape
+    queries : sequence of Query
+        All queries asked.
+    columns : range
+        Those of their names that this backward pass follows.
+    steps : tuple of int
+        The states averaged, as numbers of steps before them, last first.
+    model : nn.Module
+        A working copy, overwritten.
     """
 
     tape: Tape
@@ -75,7 +89,7 @@ class Late:
 
     @property
     def epochs(self) -> int:
-        """Epochs from the end that hold late states beside the final one; 0 if there is none."""
+        """Epochs from the end that hold averaged states beside the final one; 0 if there is none."""
         first = min(self.steps)
         return 0 if len(self.steps) == 1 else sum(epoch.stop > first for epoch in self.tape.epochs)
 
@@ -85,18 +99,18 @@ class Late:
         return sum(sum(k > t for k in self.steps) for t in steps) / len(self.steps) / max(1, len(steps))
 
     def at(self, t: int, state: Tensor) -> Tensor | None:
-        """Return ∇q(θ_t)/K [Q, P] if t is a late state, else None."""
+        """Return ∇q(θ_t)/K [Q, P] if state t is averaged over, else None."""
         if t not in self.steps:
             return None
         return (self._other if t == self._apart else self._gradients(state)) / len(self.steps)
 
     def of_spread(self, final: Tensor) -> Tensor:
-        """Return the gradients [Q, P] that the spread is walked from; `final`: ∇q(θ_T)."""
+        """Return the gradients [Q, P] that the spread is followed back from; `final`: ∇q(θ_T)."""
         return (final + self._other) / 2
 
     @property
     def _apart(self) -> int:
-        """The late state in the middle: far enough from the last for chance, near enough for the gradient's trend."""
+        """The state in the middle of the tail: far enough from the last for chance, near enough for the gradient's trend."""
         return self.steps[len(self.steps) // 2]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How far back to walk: an epoch's part of the variance should shrink as one walks back."""
+"""The truncation window: an epoch's part of the variance should shrink as one goes back."""
 
 from dataclasses import dataclass, replace
 
@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
-from finfluence.runs import Recipe, Tape
 
 GROWTH, RISE = 3.0, 25.0
 
 
 @dataclass(frozen=True)
-class Horizon:
+class TruncationRule:
     """Decides, per query, whether an epoch further back still belongs to the linear response.
 
     Noise enters an epoch in proportion to its squared learning rates, and stable training forgets it on the way
@@ -26,11 +25,11 @@ class Horizon:
     noise : tuple of float
         Σ of squared learning rates of each epoch, up to one common factor.
     epochs : int or None
-        Walk exactly this many epochs; None: stop automatically.
+        Cover exactly this many epochs; None: stop automatically.
     growth, rise : float
         How far an epoch may exceed later ones: training is rougher early.
     most : int or None
-        Never walk more epochs than this.
+        Never cover more epochs than this.
     """
 
     noise: tuple[float, ...]
@@ -41,10 +40,10 @@ class Horizon:
 
     @property
     def limit(self) -> int:
-        """Most epochs that can be walked."""
+        """Most epochs that can be covered."""
         return min(v for v in (len(self.noise), self.epochs, self.most) if v is not None)
 
-    def at_most(self, epochs: int) -> "Horizon":
+    def at_most(self, epochs: int) -> "TruncationRule":
         """Return the same rule, cut at this many epochs."""
         return replace(self, most=epochs)
 
@@ -66,20 +65,30 @@ class Horizon:
         return finite & (surely / noise[epoch] <= bound)
 
 
-def horizon_for(value: int | str, run: Recipe | Tape) -> Horizon:
+def truncation_for(value: int | str, noise: tuple[float, ...]) -> TruncationRule:
     """Return the rule for the argument `horizon`: "auto", or a number of epochs.
+
+    Parameters
+    ----------
+    value : "auto" or int
+    noise : tuple of float
+        Of the run, as `Tape.noise`.
+
+    Returns
+    -------
+    TruncationRule
 
     Raises
     ------
     ConfigError
         Neither.
     """
-    noise, epochs = run.noise, len(run.noise)
+    epochs = len(noise)
     if value == "auto":
-        return Horizon(noise, None)
+        return TruncationRule(noise, None)
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and 1 <= int(value) <= epochs:
-        return Horizon(noise, int(value))
+        return TruncationRule(noise, int(value))
     raise ConfigError(
         explain(
             f"horizon to be 'auto' or a number of epochs from 1 to {epochs}",

@@ -1,20 +1,35 @@
 """What a replay will cost, and how a budget is spent."""
 
-from finfluence.estimators.replay.cost._budget import Settings, remembered, settings_for, settings_from
-from finfluence.estimators.replay.cost._forecast import Forecast, plan
-from finfluence.estimators.replay.cost._memory import Memory, bytes_per_query, share_memory
-from finfluence.estimators.replay.cost._timing import Costs, measure
+from finfluence.estimators.replay.cost._budget import Allocation, allocate, allocation_from, remembered
+from finfluence.estimators.replay.cost._evaluations import trainings
+from finfluence.estimators.replay.cost._forecast import Forecast, backward_bytes, plan
+from finfluence.estimators.replay.cost._memory import (
+    MemorySplit,
+    StateSizes,
+    activation_bytes,
+    bytes_per_query,
+    candidates_at_once,
+    split_memory,
+)
+from finfluence.estimators.replay.cost._timing import StepTimer, Timings, Workload, measure
 
 __all__ = [
-    "Costs",
+    "Allocation",
     "Forecast",
-    "Memory",
-    "Settings",
+    "MemorySplit",
+    "StateSizes",
+    "StepTimer",
+    "Timings",
+    "Workload",
+    "activation_bytes",
+    "allocate",
+    "allocation_from",
+    "backward_bytes",
     "bytes_per_query",
+    "candidates_at_once",
     "measure",
     "plan",
     "remembered",
-    "settings_for",
-    "settings_from",
-    "share_memory",
+    "split_memory",
+    "trainings",
 ]

@@ -1,4 +1,4 @@
-"""The dial: one number, in multiples of one training run, sets what a replay evaluates."""
+"""Budget allocation: one number, in multiples of one training run, sets what a replay evaluates."""
 
 import json
 import math
@@ -9,23 +9,43 @@ from typing import Any
 
 from finfluence import _files
 from finfluence.errors import ConfigError, explain
-from finfluence.estimators.replay._backward import Plan
-from finfluence.estimators.replay.cost._memory import Memory
-from finfluence.estimators.replay.cost._timing import Costs
-from finfluence.runs import Tape
+from finfluence.estimators.replay._schedule import RowSchedule
+from finfluence.estimators.replay.cost._timing import Timings, Workload
 
-PROBE_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+SAMPLE_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+_RENAMED = {"beside": "overhead"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a budget was turned into; `expected` is the cost in training runs that the measured steps foretell.
+class Allocation:
+    """What a budget was turned into, as results keep it.
 
-    method : "online" or "full". horizon : most epochs walked. probe_share : extra row evaluations for the spread.
-    queries_together : in one walk. states_every : spacing of the states that the tape keeps.
-    states : where the others come from, in words. states_held : how many a walk holds in memory.
-    least : what the least settings would cost. beside : the part of `expected` that is not the walk.
-    tracing : what the first replay of a tape spends apart, in seconds.
+    Parameters
+    ----------
+    asked : float
+        The budget, in training runs.
+    expected : float
+        The cost in training runs that the measured steps foretell.
+    method : str
+        "online" or "full".
+    horizon : int
+        Most epochs of the truncation window.
+    probe_share : float
+        Extra row evaluations for the spread.
+    queries_together : int
+        In one backward pass.
+    states_every : int
+        Interval of the states that the tape keeps.
+    states : str
+        Where the others come from, in words.
+    states_held : int
+        How many a backward pass holds in memory.
+    least : float
+        What the least allocation would cost.
+    overhead : float
+        The part of `expected` that is not the backward pass.
+    tracing : float
+        What the first replay of a tape spends apart, in seconds.
     """
 
     asked: float
@@ -38,7 +58,7 @@ class Settings:
     states: str
     states_held: int
     least: float
-    beside: float
+    overhead: float
     tracing: float
 
     @property
@@ -46,108 +66,118 @@ class Settings:
         """The choice in words."""
         what = (
             f"{self.method} rows, at most {self.horizon} epoch{'s' if self.horizon > 1 else ''} back, "
-            f"probe rows {self.probe_share:g}, {self.queries_together} "
+            f"rows for the spread {self.probe_share:g}, {self.queries_together} "
             f"quer{'y' if self.queries_together == 1 else 'ies'} together, {self.states}"
         )
         if self.expected > self.asked:
-            said = f"is less than the least replay takes, {self.expected:.2g} runs, which was made: {what}"
+            spent = f"is less than the least replay takes, {self.expected:.2g} runs, which was made: {what}"
         else:
-            said = f"was spent on: {what}; expected cost {self.expected:.2g} runs"
+            spent = f"was spent on: {what}; expected cost {self.expected:.2g} runs"
         return (
-            f"a budget of {self.asked:g} training runs {said}; {self.beside:.1g} of them are beside the walk (queries, "
+            f"a budget of {self.asked:g} training runs {spent}; {self.overhead:.1g} of them are overhead (queries, "
             f"timing, paired groups), and tracing the model, once a tape, is apart ({self.tracing:.2g} s)"
         )
 
-    def plan(self, plan: Plan) -> Plan:
-        """Return the walk's plan under these settings."""
-        share = 0.0 if plan.budget == 0 else self.probe_share
-        return replace(plan, full=self.method == "full", budget=share)
+    def schedule(self, schedule: RowSchedule) -> RowSchedule:
+        """Return which rows are evaluated under this allocation."""
+        share = 0.0 if schedule.budget == 0 else self.probe_share
+        return replace(schedule, full=self.method == "full", budget=share)
 
 
-def settings_for(
-    budget: float,
-    tape: Tape,
-    plan: Plan,
-    horizon: int,
-    memory: Memory,
-    measured: Callable[[], Costs],
-    late: float = 0.0,
-) -> Settings:
-    """Return the most accurate settings that cost at most `budget` training runs.
+@dataclass(frozen=True)
+class _Setting:
+    """One point of the grid: from cheap to dear along it, nothing ever becomes less."""
 
-    In this order, each only when all before it is paid: epochs back, from one to `horizon`; probe rows for the
-    spread; all rows at every step. So a larger budget never gives less of anything.
+    method: str
+    epochs: int
+    share: float
+
+
+def allocate(
+    budget: object, workload: Workload, schedule: RowSchedule, horizon: int, measured: Callable[[], Timings]
+) -> Allocation:
+    """Return the most accurate allocation that costs at most `budget` training runs.
+
+    In this order, each only when all before it is paid: epochs back, from one to `horizon`; rows for the spread; all
+    rows at every step. So a larger budget never gives less of anything.
 
     Parameters
     ----------
     budget : float
         Multiples of one training run.
-    plan : Plan
+    workload : Workload
+    schedule : RowSchedule
         What the user asked for; *full* stays full.
     horizon : int
-        Most epochs to walk.
-    memory : Memory
-        Queries walked together, and where states come from.
+        Most epochs of the truncation window.
     measured : callable
-        Returns the costs.
-    late : float
-        Share of the walk that holds late states.
+        Returns the timings.
+
+    Returns
+    -------
+    Allocation
 
     Raises
     ------
     ConfigError
         The budget is not above zero and finite.
     """
-    check_budget(budget)
-    costs = measured()
-    first = ("full" if plan.full else "online", 1, PROBE_SHARES[0])
-    ladder = [(first[0], h, first[2]) for h in range(1, horizon + 1)]
-    if not plan.full:
-        if plan.budget:
-            ladder += [("online", horizon, share) for share in PROBE_SHARES[1:]]
-        ladder.append(("full", horizon, PROBE_SHARES[-1]))
+    number = check_budget(budget)
+    timings = measured()
 
-    def cost(method: str, epochs: int, share: float, at_least: bool = False) -> float:
-        there = replace(plan, full=method == "full", budget=share if plan.budget else 0.0)
-        return costs.runs(tape, there, epochs, memory, late, at_least)
+    def cost(setting: _Setting, at_least: bool = False) -> float:
+        share = setting.share if schedule.budget else 0.0
+        there = replace(schedule, full=setting.method == "full", budget=share)
+        return workload.runs(timings, there, setting.epochs, at_least)
 
-    least = paid = cost(*first)
-    chosen = first
-    for rung in ladder[1:]:
-        if cost(*rung, at_least=True) > budget or (needed := cost(*rung)) > budget:
+    grid = _grid(schedule, horizon)
+    chosen, least = grid[0], cost(grid[0])
+    paid = least
+    for setting in grid[1:]:
+        if cost(setting, at_least=True) > number or (needed := cost(setting)) > number:
             break
-        chosen, paid = rung, needed
-    method, epochs, share = chosen
-    steps = sum(len(e) for e in tape.epochs[-epochs:])
-    return Settings(
-        float(budget), paid, method, epochs, share if plan.budget else 0.0, memory.together, memory.spacing,
-        memory.sentence(steps), memory.room, least,
-        costs.fixed / (costs.train * sum(len(e) for e in tape.epochs)), costs.setup,
+        chosen, paid = setting, needed
+    memory, shape = workload.memory, workload.shape
+    return Allocation(
+        number, paid, chosen.method, chosen.epochs, chosen.share if schedule.budget else 0.0,
+        memory.together, memory.interval, memory.sentence(shape.last(chosen.epochs)), memory.capacity, least,
+        timings.overhead / (timings.train * shape.steps), timings.tracing,
     )  # fmt: skip
 
 
-def check_budget(budget: object) -> None:
-    """Refuse what is no number of training runs.
+def _grid(schedule: RowSchedule, horizon: int) -> list[_Setting]:
+    """Return the settings that a budget may pay, the least first."""
+    least, most = SAMPLE_SHARES[0], SAMPLE_SHARES[-1]
+    if schedule.full:
+        return [_Setting("full", epochs, least) for epochs in range(1, horizon + 1)]
+    grid = [_Setting("online", epochs, least) for epochs in range(1, horizon + 1)]
+    if schedule.budget:
+        grid += [_Setting("online", horizon, share) for share in SAMPLE_SHARES[1:]]
+    return [*grid, _Setting("full", horizon, most)]
+
+
+def check_budget(budget: object) -> float:
+    """Return a number of training runs, or refuse what is none.
 
     Raises
     ------
     ConfigError
         Not a number above 0, or not finite.
     """
-    wrong = isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf
-    if wrong:
-        raise ConfigError(
-            explain(
-                "budget to be a number of training runs above 0",
-                repr(budget),
-                "a share in percent or a time was passed",
-                "pass for instance budget=2.0: at most the time of two trainings",
-            )
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 < budget < math.inf:
+        return float(budget)
+    raise ConfigError(
+        explain(
+            "budget to be a number of training runs above 0",
+            repr(budget),
+            "a share in percent or a time was passed",
+            "pass for instance budget=2.0: at most the time of two trainings",
         )
+    )
 
 
-def settings_from(made: Mapping[str, Any]) -> Settings:
-    """Return the settings of another replay from its `provenance.budget`.
+def allocation_from(made: Mapping[str, Any]) -> Allocation:
+    """Return the allocation of another replay from its `attrs["budget"]`, of version 0.1.0 or later.
 
     Raises
     ------
@@ -155,25 +185,25 @@ def settings_from(made: Mapping[str, Any]) -> Settings:
         It is something else.
     """
     try:
-        return Settings(**made)
+        return Allocation(**{_RENAMED.get(name, name): value for name, value in made.items()})
     except TypeError as error:
         raise ConfigError(
             explain(
                 "budget to be a number of training runs, or what another replay made of one",
                 f"a mapping with {', '.join(map(str, made)) or 'nothing'}",
                 "it was edited, or comes from another version of finfluence",
-                "pass influence.provenance.budget of a replay with a budget, or a number",
+                "pass influence.data.attrs['budget'] of a replay with a budget, or a number",
             )
         ) from error
 
 
-def remembered(folder: Path | None, key: str, choose: Callable[[], Settings]) -> Settings:
-    """Return `choose()`, or what an interrupted replay in `folder` chose: costs are measured anew, numbers stay."""
+def remembered(folder: Path | None, key: str, choose: Callable[[], Allocation]) -> Allocation:
+    """Return `choose()`, or what an interrupted replay in `folder` chose: steps are timed anew, numbers stay."""
     if folder is None:
         return choose()
     path = folder / f"budget-{key}.json"
     if path.exists():
-        return Settings(**json.loads(path.read_text(encoding="utf-8")))
-    settings = choose()
-    _files.write_json(path, asdict(settings))
-    return settings
+        return Allocation(**json.loads(path.read_text(encoding="utf-8")))
+    allocation = choose()
+    _files.write_json(path, asdict(allocation))
+    return allocation

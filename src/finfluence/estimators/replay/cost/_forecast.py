@@ -4,28 +4,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from torch import Tensor
+
 from finfluence._clock import clock
-from finfluence.estimators.derivatives import Differentiation, choose_pass
-from finfluence.estimators.replay._backward import Plan
+from finfluence.estimators.derivatives import Choice, Differentiation, choose_pass
+from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._recomputed_states import state_bytes
-from finfluence.estimators.replay._truncation import horizon_for
-from finfluence.estimators.replay.cost._budget import Settings, settings_for
-from finfluence.estimators.replay.cost._memory import bytes_per_query, share_memory
-from finfluence.estimators.replay.cost._timing import measure
-from finfluence.estimators.replay.leave_out import PLACEBOS, Groups, paired_seconds, to_pair
+from finfluence.estimators.replay._schedule import RowSchedule, RunShape
+from finfluence.estimators.replay._truncation import truncation_for
+from finfluence.estimators.replay.cost._budget import Allocation, allocate
+from finfluence.estimators.replay.cost._memory import MemorySplit, StateSizes, bytes_per_query, split_memory
+from finfluence.estimators.replay.cost._timing import Timings, Workload, measure
+from finfluence.estimators.replay.leave_out import NEGATIVE_CONTROLS, Groups, choose_coupled, coupled_seconds
 from finfluence.result import one_of
 from finfluence.runs import AnyQuery, Recipe, Tape, check_queries, gradients, seeded, spacing_for
 from finfluence.runs.describe import Given, find_subsets
 from finfluence.runs.steps import RecipeSteps
 from finfluence.runs.tape import final_losses
 
-STEPS = 2
+DRY_STEPS = 2
 RESULT_FIELDS = 8
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the work; bytes of memory are beside the model, the data and torch itself."""
+    """One part of the work.
+
+    Parameters
+    ----------
+    name : str
+    seconds : float
+    memory_bytes : int
+        Beside the model, the data and torch itself.
+    disk_bytes : int
+    """
 
     name: str
     seconds: float
@@ -46,20 +59,21 @@ class Forecast:
     Attributes
     ----------
     stages : tuple of Stage
-        "train" (of a recipe only), "prepare" (query gradients, tracing, timing), "walk" (with late states, and states
-        recomputed), "groups" (runs without those that are paired; if there are any), "result".
+        "train" (of a recipe only), "prepare" (query gradients, tracing, timing), "backward" (the backward passes, with
+        averaged states, and states recomputed), "groups" (runs without those that are paired; if there are any),
+        "result".
     training_seconds : float
         One plain training run.
     runs : float
-        Cost of the walk in multiples of one training run.
+        Cost of the backward passes in multiples of one training run.
     differentiation : str
-        The pass that replay will take.
+        How replay will differentiate the steps.
     queries, subsets, rows, steps : int
     states_every : int
-        Spacing of the states that the tape keeps.
+        Interval of the states that the tape keeps.
     states : str
         Where the others come from, in words.
-    settings : Settings or None
+    allocation : Allocation or None
         What a budget was turned into.
     """
 
@@ -73,7 +87,7 @@ class Forecast:
     steps: int
     states_every: int
     states: str
-    settings: Settings | None
+    allocation: Allocation | None
 
     @property
     def seconds(self) -> float:
@@ -98,11 +112,11 @@ class Forecast:
         )
         lines = [head, *(f"  {stage}" for stage in self.stages)]
         lines.append(
-            f"  the walk costs {self.runs:.2g} training runs ({self.differentiation} derivatives); "
+            f"  the backward passes cost {self.runs:.2g} training runs ({self.differentiation} derivatives); "
             f"{self.states}"
         )
-        if self.settings is not None:
-            lines.append(f"  {self.settings.sentence}")
+        if self.allocation is not None:
+            lines.append(f"  {self.allocation.sentence}")
         return "\n".join(lines)
 
 
@@ -130,8 +144,10 @@ def plan(
     ----------
     run : Tape or Recipe
         A recipe is trained for two steps; nothing is kept of it.
-    horizon : "auto" or int
-        "auto" is counted as all epochs: replay may stop earlier.
+    queries, subsets
+        As given to `replay`.
+    method, horizon, probe_budget, late, groups, budget, memory_bytes, snapshot_bytes, differentiation
+        As given to `replay`. The horizon "auto" is counted as all epochs: replay may stop earlier.
     saved : bool
         Whether `train(out=…)` and `replay(out=…)` write states to disk; otherwise they stay in memory.
 
@@ -139,6 +155,11 @@ def plan(
     -------
     Forecast
         In words by `repr`. Within a factor of two if nothing else loads the machine.
+
+    Raises
+    ------
+    ConfigError, DataError, NotSupportedError
+        As `replay`.
 
     Examples
     --------
@@ -149,67 +170,134 @@ def plan(
     ...                 loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=2, epochs=20)
     >>> forecast = plan(recipe, own_loss([0, 1]))
     >>> [stage.name for stage in forecast.stages], forecast.steps
-    (['train', 'prepare', 'walk', 'result'], 40)
+    (['train', 'prepare', 'backward', 'result'], 40)
     """
     one_of(method, ("online", "full"), "method")
-    listed = check_queries(queries)
-    tape = run if isinstance(run, Tape) else _glimpse(run)
+    options = ReplayOptions(
+        rows=method, horizon=horizon, probe_budget=probe_budget, late=late, groups=groups, budget=budget,
+        memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation,
+    )  # fmt: skip
+    return forecast(run, check_queries(queries), subsets, options, saved)
+
+
+def forecast(
+    run: Tape | Recipe, queries: list[AnyQuery], subsets: Given, options: ReplayOptions, saved: bool
+) -> Forecast:
+    """Return what `plan` does, of options."""
+    tape = run if isinstance(run, Tape) else _dry_run(run)
     tape.finish()
     found = find_subsets(tape, subsets)
-    model = tape.model()
-    began = clock(tape.layout.device)
-    with seeded(0):
-        _, start = gradients(listed, model, tape, tape.layout.parameters(model))
-        asking = clock(tape.layout.device) - began
-        final_losses(tape, model)
-    spent = clock(tape.layout.device) - began
-    choice = choose_pass(tape, start, differentiation, memory_bytes)
-    steps = sum(len(e) for e in tape.epochs)
-    state = state_bytes(tape)
-    every = run.spacing if isinstance(run, Tape) else spacing_for(steps, state, snapshot_bytes)
-    memory = share_memory(tape, len(start), late > 0, memory_bytes, snapshot_bytes if saved else 0, every)
-    costs = replace(measure(tape, choice.adjoint, start, memory, late, asking), fixed=0.0)
-    prepare = clock(tape.layout.device) - began
-    planned = Plan(method == "full", probe_budget if tape.reshuffled else 0.0, 0)
-    limit, settings = horizon_for(horizon, run).limit, None
-    chosen = to_pair(groups, found.sizes, len(start))
-    alone = max(1, int(memory_bytes // bytes_per_query(tape)))
-    pairing = paired_seconds(tape, int(chosen.sum()), alone, steps)
-    if budget is not None:
-        counted = replace(costs, fixed=spent + costs.spent + pairing)
-        settings = settings_for(budget, tape, planned, limit, memory, lambda: counted, late)
-        planned, limit = settings.plan(planned), settings.horizon
-    runs = costs.runs(tape, planned, limit, memory, late)
-    training = costs.train * steps
-    walked = sum(len(e) for e in tape.epochs[-limit:])
-    walk_bytes = (
-        int(memory.together * bytes_per_query(tape)) * (2 if late else 1) + memory.held(walked) * state
-    )
-    result = RESULT_FIELDS * 8 * len(found) * len(start)
+    shape = RunShape.of(len(tape.rows), tape.epochs)
+    dry = _Dry.of(run, tape, queries, options, saved)
+    chosen = choose_coupled(options.groups, found.sizes, len(dry.start))
+    replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
+    coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
+    workload = Workload(shape, dry.memory, options.late)
+    schedule = RowSchedule(options.rows == "full", options.probe_budget if tape.reshuffled else 0.0, 0)
+    limit, allocation = truncation_for(options.horizon, run.noise).limit, None
+    if options.budget is not None:
+        counted = replace(dry.timings, overhead=dry.asking + dry.timings.measuring + coupling)
+        allocation = allocate(options.budget, workload, schedule, limit, lambda: counted)
+        schedule, limit = allocation.schedule(schedule), allocation.horizon
+    training = dry.timings.train * shape.steps
+    runs = workload.runs(dry.timings, schedule, limit)
+    state, covered = state_bytes(tape.layout, tape.optimizer), shape.last(limit)
     stages = [
-        Stage("prepare", prepare, int(start.numel() * start.itemsize), 0),
-        Stage("walk", runs * training, walk_bytes, memory.written(walked) * state),
-        Stage("result", 2e-8 * result, 2 * result, result),
+        Stage("prepare", dry.seconds, int(dry.start.numel() * dry.start.itemsize), 0),
+        Stage(
+            "backward",
+            runs * training,
+            backward_bytes(dry.memory, StateSizes.of(tape), options.late > 0, covered),
+            dry.memory.written(covered) * state,
+        ),
+        *_coupled_stage(coupling, chosen, replicas, bytes_per_query(tape)),
+        _result_stage(len(found), len(dry.start)),
     ]
-    if chosen.any():
-        lanes = min(alone, int(chosen.sum()) + PLACEBOS + 1)
-        stages.insert(2, Stage("groups", pairing, lanes * int(bytes_per_query(tape)), 0))
+    every = dry.memory.interval
     if isinstance(run, Recipe):
-        kept = (-(-steps // every) + 1) * state
+        kept = (-(-shape.steps // every) + 1) * state
         stages.insert(0, Stage("train", training, 0 if saved else kept, kept if saved else 0))
-    states = memory.sentence(walked)
+    states = dry.memory.sentence(covered)
     if every > 1:
-        states += f"; snapshot_bytes={(steps + 1) * state:,} would keep all"
+        states += f"; snapshot_bytes={(shape.steps + 1) * state:,} would keep all"
     return Forecast(
-        tuple(stages), training, runs, choice.name, len(start), len(found), len(tape.rows), steps, every,
-        states, settings,
+        tuple(stages), training, runs, dry.derivative.name, len(dry.start), len(found), shape.rows, shape.steps,
+        every, states, allocation,
     )  # fmt: skip
 
 
-def _glimpse(recipe: Recipe) -> Tape:
+def backward_bytes(memory: MemorySplit, sizes: StateSizes, tail: bool, steps: int) -> int:
+    """Return the bytes of a backward pass over the last `steps` steps."""
+    return int(memory.together * sizes.query) * (2 if tail else 1) + memory.held(steps) * sizes.state
+
+
+@dataclass(frozen=True, eq=False)
+class _Dry:
+    """What is measured for a forecast, and how long that took.
+
+    Parameters
+    ----------
+    start : Tensor [Q, P]
+        Gradients of the queries.
+    derivative : Choice
+    memory : MemorySplit
+    timings : Timings
+    asking : float
+        Seconds of the queries' gradients and the final losses.
+    seconds : float
+        All together.
+    """
+
+    start: Tensor
+    derivative: Choice
+    memory: MemorySplit
+    timings: Timings
+    asking: float
+    seconds: float
+
+    @classmethod
+    def of(
+        cls, run: Tape | Recipe, tape: Tape, queries: list[AnyQuery], options: ReplayOptions, saved: bool
+    ) -> "_Dry":
+        """Measure."""
+        device, tail = tape.layout.device, options.late > 0
+        model, began = tape.model(), clock(tape.layout.device)
+        with seeded(0):
+            _, start = gradients(queries, model, tape, tape.layout.parameters(model))
+            at_one_state = clock(device) - began
+            final_losses(tape, model)
+        asking = clock(device) - began
+        derivative = choose_pass(tape, start, options.differentiation, options.memory_bytes)
+        sizes = StateSizes.of(tape)
+        if isinstance(run, Recipe):
+            steps = sum(len(e) for e in tape.epochs)
+            sizes = replace(sizes, interval=spacing_for(steps, sizes.state, options.snapshot_bytes))
+        disk = options.snapshot_bytes if saved else 0
+        memory = split_memory(sizes, len(start), tail, options.memory_bytes, disk)
+        timings = measure(tape, derivative.adjoint, start, memory.together, tail)
+        timings = replace(timings, queries=at_one_state, overhead=0.0)
+        return cls(start, derivative, memory, timings, asking, clock(device) - began)
+
+
+def _coupled_stage(seconds: float, chosen: np.ndarray, together: int, each: float) -> list[Stage]:
+    """Return the stage of the runs without paired groups, if there are any."""
+    if not chosen.any():
+        return []
+    return [
+        Stage("groups", seconds, min(together, int(chosen.sum()) + NEGATIVE_CONTROLS + 1) * int(each), 0)
+    ]
+
+
+def _result_stage(subsets: int, queries: int) -> Stage:
+    """Return the stage of estimates and their file."""
+    result = RESULT_FIELDS * 8 * subsets * queries
+    return Stage("result", 2e-8 * result, 2 * result, result)
+
+
+def _dry_run(recipe: Recipe) -> Tape:
     """Return a tape of the recipe's first steps, which knows of all its epochs."""
     run = RecipeSteps(recipe, 0, 0)
-    run.count = min(STEPS, recipe.steps)
+    run.count = min(DRY_STEPS, recipe.steps)
     tape = Tape(run, 1, None)
     with seeded(0):
         for t in range(run.count):

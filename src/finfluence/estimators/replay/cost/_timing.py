@@ -1,4 +1,4 @@
-"""What a step of training and a step back cost on this machine, measured on a few steps of the tape."""
+"""What a step of training and a step back take on this machine, measured on a few steps of the tape."""
 
 import math
 from collections.abc import Callable
@@ -12,102 +12,152 @@ from torch import Tensor
 from finfluence._clock import clock
 from finfluence.estimators.derivatives import Pass
 from finfluence.estimators.replay._accumulate import EpochSums
-from finfluence.estimators.replay._backward import FEWEST_PROBES, ROWS_AT_ONCE, Plan
+from finfluence.estimators.replay._schedule import FEWEST_SAMPLED, ROWS_AT_ONCE, RowSchedule, RunShape
 from finfluence.estimators.replay._tail import STATES
-from finfluence.estimators.replay.cost._memory import Memory
+from finfluence.estimators.replay.cost._memory import MemorySplit
 from finfluence.runs import Tape, seeded
+from finfluence.runs.tape import Key
 
 REPEATS = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Costs:
+class Timings:
     """Seconds of the parts of a replay.
 
-    train : one training step. back : one step of the walk, the queries of one walk at once. late : the same where
-    queries are walked beside their means over late states, twice as many at once.
-    few, many : of evaluating `FEWEST_PROBES` and `most` rows along the way; the latter is timed when first asked for.
-    queries : the gradients of all queries at one state. fixed : spent once, beside the walk, measuring included.
-    spent : the part of it that measuring takes. setup : tracing, once a tape.
+    Parameters
+    ----------
+    train : float
+        One training step.
+    back : float
+        One step of the backward pass, its queries at once.
+    tail : float
+        The same where queries are followed beside their means over the tail, twice as many at once.
+    few : float
+        Evaluating `FEWEST_SAMPLED` rows along the way.
+    many : callable
+        Evaluating `most` rows; timed when first asked for.
+    most : int
+    queries : float
+        The gradients of all queries at one state.
+    overhead : float
+        Spent once, beside the backward pass, measuring included.
+    measuring : float
+        The part of it that measuring takes.
+    tracing : float
+        Once a tape.
     """
 
     train: float
     back: float
-    late: float
+    tail: float
     few: float
     many: Callable[[], float]
     most: int
     queries: float = 0.0
-    fixed: float = 0.0
-    spent: float = 0.0
-    setup: float = 0.0
+    overhead: float = 0.0
+    measuring: float = 0.0
+    tracing: float = 0.0
 
     def evaluation(self, rows: int, at_least: bool = False) -> float:
         """Seconds for the slopes of `rows` rows at one step; with `at_least`, a lower bound that times nothing more."""
         parts = -(-rows // ROWS_AT_ONCE)
-        if rows <= FEWEST_PROBES or at_least:
+        if rows <= FEWEST_SAMPLED or at_least:
             return parts * self.few
-        per_row = max(0.0, (self.many() - self.few) / max(1, self.most - FEWEST_PROBES))
-        return parts * max(0.0, self.few - per_row * FEWEST_PROBES) + rows * per_row
-
-    def walk(self, tape: Tape, plan: Plan, horizon: int, late: float = 0.0, at_least: bool = False) -> float:
-        """Seconds of one walk over the last `horizon` epochs, `late` the share that holds late states."""
-        lengths, rows = [len(e) for e in tape.epochs], len(tape.rows)
-        total = 0.0
-        for back, steps in enumerate(reversed(lengths[-horizon:])):
-            count, every = plan.probes(back, rows, steps, len(lengths))
-            evaluations = -(-steps // every) if count else 0
-            one = self.late if back < math.ceil(late * horizon) else self.back
-            total += steps * one
-            total += evaluations * self.evaluation(count, at_least) if evaluations else 0.0
-        return total
-
-    def runs(
-        self, tape: Tape, plan: Plan, horizon: int, memory: Memory, late: float = 0.0, at_least: bool = False
-    ) -> float:
-        """Cost of a replay in multiples of one training run, without `setup`."""
-        steps = sum(len(e) for e in tape.epochs[-horizon:])
-        walked = memory.walks * self.walk(tape, plan, horizon, late, at_least)
-        averaged = (STATES - 1) * self.queries if late else 0.0
-        again = self.train * memory.retaken(steps)
-        timing = 0.0 if at_least else self._timing(tape, plan, horizon)
-        return (self.fixed + timing + walked + averaged + again) / (
-            self.train * sum(len(e) for e in tape.epochs)
-        )
-
-    def _timing(self, tape: Tape, plan: Plan, horizon: int) -> float:
-        """Seconds that timing many rows takes, where the walk evaluates as many."""
-        lengths = [len(e) for e in tape.epochs]
-        counts = [
-            plan.probes(back, len(tape.rows), steps, len(lengths))[0]
-            for back, steps in enumerate(reversed(lengths[-horizon:]))
-        ]
-        return (1 + REPEATS) * self.many() if max(counts) > FEWEST_PROBES else 0.0
+        per_row = max(0.0, (self.many() - self.few) / max(1, self.most - FEWEST_SAMPLED))
+        return parts * max(0.0, self.few - per_row * FEWEST_SAMPLED) + rows * per_row
 
 
-def measure(
-    tape: Tape, adjoint: Pass, start: Tensor, memory: Memory, late: float, queries: float, fixed: float = 0.0
-) -> Costs:
-    """Time training, walking and evaluating on the first steps of the tape, for queries with gradients `start` [Q, P].
-
-    The median of a few timings counts; measured once for a tape, pass and number of queries.
+@dataclass(frozen=True)
+class Workload:
+    """What a replay is made of.
 
     Parameters
     ----------
+    shape : RunShape
+    memory : MemorySplit
+        Queries of one pass, and where states come from.
     late : float
-        0: nothing is timed beside late states.
-    queries, fixed : float
-        Seconds already known: of the gradients of all queries, and of all that was done beside the walk.
+        Share of the pass that holds averaged states.
+    candidates : int
+        Rows whose addition is asked about.
     """
-    key = f"costs {adjoint.differentiation} {memory.together} {len(start)} {late > 0}"
-    if key not in tape.memo:
+
+    shape: RunShape
+    memory: MemorySplit
+    late: float = 0.0
+    candidates: int = 0
+
+    def pass_seconds(
+        self, timings: Timings, schedule: RowSchedule, horizon: int, at_least: bool = False
+    ) -> float:
+        """Seconds of one backward pass over the last `horizon` epochs."""
+        total, lengths = 0.0, self.shape.epochs[-horizon:]
+        evaluated = schedule.evaluations(self.shape, horizon)
+        for back, (steps, (rows, times)) in enumerate(zip(reversed(lengths), evaluated, strict=True)):
+            one = timings.tail if back < math.ceil(self.late * horizon) else timings.back
+            total += steps * one
+            total += times * timings.evaluation(rows, at_least) if times else 0.0
+            if self.candidates:
+                often = len(schedule.candidate_steps(back, range(steps)))
+                total += often * timings.evaluation(self.candidates, at_least)
+        return total
+
+    def runs(self, timings: Timings, schedule: RowSchedule, horizon: int, at_least: bool = False) -> float:
+        """Cost of a replay in multiples of one training run, without tracing."""
+        passes = self.memory.passes * self.pass_seconds(timings, schedule, horizon, at_least)
+        averaged = (STATES - 1) * timings.queries if self.late else 0.0
+        again = timings.train * self.memory.recomputed(self.shape.last(horizon))
+        measuring = 0.0 if at_least else self._timing_many(timings, schedule, horizon)
+        return (timings.overhead + measuring + passes + averaged + again) / (
+            timings.train * self.shape.steps
+        )
+
+    def _timing_many(self, timings: Timings, schedule: RowSchedule, horizon: int) -> float:
+        """Seconds that timing many rows takes, where the pass evaluates as many."""
+        most = max(rows for rows, _ in schedule.evaluations(self.shape, horizon))
+        return (1 + REPEATS) * timings.many() if max(most, self.candidates) > FEWEST_SAMPLED else 0.0
+
+
+@dataclass(frozen=True)
+class _StepTimings(Key[Timings]):
+    """All that the time of a step depends on: what its derivatives are made of, and along how many directions."""
+
+    differentiation: str
+    together: int
+    tail: bool
+
+
+def measure(tape: Tape, adjoint: Pass, start: Tensor, together: int, tail: bool) -> Timings:
+    """Time training, stepping back and evaluating on the first steps of the tape.
+
+    The median of a few timings counts; measured once for a tape, kind of derivatives and number of queries.
+
+    Parameters
+    ----------
+    tape : Tape
+    adjoint : Pass
+    start : Tensor [Q, P]
+        Gradients of the queries.
+    together : int
+        Queries of one backward pass.
+    tail : bool
+        Whether steps back over averaged states are timed, too.
+
+    Returns
+    -------
+    Timings
+        Without queries; `overhead` is what measuring took.
+    """
+
+    def timed() -> Timings:
         with seeded(0):
-            tape.memo[key] = _Clock(tape, adjoint, start[: memory.together]).costs(late > 0, queries, fixed)
-    found: Costs = tape.memo[key]
-    return found
+            return StepTimer(tape, adjoint, start[:together]).timings(tail)
+
+    return tape.cache.get(_StepTimings(adjoint.differentiation, together, tail), timed)
 
 
-class _Clock:
+class StepTimer:
     """Times single steps, and knows how long that took."""
 
     def __init__(self, tape: Tape, adjoint: Pass, start: Tensor) -> None:
@@ -117,46 +167,45 @@ class _Clock:
         self._lam = torch.zeros(shape, dtype=start.dtype, device=start.device)
         self._lam[:, 0] = start
         self._sums = EpochSums.zeros(len(tape.rows), 0, len(start), start.device)
-        self.setup = self.spent = 0.0
+        self.tracing = self.measuring = 0.0
 
-    def costs(self, late: bool, queries: float, fixed: float) -> Costs:
-        """Return all costs."""
+    def timings(self, tail: bool) -> Timings:
+        """Return all timings."""
         tape = self._tape
         most = min(ROWS_AT_ONCE, len(tape.rows))
         back = self.typical(self._back)
-        beside = self.typical(self._beside) if late else back
-        few = self.typical(self._evaluate(min(FEWEST_PROBES, len(tape.rows))))
+        doubled = self.typical(self._back_with_tail) if tail else back
+        few = self.typical(self._evaluate(min(FEWEST_SAMPLED, len(tape.rows))))
         tape._run.load(0, self._state)
         train = self.typical(lambda: tape._run.take(0), 3 * REPEATS)
 
         @cache
         def many() -> float:
             with seeded(0):
-                return few if most <= FEWEST_PROBES else self.typical(self._evaluate(most))
+                return few if most <= FEWEST_SAMPLED else self.typical(self._evaluate(most))
 
-        return Costs(
+        return Timings(
             train,
             back,
-            max(beside, back),
+            max(doubled, back),
             few,
             many,
             most,
-            queries,
-            fixed + self.spent,
-            self.spent,
-            self.setup,
+            overhead=self.measuring,
+            measuring=self.measuring,
+            tracing=self.tracing,
         )
 
     def typical(self, call: Callable[[], object], repeats: int = REPEATS) -> float:
-        """Return the median seconds of `call`; what its first call took longer is setup."""
+        """Return the median seconds of `call`; what its first call took longer is tracing."""
         found = []
         for _ in range(1 + repeats):
             began = clock(self._tape.layout.device)
             call()
             found.append(clock(self._tape.layout.device) - began)
         seconds = float(median(found[1:]))
-        self.setup += max(0.0, found[0] - seconds)
-        self.spent += sum(found[1:]) + min(found[0], seconds)
+        self.tracing += max(0.0, found[0] - seconds)
+        self.measuring += sum(found[1:]) + min(found[0], seconds)
         return seconds
 
     def _back(self) -> None:
@@ -164,7 +213,7 @@ class _Clock:
         _, slopes, _ = self._adjoint.step(self._state, step.hyper, step.batch, self._lam, step.seed)
         self._sums.add_batch(step.rows.to(slopes.device), step.centred(step.unweighted(slopes)))
 
-    def _beside(self) -> None:
+    def _back_with_tail(self) -> None:
         step = self._tape.at(0)
         twice = torch.cat([self._lam, self._lam])
         self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed)
@@ -172,10 +221,10 @@ class _Clock:
     def _evaluate(self, count: int) -> Callable[[], None]:
         tape, start, rows = self._tape, self._start, torch.arange(count)
         theta, seed = self._state[: tape.layout.size], tape.at(0).seed
-        probes = EpochSums.zeros(0, count, len(start), start.device)
+        sample = EpochSums.zeros(0, count, len(start), start.device)
 
         def call() -> None:
             slopes = self._adjoint.slopes(theta, start, tape.batch(rows, 0), seed)
-            probes.add_probes(slopes, count, 1.0)
+            sample.add_sample(slopes, count, 1.0)
 
         return call

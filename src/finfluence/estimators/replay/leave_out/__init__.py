@@ -1,25 +1,35 @@
 """Groups to all orders: the run repeated without them."""
 
 from finfluence.estimators.replay.leave_out._coupled_runs import (
+    LARGE_SHARE,
+    CoupledEffects,
+    Coupling,
     Groups,
-    Pairs,
-    pair,
-    paired_effects,
-    paired_seconds,
-    to_pair,
+    choose_coupled,
+    coupled_effects,
+    coupled_seconds,
+    leave_out_effects,
 )
-from finfluence.estimators.replay.leave_out._replicas import PLACEBOS, Lanes, Placebo, Removed, Whole
+from finfluence.estimators.replay.leave_out._replicas import (
+    NEGATIVE_CONTROLS,
+    Baseline,
+    LeaveOut,
+    NegativeControl,
+    Replicas,
+)
 
 __all__ = [
-    "PLACEBOS",
+    "LARGE_SHARE",
+    "NEGATIVE_CONTROLS",
+    "Baseline",
+    "CoupledEffects",
+    "Coupling",
     "Groups",
-    "Lanes",
-    "Pairs",
-    "Placebo",
-    "Removed",
-    "Whole",
-    "pair",
-    "paired_effects",
-    "paired_seconds",
-    "to_pair",
+    "LeaveOut",
+    "NegativeControl",
+    "Replicas",
+    "choose_coupled",
+    "coupled_effects",
+    "coupled_seconds",
+    "leave_out_effects",
 ]

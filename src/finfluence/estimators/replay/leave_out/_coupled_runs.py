@@ -7,12 +7,12 @@ noise with the first:
 
     s_{t+1} = U_t(s_t, mean_{i∈B_t∖S} ∇ℓ_i(θ_t)),     effect(S) = q̄(θ^S) − q̄(θ) − a_S · p
 
-with q̄ the mean of q over the late states that the walk averages over, too: two runs at a high learning rate part, and
-hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone moves q. p is
-this shift: the mean over K placebo runs, each of which leaves out another K-th of every batch, so that together they
-miss every row alike; per unit of a, by how much the noise of a batch's mean exceeds that of a batch of the usual size
-from the same rows: mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where batches are drawn
-independently.
+with q̄ the mean of q over the states of the tail that the backward pass averages over, too: two runs at a high learning
+rate part, and hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone
+moves q. p is this shift: the mean over K negative controls, runs each of which leaves out another K-th of every batch,
+so that together they miss every row alike; per unit of a, by how much the noise of a batch's mean exceeds that of a
+batch of the usual size from the same rows: mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where
+batches are drawn independently.
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,36 @@ import numpy as np
 
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import StackedQueries
-from finfluence.estimators.replay.leave_out._replicas import PLACEBOS, Lane, Lanes, Placebo, Removed, Whole
+from finfluence.estimators.replay.leave_out._replicas import (
+    NEGATIVE_CONTROLS,
+    Baseline,
+    LeaveOut,
+    NegativeControl,
+    Replica,
+    Replicas,
+)
 from finfluence.result import one_of
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, class_labels
+from finfluence.runs.tape import Key
 
 Groups = Literal["auto", "linear", "paired"]
 LARGE_SHARE = 0.1
-FEW_LANES = 16
+FEW_REPLICAS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Which subsets [S] were paired, their effects [S, Q] (NaN for the others), and what to tell."""
+class CoupledEffects:
+    """What runs without subsets, under common random numbers, say of them.
+
+    Parameters
+    ----------
+    chosen : array of bool [S]
+        Which subsets were left out of such a run.
+    effects : array [S, Q] or None
+        NaN for the others.
+    findings : list of str
+    """
 
     chosen: np.ndarray
     effects: np.ndarray | None
@@ -44,9 +61,13 @@ class Pairs:
     def correct(
         self, linear: np.ndarray, error: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return effects and errors [S, Q] with those of paired runs in place of linear ones, and the latter.
+        """Return effects and errors [S, Q] with those of coupled runs in place of linear ones, and the latter.
 
         The pair's own sampling error is not known from one run: to the linear one, half of the difference is added.
+
+        Returns
+        -------
+        tuple of array, array, dict
         """
         if self.effects is None:
             return linear, error, {}
@@ -56,22 +77,40 @@ class Pairs:
         return effect, error, {"linear_effect": np.where(known, linear, np.nan)}
 
 
-def pair(
+@dataclass(frozen=True)
+class Coupling:
+    """How replicas are run.
+
+    Parameters
+    ----------
+    together : int
+        How many to advance side by side, as memory allows.
+    seed : int
+        Of what is left out of the negative controls, and of the rows that stand in where a batch holds none but the
+        group's.
+    tail : tuple of int
+        Numbers of steps before the states over which queries are averaged; empty: the final one.
+    """
+
+    together: int
+    seed: int
+    tail: tuple[int, ...] = ()
+
+
+def coupled_effects(
     tape: Tape,
     queries: list[AnyQuery],
     subsets: Subsets,
     chosen: np.ndarray,
-    together: int,
-    seed: int,
+    coupling: Coupling,
     progress: Progress,
-    late: tuple[int, ...] = (),
-) -> Pairs:
+) -> CoupledEffects:
     """Run the tape's training again without each chosen subset [S] (bool); say what was done, and what was not."""
-    findings = _linear_finding(tape, subsets, chosen)
+    findings = _linear_finding(subsets, chosen, class_labels(tape), len(tape.rows))
     if not chosen.any():
-        return Pairs(chosen, None, findings)
+        return CoupledEffects(chosen, None, findings)
     positions = [p for p, paired in zip(subsets.positions, chosen, strict=True) if paired]
-    found = paired_effects(tape, queries, positions, together, seed, progress, late)
+    found = leave_out_effects(tape, queries, positions, coupling, progress)
     effects = np.full((len(chosen), found.shape[1]), np.nan)
     effects[chosen] = found
     known = np.isfinite(effects).all(1)
@@ -83,14 +122,18 @@ def pair(
         findings.append(
             f"the run without {_named(subsets.names[lost])} diverged: the effect given is the linear one, and doubtful"
         )
-    return Pairs(known, effects, findings)
+    return CoupledEffects(known, effects, findings)
 
 
-def to_pair(groups: str, sizes: np.ndarray, queries: int) -> np.ndarray:
+def choose_coupled(groups: str, sizes: np.ndarray, queries: int) -> np.ndarray:
     """Return which subsets [S] (bool) get a run of their own.
 
-    "paired": all. "auto": those of two or more rows, if they are few: with the placebo runs no more than
-    `FEW_LANES`, or than there are queries, so that they cost about as much as the walk itself.
+    "paired": all that hold a row. "auto": those of two or more rows, if they are few: with the negative controls no more
+    than `FEW_REPLICAS`, or than there are queries, so that they cost about as much as the backward pass itself.
+
+    Returns
+    -------
+    array of bool [S]
 
     Raises
     ------
@@ -99,55 +142,61 @@ def to_pair(groups: str, sizes: np.ndarray, queries: int) -> np.ndarray:
 
     Examples
     --------
-    >>> to_pair("auto", np.array([1, 20, 30]), queries=1).tolist()
+    >>> choose_coupled("auto", np.array([1, 20, 30]), queries=1).tolist()
     [False, True, True]
-    >>> to_pair("auto", np.full(40, 2), queries=1).any()
+    >>> choose_coupled("auto", np.full(40, 2), queries=1).any()
     np.False_
     """
     one_of(groups, get_args(Groups), "groups")
     if groups == "paired":
-        return np.ones(len(sizes), dtype=bool)
+        return np.asarray(sizes > 0)
     several = sizes > 1
-    few = several.sum() + 1 + PLACEBOS <= max(FEW_LANES, queries)
+    few = several.sum() + 1 + NEGATIVE_CONTROLS <= max(FEW_REPLICAS, queries)
     return several & (groups == "auto" and bool(few))
 
 
-def paired_seconds(tape: Tape, chosen: int, together: int, steps: int | None = None) -> float:
-    """Return about how long it takes to run the training without each of `chosen` subsets; timed once for a tape."""
+@dataclass(frozen=True)
+class _StepSeconds(Key[float]):
+    """Time of one step of all replicas: how many there are, and how many are advanced side by side."""
+
+    replicas: int
+    together: int
+
+
+def coupled_seconds(tape: Tape, chosen: int, together: int, steps: int) -> float:
+    """Return about how long `steps` steps take without each of `chosen` subsets; timed once for a tape."""
     if not chosen:
         return 0.0
-    lanes, size = chosen + PLACEBOS, max(1, together - 1)
-    key = f"seconds of {chosen} lanes, {together} together"
-    if key not in tape.memo:
-        alone = 0 if together > 1 else 1
-        stacks, last = divmod(lanes, size)
-        runner = Lanes(tape)
+    replicas = chosen + NEGATIVE_CONTROLS
+
+    def timed() -> float:
+        alone, size = 0 if together > 1 else 1, max(1, together - 1)
+        stacks, last = divmod(replicas, size)
+        runner = Replicas(tape)
         step = stacks * runner.step_seconds(size + 1 - alone) if stacks else 0.0
         step += runner.step_seconds(last + 1) if last else 0.0
-        tape.memo[key] = (tape.steps if steps is None else steps) * (step + alone * runner.step_seconds(1))
-    return float(tape.memo[key])
+        return step + alone * runner.step_seconds(1)
+
+    return steps * tape.cache.get(_StepSeconds(replicas, together), timed)
 
 
-def paired_effects(
+def leave_out_effects(
     tape: Tape,
     queries: list[AnyQuery],
     groups: list[np.ndarray],
-    together: int,
-    seed: int,
+    coupling: Coupling,
     progress: Progress = silent,
-    late: tuple[int, ...] = (),
 ) -> np.ndarray:
-    """Return the effects [G, Q] of removing groups of row positions, by runs paired with the tape's own.
+    """Return the effects [G, Q] of removing groups of row positions, by runs that share the tape's random numbers.
 
     Parameters
     ----------
-    together : int
-        How many runs to advance side by side, as memory allows.
-    seed : int
-        Of what is left out of the placebo runs, and of the rows that stand in where a batch holds none but the
-        group's.
-    late : tuple of int
-        Numbers of steps before the states over which queries are averaged; empty: the final one.
+    tape : Tape
+    queries : list of Query
+    groups : list of int arrays
+    coupling : Coupling
+    progress : callable
+        Called as `progress("groups", done, total)`.
 
     Returns
     -------
@@ -158,63 +207,61 @@ def paired_effects(
     -----
     Cost: len(groups) + K + 1 trainings, stacked; memory of `together` states and their activations.
     """
-    removed = [Removed(group, len(tape.rows), seed, tape.reshuffled) for group in groups]
-    placebos = [Placebo(k, seed) for k in range(PLACEBOS)]
-    moved = _moved(tape, queries, [*removed, *placebos], together, progress, late or (tape.steps,))
+    seed = coupling.seed
+    without = [LeaveOut(group, len(tape.rows), seed, tape.reshuffled) for group in groups]
+    controls = [NegativeControl(k, seed) for k in range(NEGATIVE_CONTROLS)]
+    moved = _shifts(tape, queries, [*without, *controls], coupling, progress)
     shifts = moved[len(groups) :]
     finished = np.isfinite(shifts).all(1)
-    noisier = sum(p.noisier for p, whole in zip(placebos, finished, strict=True) if whole)
-    per_unit = shifts[finished].sum(0) / noisier if noisier > 0 else np.zeros(moved.shape[1])
-    result: np.ndarray = moved[: len(groups)] - np.array([[r.noisier] for r in removed]) * per_unit
+    inflation = sum(c.noise_inflation for c, done in zip(controls, finished, strict=True) if done)
+    per_unit = shifts[finished].sum(0) / inflation if inflation > 0 else np.zeros(moved.shape[1])
+    result: np.ndarray = moved[: len(groups)] - np.array([[r.noise_inflation] for r in without]) * per_unit
     return result
 
 
-def _moved(
+def _shifts(
     tape: Tape,
     queries: list[AnyQuery],
-    lanes: Sequence[Lane],
-    together: int,
+    replicas: Sequence[Replica],
+    coupling: Coupling,
     progress: Progress,
-    late: tuple[int, ...],
 ) -> np.ndarray:
-    """Return by how much every lane's queries [L, Q] differ from those of the run itself, repeated beside them."""
-    runner = Lanes(tape)
+    """Return by how much every replica's queries [L, Q] differ from those of the run itself, repeated beside them."""
+    runner, together = Replicas(tape), coupling.together
     asked = StackedQueries(tape, tape.model(), queries, together=together > 1)
+    tail = coupling.tail or (tape.steps,)
 
-    def averaged(lanes: Sequence[Lane]) -> np.ndarray:
-        return np.mean([asked(theta) for theta in runner.at(lanes, late)], axis=0)
+    def averaged(replicas: Sequence[Replica]) -> np.ndarray:
+        return np.mean([asked(theta) for theta in runner.at(replicas, tail)], axis=0)
 
-    values, whole = [], []
+    values, baseline = [], []
     size = max(1, together - 1)
-    for first in range(0, len(lanes), size):
-        chunk = lanes[first : first + size]
-        progress("groups", first, len(lanes))
+    for first in range(0, len(replicas), size):
+        chunk = replicas[first : first + size]
+        progress("groups", first, len(replicas))
         if together > 1:  # in every stack, so that both round alike
-            found = averaged([Whole(), *chunk])
-            whole.append(found[:1])
+            found = averaged([Baseline(), *chunk])
+            baseline.append(found[:1])
             values.append(found[1:])
         else:
-            whole = whole or [averaged([Whole()])]
+            baseline = baseline or [averaged([Baseline()])]
             values.append(averaged(chunk))
-    progress("groups", len(lanes), len(lanes))
-    differences = zip(values, whole if together > 1 else whole * len(values), strict=True)
+    progress("groups", len(replicas), len(replicas))
+    differences = zip(values, baseline if together > 1 else baseline * len(values), strict=True)
     return np.concatenate([found - base for found, base in differences])
 
 
-def _linear_finding(tape: Tape, subsets: Subsets, chosen: np.ndarray) -> list[str]:
+def _linear_finding(
+    subsets: Subsets, chosen: np.ndarray, labels: np.ndarray | None, rows: int
+) -> list[str]:
     """Name the groups left to linear response that hold a large share of the rows, or of the rows of one class."""
-    labels = class_labels(tape)
-    classes = (
-        np.zeros(len(tape.rows), dtype=np.int64)
-        if labels is None
-        else np.unique(labels, return_inverse=True)[1]
-    )
+    classes = np.zeros(rows, dtype=np.int64) if labels is None else np.unique(labels, return_inverse=True)[1]
     total = np.bincount(classes)
     large = [
         name
-        for name, rows, paired in zip(subsets.names, subsets.positions, chosen, strict=True)
-        if not paired and len(rows) > 1
-        and (np.bincount(classes[rows], minlength=len(total)) / total).max() >= LARGE_SHARE
+        for name, group, coupled in zip(subsets.names, subsets.positions, chosen, strict=True)
+        if not coupled and len(group) > 1
+        and (np.bincount(classes[group], minlength=len(total)) / total).max() >= LARGE_SHARE
     ]  # fmt: skip
     if not large:
         return []
