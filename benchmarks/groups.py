@@ -25,7 +25,7 @@ from benchmarks.calibration import RUNS, RUNS_WITHOUT
 from benchmarks.interval_coverage import ALL, FIRST_SEED, TABULAR, kinds, tabular
 from benchmarks.problems import Problem, digits
 from finfluence.ensemble import StackedQueries
-from finfluence.estimators.replay.leave_out import paired_effects
+from finfluence.estimators.replay.leave_out import Coupling, leave_out_effects
 from finfluence.estimators.retrain import retrain
 from finfluence.grads import RowLosses, Traced, trace
 from finfluence.result import Influence
@@ -143,7 +143,7 @@ def estimates(problem: Problem, seed: int) -> Estimates:
         at_end = asked(torch.cat([theta[None], theta + moved]))
         found[f"{name}, query linear"] = ((moved @ slopes.T).numpy(), spent)
         found[f"{name}, query itself"] = (at_end[1:] - at_end[0], spent)
-    timed("paired", lambda: paired_effects(tape, problem.queries, groups, 64, seed))
+    timed("paired", lambda: leave_out_effects(tape, problem.queries, groups, Coupling(64, seed)))
     return found
 
 

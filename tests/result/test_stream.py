@@ -22,8 +22,8 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 import finfluence as fi, plain_training as pt
-from finfluence.estimators.replay import _chunks as _replay_walks
-_replay_walks.SAVE_SECONDS = 0.0
+from finfluence.estimators.replay import SavedProgress
+SavedProgress.seconds = 0.0
 calls = []
 def stop(*a):
     calls.append(a)

@@ -109,7 +109,7 @@ def test_exact_forms_hold_in_simulated_training(changes):
     assert abs(without.mean() - with_row.mean() - influence.effect.values[5, 0]) < 4 * error
 
 
-def test_four_rows_of_the_dossier():
+def test_four_rows_by_hand():
     """D = {0,0,0,4}, full batch, lr 0.1, 50 steps: θ_T = 0.9948462; without the 4 and with the mean renormalised, 0."""
     recipe = mean_estimation(np.array([0.0, 0, 0, 4]), batch_size=4, epochs=50)
     tape = fi.train(recipe)
@@ -142,7 +142,7 @@ def replayed(recipe: fr.Recipe, runs: int) -> tuple[np.ndarray, np.ndarray]:
     """Return effects [runs, n] and variances [runs] of online replays of several order seeds."""
     tapes = [fi.train(recipe, seed=s) for s in range(runs)]
     for tape in tapes:
-        tape.memo = tapes[0].memo  # one graph for all: losses are pure in θ
+        tape.cache = tapes[0].cache  # one graph for all: losses are pure in θ
     found = [fi.replay(tape, LEVEL, horizon=recipe.epochs).data for tape in tapes]
     return np.stack([f.effect.values[:, 0] for f in found]), np.array(
         [f.spread.values[0, 0] ** 2 for f in found]

@@ -8,7 +8,7 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError, DataError
-from finfluence.estimators.replay import _chunks as _replay_walks
+from finfluence.estimators.replay import SavedProgress
 from four_parts import assert_parts
 
 ESTIMATES = ("effect", "effect_se", "spread", "mu", "se", "p_value")
@@ -45,7 +45,7 @@ def test_memory_bound_and_order_of_queries(method):
         )
 
 
-@pytest.mark.parametrize("method", ["online", "full", "fine", "fine-mc"])
+@pytest.mark.parametrize("method", ["online", "full"])
 def test_kept_states_do_not_change_a_bit(method, tmp_path):
     whole = fi.train(recipe())
     sparse = fi.train(recipe(), snapshot_bytes=1)
@@ -54,9 +54,7 @@ def test_kept_states_do_not_change_a_bit(method, tmp_path):
     expected = fi.replay(whole, QUERIES, method=method)
     for tape in (sparse, folder, fr.Tape.open(tmp_path, recipe())):
         found = fi.replay(tape, QUERIES, method=method)
-        assert np.array_equal(found.data.mu.values, expected.data.mu.values)
-        if method in ("online", "full"):
-            assert_equal(found, expected)
+        assert_equal(found, expected)
 
 
 def test_same_call_same_bits_and_replays_do_not_disturb_the_tape():
@@ -92,7 +90,7 @@ def test_permuted_rows_permute_the_result(monkeypatch):
 @pytest.mark.parametrize("memory_bytes", [2**30, 1])
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop, memory_bytes):
-    monkeypatch.setattr(_replay_walks, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(SavedProgress, "seconds", 0.0)
     tape = fi.train(recipe())
     whole = fi.replay(tape, QUERIES, memory_bytes=memory_bytes)
     calls = []
@@ -169,25 +167,15 @@ def test_errors():
         DataError, ("one row to be left without subset 'all'", "all 12 rows", "whole data set", "smaller subset"),
         subsets={"all": range(12)},
     )  # fmt: skip
-    for records in (0, -3, 1.5, "all", True):
-        for method in ("fine", "fine-mc"):
-            refused(
-                ConfigError, ("records to be a whole number of at least 1", repr(records), "a share or a text", "the default"),
-                records=records, method=method,
-            )  # fmt: skip
-    tape = fi.train(recipe())
-    refused(
-        ConfigError, ("another run of the same recipe", "the same seeds (0, 0)", "passed twice", "another seed"),
-        tape=tape, auxiliary=tape, method="fine-mc",
-    )  # fmt: skip
-    refused(
-        ConfigError, ("another run of the same recipe", "a run of another recipe", "mixed up", "the same recipe"),
-        tape=tape, auxiliary=fi.train(recipe(data=pt.table(seed=9)), seed=1), method="fine-mc",
-    )  # fmt: skip
-    refused(
-        ConfigError, ("records × subsets small enough", "300000000 × 12", "too many steps", "fewer subsets"),
-        tape=tape, records=300_000_000, method="fine-mc",
-    )  # fmt: skip
+    for method in ("fine", "fine-mc"):
+        refused(
+            ConfigError,
+            (
+                "method 'online' or 'full' in fi.replay", repr(method), "an estimator of its own",
+                f"fi.estimate(tape, queries, method={method!r})",
+            ),
+            method=method,
+        )  # fmt: skip
 
 
 def test_a_numpy_horizon_is_a_horizon():

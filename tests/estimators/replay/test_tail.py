@@ -1,4 +1,4 @@
-"""Effects on a query averaged over late states: exact derivatives, the same spread, less chance."""
+"""Effects on a query averaged over the tail: exact derivatives, the same spread, less chance."""
 
 import dataclasses
 
@@ -13,22 +13,32 @@ import plain_training as pt
 from finfluence import runs as fr
 from finfluence.errors import ConfigError
 from finfluence.estimators.derivatives import adjoint_of
-from finfluence.estimators.replay import Late, Plan, Walk, horizon_for, late_steps
+from finfluence.estimators.replay import (
+    BackwardPass,
+    PassRules,
+    RowSchedule,
+    TailAverage,
+    tail_steps,
+    truncation_for,
+)
 
 DOUBLE = torch.float64
 
 
 def effects(tape: fr.Tape, query: fi.Query, late: tuple[int, ...], full: bool = True) -> np.ndarray:
-    """Walk by hand, averaging over the given states."""
+    """Go back by hand, averaging over the given states."""
     model = tape.model()
     _, slopes = fr.gradients([query], model, tape, tape.layout.parameters(model))
     start = torch.zeros(1, 1 + len(tape.optimizer.slots), tape.layout.size, dtype=slopes.dtype)
     start[:, 0] = slopes
-    plan = Plan(full, 0.25, 0, late)
-    averaged = Late(tape, [query], range(1), late, model)
-    walk = Walk(tape, adjoint_of(tape), start, plan, horizon_for(len(tape.epochs), tape), averaged)
-    walk.run(lambda epoch: None)
-    return walk.totals.effects.numpy()[:, 0]
+    rules = PassRules(
+        RowSchedule(full, 0.25, 0, late),
+        truncation_for(len(tape.epochs), tape.noise),
+        TailAverage(tape, [query], range(1), late, model),
+    )
+    backward = BackwardPass(tape, adjoint_of(tape), start, rules)
+    backward.run(lambda epoch: None)
+    return backward.totals.effects.numpy()[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -46,8 +56,8 @@ def test_the_mean_over_late_states_is_the_mean_of_shorter_trainings(optimizer, f
     assert np.abs(found - apart[0]).max() > 1e-3 * np.abs(found).max()
 
 
-def test_the_spread_is_walked_from_the_gradients_of_two_states():
-    """Through the epochs that hold late states it is that of a query whose gradient is the mean of theirs."""
+def test_the_spread_starts_from_the_gradients_of_two_states():
+    """Through the epochs that hold averaged states it is that of a query whose gradient is the mean of theirs."""
     tape = fi.train(pt.recipe(epochs=10), seed=0)
     averaged = fi.replay(tape, fi.own_loss([1]), late=0.3, horizon=10).data
     states = averaged.attrs["late_states"]
@@ -74,7 +84,7 @@ def test_the_spread_of_a_linear_query_is_that_of_the_final_state():
     np.testing.assert_allclose(late, final, rtol=1e-9)
 
 
-def test_queries_that_walk_one_after_the_other_give_the_same():
+def test_queries_of_one_pass_after_the_other_give_the_same():
     tape = fi.train(pt.recipe(epochs=10), seed=0)
     queries = [fi.own_loss([0, 1, 2]), fi.own_loss([4])]
     together = fi.replay(tape, queries, late=0.3)
@@ -100,7 +110,7 @@ def replays(
     """Replay many runs; they share the graphs that the first one traced."""
     tapes = [fi.train(recipe, seed=seed) for seed in range(runs)]
     for tape in tapes:
-        tape.memo = tapes[0].memo
+        tape.cache = tapes[0].cache
     return [fi.replay(tape, query, **options).data for tape in tapes]
 
 
@@ -166,11 +176,11 @@ def test_the_error_of_effects_allows_for_partly_averaged_epochs():
     assert 1 / 1.6 < ratio < 1.6
 
 
-def test_late_steps_lie_within_the_steps_walked():
-    assert late_steps(400, 400, 0.1) == (400, 395, 390, 385, 380, 375, 370, 365)
-    assert late_steps(20, 20, 0.1) == (20, 19)
-    assert late_steps(9, 9, 0.1) == (9,)
-    assert min(late_steps(400, 40, 0.5)) > 400 - 20
+def test_averaged_states_lie_within_the_steps_covered():
+    assert tail_steps(400, 400, 0.1) == (400, 395, 390, 385, 380, 375, 370, 365)
+    assert tail_steps(20, 20, 0.1) == (20, 19)
+    assert tail_steps(9, 9, 0.1) == (9,)
+    assert min(tail_steps(400, 40, 0.5)) > 400 - 20
 
 
 @pytest.mark.parametrize("late", [-0.1, 0.6, 10, float("nan")])

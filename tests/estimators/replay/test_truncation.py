@@ -1,4 +1,4 @@
-"""The horizon rule: what an epoch further back may weigh, per query, in units of the schedule's noise."""
+"""The truncation rule: what an epoch further back may weigh, per query, in units of the schedule's noise."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators.replay import GROWTH, RISE, Horizon, horizon_for
+from finfluence.estimators.replay import GROWTH, RISE, TruncationRule, truncation_for
 
 NAN = float("nan")
 
@@ -16,7 +16,7 @@ def column(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=pt.DOUBLE)
 
 
-def accepts(horizon: Horizon, epoch: int, variance, profile, error=None) -> list[bool]:
+def accepts(horizon: TruncationRule, epoch: int, variance, profile, error=None) -> list[bool]:
     zero = torch.zeros(len(variance), dtype=pt.DOUBLE)
     return horizon.accepts(
         epoch, column(*variance), zero if error is None else column(*error), profile
@@ -24,7 +24,7 @@ def accepts(horizon: Horizon, epoch: int, variance, profile, error=None) -> list
 
 
 def test_decides_for_every_query_by_itself():
-    rule = Horizon((1.0, 1.0, 1.0), None)
+    rule = TruncationRule((1.0, 1.0, 1.0), None)
     profile = torch.tensor([[NAN] * 4, [NAN] * 4, [1.0, 1.0, 1.0, 1.0]], dtype=pt.DOUBLE)
     assert accepts(rule, 1, (0.1, GROWTH, GROWTH * 1.01, NAN), profile) == [True, True, False, False]
     profile[1] = column(0.01, 0.5, 0.5, 0.5)
@@ -34,7 +34,7 @@ def test_decides_for_every_query_by_itself():
 
 
 def test_last_epoch_needs_only_to_be_finite():
-    rule = Horizon((1.0, 1.0), None)
+    rule = TruncationRule((1.0, 1.0), None)
     profile = torch.full((2, 3), NAN, dtype=pt.DOUBLE)
     assert accepts(rule, 1, (5.0, float("inf"), NAN), profile) == [True, False, False]
 
@@ -42,18 +42,18 @@ def test_last_epoch_needs_only_to_be_finite():
 def test_noise_is_measured_in_squared_rates():
     """A tenfold rate brings a hundredfold noise: not a sign of growth."""
     profile = torch.tensor([[NAN], [1.0]], dtype=pt.DOUBLE)
-    assert accepts(Horizon((100.0, 1.0), None), 0, (250.0,), profile) == [True]
-    assert accepts(Horizon((1.0, 1.0), None), 0, (250.0,), profile) == [False]
+    assert accepts(TruncationRule((100.0, 1.0), None), 0, (250.0,), profile) == [True]
+    assert accepts(TruncationRule((1.0, 1.0), None), 0, (250.0,), profile) == [False]
 
 
 def test_an_uncertain_variance_is_given_the_benefit_of_two_standard_errors():
-    rule, profile = Horizon((1.0, 1.0), None), torch.tensor([[NAN], [1.0]], dtype=pt.DOUBLE)
+    rule, profile = TruncationRule((1.0, 1.0), None), torch.tensor([[NAN], [1.0]], dtype=pt.DOUBLE)
     assert accepts(rule, 0, (5.0,), profile, error=(1.01,)) == [True]
     assert accepts(rule, 0, (5.0,), profile, error=(0.99,)) == [False]
 
 
-def test_a_given_number_of_epochs_is_walked():
-    rule = Horizon((1.0,) * 4, 2)
+def test_a_given_number_of_epochs_is_covered():
+    rule = TruncationRule((1.0,) * 4, 2)
     profile = torch.full((4, 2), 1.0, dtype=pt.DOUBLE)
     assert [accepts(rule, e, (1e9, NAN), profile) for e in (3, 2, 1, 0)] == [[True, False]] * 2 + [
         [False, False]
@@ -63,10 +63,10 @@ def test_a_given_number_of_epochs_is_walked():
 def test_noise_of_a_recipe():
     described = pt.recipe(schedule="linear", epochs=2)
     rates = [1 - t / 6 for t in range(6)]
-    rule = horizon_for("auto", described)
+    rule = truncation_for("auto", described.noise)
     assert rule.epochs is None
     np.testing.assert_allclose(rule.noise, [sum(r * r for r in rates[:3]), sum(r * r for r in rates[3:])])
-    assert horizon_for(2, described).epochs == 2
+    assert truncation_for(2, described.noise).epochs == 2
 
 
 def test_an_unstable_beginning_is_left_out_and_said():
@@ -95,7 +95,7 @@ def test_an_unstable_beginning_is_left_out_and_said():
     assert np.isnan(found.data.attrs["spread_profile"][0][: 13 - walked]).all()
 
 
-def test_stable_training_is_walked_to_its_start():
+def test_stable_training_is_followed_to_its_start():
     for method in ("full", "online"):
         found = fi.replay(fi.train(pt.recipe(epochs=6)), fi.own_loss([0, 1]), method=method)
         assert found.data.attrs["horizon"] == [6, 6] and not found.data.attrs["findings"]

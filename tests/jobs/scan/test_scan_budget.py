@@ -8,7 +8,7 @@ import yaml
 
 import finfluence as fi
 from finfluence.errors import ConfigError
-from finfluence.estimators.replay import _chunks as _replay_walks
+from finfluence.estimators.replay.cost import StepTimer
 from finfluence.jobs.scan import ScanOptions, open_scan, planned, runs_for, scan, spent
 from four_parts import assert_parts
 from small_data import blobs_csv, mixed_csv
@@ -92,7 +92,7 @@ def test_the_choice_is_kept_by_an_interrupted_scan_and_said_everywhere(tmp_path,
         scan(ScanOptions(**options, out=out), stop)
     first = fi.load(out / "runs/000/influence.zarr").data.attrs["budget"]
     measured: list[object] = []
-    monkeypatch.setattr(_replay_walks, "measure", lambda *_: measured.append(1))
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: measured.append(1))
     resumed = scan(ScanOptions(**options, out=out, resume=True))
     assert not measured, "remembered, not measured again"
     run = yaml.safe_load((out / "run.yaml").read_text(encoding="utf-8"))

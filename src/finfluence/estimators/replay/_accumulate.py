@@ -144,6 +144,11 @@ class Accumulators:
 
         Σ_e r_e² · v, v the mean of (c_e/r_e − c_{e+1}/r_{e+1})²/2 weighed by (r_e² + r_{e+1}²)/2, r_e the shares of the
         epochs: neighbouring terms have nearly the same mean. With all shares 1, Σ_e (c_e − c_{e+1})²/2 · E/(E−1).
+
+        Returns
+        -------
+        Tensor [n, Q]
+            NaN where one epoch was accepted.
         """
         factor = torch.where(
             self.compared > 0, self.shares / self.compared, torch.full_like(self.compared, torch.nan)

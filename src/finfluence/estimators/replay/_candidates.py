@@ -49,7 +49,8 @@ class Candidates:
         model.eval()
         with torch.no_grad():
             parts = [
-                self.loss(model, self._batch(p)) for p in torch.arange(len(self.rows)).split(self.rows_at_once)
+                self.loss(model, self._batch(p))
+                for p in torch.arange(len(self.rows)).split(self.rows_at_once)
             ]
         return torch.cat(parts).double().cpu().numpy()
 

@@ -74,7 +74,9 @@ def run_chunks(context: Context, progress: Progress) -> Iterator[ChunkResult]:
                 progress("replay", index * epochs + epochs - 1 - next_epoch, len(mine) * epochs)
 
             own = _run_chunk(context, mine[index], tell) if index < len(mine) else None
-            yield from _exchange(own, [part[index] if index < len(part) else None for part in chunks], context)
+            yield from _exchange(
+                own, [part[index] if index < len(part) else None for part in chunks], context
+            )
     progress("replay", len(mine) * epochs, len(mine) * epochs)
 
 

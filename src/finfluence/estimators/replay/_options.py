@@ -36,11 +36,11 @@ class ReplayOptions:
     seed : int, optional
         Of the rows evaluated for the spread, and of the runs without groups; default: the tape's order seed.
     groups : {"auto", "linear", "paired"}
-        How subsets are removed. *paired*: each subset's effect to all orders, from a further run without it under common
-        random numbers: same start, same batches without the subset's rows. Costs a training for each subset and five
-        more, stacked as memory allows. *linear*: from the backward pass alone. *auto*: pairs subsets of two or more rows
-        if there are at most 11 of them, or with five more no more than queries. Of paired subsets the result keeps
-        `linear_effect`, too.
+        How subsets are removed. *paired*: each subset's effect to all orders, from a further run without it under
+        common random numbers: same start, same batches without the subset's rows. Costs a training for each subset and
+        five more, stacked as memory allows. *linear*: from the backward pass alone. *auto*: pairs subsets of two or
+        more rows if there are at most 11 of them, or with five more no more than queries. Of paired subsets the result
+        keeps `linear_effect`, too.
     memory_bytes : int
         Bound on the memory of a backward pass; queries that do not fit together take one pass after the other. States
         that the tape does not keep are recomputed within a quarter of it, and kept for further passes in what the
@@ -53,8 +53,8 @@ class ReplayOptions:
         where the model allows it and its tangents fit in `memory_bytes`, else finite differences; the result says which
         and why.
     budget : float or mapping, optional
-        Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread, and
-        whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
+        Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
+        and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
         recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
         `attrs["budget"]`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional

@@ -51,9 +51,9 @@ class RecomputedStates:
     """States of a tape, asked for from the last step to the first, by one backward pass or by several in turn.
 
     Between two kept states, as many are recomputed at once as `capacity` allows. Where that is fewer than lie between
-    them, half of it holds checkpoints, from which shorter stretches are recomputed: twice the steps for √ of the memory,
-    a few times for less. Stretches that further passes will ask for are kept: in what is left of the capacity, else as
-    files.
+    them, half of it holds checkpoints, from which shorter stretches are recomputed: twice the steps for √ of the
+    memory, a few times for less. Stretches that further passes will ask for are kept: in what is left of the capacity,
+    else as files.
 
     Parameters
     ----------

@@ -29,7 +29,6 @@ from finfluence.estimators.replay._chunks import run_chunks
 from finfluence.estimators.replay._context import AskedQueries, Context, prepare
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
-from finfluence.estimators.replay._tail import STATES
 from finfluence.estimators.replay._truncation import truncation_for
 from finfluence.estimators.replay.cost import (
     StateSizes,
@@ -101,7 +100,9 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
                 )
             )
         added = Candidates(candidates, source.loss, source.layout.device)
-        return _Replayed(source, queries, find_subsets(added, subsets), self.options, added).influence(progress)
+        return _Replayed(source, queries, find_subsets(added, subsets), self.options, added).influence(
+            progress
+        )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         options, count = self.options, sum(len(q.names) for q in queries)
@@ -116,7 +117,9 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
             schedule, limit = allocation.schedule(schedule), min(limit, allocation.horizon)
         coupled = int(choose_coupled(options.groups, subsets.sizes, count).sum())
         replicas = coupled + NEGATIVE_CONTROLS + 1 if coupled else 0
-        counted = trainings(Workload(shape, memory, options.late), schedule, limit, list(source.sizes), replicas)
+        counted = trainings(
+            Workload(shape, memory, options.late), schedule, limit, list(source.sizes), replicas
+        )
         if options.budget is not None and not isinstance(options.budget, Mapping):
             counted = min(counted, options.budget)
         return Cost(counted, backward_bytes(memory, sizes, tail, shape.last(limit)))
@@ -187,8 +190,10 @@ def replay(
 
     Raises
     ------
-    ConfigError, DataError, StorageError, NotSupportedError
-        Options, rows or files that cannot be used, or a model that cannot be differentiated; each says what to do.
+    ConfigError
+        Options or queries that cannot be used, or another method than these.
+    DataError, StorageError, NotSupportedError
+        Rows or files that cannot be used, or a model that cannot be differentiated; each says what to do.
 
     Notes
     -----

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -127,8 +128,7 @@ class RowSchedule:
             return dict.fromkeys(steps, 1.0)
         draw = stream(self.seed, "candidate steps", epoch)
         ends = [len(steps) * k // CANDIDATE_STEPS for k in range(CANDIDATE_STEPS + 1)]
-        parts = zip(ends, ends[1:], strict=False)
-        return {steps.start + a + int(draw.integers(b - a)): float(b - a) for a, b in parts}
+        return {steps.start + a + int(draw.integers(b - a)): float(b - a) for a, b in pairwise(ends)}
 
 
 def steps_stood_for(offset: int, every: int, per_epoch: int) -> float:

@@ -32,6 +32,10 @@ def tail_steps(steps: int, covered: int, share: float, states: int = STATES) -> 
 
     They lie within `share` of the steps that the backward pass covers.
 
+    Returns
+    -------
+    tuple of int
+
     Examples
     --------
     >>> tail_steps(400, 400, 0.1, 4)
@@ -110,7 +114,7 @@ class TailAverage:
 
     @property
     def _apart(self) -> int:
-        """The state in the middle of the tail: far enough from the last for chance, near enough for the gradient's trend."""
+        """The state in the middle: far enough from the last for chance, near enough for the gradient's trend."""
         return self.steps[len(self.steps) // 2]
 
     @cached_property

@@ -51,6 +51,10 @@ class TruncationRule:
         """Return a mask [Q]: which queries accept `epoch`, given the variances so far [E, Q].
 
         `variance` [Q] is the epoch's own, `error` [Q] the variance of that estimate.
+
+        Returns
+        -------
+        Tensor of bool [Q]
         """
         finite = torch.isfinite(variance)
         back = len(self.noise) - 1 - epoch

@@ -1,4 +1,4 @@
-"""The dial and the forecast: monotone settings, costs near what was promised, everything in words."""
+"""Budget allocation and the forecast: monotone settings, costs near what was promised, everything in words."""
 
 import itertools
 import re
@@ -13,14 +13,22 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError
-from finfluence.estimators.replay import Plan, horizon_for
-from finfluence.estimators.replay.cost import Costs, Memory, bytes_per_query, plan, settings_for
+from finfluence.estimators.replay import RowSchedule, RunShape, truncation_for
+from finfluence.estimators.replay.cost import (
+    MemorySplit,
+    StepTimer,
+    Timings,
+    Workload,
+    allocate,
+    bytes_per_query,
+    plan,
+)
 from four_parts import assert_parts
 from recorded_loops import Loop
 
 QUERIES = [fi.own_loss([0, 3]), fi.own_loss([7])]
-COSTS = Costs(train=1.0, back=2.0, late=3.0, few=0.5 + 0.64, many=lambda: 0.5 + 2.0, most=200)
-ONE_WALK = Memory(together=3, walks=1, room=1, spacing=1)
+TIMINGS = Timings(train=1.0, back=2.0, tail=3.0, few=0.5 + 0.64, many=lambda: 0.5 + 2.0, most=200)
+ONE_PASS = MemorySplit(together=3, passes=1, capacity=1, interval=1)
 BUDGETS = (0.01, 0.3, 0.7, 1.1, 2.0, 2.4, 3.0, 5.0, 20.0, 500.0)
 
 
@@ -29,47 +37,66 @@ def recipe(**changes: object) -> fr.Recipe:
     return pt.recipe(**{**options, **changes})
 
 
-def made(tape: fr.Tape, budget: float, queries: int = 3, start: Plan | None = None, horizon: int = 8):
-    start = Plan(False, 0.25, 0) if start is None else start
-    memory = replace(ONE_WALK, walks=-(-queries // 3))
-    return settings_for(budget, tape, start, horizon, memory, lambda: COSTS)
+def load(tape: fr.Tape, memory: MemorySplit = ONE_PASS, late: float = 0.0, candidates: int = 0) -> Workload:
+    return Workload(RunShape.of(len(tape.rows), tape.epochs), memory, late, candidates)
 
 
-def test_cost_of_a_walk_counts_steps_and_evaluations():
+def made(tape: fr.Tape, budget: float, queries: int = 3, start: RowSchedule | None = None, horizon: int = 8):
+    start = RowSchedule(False, 0.25, 0) if start is None else start
+    workload = load(tape, replace(ONE_PASS, passes=-(-queries // 3)))
+    return allocate(budget, workload, start, horizon, lambda: TIMINGS)
+
+
+def test_cost_of_a_pass_counts_steps_and_evaluations():
     """Eight epochs of ten steps at 2 s, and all 200 rows at every step at 0.5 + 0.01 · 200 s; 80 s of training."""
     tape = fi.train(recipe())
-    assert COSTS.walk(tape, Plan(True, 0.25, 0), 8) == pytest.approx(80 * (2 + 0.5 + 2.0))
-    assert COSTS.walk(tape, Plan(False, 0.0, 0), 3) == pytest.approx(30 * 2.0)
-    assert COSTS.walk(tape, Plan(False, 0.0, 0), 8, late=0.2) == pytest.approx(20 * 3.0 + 60 * 2.0)
-    assert COSTS.evaluation(2048) == pytest.approx(2 * 0.5 + 20.48)
-    assert COSTS.evaluation(64) == COSTS.evaluation(1000, at_least=True) == COSTS.few
-    alone = Plan(False, 0.0, 0)
-    three = Memory(together=3, walks=3, room=4, spacing=4)
-    assert COSTS.runs(tape, alone, 8, replace(three, spacing=1)) == pytest.approx(3 * 2.0)
-    assert COSTS.runs(tape, alone, 8, three) == pytest.approx(3 * 3.0), "states are recomputed"
-    assert COSTS.runs(tape, alone, 8, replace(three, room=84)) == pytest.approx(3 * 2.0 + 1.0), "and kept"
-    assert COSTS.runs(tape, alone, 8, replace(three, room=4, on_disk=40)) == pytest.approx(3 * 2.0 + 2.0)
-    beside = replace(COSTS, fixed=8.0, queries=2.0)
-    assert beside.runs(tape, alone, 8, ONE_WALK) == pytest.approx(2.0 + 0.1)
-    assert beside.runs(tape, alone, 8, ONE_WALK, late=0.1) == pytest.approx(2.0 + 10 / 80 + 0.1 + 7 * 2 / 80)
+    one, alone = load(tape), RowSchedule(False, 0.0, 0)
+    assert one.pass_seconds(TIMINGS, RowSchedule(True, 0.25, 0), 8) == pytest.approx(80 * (2 + 0.5 + 2.0))
+    assert one.pass_seconds(TIMINGS, alone, 3) == pytest.approx(30 * 2.0)
+    assert load(tape, late=0.2).pass_seconds(TIMINGS, alone, 8) == pytest.approx(20 * 3.0 + 60 * 2.0)
+    assert TIMINGS.evaluation(2048) == pytest.approx(2 * 0.5 + 20.48)
+    assert TIMINGS.evaluation(64) == TIMINGS.evaluation(1000, at_least=True) == TIMINGS.few
+    three = MemorySplit(together=3, passes=3, capacity=4, interval=4)
+
+    def runs(memory: MemorySplit) -> float:
+        return load(tape, memory).runs(TIMINGS, alone, 8)
+
+    assert runs(replace(three, interval=1)) == pytest.approx(3 * 2.0)
+    assert runs(three) == pytest.approx(3 * 3.0), "states are recomputed"
+    assert runs(replace(three, capacity=84)) == pytest.approx(3 * 2.0 + 1.0), "and kept"
+    assert runs(replace(three, capacity=4, on_disk=40)) == pytest.approx(3 * 2.0 + 2.0)
+    with_overhead = replace(TIMINGS, overhead=8.0, queries=2.0)
+    assert one.runs(with_overhead, alone, 8) == pytest.approx(2.0 + 0.1)
+    assert load(tape, late=0.1).runs(with_overhead, alone, 8) == pytest.approx(
+        2.0 + 10 / 80 + 0.1 + 7 * 2 / 80
+    )
+
+
+def test_candidates_are_counted_at_their_steps():
+    """50 candidates, at four steps of each of eight epochs (online), or at all ten (full); 0.5 + 0.64 s each time."""
+    tape, alone = fi.train(recipe()), RowSchedule(False, 0.0, 0)
+    without, added = load(tape), load(tape, candidates=50)
+    for schedule, often in ((alone, 4), (replace(alone, full=True), 10)):
+        more = added.pass_seconds(TIMINGS, schedule, 8) - without.pass_seconds(TIMINGS, schedule, 8)
+        assert more == pytest.approx(8 * often * TIMINGS.few)
 
 
 def test_many_rows_are_timed_only_where_the_budget_may_reach_them():
     def never() -> float:
         raise AssertionError
 
-    tape, costs = fi.train(recipe()), replace(COSTS, many=never)
+    tape, timings = fi.train(recipe()), replace(TIMINGS, many=never)
     for budget in (0.01, 1.0, 2.2):
-        settings_for(budget, tape, Plan(False, 0.25, 0), 8, ONE_WALK, lambda: costs)
+        allocate(budget, load(tape), RowSchedule(False, 0.25, 0), 8, lambda: timings)
     with pytest.raises(AssertionError):
-        settings_for(9.0, tape, Plan(False, 0.25, 0), 8, ONE_WALK, lambda: costs)
+        allocate(9.0, load(tape), RowSchedule(False, 0.25, 0), 8, lambda: timings)
 
 
 @pytest.mark.parametrize("changes", [{}, {"sampling": "independent"}])
 @pytest.mark.parametrize("full", [False, True])
 def test_a_larger_budget_never_gives_less(changes, full):
     tape = fi.train(recipe(**changes))
-    start = Plan(full, 0.25 if tape.reshuffled else 0.0, 0)
+    start = RowSchedule(full, 0.25 if tape.reshuffled else 0.0, 0)
     chosen = [made(tape, b, start=start) for b in BUDGETS]
     ranks = [(s.method == "full", s.horizon, s.probe_share) for s in chosen]
     for before, after in itertools.pairwise(ranks):
@@ -80,9 +107,7 @@ def test_a_larger_budget_never_gives_less(changes, full):
 
 
 def test_settings_by_hand_give_the_same_numbers(monkeypatch):
-    monkeypatch.setattr(
-        "finfluence.estimators.replay._chunks.measure", lambda *_: replace(COSTS, many=lambda: 0.7)
-    )
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: replace(TIMINGS, many=lambda: 0.7))
     tape = fi.train(recipe())
     for budget in (1.0, 3.0, 20.0):
         found = fi.replay(tape, QUERIES, budget=budget)
@@ -101,16 +126,17 @@ def test_settings_by_hand_give_the_same_numbers(monkeypatch):
 
 
 def test_the_horizon_given_bounds_the_budget(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     found = fi.replay(fi.train(recipe()), QUERIES, budget=100.0, horizon=3)
     assert found.data.attrs["budget"]["horizon"] == 3 and found.data.attrs["horizon"] == [3, 3, 3]
 
 
 def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):
     tape = fi.train(recipe())
-    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     first = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
-    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: replace(COSTS, back=0.1))
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: replace(TIMINGS, back=0.1))
+    tape = fi.train(recipe())
     again = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
     assert again.data.attrs["budget"] == first.data.attrs["budget"]
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
@@ -129,19 +155,19 @@ def test_least_cost_is_said_when_the_budget_is_too_small():
     found = made(fi.train(recipe()), 0.01)
     assert found.sentence.startswith(
         f"a budget of 0.01 training runs is less than the least replay takes, {found.least:.2g} runs, which was made: "
-        "online rows, at most 1 epoch back, probe rows 0.05, 3 queries together, all states are on the tape"
+        "online rows, at most 1 epoch back, rows for the spread 0.05, 3 queries together, all states are on the tape"
     )
     enough = made(fi.train(recipe()), 3.0)
     assert f"; expected cost {enough.expected:.2g} runs" in enough.sentence and enough.least == found.least
     assert enough.sentence.endswith(
-        "; 0 of them are beside the walk (queries, timing, paired groups), and tracing the model, once a tape, is apart (0 s)"
+        "; 0 of them are overhead (queries, timing, paired groups), and tracing the model, once a tape, is apart (0 s)"
     )
 
 
 def test_settings_of_another_replay_give_its_numbers(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: COSTS)
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     first = fi.replay(fi.train(recipe()), QUERIES, budget=1.0)
-    monkeypatch.setattr("finfluence.estimators.replay._chunks.measure", lambda *_: None)
+    monkeypatch.setattr(StepTimer, "timings", lambda *_: None)
     made = first.data.attrs["budget"]
     again = fi.replay(fi.train(recipe()), QUERIES, budget=made)
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
@@ -157,15 +183,15 @@ def test_budget_and_forecast_of_a_recorded_loop():
     tape = Loop().run(record=True)[1].finish()
     found = fi.replay(tape, fi.own_loss([1]), budget=50.0)
     assert found.data.attrs["budget"]["states_every"] == 1
-    assert plan(tape, fi.own_loss([1]), budget=50.0).settings is not None
+    assert plan(tape, fi.own_loss([1]), budget=50.0).allocation is not None
 
 
 def test_paired_groups_are_counted():
     tape = fi.train(recipe())
     halves = {"first": range(100), "second": range(100, 200)}
     without, with_pairs = plan(tape, QUERIES, halves, groups="linear"), plan(tape, QUERIES, halves)
-    assert [s.name for s in without.stages] == ["prepare", "walk", "result"]
-    assert [s.name for s in with_pairs.stages] == ["prepare", "walk", "groups", "result"]
+    assert [s.name for s in without.stages] == ["prepare", "backward", "result"]
+    assert [s.name for s in with_pairs.stages] == ["prepare", "backward", "groups", "result"]
     pairing = with_pairs.stages[2].seconds
     least = [
         fi.replay(tape, QUERIES, subsets=halves, groups=g, budget=0.01).data.attrs["budget"]["least"]
@@ -175,8 +201,12 @@ def test_paired_groups_are_counted():
 
 
 def test_horizon_at_most():
-    rule = horizon_for("auto", recipe())
-    assert rule.limit == 8 and rule.at_most(3).limit == 3 and horizon_for(5, recipe()).at_most(7).limit == 5
+    rule = truncation_for("auto", recipe().noise)
+    assert (
+        rule.limit == 8
+        and rule.at_most(3).limit == 3
+        and truncation_for(5, recipe().noise).at_most(7).limit == 5
+    )
     profile = torch.full((8, 1), float("nan"), dtype=pt.DOUBLE)
     profile[5:] = 1.0
     one = torch.ones(1, dtype=pt.DOUBLE)
@@ -187,8 +217,8 @@ def test_forecast_of_a_recipe_and_of_its_tape():
     described = recipe()
     tape = fi.train(described)
     before, after = plan(described, QUERIES), plan(tape, QUERIES)
-    assert [s.name for s in before.stages] == ["train", "prepare", "walk", "result"]
-    assert [s.name for s in after.stages] == ["prepare", "walk", "result"]
+    assert [s.name for s in before.stages] == ["train", "prepare", "backward", "result"]
+    assert [s.name for s in after.stages] == ["prepare", "backward", "result"]
     for forecast in (before, after):
         assert (forecast.queries, forecast.subsets, forecast.rows, forecast.steps) == (3, 200, 200, 80)
         assert (
@@ -212,7 +242,7 @@ def test_forecast_in_words():
     lines = words.splitlines()
     assert lines[0].startswith("1 subsets × 3 queries, 200 rows, 80 steps: about ")
     assert re.search(r"of memory, .* on disk$", lines[0])
-    assert [line.split()[0] for line in lines[1:5]] == ["train", "prepare", "walk", "result"]
+    assert [line.split()[0] for line in lines[1:5]] == ["train", "prepare", "backward", "result"]
     assert "training runs (exact derivatives); all states are on the tape" in lines[5]
     assert lines[6].strip().startswith("a budget of 1.5 training runs ")
 
@@ -233,7 +263,7 @@ def test_forecast_leaves_tape_and_recipe_as_they_were():
 
 
 def large_enough() -> tuple[fr.Recipe, list[object]]:
-    """A training of half a second: what a replay spends beside the walk is a small part of it."""
+    """A training of half a second: the overhead of a replay is a small part of it."""
     model = pt.made(
         lambda: torch.nn.Sequential(torch.nn.Linear(4, 256), torch.nn.GELU(), torch.nn.Linear(256, 3))
     )

@@ -9,7 +9,15 @@ import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import ConfigError
-from finfluence.estimators.replay.leave_out import Lanes, Placebo, Removed, Whole, paired_effects, to_pair
+from finfluence.estimators.replay.leave_out import (
+    Baseline,
+    Coupling,
+    LeaveOut,
+    NegativeControl,
+    Replicas,
+    choose_coupled,
+    leave_out_effects,
+)
 from four_parts import assert_parts
 
 GROUP = np.array([1, 4, 5, 9])
@@ -49,7 +57,7 @@ def test_exact_where_the_loss_is_quadratic_and_the_linear_estimate_is_not() -> N
 
 
 @pytest.mark.parametrize("name", sorted(pt.OPTIMIZERS))
-def test_a_removed_lane_is_plain_training_over_the_batches_without_the_group(name: str) -> None:
+def test_a_replica_without_a_group_is_plain_training_over_the_batches_without_the_group(name: str) -> None:
     optimizer, twin = pt.OPTIMIZERS[name]
     recipe = pt.recipe(optimizer=optimizer)
     tape = fi.train(recipe)
@@ -63,7 +71,7 @@ def test_a_removed_lane_is_plain_training_over_the_batches_without_the_group(nam
         assert len(kept)
         recipe.loss(model, recipe.rows.batch(kept)).mean().backward()
         running.step()
-    whole, without = Lanes(tape).final([Whole(), Removed(GROUP, len(recipe.rows), 0, True)])
+    whole, without = Replicas(tape).final([Baseline(), LeaveOut(GROUP, len(recipe.rows), 0, True)])
     torch.testing.assert_close(without, tape.layout.theta(model), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(whole, tape.final_state()[: tape.layout.size], rtol=1e-9, atol=1e-12)
 
@@ -72,10 +80,10 @@ def test_what_smaller_batches_do_by_themselves_is_taken_off() -> None:
     """Adam moves further the less noise there is: leaving out random rows of each batch is not nothing."""
     recipe = pt.recipe(optimizer=fr.Adam(lr=0.02), batch_size=6, epochs=8)
     tape = fi.train(recipe)
-    lanes = [Placebo(k, 7) for k in range(4)]
-    removed = Removed(GROUP, 12, 7, True)
+    replicas = [NegativeControl(k, 7) for k in range(4)]
+    removed = LeaveOut(GROUP, 12, 7, True)
     asked = fi.own_loss([0])
-    final = Lanes(tape).final([Whole(), *lanes, removed])
+    final = Replicas(tape).final([Baseline(), *replicas, removed])
 
     def value(theta: torch.Tensor) -> float:
         model = tape.model()
@@ -83,16 +91,18 @@ def test_what_smaller_batches_do_by_themselves_is_taken_off() -> None:
         return float(asked.values(model, recipe)[0].detach())
 
     base, *shifted, without = (value(theta) for theta in final)
-    per_unit = (np.mean(shifted) - base) / np.mean([lane.noisier for lane in lanes])
-    expected = without - base - removed.noisier * per_unit
-    got = paired_effects(tape, [asked], [GROUP], together=16, seed=7)
+    per_unit = (np.mean(shifted) - base) / np.mean([replica.noise_inflation for replica in replicas])
+    expected = without - base - removed.noise_inflation * per_unit
+    got = leave_out_effects(tape, [asked], [GROUP], Coupling(16, 7))
     assert got.item() == pytest.approx(expected, rel=1e-9)
     assert abs(expected - (without - base)) > 1e-6
     sizes = [np.isin(rows.numpy(), GROUP, invert=True).sum() for rows in recipe.order(tape.order_seed)]
-    assert removed.noisier == pytest.approx(np.mean(1 / np.array(sizes)) - 1 / 8 - (1 / 6 - 1 / 12), rel=1e-9)
+    assert removed.noise_inflation == pytest.approx(
+        np.mean(1 / np.array(sizes)) - 1 / 8 - (1 / 6 - 1 / 12), rel=1e-9
+    )
 
 
-def test_pairs_are_averaged_over_the_same_late_states_as_the_walk() -> None:
+def test_pairs_are_averaged_over_the_same_states_as_the_backward_pass() -> None:
     """q̄ of both runs: the mean of the query's values at the late states, over pairs that end there."""
     recipe = pt.recipe(epochs=8, batch_size=6)
     tape = fi.train(recipe)
@@ -104,25 +114,25 @@ def test_pairs_are_averaged_over_the_same_late_states_as_the_walk() -> None:
         tape.layout.assign(model, theta)
         return asked.values(model, recipe).detach().numpy()
 
-    removed = Removed(GROUP, 12, 7, True)
-    placebos = [Placebo(k, 7) for k in range(4)]
-    states = list(Lanes(tape).at([Whole(), *placebos, removed], late))
+    removed = LeaveOut(GROUP, 12, 7, True)
+    controls = [NegativeControl(k, 7) for k in range(4)]
+    states = list(Replicas(tape).at([Baseline(), *controls, removed], late))
     assert len(states) == 3
-    values = np.mean([[value(theta) for theta in lanes] for lanes in states], axis=0)
-    per_unit = (values[1:5].mean(0) - values[0]) / np.mean([lane.noisier for lane in placebos])
-    got = paired_effects(tape, [asked], [GROUP], together=16, seed=7, late=late)
-    np.testing.assert_allclose(got[0], values[5] - values[0] - removed.noisier * per_unit, rtol=1e-9)
-    last = paired_effects(tape, [asked], [GROUP], together=16, seed=7)
+    values = np.mean([[value(theta) for theta in replicas] for replicas in states], axis=0)
+    per_unit = (values[1:5].mean(0) - values[0]) / np.mean([replica.noise_inflation for replica in controls])
+    got = leave_out_effects(tape, [asked], [GROUP], Coupling(16, 7, late))
+    np.testing.assert_allclose(got[0], values[5] - values[0] - removed.noise_inflation * per_unit, rtol=1e-9)
+    last = leave_out_effects(tape, [asked], [GROUP], Coupling(16, 7))
     assert (np.abs(got - last) > 1e-6).all()
 
 
-def test_placebo_runs_together_leave_out_every_place_once() -> None:
+def test_negative_controls_together_leave_out_every_place_once() -> None:
     tape = fi.train(pt.recipe(batch_size=6))
     step = tape.at(0)
-    kept = np.stack([Placebo(k, 3).weights(0, step)[0] for k in range(4)])
+    kept = np.stack([NegativeControl(k, 3).weights(0, step)[0] for k in range(4)])
     assert kept.sum(0).tolist() == [3.0] * 6
     tiny = fi.train(pt.recipe(batch_size=2)).at(0)
-    assert Placebo(0, 3).weights(0, tiny)[0].tolist() == [1.0, 1.0]
+    assert NegativeControl(0, 3).weights(0, tiny)[0].tolist() == [1.0, 1.0]
 
 
 def test_a_batch_of_nothing_else_is_drawn_from_the_other_rows() -> None:
@@ -135,8 +145,8 @@ def test_a_batch_of_nothing_else_is_drawn_from_the_other_rows() -> None:
         data=rows, model=model, loss=pt.square_loss, optimizer=fr.SGD(lr=0.1), batch_size=1, epochs=3
     )
     tape = fi.train(recipe)
-    lanes = [Removed(np.array([7, 8, 9]), 10, seed, True) for seed in range(300)]
-    final = Lanes(tape).final(lanes)[:, 0].numpy()
+    replicas = [LeaveOut(np.array([7, 8, 9]), 10, seed, True) for seed in range(300)]
+    final = Replicas(tape).final(replicas)[:, 0].numpy()
     decay = 0.1 * 0.9 ** np.arange(30)[::-1]
     order = torch.cat(tape.order).numpy()
     expected = (decay * np.where(order < 7, y[order], y[:7].mean())).sum()
@@ -148,13 +158,15 @@ def test_runs_side_by_side_or_alone_and_in_any_order_say_the_same() -> None:
     tape = fi.train(pt.recipe())
     groups = [GROUP, np.array([0, 2]), np.array([3])]
     queries = [fi.own_loss([0, 3])]
-    together = paired_effects(tape, queries, groups, 64, 0)
-    np.testing.assert_allclose(paired_effects(tape, queries, groups, 1, 0), together, rtol=1e-9, atol=1e-14)
+    together = leave_out_effects(tape, queries, groups, Coupling(64, 0))
     np.testing.assert_allclose(
-        paired_effects(tape, queries, groups[::-1], 3, 0)[::-1], together, rtol=1e-9, atol=1e-14
+        leave_out_effects(tape, queries, groups, Coupling(1, 0)), together, rtol=1e-9, atol=1e-14
     )
-    assert (paired_effects(tape, queries, groups, 64, 0) == together).all()
-    assert (paired_effects(tape, queries, groups, 64, 1) != together).any()
+    np.testing.assert_allclose(
+        leave_out_effects(tape, queries, groups[::-1], Coupling(3, 0))[::-1], together, rtol=1e-9, atol=1e-14
+    )
+    assert (leave_out_effects(tape, queries, groups, Coupling(64, 0)) == together).all()
+    assert (leave_out_effects(tape, queries, groups, Coupling(64, 1)) != together).any()
 
 
 def test_dropout_is_the_same_in_both_runs_of_a_pair() -> None:
@@ -162,17 +174,20 @@ def test_dropout_is_the_same_in_both_runs_of_a_pair() -> None:
         model=pt.made(lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)))
     )
     tape = fi.train(recipe)
-    whole, none = Lanes(tape).final([Whole(), Removed(np.array([], dtype=np.int64), 12, 0, True)])
+    whole, none = Replicas(tape).final([Baseline(), LeaveOut(np.array([], dtype=np.int64), 12, 0, True)])
     assert (whole == none).all()
     torch.testing.assert_close(whole, tape.final_state()[: tape.layout.size], rtol=1e-9, atol=1e-12)
 
 
 def test_what_auto_pairs() -> None:
-    assert to_pair("linear", np.array([5, 6]), 9).sum() == 0
-    assert to_pair("paired", np.array([1, 1]), 9).all()
-    assert to_pair("auto", np.array([1, 2, 3]), 1).tolist() == [False, True, True]
-    assert to_pair("auto", np.full(11, 2), 1).all() and not to_pair("auto", np.full(12, 2), 1).any()
-    assert to_pair("auto", np.full(12, 2), 17).all()
+    assert choose_coupled("linear", np.array([5, 6]), 9).sum() == 0
+    assert choose_coupled("paired", np.array([1, 1]), 9).all()
+    assert choose_coupled("auto", np.array([1, 2, 3]), 1).tolist() == [False, True, True]
+    assert (
+        choose_coupled("auto", np.full(11, 2), 1).all()
+        and not choose_coupled("auto", np.full(12, 2), 1).any()
+    )
+    assert choose_coupled("auto", np.full(12, 2), 17).all()
     with pytest.raises(ConfigError) as error:
         fi.replay(fi.train(pt.recipe()), fi.own_loss([0]), groups="quadratic")  # type: ignore[arg-type]
     assert_parts(error.value, "groups", "'quadratic'", "", "")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import finfluence as fi
-from finfluence.estimators.replay.leave_out import Lanes, Removed, Whole
+from finfluence.estimators.replay.leave_out import Baseline, LeaveOut, Replicas
 from recorded_loops import LOOPS
 
 NAMES = [
@@ -22,7 +22,7 @@ def test_a_copy_without_removal_is_the_loop_itself(name: str) -> None:
     _, tape = LOOPS[name].run(record=True)
     tape.finish()
     none = np.array([], dtype=np.int64)
-    whole, beside = Lanes(tape).final([Whole(), Removed(none, len(tape.rows), 0, True)])
+    whole, beside = Replicas(tape).final([Baseline(), LeaveOut(none, len(tape.rows), 0, True)])
     torch.testing.assert_close(whole, tape.final_state()[: tape.layout.size], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(beside, whole, rtol=1e-12, atol=1e-14)
 
@@ -39,7 +39,7 @@ def test_removal_is_the_loop_over_the_other_rows() -> None:
         optimizer.zero_grad()
         loop.loss(model, loop.data().batch(kept)).mean().backward()
         optimizer.step()
-    (without,) = Lanes(tape).final([Removed(GROUP, 12, 0, True)])
+    (without,) = Replicas(tape).final([LeaveOut(GROUP, 12, 0, True)])
     torch.testing.assert_close(without, tape.layout.theta(model), rtol=1e-9, atol=1e-12)
 
 
@@ -55,5 +55,5 @@ def test_rows_drawn_in_place_of_a_batch_of_the_group_alone_go_with_dropout() -> 
     _, tape = loop.run(record=True)
     tape.finish()
     rows = tape.at(0).rows.numpy()
-    final = Lanes(tape).final([Whole(), Removed(rows, 12, 0, True)])
+    final = Replicas(tape).final([Baseline(), LeaveOut(rows, 12, 0, True)])
     assert torch.isfinite(final).all() and not torch.equal(final[0], final[1])

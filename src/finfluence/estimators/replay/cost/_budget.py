@@ -159,6 +159,10 @@ def _grid(schedule: RowSchedule, horizon: int) -> list[_Setting]:
 def check_budget(budget: object) -> float:
     """Return a number of training runs, or refuse what is none.
 
+    Returns
+    -------
+    float
+
     Raises
     ------
     ConfigError
@@ -178,6 +182,10 @@ def check_budget(budget: object) -> float:
 
 def allocation_from(made: Mapping[str, Any]) -> Allocation:
     """Return the allocation of another replay from its `attrs["budget"]`, of version 0.1.0 or later.
+
+    Returns
+    -------
+    Allocation
 
     Raises
     ------

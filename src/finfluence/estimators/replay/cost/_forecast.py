@@ -283,9 +283,7 @@ def _coupled_stage(seconds: float, chosen: np.ndarray, together: int, each: floa
     """Return the stage of the runs without paired groups, if there are any."""
     if not chosen.any():
         return []
-    return [
-        Stage("groups", seconds, min(together, int(chosen.sum()) + NEGATIVE_CONTROLS + 1) * int(each), 0)
-    ]
+    return [Stage("groups", seconds, min(together, int(chosen.sum()) + NEGATIVE_CONTROLS + 1) * int(each), 0)]
 
 
 def _result_stage(subsets: int, queries: int) -> Stage:

@@ -58,9 +58,7 @@ class MemorySplit:
         if self.interval == 1:
             return "all states are on the tape"
         again = self.recomputed(steps) / steps
-        words = (
-            f"one state in {self.interval} is on the tape, the others are recomputed ({again:.2g} times in all"
-        )
+        words = f"one state in {self.interval} is on the tape, the others are recomputed ({again:.2g} times in all"
         shared = self._shared(-(-steps // self.interval) * self.interval)
         if self.passes == 1 or not shared:
             return words + ")"

@@ -109,9 +109,7 @@ class Workload:
         averaged = (STATES - 1) * timings.queries if self.late else 0.0
         again = timings.train * self.memory.recomputed(self.shape.last(horizon))
         measuring = 0.0 if at_least else self._timing_many(timings, schedule, horizon)
-        return (timings.overhead + measuring + passes + averaged + again) / (
-            timings.train * self.shape.steps
-        )
+        return (timings.overhead + measuring + passes + averaged + again) / (timings.train * self.shape.steps)
 
     def _timing_many(self, timings: Timings, schedule: RowSchedule, horizon: int) -> float:
         """Seconds that timing many rows takes, where the pass evaluates as many."""

@@ -11,8 +11,8 @@ with q̄ the mean of q over the states of the tail that the backward pass averag
 rate part, and hop to the last step. B_t∖S is a smaller batch than B_t, hence a noisier one, and under Adam that alone
 moves q. p is this shift: the mean over K negative controls, runs each of which leaves out another K-th of every batch,
 so that together they miss every row alike; per unit of a, by how much the noise of a batch's mean exceeds that of a
-batch of the usual size from the same rows: mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n where
-batches are drawn independently.
+batch of the usual size from the same rows: mean_t(1/|B_t∖S| − 1/(n−|S|)) − (1/|B_t| − 1/n), without the terms in n
+where batches are drawn independently.
 """
 
 from collections.abc import Sequence
@@ -128,8 +128,8 @@ def coupled_effects(
 def choose_coupled(groups: str, sizes: np.ndarray, queries: int) -> np.ndarray:
     """Return which subsets [S] (bool) get a run of their own.
 
-    "paired": all that hold a row. "auto": those of two or more rows, if they are few: with the negative controls no more
-    than `FEW_REPLICAS`, or than there are queries, so that they cost about as much as the backward pass itself.
+    "paired": all that hold a row. "auto": those of two or more rows, if they are few: with the negative controls no
+    more than `FEW_REPLICAS`, or than there are queries, so that they cost about as much as the backward pass itself.
 
     Returns
     -------
@@ -251,9 +251,7 @@ def _shifts(
     return np.concatenate([found - base for found, base in differences])
 
 
-def _linear_finding(
-    subsets: Subsets, chosen: np.ndarray, labels: np.ndarray | None, rows: int
-) -> list[str]:
+def _linear_finding(subsets: Subsets, chosen: np.ndarray, labels: np.ndarray | None, rows: int) -> list[str]:
     """Name the groups left to linear response that hold a large share of the rows, or of the rows of one class."""
     classes = np.zeros(rows, dtype=np.int64) if labels is None else np.unique(labels, return_inverse=True)[1]
     total = np.bincount(classes)

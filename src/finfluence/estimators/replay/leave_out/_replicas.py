@@ -90,7 +90,9 @@ class NegativeControl:
         """Return which rows are kept: all where the batch is too small to be cut into parts."""
         keep = np.ones(len(step.rows), dtype=bool)
         if len(keep) >= NEGATIVE_CONTROLS:
-            keep[stream(self._seed, "placebo", t).permutation(len(keep))[self._k :: NEGATIVE_CONTROLS]] = False
+            keep[stream(self._seed, "placebo", t).permutation(len(keep))[self._k :: NEGATIVE_CONTROLS]] = (
+                False
+            )
         self._inflation[t] = _inflation(step, keep)
         return keep.astype(float), None
 
@@ -138,7 +140,7 @@ class Replicas:
         return last
 
     def at(self, replicas: Sequence[Replica], steps: Collection[int]) -> Iterator[Tensor]:
-        """Yield the parameters [L, P] after each of some numbers of steps, first first; NaN where a replica diverged."""
+        """Yield the parameters [L, P] after each of some numbers of steps, in order; NaN where a replica diverged."""
         tape, slots = self._tape, len(self._tape.optimizer.slots)
         start = tape.state(0).to(tape.layout.device).view(1 + slots, -1)
         state = start.expand(len(replicas), *start.shape).contiguous()
@@ -178,7 +180,7 @@ class Replicas:
 
     @staticmethod
     def _drawn(step: Step, given: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> Tensor:
-        """Return the weights [L, X] of rows drawn for single replicas: each replica's own count alike, the others' not."""
+        """Return the weights [L, X] of rows drawn for single replicas: a replica's own count alike, the others' not."""
         blocks = [replica for replica, (_, rows) in enumerate(given) if rows is not None]
         count = len(step.rows)
         weights = torch.zeros(len(given), len(blocks) * count, dtype=torch.float64)
