@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._chunks import ChunkResult
 from finfluence.estimators.replay._context import Context
 from finfluence.estimators.replay.leave_out import LARGE_SHARE, CoupledEffects
-from finfluence.result import SPREAD_ERROR, model_error, ratio_interval, two_sided
+from finfluence.result import SPREAD_ERROR, Provenance, model_error, ratio_interval, two_sided
 from finfluence.runs import Tape
 from finfluence.runs.describe import Subsets, sum_over
 
@@ -107,39 +106,39 @@ class QueryRecord:
 
 def provenance(
     context: Context, record: QueryRecord, queries: Sequence[str], findings: Sequence[str]
-) -> dict[str, Any]:
+) -> Provenance:
     """Return how the result was made; `findings`: what the coupled runs tell."""
     tape, derivative, allocation = context.tape, context.derivative, context.allocation
-    return {
-        "method": "full" if context.schedule.full else "online",
-        "contrast": "remove" if context.candidates is None else "add",
-        "runs": 1,
-        "seeds": [tape.identity()],
-        "covers": ["batch order"],
-        "uncovered": tape.uncovered(),
-        "n_rows": len(tape.rows),
-        "recipe": tape.describe(),
-        "recipe_digest": tape.digest(),
-        "versions": {"finfluence": version("finfluence"), "torch": torch.__version__},
-        "horizon": [int(h) for h in record.horizon],
-        "epochs": len(tape.epochs),
-        "probe_budget": context.schedule.budget,
-        "late_states": list(context.schedule.tail),
-        "engine": derivative.adjoint.engine,
-        "differentiation": derivative.name,
-        "differentiation_reason": derivative.reason,
-        "budget": None if allocation is None else asdict(allocation),
-        "query_values": [context.asked.values.tolist()],
-        "spread_profile": record.profile.T.tolist(),
-        "findings": [
+    return Provenance(
+        method="full" if context.schedule.full else "online",
+        contrast="remove" if context.candidates is None else "add",
+        runs=1,
+        seeds=(tape.identity(),),
+        covers=("batch order",),
+        uncovered=tuple(tape.uncovered()),
+        n_rows=len(tape.rows),
+        recipe=tape.describe(),
+        recipe_digest=tape.digest(),
+        versions={"finfluence": version("finfluence"), "torch": torch.__version__},
+        horizon=tuple(int(h) for h in record.horizon),
+        epochs=len(tape.epochs),
+        probe_budget=context.schedule.budget,
+        late_states=tuple(context.schedule.tail),
+        engine=derivative.adjoint.engine,
+        differentiation=derivative.name,
+        differentiation_reason=derivative.reason,
+        budget=None if allocation is None else asdict(allocation),
+        query_values=(tuple(context.asked.values.tolist()),),
+        spread_profile=tuple(map(tuple, record.profile.T.tolist())),
+        findings=(
             *_tape_findings(tape, derivative.adjoint.engine),
             *derivative.findings,
             *findings,
             *context.notes,
             *([] if allocation is None else [allocation.sentence]),
             *_truncation_findings(record.horizon, len(tape.epochs), queries),
-        ],
-    }
+        ),
+    )
 
 
 def check_rows_left(subsets: Subsets, rows: int) -> None:

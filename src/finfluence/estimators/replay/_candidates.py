@@ -103,7 +103,7 @@ def check_candidates(candidates: RowSource, training: RowSource) -> None:
         raise DataError(
             explain(
                 "ids of candidates that no training row has",
-                f"{len(twice)} that some have, such as {twice[0]!r}",
+                f"{len(twice)} that some have, such as {str(twice[0])!r}",
                 "rows without ids are numbered from 0 in both, or candidates are in the training data already",
                 "name the candidates: fi.Rows(x=…, y=…, ids=[f'new {k}' for k in range(m)])",
             )

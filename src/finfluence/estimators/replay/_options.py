@@ -56,7 +56,7 @@ class ReplayOptions:
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
         and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
         recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
-        `attrs["budget"]`, given as `budget` of another replay, chooses the same without timing anything.
+        `provenance.budget`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     save_to : path, optional

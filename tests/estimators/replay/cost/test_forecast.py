@@ -111,24 +111,24 @@ def test_settings_by_hand_give_the_same_numbers(monkeypatch):
     tape = fi.train(recipe())
     for budget in (1.0, 3.0, 20.0):
         found = fi.replay(tape, QUERIES, budget=budget)
-        kept = found.data.attrs["budget"]
+        kept = found.provenance.budget
         by_hand = fi.replay(
             tape, QUERIES, method=kept["method"], horizon=kept["horizon"], probe_budget=kept["probe_share"]
         )
-        both = np.array(found.data.attrs["horizon"]) == by_hand.data.attrs["horizon"]
+        both = np.array(found.provenance.horizon) == by_hand.provenance.horizon
         assert both.any()
         for name in ("effect", "spread"):
             a, b = (f.data[name].values[:, both] for f in (found, by_hand))
             np.testing.assert_array_equal(a, b)
-        assert found.data.attrs["method"] == kept["method"] and by_hand.data.attrs["budget"] is None
-        said = [f for f in found.data.attrs["findings"] if "budget" in f]
+        assert found.provenance.method == kept["method"] and by_hand.provenance.budget is None
+        said = [f for f in found.provenance.findings if "budget" in f]
         assert len(said) == 1 and f"a budget of {budget:g} training runs" in said[0]
 
 
 def test_the_horizon_given_bounds_the_budget(monkeypatch):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     found = fi.replay(fi.train(recipe()), QUERIES, budget=100.0, horizon=3)
-    assert found.data.attrs["budget"]["horizon"] == 3 and found.data.attrs["horizon"] == [3, 3, 3]
+    assert found.provenance.budget["horizon"] == 3 and found.provenance.horizon == [3, 3, 3]
 
 
 def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):
@@ -138,10 +138,10 @@ def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: replace(TIMINGS, back=0.1))
     tape = fi.train(recipe())
     again = fi.replay(tape, QUERIES, budget=1.0, out=tmp_path)
-    assert again.data.attrs["budget"] == first.data.attrs["budget"]
+    assert again.provenance.budget == first.provenance.budget
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
     other = fi.replay(tape, QUERIES, budget=1.0)
-    assert other.data.attrs["budget"]["horizon"] > first.data.attrs["budget"]["horizon"]
+    assert other.provenance.budget["horizon"] > first.provenance.budget["horizon"]
 
 
 @pytest.mark.parametrize("budget", [0, -1.0, float("nan"), float("inf"), "2", True])
@@ -168,21 +168,21 @@ def test_settings_of_another_replay_give_its_numbers(monkeypatch):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     first = fi.replay(fi.train(recipe()), QUERIES, budget=1.0)
     monkeypatch.setattr(StepTimer, "timings", lambda *_: None)
-    made = first.data.attrs["budget"]
+    made = first.provenance.budget
     again = fi.replay(fi.train(recipe()), QUERIES, budget=made)
     np.testing.assert_array_equal(again.data.mu.values, first.data.mu.values)
-    assert again.data.attrs["budget"] == made
+    assert again.provenance.budget == made
     with pytest.raises(ConfigError) as caught:
         fi.replay(fi.train(recipe(epochs=1)), QUERIES, budget={"horizon": 3})
     assert_parts(
-        caught.value, "what another replay made of one", "horizon", "another version", "attrs['budget']"
+        caught.value, "what another replay made of one", "horizon", "another version", "provenance.budget"
     )
 
 
 def test_budget_and_forecast_of_a_recorded_loop():
     tape = Loop().run(record=True)[1].finish()
     found = fi.replay(tape, fi.own_loss([1]), budget=50.0)
-    assert found.data.attrs["budget"]["states_every"] == 1
+    assert found.provenance.budget["states_every"] == 1
     assert plan(tape, fi.own_loss([1]), budget=50.0).allocation is not None
 
 
@@ -194,7 +194,7 @@ def test_paired_groups_are_counted():
     assert [s.name for s in with_pairs.stages] == ["prepare", "backward", "groups", "result"]
     pairing = with_pairs.stages[2].seconds
     least = [
-        fi.replay(tape, QUERIES, subsets=halves, groups=g, budget=0.01).data.attrs["budget"]["least"]
+        fi.replay(tape, QUERIES, subsets=halves, groups=g, budget=0.01).provenance.budget["least"]
         for g in ("linear", "auto")
     ]
     assert least[1] - least[0] == pytest.approx(pairing / with_pairs.training_seconds, rel=0.5)
@@ -293,7 +293,7 @@ def test_a_budget_is_spent_as_expected():
     described, queries = large_enough()
     tape = fi.train(described)
     for budget in (1.0, 2.0):
-        made = fi.replay(tape, queries, budget=budget).data.attrs["budget"]
+        made = fi.replay(tape, queries, budget=budget).provenance.budget
         assert made["least"] < budget and made["expected"] <= budget
         spent = spent_in_runs(tape, queries, budget=made, horizon=20)
         assert made["expected"] / 3 < spent < 1.5 * made["expected"], (budget, spent, made)

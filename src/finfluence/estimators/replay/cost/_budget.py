@@ -181,7 +181,7 @@ def check_budget(budget: object) -> float:
 
 
 def allocation_from(made: Mapping[str, Any]) -> Allocation:
-    """Return the allocation of another replay from its `attrs["budget"]`, of version 0.1.0 or later.
+    """Return the allocation of another replay from its `provenance.budget`, of version 0.1.0 or later.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def allocation_from(made: Mapping[str, Any]) -> Allocation:
                 "budget to be a number of training runs, or what another replay made of one",
                 f"a mapping with {', '.join(map(str, made)) or 'nothing'}",
                 "it was edited, or comes from another version of finfluence",
-                "pass influence.data.attrs['budget'] of a replay with a budget, or a number",
+                "pass influence.provenance.budget of a replay with a budget, or a number",
             )
         ) from error
 
