@@ -61,7 +61,8 @@ def outputs(weights: list[Tensor], x: Tensor) -> Tensor:
 def test_groups_added_do_what_training_with_them_does() -> None:
     """Eight groups of ten, eleven queries, 400 trainings of each arm; one start, as in fine-tuning.
 
-    Thresholds are about half of the way from what was measured (correlation .99, slope 1.0) to what would be useless.
+    Measured, four runs pooled: correlation .996 (full) and .995 (online), truth over estimate .91 and .87: rows that are
+    added together also add to the curvature. From one run: .996 and .993.
     """
     torch.set_num_threads(1)
     x, y = digits()
@@ -87,9 +88,7 @@ def test_groups_added_do_what_training_with_them_does() -> None:
         batch_size=BATCH, epochs=EPOCHS,
     )  # fmt: skip
     queries = [fi.mean_loss(test_x, test_y, name="all")]
-    queries += [
-        fi.mean_loss(test_x[test_y == c], test_y[test_y == c], name=f"class {c}") for c in range(10)
-    ]
+    queries += [fi.mean_loss(test_x[test_y == c], test_y[test_y == c], name=f"class {c}") for c in range(10)]
     named = {name: [f"{name}, {i}" for i in range(10)] for name in candidates}
     added = fr.Rows(
         x=np.concatenate([a for a, _ in candidates.values()]),
@@ -105,6 +104,8 @@ def test_groups_added_do_what_training_with_them_does() -> None:
         got, one = data.mu.values.ravel(), runs[0].data.mu.values.ravel()
         r, slope = np.corrcoef(got, want)[0, 1], (got * want).sum() / (got**2).sum()
         spread = (base.std(0, ddof=1) / data.spread.values[0]).mean()
-        print(f"{method}: r {r:.3f}, one run {np.corrcoef(one, want)[0, 1]:.3f}, slope {slope:.3f}, spread {spread:.2f}")
-        assert r > 0.95
-        assert slope == pytest.approx(1.0, abs=0.25)
+        print(
+            f"{method}: r {r:.3f}, one run {np.corrcoef(one, want)[0, 1]:.3f}, slope {slope:.3f}, spread {spread:.2f}"
+        )
+        assert r > 0.98
+        assert slope == pytest.approx(0.9, abs=0.12)
