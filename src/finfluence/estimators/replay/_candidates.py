@@ -123,4 +123,5 @@ def _kind(field: Any, with_shape: bool) -> str:
 def _random_state(tape: Tape, t: int) -> Batch:
     """Return the fields by which a recorded loop tells the random state of step t; none of a recipe's."""
     first = torch.zeros(1, dtype=torch.int64)
-    return {k: v for k, v in tape.batch(first, t).items() if k not in tape.rows.batch(first)}
+    fields = tape.rows.batch(first)
+    return {k: v for k, v in tape.batch(first, t).items() if k not in fields}

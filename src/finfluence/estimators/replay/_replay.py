@@ -203,6 +203,10 @@ def replay(
     Assumes that removal changes training little (linear response). Fails for chaotic training, and for large groups
     unless they are paired. At first order, adding a copy of row i is minus (n−1)/(n+1) times removing it.
 
+    Eight groups of ten rows added to 300 digits, against 400 trainings of each: correlation of μ .996 (full) and .995
+    (online), truth over estimate .91 and .87, for rows added together also add to the curvature
+    (`tests/estimators/replay/test_candidates_against_retraining.py`).
+
     References
     ----------
     f-influence, arXiv 2510.10510, for the question.
