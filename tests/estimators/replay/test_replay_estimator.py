@@ -93,7 +93,7 @@ def test_cost_is_what_is_evaluated(options, snapshot_bytes):
     tape = fi.train(recipe, snapshot_bytes=snapshot_bytes)
     rows = sum(len(batch) for batch in tape.order)
     query = fi.Query(lambda m: sum(p.sum() for p in m.parameters()), name="sum")
-    estimator = Replay(ReplayOptions(**options))
+    estimator = Replay(ReplayOptions(**{"horizon": 6, **options}))
     expected = estimator.cost(tape, query)
     estimator.estimate(tape, query)  # what is worked out once a tape
     seen.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def _without_empty(values: dict[str, np.ndarray], empty: np.ndarray) -> dict[str
     """Say of empty subsets [S] that they change nothing: zero, exactly, with p = 1; their spread is that of the run."""
     if not empty.any():
         return values
-    nothing = {"spread": values["spread"], "p_value": 1.0}
+    nothing: dict[str, Any] = {"spread": values["spread"], "p_value": 1.0}
     return {name: np.where(empty[:, None], nothing.get(name, 0.0), value) for name, value in values.items()}
 
 

@@ -29,8 +29,10 @@ from finfluence.estimators.replay._chunks import run_chunks
 from finfluence.estimators.replay._context import AskedQueries, Context, prepare
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
+from finfluence.estimators.replay._tail import tail_steps
 from finfluence.estimators.replay._truncation import truncation_for
 from finfluence.estimators.replay.cost import (
+    RunCosts,
     StateSizes,
     Workload,
     allocation_from,
@@ -117,12 +119,13 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
             schedule, limit = allocation.schedule(schedule), min(limit, allocation.horizon)
         coupled = int(choose_coupled(options.groups, subsets.sizes, count).sum())
         replicas = coupled + NEGATIVE_CONTROLS + 1 if coupled else 0
-        counted = trainings(
-            Workload(shape, memory, options.late), schedule, limit, list(source.sizes), replicas
-        )
+        workload = Workload(shape, memory, options.late)
+        covered = shape.last(limit)
+        run = RunCosts(tuple(source.sizes), source.stochastic, _steps_to_tail(source, covered, options.late))
+        counted = trainings(workload, schedule, limit, run, replicas)
         if options.budget is not None and not isinstance(options.budget, Mapping):
             counted = min(counted, options.budget)
-        return Cost(counted, backward_bytes(memory, sizes, tail, shape.last(limit)))
+        return Cost(counted, backward_bytes(memory, sizes, tail, covered))
 
 
 def replay(
@@ -244,6 +247,13 @@ def replay(
         out=out, save_to=save_to, processes=processes,
     )  # fmt: skip
     return Replay(options).estimate(tape, queries, subsets, candidates=candidates, progress=progress)
+
+
+def _steps_to_tail(tape: Tape, covered: int, late: float) -> int:
+    """Return the steps from a kept state to that in the middle of the tail; 0 where only the final state counts."""
+    tail = tail_steps(tape.steps, covered, late)
+    middle = tail[len(tail) // 2]
+    return 0 if len(tail) == 1 else middle - tape.kept_before(middle)[0]
 
 
 @dataclass(frozen=True, eq=False)

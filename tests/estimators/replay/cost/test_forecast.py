@@ -128,7 +128,7 @@ def test_settings_by_hand_give_the_same_numbers(monkeypatch):
 def test_the_horizon_given_bounds_the_budget(monkeypatch):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     found = fi.replay(fi.train(recipe()), QUERIES, budget=100.0, horizon=3)
-    assert found.provenance.budget["horizon"] == 3 and found.provenance.horizon == [3, 3, 3]
+    assert found.provenance.budget["horizon"] == 3 and found.provenance.horizon == (3, 3, 3)
 
 
 def test_an_interrupted_replay_keeps_its_choice(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """What a replay will cost, and how a budget is spent."""
 
 from finfluence.estimators.replay.cost._budget import Allocation, allocate, allocation_from, remembered
-from finfluence.estimators.replay.cost._evaluations import trainings
+from finfluence.estimators.replay.cost._evaluations import RunCosts, trainings
 from finfluence.estimators.replay.cost._forecast import Forecast, backward_bytes, plan
 from finfluence.estimators.replay.cost._memory import (
     MemorySplit,
@@ -17,6 +17,7 @@ __all__ = [
     "Allocation",
     "Forecast",
     "MemorySplit",
+    "RunCosts",
     "StateSizes",
     "StepTimer",
     "Timings",

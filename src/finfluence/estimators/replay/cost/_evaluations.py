@@ -1,11 +1,32 @@
 """What a replay costs in evaluations of row losses: counted, not timed."""
 
+from dataclasses import dataclass
+
 from finfluence.estimators.replay._schedule import RowSchedule
 from finfluence.estimators.replay.cost._timing import Workload
 
 
+@dataclass(frozen=True)
+class RunCosts:
+    """What a run asks of a replay, whatever its queries.
+
+    Parameters
+    ----------
+    sizes : tuple of float
+        Rows of every step.
+    untraced : bool
+        Whether steps are differentiated untraced, so that gradient and product each evaluate the rows.
+    tail_steps : int
+        Steps taken again, in each backward pass, to the state in the middle of the tail.
+    """
+
+    sizes: tuple[float, ...]
+    untraced: bool = False
+    tail_steps: int = 0
+
+
 def trainings(
-    workload: Workload, schedule: RowSchedule, horizon: int, sizes: list[float], replicas: int = 0
+    workload: Workload, schedule: RowSchedule, horizon: int, run: RunCosts, replicas: int = 0
 ) -> float:
     """Return row evaluations of a replay over those of one training run.
 
@@ -18,8 +39,7 @@ def trainings(
     schedule : RowSchedule
     horizon : int
         Epochs of the truncation window.
-    sizes : list of float
-        Rows of every step.
+    run : RunCosts
     replicas : int
         Runs repeated without groups, negative controls and the run itself among them.
 
@@ -32,15 +52,15 @@ def trainings(
     >>> from finfluence.estimators.replay.cost import MemorySplit
     >>> from finfluence.estimators.replay._schedule import RunShape
     >>> load = Workload(RunShape(100, (10, 10)), MemorySplit(together=1, passes=2, capacity=1, interval=1))
-    >>> trainings(load, RowSchedule(False, 0.0, 0), 2, [10.0] * 20)       # two passes, and n final losses
+    >>> trainings(load, RowSchedule(False, 0.0, 0), 2, RunCosts((10.0,) * 20))   # two passes, final losses
     2.5
     """
     shape, memory = workload.shape, workload.memory
-    whole, steps = sum(sizes), shape.last(horizon)
+    whole, steps = sum(run.sizes), shape.last(horizon)
     along = sum(rows * times for rows, times in schedule.evaluations(shape, horizon))
     if workload.candidates:
         often = [len(schedule.candidate_steps(0, range(count))) for count in shape.epochs[-horizon:]]
         along += workload.candidates * sum(often)
-    back = memory.passes * (sum(sizes[len(sizes) - steps :]) + along)
-    again = memory.recomputed(steps) * whole / shape.steps
-    return (back + again + replicas * whole + shape.rows) / whole
+    back = sum(run.sizes[len(run.sizes) - steps :]) * (2 if run.untraced else 1)
+    again = (memory.recomputed(steps) + memory.passes * run.tail_steps) * whole / shape.steps
+    return (memory.passes * (back + along) + again + replicas * whole + shape.rows) / whole
