@@ -247,7 +247,8 @@ def replay(
         memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation, budget=budget,
         out=out, save_to=save_to, processes=processes,
     )  # fmt: skip
-    return Replay(options).estimate(tape, queries, subsets, candidates=candidates, progress=progress)
+    source = tape.finish() if isinstance(tape, TapeRecorder) else tape
+    return Replay(options).estimate(source, queries, subsets, candidates=candidates, progress=progress)
 
 
 def _steps_to_tail(tape: Tape, covered: int, late: float) -> int:
