@@ -15,7 +15,7 @@ from torch import nn
 
 import finfluence.runs as fr
 from benchmarks.problems import digits, row_loss
-from finfluence.ensemble import RunSpec, Stack, train_many
+from finfluence.ensemble import RunSpec, StackedRuns, train_many
 from finfluence.runs import initial_model, seeded
 
 
@@ -74,9 +74,9 @@ def main() -> None:
     step = many / recipe.steps
     print(f"train_many     {many * 1e3:8.2f} ms a run  {step * 1e6:7.1f} us a step  {loop / many:5.2f} x")
     for lanes in args.lanes:
-        stack = Stack(recipe, initial_model(recipe, 0))
+        stack = StackedRuns(recipe, initial_model(recipe, 0))
         many_specs = [RunSpec(0, k) for k in range(lanes)]
-        short = Stack(dataclasses.replace(recipe, epochs=1), initial_model(recipe, 0))
+        short = StackedRuns(dataclasses.replace(recipe, epochs=1), initial_model(recipe, 0))
         short.train(many_specs, padded=lanes > 1)
         stack._steps = short._steps  # traced already
         before = time.perf_counter()
@@ -87,7 +87,7 @@ def main() -> None:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"stack of {lanes:4d}  {one * 1e3:8.2f} ms a run, traced already  {(between - before) / one:5.2f} x  "
-            f"at most {lanes * stack.bytes_per_lane() / 2**20:7.1f} MiB by its graph, peak of the process {memory:.0f}",
+            f"at most {lanes * stack.bytes_per_replica() / 2**20:7.1f} MiB by its graph, peak of the process {memory:.0f}",
             flush=True,
         )
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finfluence.estimators import estimate as estimate
+    from finfluence.estimators import methods as methods
     from finfluence.estimators.replay import replay as replay
     from finfluence.estimators.replay.cost import plan as plan
     from finfluence.estimators.retrain import retrain as retrain
@@ -48,6 +50,7 @@ _HOME = {
         ),
         "runs",
     ),
+    **dict.fromkeys(("estimate", "methods"), "estimators"),
     "plan": "estimators.replay.cost",
     "replay": "estimators.replay",
     **dict.fromkeys(("retrain", "se"), "estimators.retrain"),

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import finfluence.runs as fr
-from finfluence.ensemble import RunSpec, Stack, final_models, not_stackable, train_many
+from finfluence.ensemble import RunSpec, StackedRuns, final_models, not_stackable, train_many
 from finfluence.grads import Layout, trace
 from finfluence.grads.tracing import split_log_softmax
 from finfluence.runs import initial_model, seeded
@@ -22,7 +22,7 @@ OPTIMIZERS = {
 
 
 def stacked(recipe: fr.Recipe, specs: list[RunSpec]) -> torch.Tensor:
-    return Stack(recipe, initial_model(recipe, 0)).train(specs)
+    return StackedRuns(recipe, initial_model(recipe, 0)).train(specs)
 
 
 def one_by_one(recipe: fr.Recipe, specs: list[RunSpec]) -> torch.Tensor:
@@ -137,11 +137,11 @@ def test_what_cannot_be_stacked_is_trained_one_by_one(changes, reason):
 
 def test_memory_bounds_the_number_of_copies():
     recipe = classifier()
-    stack = Stack(recipe, initial_model(recipe, 0))
-    each = stack.bytes_per_lane()
-    assert stack.lanes(40 * each) == 32
-    assert stack.lanes(3 * each) == stack.lanes(1) == 1
-    assert stack.lanes(2**40) == 64
+    stack = StackedRuns(recipe, initial_model(recipe, 0))
+    each = stack.bytes_per_replica()
+    assert stack.replicas(40 * each) == 32
+    assert stack.replicas(3 * each) == stack.replicas(1) == 1
+    assert stack.replicas(2**40) == 64
 
 
 def test_queries_are_those_of_the_final_models():

@@ -13,7 +13,7 @@ from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, FinfluenceError, NotSupportedError, explain
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Recipe, RowSource, Tape, as_rows, check_queries
-from finfluence.runs.describe import Given, Subsets, find_subsets
+from finfluence.runs.describe import Given, Subsets, check_left, find_subsets
 
 Source = Tape | Recipe
 SourceT = TypeVar("SourceT", Tape, Recipe)
@@ -93,7 +93,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     Notes
     -----
-    An empty subset is legal in every method: removing nothing changes nothing, so its effect, μ and score are exactly
+    The score of a subset is the sum over its rows. An empty subset is legal in every method: removing nothing changes nothing, so its effect, μ and score are exactly
     zero, with p = 1. Its own loss is NaN.
     """
 
@@ -138,7 +138,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
             Queries or subsets that cannot be used.
         """
         checked = self._checked(source)
-        return self._cost(checked, check_queries(queries), find_subsets(checked, subsets))
+        return self._cost(checked, check_queries(queries), _found(checked, subsets))
 
     @final
     def estimate(
@@ -179,7 +179,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         checked = self._checked(source)
         listed = check_queries(queries)
         if candidates is None:
-            return self._estimate(checked, listed, find_subsets(checked, subsets), progress)
+            return self._estimate(checked, listed, _found(checked, subsets), progress)
         return self._estimate_added(checked, listed, as_rows(candidates), subsets, progress)
 
     @abstractmethod
@@ -209,7 +209,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
                 "a method that estimates what adding rows does, for candidates=",
                 f"method {self.name!r}, which estimates removal only",
                 "only some methods follow the steps that an added row would have changed",
-                "use method='replay'",
+                "use a method that takes candidates",
             )
         )
 
@@ -225,6 +225,13 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         checked: SourceT = source  # type: ignore[assignment]
         self._check(checked)
         return checked
+
+
+def _found(source: Source, subsets: Given) -> Subsets:
+    """Return the subsets named, none of them the whole data set."""
+    found = find_subsets(source, subsets)
+    check_left(source, found)
+    return found
 
 
 def option_docs(options: type) -> dict[str, str]:
@@ -259,6 +266,24 @@ def option_docs(options: type) -> dict[str, str]:
         first = re.split(r"[.;:](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
         entries.update(dict.fromkeys(names.split(", "), first))
     return {f.name: entries.get(f.name, "") for f in fields(options)}
+
+
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raise unless an option is one of the words it can be.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if value not in known:
+        raise ConfigError(
+            explain(
+                f"{name} to be {' or '.join(map(repr, known))}",
+                repr(value),
+                "a mistyped word",
+                "use one of these, or leave it out",
+            )
+        )
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

@@ -13,9 +13,9 @@ import finfluence.runs as fr
 from finfluence.ensemble import RunStore
 from finfluence.errors import ConfigError
 from finfluence.estimators.retrain import (
-    FIRST_LOOK,
-    Law,
-    Looks,
+    FIRST_ANALYSIS,
+    Estimates,
+    SequentialStopping,
     grow_arms,
     grow_halves,
     grow_pairs,
@@ -45,16 +45,16 @@ def precise(out: Path | None, design: str, **options: object):
     )
 
 
-def normal_looks(rng: np.random.Generator, mus: list[float], scales: list[float]) -> Looks:
+def normal_looks(rng: np.random.Generator, mus: list[float], scales: list[float]) -> SequentialStopping:
     most = 4000
     x = rng.normal(size=(most, 1))
     arms = [mu + rng.normal(scale=scale, size=(most, 1)) for mu, scale in zip(mus, scales, strict=True)]
 
-    def measure(plan: np.ndarray) -> Law:
+    def measure(plan: np.ndarray) -> Estimates:
         parts = [arm[:count] for arm, count in zip(arms, plan[1:], strict=True)]
         return two_samples(x[: plan[0]], parts, "pooled_d", 0.95)
 
-    return Looks(measure, grow_arms, lambda plan: int(plan.sum()))
+    return SequentialStopping(measure, grow_arms, lambda plan: int(plan.sum()))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -123,7 +123,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = len(RunStore(tmp_path))
-    assert kept >= FIRST_LOOK
+    assert kept >= FIRST_ANALYSIS
     again = precise(tmp_path, "leave-out")
     assert again.data.attrs["runs_reused"] >= kept
     assert again.data.drop_attrs().identical(precise(None, "leave-out").data.drop_attrs())
@@ -202,7 +202,7 @@ def test_looks_are_in_the_attributes():
 
 def test_one_look_suffices_where_the_first_is_precise_enough():
     data = retrain(classifier(), held_out()[0], SUBSETS, until=se("mu") < 5).data
-    assert (data.attrs["looks"], data.attrs["runs"]) == (1, 3 * FIRST_LOOK)
+    assert (data.attrs["looks"], data.attrs["runs"]) == (1, 3 * FIRST_ANALYSIS)
 
 
 def test_a_constant_query_needs_no_more_runs():
@@ -270,7 +270,7 @@ def test_until_is_a_comparison(until):
 
 def test_no_look_asks_for_less_than_before():
     ones = np.ones((3, 1))
-    law = Law(*(ones for _ in range(8)))
+    law = Estimates(*(ones for _ in range(8)))
     plan = np.array([40, 17, 100, 33])
     ratio = np.array([[0.5], [np.inf], [1.0]])
     for grow in (grow_arms, grow_pairs):

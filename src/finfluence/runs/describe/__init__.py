@@ -14,6 +14,7 @@ from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows
 from finfluence.runs.describe._subsets import (
     Given,
     Subsets,
+    check_left,
     check_removable,
     class_labels,
     find_subsets,
@@ -33,6 +34,7 @@ __all__ = [
     "Subsets",
     "Task",
     "as_rows",
+    "check_left",
     "check_queries",
     "check_removable",
     "class_labels",
