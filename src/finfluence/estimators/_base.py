@@ -93,8 +93,8 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     Notes
     -----
-    The score of a subset is the sum over its rows. An empty subset is legal in every method: removing nothing changes nothing, so its effect, μ and score are exactly
-    zero, with p = 1. Its own loss is NaN.
+    The score of a subset is the sum over its rows. An empty subset is legal in every method: removing nothing changes
+    nothing, so its effect, μ and score are exactly zero, with p = 1. Its own loss is NaN.
     """
 
     name: ClassVar[str]

@@ -58,6 +58,18 @@ def mean_over(subsets: Subsets, values: np.ndarray) -> np.ndarray:
         return sum_over(subsets.positions, values[:, None])[:, 0] / subsets.sizes
 
 
+def id_order(tape: Tape) -> np.ndarray:
+    """Return the positions of the rows [n] in the order of their ids, in which draws are made.
+
+    So they do not depend on where rows stand.
+
+    Returns
+    -------
+    array of int
+    """
+    return np.argsort(tape.rows.ids, kind="stable")
+
+
 def row_gradients(tape: Tape) -> Iterator[Tensor]:
     """Differentiate the loss of every training row at the end of the run, in evaluation mode.
 

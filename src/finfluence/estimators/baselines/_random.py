@@ -6,6 +6,7 @@ import numpy as np
 
 from finfluence._seeds import stream
 from finfluence.estimators._base import check_whole
+from finfluence.estimators._one_run import id_order
 from finfluence.estimators.baselines._row_score import RowScore, RowScoreOptions
 from finfluence.runs import Tape
 
@@ -65,7 +66,7 @@ class Random(RowScore[RandomOptions]):
         """Return a uniform number for every row [n]."""
         seed = tape.seed if self.options.seed is None else self.options.seed
         drawn = np.empty(len(tape.rows))
-        drawn[np.argsort(tape.rows.ids, kind="stable")] = random_score(len(drawn), seed)
+        drawn[id_order(tape)] = random_score(len(drawn), seed)
         return drawn
 
 

@@ -8,7 +8,14 @@ from finfluence._progress import Progress
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    activation_bytes,
+    id_order,
+    in_trainings,
+    labels,
+    one_run,
+    own_losses,
+)
 from finfluence.estimators.first_order._recording import check_products, recorded_products, recorded_steps
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
@@ -102,34 +109,50 @@ class FineMonteCarlo(AbstractEstimator[Tape, FineMonteCarloOptions]):
     def _estimate(
         self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
     ) -> Influence:
-        options, where = self.options, subsets.positions
-        seed = source.seed if options.seed is None else options.seed
+        options = self.options
         runs = [source]
         if options.auxiliary is not None:
             _check_auxiliary(source, options.auxiliary)
             runs.append(options.auxiliary)
-        _check_samples(len(where), options.records)
+        _check_samples(len(subsets), options.records)
+        order = id_order(source)
         signals = [
-            list(recorded_products(run, queries, options.records, options.rows_at_once, progress))
+            [
+                products[order]
+                for products in recorded_products(
+                    run, queries, options.records, options.rows_at_once, progress
+                )
+            ]
             for run in runs
         ]
-        with_s, without_s = [], []
-        for t, main in enumerate(signals[0]):
-            p, q = arms(main, where, source.batch_size, seed, t, include=True)
-            if options.auxiliary is not None:
-                p_aux, q_aux = arms(signals[1][t], where, source.batch_size, seed, t, include=False)
-                p, q = p - p_aux, q - q_aux
-            with_s.append(p)
-            without_s.append(q)
-        x, y = np.stack(with_s, -1), np.stack(without_s, -1)
-        empty = subsets.sizes[:, None] == 0
+        where, columns = _ranked(subsets, order)
+        x, y = self._samples(signals, where, source.batch_size, source.seed)
+        shape = (len(subsets), x.shape[1])
+        mu, scan = np.zeros(shape), np.zeros(shape)
+        if len(where):
+            mu[columns], scan[columns] = -auc_probit(x, y), -max_scan(x, y)
         return Influence.build(
-            mu=np.where(empty, 0.0, -auc_probit(x, y)),
-            extra={"mu_scan": np.where(empty, 0.0, -max_scan(x, y))},
+            mu=mu,
+            extra={"mu_scan": scan},
             own_loss=own_losses(source, subsets, options.rows_at_once),
             provenance=one_run(source, self.name, records=options.records),
             **labels(queries, subsets),
         )
+
+    def _samples(
+        self, signals: list[list[np.ndarray]], where: list[np.ndarray], batch: int, tape_seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the samples of the arms with S and without it, each [S, Q, records]."""
+        seed = tape_seed if self.options.seed is None else self.options.seed
+        with_s, without_s = [], []
+        for t, main in enumerate(signals[0]):
+            p, q = arms(main, where, batch, seed, t, include=True)
+            for auxiliary in signals[1:]:
+                p_aux, q_aux = arms(auxiliary[t], where, batch, seed, t, include=False)
+                p, q = p - p_aux, q - q_aux
+            with_s.append(p)
+            without_s.append(q)
+        return np.stack(with_s, -1), np.stack(without_s, -1)
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         rows, columns = len(source.rows), sum(len(q.names) for q in queries)
@@ -179,6 +202,23 @@ def arms(
                 drawn[k] = total / batch
         out.append(drawn)
     return out[0], out[1]
+
+
+def _ranked(subsets: Subsets, order: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+    """Put the subsets that have rows into an order of their own, in which batches are drawn.
+
+    So a subset's draws depend neither on where rows stand nor on the order in which subsets are listed.
+
+    Returns
+    -------
+    tuple
+        Each subset as ranks of its rows in `order`, and its place in the result.
+    """
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    ranked = [np.sort(rank[rows]) for rows in subsets.positions]
+    columns = sorted((k for k, rows in enumerate(ranked) if len(rows)), key=lambda k: ranked[k].tolist())
+    return [ranked[k] for k in columns], columns
 
 
 def _check_samples(subsets: int, records: int) -> None:

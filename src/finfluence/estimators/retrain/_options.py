@@ -86,10 +86,11 @@ class RetrainOptions:
         return self.first_runs if self.runs_without is None else self.runs_without
 
     def _check_words(self) -> None:
+        level = self.level if isinstance(self.level, (int, float)) else 0.0
         if (
             self.design not in ("leave-out", "half-subsets", "paired")
             or self.mu not in ("pooled_d", "auc_probit")
-            or not 0 < self.level < 1
+            or not 0 < level < 1
         ):
             raise ConfigError(
                 explain(
