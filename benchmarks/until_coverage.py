@@ -12,8 +12,8 @@ from scipy.stats import norm
 from finfluence.estimators.retrain import (
     FIRST_ANALYSIS,
     Estimates,
-    SequentialStopping,
     Precision,
+    SequentialStopping,
     grow_arms,
     grow_pairs,
     pairs,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from finfluence.ensemble import RunSpec, train_many
+from finfluence.ensemble import RunSpec, Workers, train_many
 from finfluence.jobs.scan import ScanOptions, demo, plan_training, read_data, scan, verify_scan
 from finfluence.runs import mean_loss
 from finfluence.verification import Plan
@@ -25,7 +25,7 @@ def one_training(options: ScanOptions, repeats: int = 7) -> float:
     recipe = plan_training(options, data.train).recipe
     query = mean_loss(data.asked.x, data.asked.y, name="held-out")
     seconds = []
-    train_many(recipe, [RunSpec(0, 0)] * 2, [query], executor="serial")
+    train_many(recipe, [RunSpec(0, 0)] * 2, [query], Workers("serial"))
     for seed in range(repeats):
         started = time.perf_counter()
         _plain(recipe, seed)

@@ -62,6 +62,11 @@ class Problem:
     queries: list[fi.Query]
 
     @cached_property
+    def larger(self) -> "Problem":
+        """As many rows as a method cannot look at all of, where it takes a sample."""
+        return make_problem(97)
+
+    @cached_property
     def tape(self) -> fi.Tape:
         return fi.train(self.recipe, seed=3)
 
@@ -95,11 +100,11 @@ class Problem:
         return self.estimator(method, **changes).estimate(self.source(method), self.queries, subsets)
 
 
-def make_problem() -> Problem:
+def make_problem(rows: int = ROWS) -> Problem:
     rng = np.random.default_rng(8)
-    x, y = torch.from_numpy(rng.normal(size=(ROWS, WIDTH))), torch.from_numpy(np.arange(ROWS) % CLASSES)
-    ids = [f"row {i}" for i in range(ROWS)]
-    turn = rng.permutation(ROWS)
+    x, y = torch.from_numpy(rng.normal(size=(rows, WIDTH))), torch.from_numpy(np.arange(rows) % CLASSES)
+    ids = [f"row {i}" for i in range(rows)]
+    turn = rng.permutation(rows)
     options: dict[str, Any] = {
         "model": network, "loss": class_loss, "optimizer": fi.SGD(lr=0.3), "batch_size": BATCH, "epochs": EPOCHS,
     }  # fmt: skip

@@ -97,17 +97,16 @@ def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np
 
 def _check_classes(output: object, label: Tensor) -> None:
     if not isinstance(output, Tensor):
-        raise NotSupportedError(_no_classifier(f"an output of type {type(output).__name__}"))
-    if output.ndim != 2 or output.shape[1] < 2:
-        raise NotSupportedError(_no_classifier(f"outputs of shape {tuple(output.shape)}"))
-    if label.ndim != 1 or label.is_floating_point():
-        raise NotSupportedError(
-            _no_classifier(f"labels of shape {tuple(label.shape)} and type {label.dtype}")
-        )
-    if bool((label < 0).any()) or bool((label >= output.shape[1]).any()):
-        raise _no_classifier(
-            f"labels from {int(label.min())} to {int(label.max())} of {output.shape[1]} classes"
-        )
+        got = f"an output of type {type(output).__name__}"
+    elif output.ndim != 2 or output.shape[1] < 2:
+        got = f"outputs of shape {tuple(output.shape)}"
+    elif label.ndim != 1 or label.is_floating_point():
+        got = f"labels of shape {tuple(label.shape)} and type {label.dtype}"
+    elif bool((label < 0).any()) or bool((label >= output.shape[1]).any()):
+        got = f"labels from {int(label.min())} to {int(label.max())} of {output.shape[1]} classes"
+    else:
+        return
+    raise NotSupportedError(_no_classifier(got))
 
 
 def _no_classifier(got: str) -> str:
