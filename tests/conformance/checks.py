@@ -9,10 +9,11 @@ import pytest
 import xarray as xr
 
 import finfluence as fi
-from conformance.problems import BATCH, STEPS, Problem
+from conformance.problems import BATCH, OPTIONS, STEPS, Problem
 from finfluence.errors import ConfigError, NotSupportedError
 from finfluence.estimators import Source, method_class, methods_table, option_docs
 
+IN_WORDS = r"(?s)expected .*got: .*likely cause: .*next step: "
 KNOBS: dict[str, tuple[int, ...]] = {"rows_at_once": (1, 5), "memory_bytes": (1,), "max_bytes": (1,)}
 
 
@@ -29,10 +30,8 @@ def check_ids_survive(method: str, problem: Problem) -> None:
     named = problem.estimate(method, {"one": ["row 3"], "another": ["row 7"]})
     assert named.subsets.tolist() == ["one", "another"]
     assert named.to_frame()["row_id"].tolist() == ["one", "another"] * len(named.queries)
-    assert_alike(
-        problem.estimate(method, ["row 7", "row 3"]).data.sel(subset=["row 3", "row 7"]),
-        named.data.assign_coords(subset=["row 3", "row 7"]),
-    )
+    alone = problem.estimate(method, ["row 3", "row 7"])
+    assert_alike(alone.data, named.data.assign_coords(subset=["row 3", "row 7"]))
 
 
 def check_order_of_queries_is_free(method: str, problem: Problem) -> None:
@@ -136,10 +135,9 @@ def check_options_are_checked(method: str, problem: Problem) -> None:
     for entry in fields(options):
         assert entry.default is not MISSING or entry.default_factory is not MISSING
         for value in impossible(entry.default):
-            with pytest.raises(
-                ConfigError, match=r"(?s)expected .*got: .*likely cause: .*next step: "
-            ) as caught:
-                options(**{entry.name: value})
+            given = {**OPTIONS.get(method, {}), entry.name: value}
+            with pytest.raises(ConfigError, match=IN_WORDS) as caught:
+                fi.estimate(problem.source(method), problem.queries, method, **given)
             assert entry.name in str(caught.value) and repr(value) in str(caught.value)
 
 

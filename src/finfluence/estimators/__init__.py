@@ -6,6 +6,7 @@ from finfluence.estimators._base import (
     Source,
     Support,
     check_choice,
+    check_number,
     check_whole,
     option_docs,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "Support",
     "check_choice",
+    "check_number",
     "check_whole",
     "estimate",
     "method_class",

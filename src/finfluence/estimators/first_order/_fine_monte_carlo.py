@@ -205,9 +205,9 @@ def arms(
 
 
 def _ranked(subsets: Subsets, order: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
-    """Put the subsets that have rows into an order of their own, in which batches are drawn.
+    """Put the subsets that have rows into the order in which batches are drawn: as listed, or by id if all rows are.
 
-    So a subset's draws depend neither on where rows stand nor on the order in which subsets are listed.
+    So draws do not depend on where rows stand.
 
     Returns
     -------
@@ -217,7 +217,9 @@ def _ranked(subsets: Subsets, order: np.ndarray) -> tuple[list[np.ndarray], list
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     ranked = [np.sort(rank[rows]) for rows in subsets.positions]
-    columns = sorted((k for k, rows in enumerate(ranked) if len(rows)), key=lambda k: ranked[k].tolist())
+    columns = [k for k, rows in enumerate(ranked) if len(rows)]
+    if len(columns) == len(order) and (subsets.sizes <= 1).all():
+        columns.sort(key=lambda k: int(ranked[k][0]))
     return [ranked[k] for k in columns], columns
 
 
