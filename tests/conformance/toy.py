@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finfluence._progress import Progress
-from finfluence.estimators import AbstractEstimator, Cost, check_whole
+from finfluence.estimators import AbstractEstimator, Cost, Progress, check_whole
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over

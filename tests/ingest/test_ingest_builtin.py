@@ -1,4 +1,5 @@
 import gzip
+import inspect
 import struct
 
 import numpy as np
@@ -6,8 +7,8 @@ import pytest
 
 from finfluence.errors import DataError
 from finfluence.ingest import BUILTIN_NAMES, digits_frame, read, reread, split
-from finfluence.ingest import _builtin as builtin
 
+builtin = inspect.getmodule(digits_frame)
 HAVE_FASHION = (builtin.FASHION_FOLDER / "train-images-idx3-ubyte.gz").is_file()
 
 

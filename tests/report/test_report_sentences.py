@@ -5,8 +5,20 @@ from itertools import pairwise
 
 import pytest
 
-from finfluence.report import QueryInfo, RowEntry, curve, effect_sentence, magnitude, power, power_sentence
-from finfluence.report import _text as text
+from finfluence.report import (
+    QueryInfo,
+    RowEntry,
+    column,
+    curve,
+    effect_sentence,
+    fixed,
+    magnitude,
+    measure,
+    number,
+    power,
+    power_sentence,
+    visible,
+)
 
 LOSS = QueryInfo(name="held-out loss", unit="nats", sign=-1)
 ACCURACY = QueryInfo(name="accuracy", sign=1)
@@ -84,26 +96,26 @@ def test_curve_is_convex_falls_and_passes_through_the_power() -> None:
     ],
 )
 def test_number(value: float, shown: str) -> None:
-    assert text.number(value) == shown
+    assert number(value) == shown
 
 
 def test_fixed_has_no_negative_zero() -> None:
-    assert text.fixed(-0.001) == "0.00"
-    assert text.fixed(-0.006) == "−0.01"
+    assert fixed(-0.001) == "0.00"
+    assert fixed(-0.006) == "−0.01"
 
 
 def test_measure_shows_as_many_decimals_as_the_interval_supports() -> None:
-    assert text.measure(0.41234, 0.405, 0.419, "nats") == "0.412 (0.405 to 0.419) nats"
-    assert text.measure(0.5, math.nan, math.nan) == "0.500"
-    assert text.measure(math.nan, 0, 1) == "not available"
+    assert measure(0.41234, 0.405, 0.419, "nats") == "0.412 (0.405 to 0.419) nats"
+    assert measure(0.5, math.nan, math.nan) == "0.500"
+    assert measure(math.nan, 0, 1) == "not available"
 
 
 def test_columns_of_numbers_share_decimals() -> None:
-    assert text.column([0.985, 0.1, None, 1]) == (["0.985", "0.100", "not available", "1.000"], True)
-    assert text.column(["a", None, True]) == (["a", "not available", "yes"], False)
-    assert text.column([1_200, 3]) == (["1,200", "3"], True)
+    assert column([0.985, 0.1, None, 1]) == (["0.985", "0.100", "not available", "1.000"], True)
+    assert column(["a", None, True]) == (["a", "not available", "yes"], False)
+    assert column([1_200, 3]) == (["1,200", "3"], True)
 
 
 def test_hidden_characters_show_and_harmless_ones_stay() -> None:
-    assert text.visible("a\u202eb\x07\ud800\u2028\ufeff") == "a⟨U+202E⟩b⟨U+0007⟩⟨U+D800⟩⟨U+2028⟩⟨U+FEFF⟩"
-    assert text.visible("é עברית 👩\u200d🔬\n\tx\r\ny") == "é עברית 👩\u200d🔬\n\tx\ny"
+    assert visible("a\u202eb\x07\ud800\u2028\ufeff") == "a⟨U+202E⟩b⟨U+0007⟩⟨U+D800⟩⟨U+2028⟩⟨U+FEFF⟩"
+    assert visible("é עברית 👩\u200d🔬\n\tx\r\ny") == "é עברית 👩\u200d🔬\n\tx\ny"

@@ -1,5 +1,6 @@
 """Every way to estimate influence, by family."""
 
+from finfluence._progress import Progress, silent
 from finfluence.estimators._base import (
     AbstractEstimator,
     Cost,
@@ -25,6 +26,7 @@ __all__ = [
     "AbstractEstimator",
     "Cost",
     "Method",
+    "Progress",
     "Source",
     "Support",
     "check_choice",
@@ -35,5 +37,6 @@ __all__ = [
     "methods",
     "methods_table",
     "option_docs",
+    "silent",
     "supporting",
 ]

@@ -1,7 +1,6 @@
 """Out-of-fold predictions: every row is predicted by models that were trained without it."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +80,6 @@ def out_of_fold(
     groups: np.ndarray | None = None,
     seed: int = 0,
     repeats: int = REPEATS,
-    further: Mapping[str, np.ndarray] | None = None,
     progress: Progress = silent,
 ) -> OutOfFold:
     """Predict every row by models trained on the other folds.
@@ -98,8 +96,6 @@ def out_of_fold(
         Of the folds and of the models.
     repeats : int
         How often the folds are drawn anew; predictions are averaged.
-    further : mapping, optional
-        Out-of-fold predictions of other models, in the shape of `OutOfFold.predicted`, to be judged beside them.
     progress : callable
         Called as `progress("out of fold", done, total)`.
 
@@ -131,7 +127,6 @@ def out_of_fold(
         name: _predictions(make, x, y, classes, _folds(y, classes, groups, seed, repeats), name, progress)
         for name, make in models.items()
     }
-    found |= dict(further or {})
     constant = _constant(y, classes)
     losses = {name: _losses(p, y, classes) for name, p in {**found, "constant": constant}.items()}
     scores = sorted(

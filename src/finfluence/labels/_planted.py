@@ -9,6 +9,8 @@ from finfluence._seeds import stream
 from finfluence.labels._out_of_fold import out_of_fold
 from finfluence.labels._verdict import judge_labels
 
+LEVEL = 0.1
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -47,7 +49,6 @@ def plant_and_find(
     *,
     share: float = 0.05,
     first: int = 100,
-    level: float = 0.1,
     groups: np.ndarray | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -62,8 +63,6 @@ def plant_and_find(
         How many labels to replace.
     first
         How many of the most doubtful rows to look at.
-    level
-        At which rows are named.
     seed
         Of the errors planted, and of the folds.
 
@@ -97,8 +96,8 @@ def plant_and_find(
     verdict = judge_labels(
         out_of_fold(x, changed, groups=groups, seed=seed, repeats=1, progress=progress), changed
     )
-    top, named = verdict.order[:first], np.flatnonzero(verdict.named(level))
+    top, named = verdict.order[:first], np.flatnonzero(verdict.named(LEVEL))
     hit = int(np.isin(named, rows).sum())
     return Planted(
-        share, count, min(first, len(y)), int(np.isin(top, rows).sum()), level, hit, len(named) - hit
+        share, count, min(first, len(y)), int(np.isin(top, rows).sum()), LEVEL, hit, len(named) - hit
     )

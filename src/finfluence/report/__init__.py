@@ -23,7 +23,7 @@ from finfluence.report._schema import (
     Table,
     Verification,
 )
-from finfluence.report._text import fixed, interval, number, probability, visible
+from finfluence.report._text import column, fixed, interval, measure, number, probability, visible
 from finfluence.report._tradeoff_chart import curve, tradeoff
 from finfluence.report._validate import validated
 from finfluence.report._words import effect_sentence, magnitude, power, power_sentence
@@ -49,6 +49,7 @@ __all__ = [
     "Table",
     "TableView",
     "Verification",
+    "column",
     "curve",
     "effect_sentence",
     "embeddable",
@@ -57,6 +58,7 @@ __all__ = [
     "fixed",
     "interval",
     "magnitude",
+    "measure",
     "number",
     "power",
     "power_sentence",

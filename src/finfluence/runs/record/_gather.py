@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from finfluence.distributed import Processes
 from finfluence.errors import DataError, TrainingError, explain
 from finfluence.runs.record._recorder import Recorder, ReferenceSample
-from finfluence.runs.record.sharded._shards import Shards
+from finfluence.runs.record.sharded import Shards
 from finfluence.runs.steps import Entry, entries_of, tensors_of
 
 
