@@ -127,6 +127,8 @@ def estimate(problem: Problem, tape: fi.Tape, method: str) -> Influence:
     named = {name: [int(i) for i in rows] for name, rows in problem.subsets.items()}
     if method in ("linear", "paired"):
         return fi.replay(tape, problem.queries, subsets=named, groups=method)
+    if method.startswith("fine"):
+        return fi.estimate(tape, problem.queries, method, named)
     return fi.replay(tape, problem.queries, method, named)
 
 

@@ -84,7 +84,7 @@ def one_seed(problem: Problem, seed: int) -> tuple[dict[str, np.ndarray], dict[s
         "replay, 1 run": _replayed(replayed[0]),
         "replay, 4 runs pooled": _replayed(pooled),
         "replay and own loss together": (-decided["q_value"].to_numpy(), decided["flagged"].to_numpy()),
-        "fine (published, closed form)": _replayed(fi.replay(tapes[0], problem.queries, "fine")),
+        "fine (published, closed form)": _replayed(fi.estimate(tapes[0], problem.queries, "fine")),
         "own loss": _top(loss_score(probs, labels), None),
         "margin": _top(margin_score(probs, labels), None),
         "gradient norm": _top(gradient_norms(model, recipe), None),

@@ -1,6 +1,6 @@
 """Seconds per training run: a plain torch loop over seeds against stacked copies, one thread, same process.
 
-python -m benchmarks.retrain_speed [--problem mlp|adamw|cnn] [--runs 128] [--lanes 1 4 16 64 256] [--epochs E]
+python -m benchmarks.retrain_speed [--problem mlp|adamw|cnn] [--runs 128] [--replicas 1 4 16 64 256] [--epochs E]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from torch import nn
 
 import finfluence.runs as fr
 from benchmarks.problems import digits, row_loss
-from finfluence.ensemble import RunSpec, Stack, train_many
+from finfluence.ensemble import RunSpec, StackedRuns, Workers, train_many
 from finfluence.runs import initial_model, seeded
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     )
     parser.add_argument("--problem", choices=["mlp", "adamw", "cnn"], default="mlp")
     parser.add_argument("--runs", type=int, default=128)
-    parser.add_argument("--lanes", type=int, nargs="*", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 4, 16, 64, 256])
     parser.add_argument("--epochs", type=int, help="shorter runs: the ratio does not depend on it")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,28 +66,29 @@ def main() -> None:
         plain(recipe, 1)
         loops.append(time.perf_counter() - started)
         started = time.perf_counter()
-        train_many(recipe, specs, problem.queries[:1], executor="serial")
+        train_many(recipe, specs, problem.queries[:1], Workers("serial"))
         stacked.append((time.perf_counter() - started) / args.runs)
     loop, many = statistics.median(loops), statistics.median(stacked)
     print(f"{args.problem}: {recipe.steps} steps a run, {args.runs} runs, one thread")
     print(f"plain loop     {loop * 1e3:8.2f} ms a run  {loop / recipe.steps * 1e6:7.1f} us a step")
     step = many / recipe.steps
     print(f"train_many     {many * 1e3:8.2f} ms a run  {step * 1e6:7.1f} us a step  {loop / many:5.2f} x")
-    for lanes in args.lanes:
-        stack = Stack(recipe, initial_model(recipe, 0))
-        many_specs = [RunSpec(0, k) for k in range(lanes)]
-        short = Stack(dataclasses.replace(recipe, epochs=1), initial_model(recipe, 0))
-        short.train(many_specs, padded=lanes > 1)
+    for replicas in args.replicas:
+        stack = StackedRuns(recipe, initial_model(recipe, 0))
+        many_specs = [RunSpec(0, k) for k in range(replicas)]
+        short = StackedRuns(dataclasses.replace(recipe, epochs=1), initial_model(recipe, 0))
+        short.train(many_specs, padded=replicas > 1)
         stack._steps = short._steps  # traced already
         before = time.perf_counter()
         plain(recipe, 2)
         between = time.perf_counter()
-        stack.train(many_specs, padded=lanes > 1)
-        one = (time.perf_counter() - between) / lanes
+        stack.train(many_specs, padded=replicas > 1)
+        one = (time.perf_counter() - between) / replicas
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"stack of {lanes:4d}  {one * 1e3:8.2f} ms a run, traced already  {(between - before) / one:5.2f} x  "
-            f"at most {lanes * stack.bytes_per_lane() / 2**20:7.1f} MiB by its graph, peak of the process {memory:.0f}",
+            f"stack of {replicas:4d}  {one * 1e3:8.2f} ms a run, traced already  {(between - before) / one:5.2f} x  "
+            f"at most {replicas * stack.bytes_per_replica() / 2**20:7.1f} MiB by its graph, "
+            f"peak of the process {memory:.0f}",
             flush=True,
         )
 

@@ -10,10 +10,10 @@ import numpy as np
 from scipy.stats import norm
 
 from finfluence.estimators.retrain import (
-    FIRST_LOOK,
-    Law,
-    Looks,
+    FIRST_ANALYSIS,
+    Estimates,
     Precision,
+    SequentialStopping,
     grow_arms,
     grow_pairs,
     pairs,
@@ -33,7 +33,7 @@ MOST = 4096
 
 def sequential(
     rng: np.random.Generator, law: str, mu: float, paired: bool, until: Precision
-) -> tuple[Law, int, Law]:
+) -> tuple[Estimates, int, Estimates]:
     """Return the law at the end of adaptive stopping, its runs, and that of as many fresh runs fixed in advance."""
     draw = LAWS[law]
 
@@ -43,16 +43,16 @@ def sequential(
 
     x, y = samples()
 
-    def measure(x: np.ndarray, y: np.ndarray, plan: np.ndarray) -> Law:
+    def measure(x: np.ndarray, y: np.ndarray, plan: np.ndarray) -> Estimates:
         if paired:
             return pairs([(x[: plan[1]], y[: plan[1]])], 0.95)
         return two_samples(x[: plan[0]], [y[: plan[1]]], "pooled_d", 0.95)
 
-    looks = Looks(
+    looks = SequentialStopping(
         lambda plan: measure(x, y, plan), grow_pairs if paired else grow_arms,
         pairs_cost if paired else lambda plan: int(plan.sum()),
     )  # fmt: skip
-    found, plan, _ = looks.until(np.array([FIRST_LOOK, FIRST_LOOK]), until, 2 * MOST)
+    found, plan, _ = looks.until(np.array([FIRST_ANALYSIS, FIRST_ANALYSIS]), until, 2 * MOST)
     return found, int(plan.sum()), measure(*samples(), plan)
 
 

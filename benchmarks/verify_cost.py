@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from finfluence.ensemble import RunSpec, train_many
+from finfluence.ensemble import RunSpec, Workers, train_many
 from finfluence.jobs import demo
 from finfluence.jobs.scan import ScanOptions, VerifyOptions, plan_training, read_data, run_scan, verify_scan
 from finfluence.runs import mean_loss
@@ -26,7 +26,7 @@ def one_training(options: ScanOptions, repeats: int = 7) -> float:
     recipe = plan_training(options, data.train).recipe
     query = mean_loss(data.query.x, data.query.y, name="held-out")
     seconds = []
-    train_many(recipe, [RunSpec(0, 0)] * 2, [query], executor="serial")
+    train_many(recipe, [RunSpec(0, 0)] * 2, [query], Workers("serial"))
     for seed in range(repeats):
         started = time.perf_counter()
         _plain(recipe, seed)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from finfluence._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from finfluence.estimators import estimate as estimate
+    from finfluence.estimators import methods as methods
     from finfluence.estimators.replay import replay as replay
     from finfluence.estimators.replay.cost import plan as plan
     from finfluence.estimators.retrain import retrain as retrain
@@ -51,6 +53,7 @@ _HOME = {
         ),
         "runs",
     ),
+    **dict.fromkeys(("estimate", "methods"), "estimators"),
     "plan": "estimators.replay.cost",
     "scan": "jobs.scan",
     "replay": "estimators.replay",

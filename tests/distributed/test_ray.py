@@ -14,7 +14,7 @@ from torch import nn
 
 import finfluence.runs as fr
 from finfluence.distributed import RayWorkers, ray_workers
-from finfluence.ensemble import RunSpec, RunStore, train_many
+from finfluence.ensemble import RunSpec, RunStore, Workers, train_many
 from finfluence.errors import ConfigError, TrainingError
 from finfluence.estimators.retrain import retrain
 from small_recipes import class_loss, classifier, held_out, mlp
@@ -42,16 +42,16 @@ import sys; sys.path.insert(0, sys.argv[1])
 import signal; signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 import warnings; warnings.simplefilter("error")
 from small_recipes import classifier, class_loss, held_out
-from finfluence.ensemble import RunSpec, train_many
+from finfluence.ensemble import RunSpec, Workers, train_many
 import numpy as np, os, time, ray
 pause = float(sys.argv[2])
 def loss(model, batch):  # of __main__, as in a notebook
     time.sleep(pause) if ray._private.worker.global_worker.mode == ray.WORKER_MODE else None
     return class_loss(model, batch)
 specs = [RunSpec(0, k) for k in range(6)]
-there = train_many(classifier(loss=loss), specs, held_out(), executor="ray", n_jobs=2).values
+there = train_many(classifier(loss=loss), specs, held_out(), Workers("ray", 2)).values
 assert not ray.is_initialized()
-print(np.array_equal(there, train_many(classifier(), specs, held_out(), executor="serial").values))
+print(np.array_equal(there, train_many(classifier(), specs, held_out(), Workers("serial")).values))
 """
 
 
@@ -112,8 +112,8 @@ def test_stacked_and_single_runs_equal_those_made_here(two_workers):
         return class_loss(model, batch) * scale
 
     for recipe in (classifier(loss=loss), classifier(loss=loss, model=mlp(1, dropout=0.3))):
-        here = train_many(recipe, SPECS, held_out()[:1], executor="serial")
-        there = train_many(recipe, SPECS, held_out()[:1], executor="ray")
+        here = train_many(recipe, SPECS, held_out()[:1], Workers("serial"))
+        there = train_many(recipe, SPECS, held_out()[:1], Workers("ray"))
         assert np.array_equal(here.values, there.values)
         assert here.how == there.how
 
@@ -165,7 +165,7 @@ def test_workers_that_always_die_are_told(two_workers, monkeypatch):
         return class_loss(model, batch)
 
     with pytest.raises(TrainingError) as raised:
-        train_many(classifier(loss=loss), SPECS, held_out()[:1], executor="ray")
+        train_many(classifier(loss=loss), SPECS, held_out()[:1], Workers("ray"))
     assert words(raised)[0] == "every worker of the Ray cluster to finish its task within 2 tries"
     assert words(raised)[1].startswith("WorkerCrashedError")
     assert words(raised)[2:] == [
@@ -182,7 +182,7 @@ def test_an_error_of_the_recipe_is_the_same_error(two_workers):
         return class_loss(model, batch)
 
     with pytest.raises(ZeroDivisionError, match="a mistake of the recipe"):
-        train_many(classifier(loss=loss), SPECS, held_out()[:1], executor="ray")
+        train_many(classifier(loss=loss), SPECS, held_out()[:1], Workers("ray"))
 
 
 @cluster
@@ -194,7 +194,7 @@ def test_what_cannot_be_sent_is_told(two_workers):
             return class_loss(model, batch)
 
     with pytest.raises(ConfigError) as raised:
-        train_many(classifier(loss=loss), SPECS, held_out()[:1], executor="ray")
+        train_many(classifier(loss=loss), SPECS, held_out()[:1], Workers("ray"))
     assert words(raised)[0] == "a recipe and queries that can be sent to other processes"
     assert words(raised)[1].startswith("cannot pickle '_thread.lock' object, at ")
     assert words(raised)[1].endswith("lock")
@@ -213,7 +213,7 @@ def test_a_module_that_workers_lack_is_told(two_workers, tmp_path, monkeypatch):
     import only_here
 
     with pytest.raises(ConfigError) as raised:
-        train_many(classifier(loss=only_here.loss), SPECS, held_out()[:1], executor="ray")
+        train_many(classifier(loss=only_here.loss), SPECS, held_out()[:1], Workers("ray"))
     assert words(raised)[0] == (
         "every module that the model, loss and queries come from to be importable on the workers"
     )
@@ -226,7 +226,7 @@ def test_a_module_that_workers_lack_is_told(two_workers, tmp_path, monkeypatch):
 
 @cluster
 def test_a_connected_cluster_stays_connected(two_workers):
-    train_many(classifier(), SPECS[:2], held_out(), executor="ray")
+    train_many(classifier(), SPECS[:2], held_out(), Workers("ray"))
     assert ray.is_initialized()
 
 
@@ -239,7 +239,7 @@ def test_an_address_without_a_cluster_is_told(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(ConfigError) as raised:
-        train_many(classifier(), SPECS, held_out(), executor="ray")
+        train_many(classifier(), SPECS, held_out(), Workers("ray"))
     assert words(raised) == [
         "a Ray cluster at RAY_ADDRESS=10.0.0.1:6379",
         "could not connect",
@@ -256,7 +256,7 @@ def test_a_machine_too_busy_to_start_ray_is_told(monkeypatch):
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(TrainingError) as raised:
-        train_many(classifier(), SPECS, held_out(), executor="ray")
+        train_many(classifier(), SPECS, held_out(), Workers("ray"))
     assert words(raised) == [
         "Ray to start on this machine within three tries of half a minute",
         "Exception: The node timed out",
@@ -268,7 +268,7 @@ def test_a_machine_too_busy_to_start_ray_is_told(monkeypatch):
 def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError) as raised:
-        train_many(classifier(), SPECS, held_out(), executor="ray")
+        train_many(classifier(), SPECS, held_out(), Workers("ray"))
     assert words(raised) == [
         "ray for executor='ray'",
         "no module named ray",

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import finfluence.runs as fr
-from finfluence.ensemble import RunSpec, Stack, final_models, not_stackable, train_many
+from finfluence.ensemble import RunSpec, StackedRuns, Workers, final_models, not_stackable, train_many
 from finfluence.grads import Layout, trace
 from finfluence.grads.tracing import split_log_softmax
 from finfluence.runs import initial_model, seeded
@@ -22,7 +22,7 @@ OPTIMIZERS = {
 
 
 def stacked(recipe: fr.Recipe, specs: list[RunSpec]) -> torch.Tensor:
-    return Stack(recipe, initial_model(recipe, 0)).train(specs)
+    return StackedRuns(recipe, initial_model(recipe, 0)).train(specs)
 
 
 def one_by_one(recipe: fr.Recipe, specs: list[RunSpec]) -> torch.Tensor:
@@ -128,7 +128,7 @@ def test_what_cannot_be_stacked_is_trained_one_by_one(changes, reason):
     recipe = classifier(**changes)
     assert reason in (not_stackable(recipe, [0, 1]) or "stackable")
     specs = [RunSpec(k, k) for k in range(2)]
-    result = train_many(recipe, specs, held_out()[:1], executor="serial")
+    result = train_many(recipe, specs, held_out()[:1], Workers("serial"))
     assert result.how.startswith("one by one: ")
     for value, spec in zip(result.values, specs, strict=True):
         model = fr.train(recipe, init_seed=spec.init_seed, order_seed=spec.order_seed).model().eval()
@@ -137,11 +137,11 @@ def test_what_cannot_be_stacked_is_trained_one_by_one(changes, reason):
 
 def test_memory_bounds_the_number_of_copies():
     recipe = classifier()
-    stack = Stack(recipe, initial_model(recipe, 0))
-    each = stack.bytes_per_lane()
-    assert stack.lanes(40 * each) == 32
-    assert stack.lanes(3 * each) == stack.lanes(1) == 1
-    assert stack.lanes(2**40) == 64
+    stack = StackedRuns(recipe, initial_model(recipe, 0))
+    each = stack.bytes_per_replica()
+    assert stack.replicas(40 * each) == 32
+    assert stack.replicas(3 * each) == stack.replicas(1) == 1
+    assert stack.replicas(2**40) == 64
 
 
 def test_queries_are_those_of_the_final_models():
@@ -167,10 +167,10 @@ def test_a_query_that_vmap_cannot_follow_is_asked_one_model_at_a_time():
 def test_results_do_not_depend_on_the_number_of_workers():
     recipe = classifier(model=mlp(1, dropout=0.3))
     specs = [RunSpec(0, k) for k in range(5)]
-    here = train_many(recipe, specs, held_out()[:1], executor="serial").values
-    there = train_many(recipe, specs, held_out()[:1], executor="joblib", n_jobs=2).values
+    here = train_many(recipe, specs, held_out()[:1], Workers("serial")).values
+    there = train_many(recipe, specs, held_out()[:1], Workers("joblib", 2)).values
     assert np.array_equal(here, there)
-    stacks = train_many(classifier(), specs, held_out(), executor="joblib", n_jobs=2).values
+    stacks = train_many(classifier(), specs, held_out(), Workers("joblib", 2)).values
     assert np.array_equal(stacks, train_many(classifier(), specs, held_out()).values)
 
 
@@ -186,7 +186,7 @@ def test_an_unknown_executor_says_what_exists():
     with pytest.raises(
         ConfigError, match="expected executor to be None, 'serial', 'joblib' or 'ray'\n  got: 'dask'"
     ):
-        train_many(classifier(), [RunSpec(0, 0)], held_out(), executor="dask")
+        train_many(classifier(), [RunSpec(0, 0)], held_out(), Workers("dask"))
 
 
 def test_log_softmax_in_elementary_operations_is_the_same_function():

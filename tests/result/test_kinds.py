@@ -21,12 +21,17 @@ def test_each_kind_knows_what_it_holds() -> None:
     assert set(scores().data.data_vars) == {"score", "own_loss"}
 
 
-def test_scores_rank_as_mu_does() -> None:
+def test_mu_ranks_by_the_sign_of_the_query_and_scores_as_they_are() -> None:
     for query in ("held-out", "accuracy"):
         for direction in ("harmful", "helpful", "both"):
-            ranked = [i.top(4, query, direction).row_id.tolist() for i in (effects(), mu_alone(), scores())]
-            assert ranked[0] == ranked[1] == ranked[2]
-    assert scores().top(1, "held-out").row_id.tolist() == ["d"]
+            ranked = [i.top(4, query, direction).row_id.tolist() for i in (effects(), mu_alone())]
+            assert ranked[0] == ranked[1]
+    assert mu_alone().top(1, "held-out").row_id.tolist() == ["d"]
+    for query in ("held-out", "accuracy"):
+        assert scores().top(1, query).row_id.tolist() == ["a"]
+        assert scores().top(1, query, "helpful").row_id.tolist() == [
+            {"held-out": "d", "accuracy": "b"}[query]
+        ]
     assert scores().to_frame().columns.tolist() == ["row_id", "query", "score", "own_loss"]
 
 
@@ -34,7 +39,7 @@ def test_scores_say_what_they_are() -> None:
     text = repr(scores())
     assert "scores only: they rank, they carry no unit and no error rate" in text
     assert "from 1 training run (method: example)" in text and "spread" not in text
-    assert "score > 0: removing the rows raises 'held-out', so the rows help" in text and "[nats]" not in text
+    assert "score of 'held-out': larger is more harmful or more suspect" in text and "[nats]" not in text
     assert "score from -4 to +2, median |score| 1.5" in text
     assert "select" not in text
     assert "mu from -4 to +2, median |mu| 1.5\n" in repr(mu_alone())
@@ -91,7 +96,7 @@ def test_the_report_of_scores_ranks_and_says_that_nothing_was_decided(tmp_path: 
     assert "Scores only: they rank, they carry no unit and no error rate." in page
     assert "Ranking by score on “held-out”, most harmful first" in page
     first = page.index('<h2 id="h-table-1">Ranking by score on “held-out”')
-    assert page.index(">d</td>", first) < page.index(">b</td>", first) < page.index(">a</td>", first)
+    assert page.index(">a</td>", first) < page.index(">b</td>", first) < page.index(">d</td>", first)
     mu_alone().report(tmp_path / "mu.html")
     assert "Nothing can be told from training noise" in (tmp_path / "mu.html").read_text(encoding="utf-8")
 

@@ -64,7 +64,7 @@ def test_what_does_not_pool(runs: list[Influence]) -> None:
     )
     other = fi.replay(fi.train(pt.recipe(epochs=4), seed=9), fi.own_loss([0, 1]))
     refused([runs[0], other], "results of different recipes")
-    fine = [fi.replay(t, fi.own_loss([0]), method="fine") for t in (tape, fi.train(pt.recipe(), seed=8))]
+    fine = [fi.estimate(t, fi.own_loss([0]), "fine") for t in (tape, fi.train(pt.recipe(), seed=8))]
     refused(fine, "method 'fine', which has no effects to average")
 
 

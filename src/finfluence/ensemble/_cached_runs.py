@@ -1,35 +1,35 @@
-"""The place where a retraining's runs are made: looked up in the store, else trained and stored."""
+"""A trainer with a cache: a run is looked up in the store, else trained and stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from finfluence._progress import silent
+from finfluence._progress import Progress, silent
 from finfluence.ensemble._stacked import RunSpec
 from finfluence.ensemble._store import RunStore, run_key, signature
-from finfluence.ensemble._train_many import train_many
+from finfluence.ensemble._train_many import Workers, train_many
 from finfluence.runs import AnyQuery, Recipe, own_loss
 from finfluence.runs.describe import Subsets
 
-_OWN_LOSS_RUNS = 16
+OWN_LOSS_RUNS = 16
 
 
 @dataclass
-class Laboratory:
+class CachedTrainer:
     """Runs of one recipe with one list of queries: looked up in the store, else trained and stored."""
 
     recipe: Recipe
     queries: list[AnyQuery]
     store: RunStore
-    options: dict[str, Any]
-    trained: int = 0
-    reused: int = 0
-    how: str = "every run was in the store"
-    findings: list[str] = field(default_factory=list)
-    _asked: set[str] = field(default_factory=set)
+    workers: Workers = field(default_factory=Workers)
+    progress: Progress = silent
+    trained: int = field(default=0, init=False)
+    reused: int = field(default=0, init=False)
+    how: str = field(default="every run was in the store", init=False)
+    findings: list[str] = field(default_factory=list, init=False)
+    _used: set[str] = field(default_factory=set, init=False)
 
     @property
     def names(self) -> list[str]:
@@ -47,31 +47,33 @@ class Laboratory:
         new = list(missing)
         if missing:
             result = train_many(
-                self.recipe, list(missing.values()), self.queries, **self.options,
+                self.recipe, list(missing.values()), self.queries, self.workers, progress=self.progress,
                 on_done=lambda indices, values: self.store.add([new[i] for i in indices], values),
             )  # fmt: skip
             self.how = result.how
         self.trained += len(new)
-        self.reused += len(set(keys) - self._asked - missing.keys())
-        self._asked |= set(keys)
+        self.reused += len(set(keys) - self._used - missing.keys())
+        self._used |= set(keys)
         return np.stack([_found(self.store, key) for key in keys])
 
     def own_losses(self, subsets: Subsets, runs: Sequence[RunSpec]) -> np.ndarray:
-        """Return each subset's mean final training loss [S] over the first few runs that held it."""
-        some = runs[:_OWN_LOSS_RUNS]
+        """Return each subset's mean final training loss [S] over the first few runs that held it; NaN if empty."""
+        some, own = runs[:OWN_LOSS_RUNS], np.full(len(subsets), np.nan)
         rows = np.unique(np.concatenate(subsets.positions))
+        if not len(rows):
+            return own
         losses = train_many(
-            self.recipe,
-            some,
-            [own_loss(self.recipe.rows.ids[rows].tolist())],
-            **{**self.options, "progress": silent},
+            self.recipe, some, [own_loss(self.recipe.rows.ids[rows].tolist())], self.workers
         ).values
         for run, row in zip(some, losses, strict=True):
             if run.keep is not None:
                 row[~np.isin(rows, run.keep)] = np.nan
         known = np.isfinite(losses)
         mean = np.where(known, losses, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
-        return np.array([mean[np.searchsorted(rows, s)].mean() for s in subsets.positions])
+        for k, positions in enumerate(subsets.positions):
+            if len(positions):
+                own[k] = mean[np.searchsorted(rows, positions)].mean()
+        return own
 
 
 def _found(store: RunStore, key: str) -> np.ndarray:

@@ -11,9 +11,14 @@ from finfluence.runs import Recipe
 def paired_order(recipe: Recipe, seed: int, epoch: int, keep: np.ndarray) -> list[Tensor]:
     """Return the batches of one epoch over the rows `keep`, coupled with those over all rows.
 
-    The law is that of `recipe.epoch_order(seed, epoch, keep)` under a random seed; under one and the same seed
+    The distribution is that of `recipe.epoch_order(seed, epoch, keep)` under a random seed; under one and the same seed
     only the places that held a removed row, and the last places of an epoch that runs out of rows, differ
-    from `recipe.epoch_order(seed, epoch)`.
+    from `recipe.epoch_order(seed, epoch)`: common random numbers.
+
+    Returns
+    -------
+    list of Tensor
+        Row positions of each step.
 
     Notes
     -----

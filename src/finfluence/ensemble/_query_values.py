@@ -12,8 +12,8 @@ from finfluence.grads import Layout
 from finfluence.runs import AnyQuery, Task
 
 
-class _Asked(nn.Module):
-    """A model and the queries put to it as one module, so that `functional_call` reaches the model."""
+class _Queried(nn.Module):
+    """A model and its queries as one module, so that `functional_call` reaches the model."""
 
     def __init__(self, model: nn.Module, queries: Sequence[AnyQuery], recipe: Task) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ def query_values(recipe: Task, model: nn.Module, queries: Sequence[AnyQuery]) ->
     model.eval()
     try:
         with torch.no_grad():
-            return _Asked(model, queries, recipe)().cpu().numpy()
+            return _Queried(model, queries, recipe)().cpu().numpy()
     finally:
         for module in was_training:
             module.training = True
@@ -45,7 +45,7 @@ class StackedQueries:
     template : nn.Module
         A model of ours, used up: it is put into evaluation mode and its parameters are overwritten.
     together : bool
-        Ask `ALIGNED` models at once; else one after the other.
+        Evaluate `ALIGNED` models at once; else one after the other.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StackedQueries:
         self._model = template.eval()
         self._queries = queries
         self._layout = Layout(template)
-        self._asked = _Asked(self._model, queries, recipe)
+        self._queried = _Queried(self._model, queries, recipe)
         self.stacks: bool | None = None if together else False
 
     def __call__(self, thetas: Tensor) -> np.ndarray:
@@ -71,9 +71,9 @@ class StackedQueries:
         return {f"model.{name}": view for name, view in self._layout.split(theta).items()}
 
     def _stacked(self, thetas: Tensor) -> np.ndarray:
-        ask = vmap(lambda theta: functional_call(self._asked, dict(self._named(theta)), ()))
+        evaluate = vmap(lambda theta: functional_call(self._queried, dict(self._named(theta)), ()))
         padding = thetas[-1:].expand(-len(thetas) % ALIGNED, -1)
-        parts = [ask(part) for part in torch.cat([thetas, padding]).split(ALIGNED)]
+        parts = [evaluate(part) for part in torch.cat([thetas, padding]).split(ALIGNED)]
         return torch.cat(parts)[: len(thetas)].cpu().numpy()
 
     def _one_by_one(self, thetas: Tensor) -> np.ndarray:
@@ -90,6 +90,6 @@ class StackedQueries:
         try:
             with torch.no_grad():
                 got = self._stacked(theta)
-        except Exception:  # a query may do anything with the model: then each model is asked by itself
+        except Exception:  # a query may do anything with the model: then each model is evaluated by itself
             return False
         return bool(np.allclose(got, self._one_by_one(theta), rtol=1e-3, atol=1e-5, equal_nan=True))

@@ -25,7 +25,11 @@ class Seeds:
     def run(self, keep: np.ndarray | None, k: int, paired: bool = False) -> RunSpec:
         """Return run k of the arm that trains on the rows `keep`.
 
-        Arms draw independent seeds; paired ones share those of run k on all rows.
+        Arms draw independent seeds; paired ones share those of run k on all rows (common random numbers).
+
+        Returns
+        -------
+        RunSpec
         """
         arm = 0 if keep is None or paired else int(digest(keep.tobytes()), 16)
         order = self.master if self.vary == "init" else torch_seed(self.master, "retrain order", arm, k)
@@ -36,10 +40,14 @@ class Seeds:
 def covers(recipe: Recipe, vary: Vary, stochastic: bool) -> list[str]:
     """Name the sources of randomness that differ between runs.
 
+    Returns
+    -------
+    list of str
+
     Raises
     ------
     ConfigError
-        Only the initialisation is to vary, and the recipe has a fixed one.
+        Another word, or only the initialisation is to vary, and the recipe has a fixed one.
     """
     if vary not in ("order", "init", "all"):
         raise ConfigError(
@@ -79,9 +87,12 @@ def leave_out(
 def random_halves(
     seeds: Seeds, n_rows: int, subsets: Subsets, halves: int
 ) -> tuple[np.ndarray, list[RunSpec], list[RunSpec]]:
-    """Return which subsets each half keeps [H, S], and the two runs of each half.
+    """Draw random halves: half h keeps every subset with probability ½, and always the rows in no subset.
 
-    Half h keeps every subset with probability ½, and always the rows in no subset.
+    Returns
+    -------
+    tuple
+        Which subsets each half keeps [H, S], and the two runs of each half.
     """
     kept = np.stack(
         [stream(seeds.master, "half subsets", h).random(len(subsets)) < 0.5 for h in range(halves)]

@@ -13,10 +13,10 @@ from finfluence.grads import Batch, Layout, RowLosses, Traced, Traces
 from finfluence.grads.tracing import split_log_softmax
 from finfluence.runs import Recipe, Rows, RowSource, Stepper, initial_model, seeded
 
-_LANES = {"cpu": 64, "cuda": 4096}
+_REPLICAS = {"cpu": 64, "cuda": 4096}
 # Vector instructions treat the last few elements of a tensor apart, and some functions (SiLU) round
-# differently there. A number of lanes that is a multiple of this leaves no such rest, so that a lane's
-# numbers depend neither on its place nor on how many lanes there are.
+# differently there. A number of replicas that is a multiple of this leaves no such rest, so that a replica's
+# numbers depend neither on its place nor on how many replicas there are.
 ALIGNED = 16
 
 
@@ -39,11 +39,11 @@ class RunSpec:
         return recipe.epoch_order(self.order_seed, epoch, self.keep)
 
 
-class Stack:
+class StackedRuns:
     """R runs of one recipe, advanced together by a traced step.
 
-    θ_r ← U_t(θ_r, mean_{i∈B_{t,r}} ∇ℓ_i(θ_r)) for every lane r at once; no lane sees another: on CPU its
-    numbers are bit for bit those it has beside any other lanes, as long as stacks are padded.
+    θ_r ← U_t(θ_r, mean_{i∈B_{t,r}} ∇ℓ_i(θ_r)) for every replica r at once; no replica sees another: on CPU its
+    numbers are bit for bit those it has beside any other replicas, as long as stacks are padded.
 
     Parameters
     ----------
@@ -69,9 +69,19 @@ class Stack:
         return torch.stack([by_seed[s] for s in seeds])
 
     def train(self, runs: Sequence[RunSpec], padded: bool = True) -> Tensor:
-        """Train the runs side by side; return final parameters [R, P], NaN for runs that diverged.
+        """Train the runs side by side.
 
-        `padded` fills the stack with copies of the last run up to a multiple of `ALIGNED` lanes.
+        Parameters
+        ----------
+        runs : sequence of RunSpec
+            Their seeds and rows.
+        padded : bool
+            Fill the stack with copies of the last run up to a multiple of `ALIGNED` replicas.
+
+        Returns
+        -------
+        Tensor [R, P]
+            Final parameters, NaN for runs that diverged.
         """
         recipe, wanted = self.recipe, len(runs)
         if padded:
@@ -97,11 +107,11 @@ class Stack:
         }
 
     def gradients(self, theta: Tensor, batch: Batch) -> Tensor:
-        """Return the gradient [R, P] of each lane's mean batch loss."""
+        """Return the gradient [R, P] of each replica's mean batch loss."""
         return vmap(grad(lambda p, b: self._losses(p, b).mean()))(theta, batch)
 
-    def bytes_per_lane(self) -> int:
-        """Return an upper bound on what one more lane takes during a step: all intermediates at once."""
+    def bytes_per_replica(self) -> int:
+        """Return an upper bound on what one more replica takes during a step: all intermediates at once."""
         positions = torch.arange(2 * self.recipe.batch_size).remainder(len(self.recipe.rows)).view(2, -1)
         theta = self.initial([0, 0])
         state = [theta, *(torch.zeros_like(theta) for _ in range(self._slots))]
@@ -114,12 +124,15 @@ class Stack:
         sizes = [m.shape.numel() * m.dtype.itemsize for m in metas if hasattr(m, "shape")]
         return (sum(sizes) + sum(t.nbytes for t in held)) // 2
 
-    def lanes(self, max_bytes: int) -> int:
-        """Return how many copies to train at once: one, or a multiple of `ALIGNED`.
+    def replicas(self, max_bytes: int) -> int:
+        """Return how many copies to train at once: as memory allows, up to the fastest number measured.
 
-        As memory allows, up to the fastest number measured.
+        Returns
+        -------
+        int
+            One, or a multiple of `ALIGNED`.
         """
-        most = min(_LANES.get(self.layout.device.type, 64), max_bytes // self.bytes_per_lane())
+        most = min(_REPLICAS.get(self.layout.device.type, 64), max_bytes // self.bytes_per_replica())
         return max(1, most - most % ALIGNED)
 
     def _hyper(self, t: int) -> list[Tensor]:
@@ -151,9 +164,19 @@ def _rows_at(rows: RowSource, positions: Tensor) -> Batch:
 
 
 def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
-    """Return why runs of `recipe` cannot be trained as one stack, or None; found out by trying one step.
+    """Find out, by trying one step, why runs of a recipe cannot be trained as one stack.
 
-    `seeds` are two initialisation seeds of the runs to come.
+    Parameters
+    ----------
+    recipe : Recipe
+        What is to be trained.
+    seeds : sequence of int
+        Two initialisation seeds of the runs to come.
+
+    Returns
+    -------
+    str or None
+        The reason; None where they can.
     """
     models = [initial_model(recipe, seed) for seed in seeds[:2]]
     if Stepper(recipe, models[0], 0).stochastic:
@@ -161,7 +184,7 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
     layout = Layout(models[0])
     if not _same_frozen(models, layout):
         return "frozen parameters or buffers differ between initialisation seeds"
-    stack = Stack(recipe, models[0])
+    stack = StackedRuns(recipe, models[0])
     count = min(recipe.batch_size, len(recipe.rows))
     positions = torch.arange(count).repeat(len(models), 1)
     theta = torch.stack([layout.theta(m) for m in models])
@@ -171,14 +194,14 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
             got = stack.gradients(theta, batch)
     except Exception as error:  # whatever torch.func cannot follow: the runs still work one by one
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-    for lane, model in enumerate(models):
+    for replica, model in enumerate(models):
         parameters = layout.parameters(model)
-        loss = recipe.loss(model, {k: v[lane] for k, v in batch.items()}).mean()
+        loss = recipe.loss(model, {k: v[replica] for k, v in batch.items()}).mean()
         parts = torch.autograd.grad(loss, parameters, allow_unused=True)
         want = layout.flatten(
             [torch.zeros_like(p) if g is None else g for g, p in zip(parts, parameters, strict=True)]
         )
-        if not torch.allclose(got[lane], want, rtol=1e-3, atol=1e-4 * float(want.abs().max())):
+        if not torch.allclose(got[replica], want, rtol=1e-3, atol=1e-4 * float(want.abs().max())):
             return "stacked gradients differ from those of a single run"
     return None
 

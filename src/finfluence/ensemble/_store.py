@@ -76,6 +76,10 @@ def signature(recipe: Recipe, queries: Sequence[AnyQuery]) -> str:
 
     Code cannot be hashed faithfully, so loss and queries enter by their names and by what they say at two
     parameter vectors: the initial one of seed 0 and one beside it.
+
+    Returns
+    -------
+    str
     """
     with one_thread():
         model = initial_model(recipe, 0)

@@ -19,7 +19,7 @@ from finfluence.ensemble._executors import (
     train_one,
 )
 from finfluence.ensemble._query_values import StackedQueries, query_values
-from finfluence.ensemble._stacked import RunSpec, Stack, not_stackable
+from finfluence.ensemble._stacked import RunSpec, StackedRuns, not_stackable
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Layout
 from finfluence.runs import AnyQuery, Recipe, check_unchanged, initial_model
@@ -36,13 +36,34 @@ class ManyRuns:
     how: str
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Where many runs are trained, and in how much memory. Results do not depend on it.
+
+    Parameters
+    ----------
+    executor : {None, "serial", "joblib", "ray"}
+        None: stacked in this process; what cannot be stacked, over processes. "joblib": always over
+        processes. "serial": always in this process. "ray": over the Ray cluster that this process is connected
+        to, or RAY_ADDRESS names, or runs on this machine; else one is started here and stopped at the end.
+    n_jobs : int, optional
+        Processes; all cores by default (Ray: all CPUs of the cluster).
+    max_bytes : int
+        Memory for the copies trained at once.
+    """
+
+    executor: Executor | None = None
+    n_jobs: int | None = None
+    max_bytes: int = 2**30
+
+
 @dataclass(frozen=True, eq=False)
 class _Common:
-    """What all tasks share: what is trained, what is asked, copies at once (0: one by one)."""
+    """What all tasks share: what is trained, what is measured, copies at once (0: one by one)."""
 
     recipe: Recipe
     queries: Sequence[AnyQuery]
-    lanes: int
+    replicas: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +76,36 @@ def train_many(
     recipe: Recipe,
     runs: Sequence[RunSpec],
     queries: Sequence[AnyQuery],
+    workers: Workers = Workers(),
     *,
-    executor: Executor | None = None,
-    n_jobs: int | None = None,
-    max_bytes: int = 2**30,
     progress: Progress = silent,
     on_done: Done | None = None,
 ) -> ManyRuns:
-    """Train every run and ask every query of its final model.
+    """Train every run and evaluate every query on its final model.
 
     Parameters
     ----------
-    executor : {None, "serial", "joblib", "ray"}
-        None: stacked in this process; what cannot be stacked, over processes. "joblib": always over
-        processes. "serial": always in this process. "ray": over the Ray cluster that this process is connected
-        to, or RAY_ADDRESS names, or runs on this machine; else one is started here and stopped at the end.
-    n_jobs : int, optional
-        Processes; all cores by default (Ray: all CPUs of the cluster). Results do not depend on it.
-    max_bytes : int
-        Memory for the copies trained at once.
+    recipe : Recipe
+        What is trained.
+    runs : sequence of RunSpec
+        Seeds and rows of each run.
+    queries : sequence of Query
+        What is measured.
+    workers : Workers
+        Where.
+    progress : callable
+        Called as `progress("retrain", done, total)`.
     on_done : callable
         Called as `on_done(indices, values)` as soon as some runs are finished.
+
+    Returns
+    -------
+    ManyRuns
 
     Notes
     -----
     Each process uses one thread. On CPU a run's values do not depend on which runs are trained beside it,
-    as long as `max_bytes` has room for a stack.
+    as long as `workers.max_bytes` has room for a stack.
     """
     values = np.full((len(runs), sum(len(q.names) for q in queries)), np.nan)
     if not len(runs):
@@ -89,16 +114,20 @@ def train_many(
     with one_thread():
         seeds = list(dict.fromkeys(run.init_seed for run in runs))
         reason = not_stackable(recipe, (seeds * 2)[:2])
-        lanes = 0 if reason else Stack(recipe, initial_model(recipe, seeds[0])).lanes(max_bytes)
-        common = _Common(recipe, queries, lanes)
+        replicas = (
+            0 if reason else StackedRuns(recipe, initial_model(recipe, seeds[0])).replicas(workers.max_bytes)
+        )
+        common = _Common(recipe, queries, replicas)
         done = 0
-        for indices, part in _results(common, runs, _place(executor, stacked=reason is None), n_jobs):
+        for indices, part in _results(
+            common, runs, _place(workers.executor, stacked=reason is None), workers.n_jobs
+        ):
             values[indices] = part
             if on_done is not None:
                 on_done(indices, part)
             done += len(indices)
             progress("retrain", done, len(runs))
-    how = f"stacked, {lanes} at once" if reason is None else f"one by one: {reason}"
+    how = f"stacked, {replicas} at once" if reason is None else f"one by one: {reason}"
     return ManyRuns(values, how)
 
 
@@ -108,8 +137,8 @@ def final_models(recipe: Recipe, runs: Sequence[RunSpec], max_bytes: int = 2**30
         seeds = list(dict.fromkeys(run.init_seed for run in runs))
         if not runs or not_stackable(recipe, (seeds * 2)[:2]):
             return [train_one(recipe, run) for run in runs]
-        stack = Stack(recipe, initial_model(recipe, seeds[0]))
-        thetas = torch.cat(list(_trained(stack, runs, stack.lanes(max_bytes))))
+        stack = StackedRuns(recipe, initial_model(recipe, seeds[0]))
+        thetas = torch.cat(list(_trained(stack, runs, stack.replicas(max_bytes))))
         return [_model(recipe, run, theta) for run, theta in zip(runs, thetas, strict=True)]
 
 
@@ -121,10 +150,10 @@ def _model(recipe: Recipe, run: RunSpec, theta: Tensor) -> nn.Module | None:
     return model
 
 
-def _trained(stack: Stack, runs: Sequence[RunSpec], lanes: int) -> Iterator[Tensor]:
-    """Yield the final parameters of the runs, at most `lanes` at once."""
-    for first in range(0, len(runs), lanes):
-        yield stack.train(runs[first : first + lanes], padded=lanes > 1)
+def _trained(stack: StackedRuns, runs: Sequence[RunSpec], replicas: int) -> Iterator[Tensor]:
+    """Yield the final parameters of the runs, at most `replicas` at once."""
+    for first in range(0, len(runs), replicas):
+        yield stack.train(runs[first : first + replicas], padded=replicas > 1)
 
 
 def _place(executor: Executor | None, stacked: bool) -> Executor:
@@ -147,22 +176,22 @@ def _results(
     """Yield indices and values of runs as they are finished."""
     if place == "serial":
         worker = _Worker(common, runs[0].init_seed)
-        for task in _tasks(runs, max(1, common.lanes)):
+        for task in _tasks(runs, max(1, common.replicas)):
             yield task.indices, worker(task.runs)
     elif place == "joblib":
-        tasks = _tasks(runs, _share(len(runs), common.lanes, processes(n_jobs)))
+        tasks = _tasks(runs, _share(len(runs), common.replicas, processes(n_jobs)))
         yield from over_processes(partial(_alone, common), tasks, n_jobs)
     else:
         with ray_workers(n_jobs) as workers:
             yield from workers.map(
-                _alone, common, _tasks(runs, _share(len(runs), common.lanes, workers.count))
+                _alone, common, _tasks(runs, _share(len(runs), common.replicas, workers.count))
             )
 
 
-def _share(n_runs: int, lanes: int, workers: int) -> int:
+def _share(n_runs: int, replicas: int, workers: int) -> int:
     """Return how many runs to give to a worker at once: some stacks, or a few single runs."""
     share = -(-n_runs // workers)
-    return min(share, lanes * _STACKS_PER_TASK) if lanes else min(16, -(-share // 4))
+    return min(share, replicas * _STACKS_PER_TASK) if replicas else min(16, -(-share // 4))
 
 
 def _tasks(runs: Sequence[RunSpec], size: int) -> list[_Task]:
@@ -177,21 +206,21 @@ def _alone(common: _Common, task: _Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Worker:
-    """Trains runs of one recipe in this process and asks the queries."""
+    """Trains runs of one recipe in this process and evaluates the queries."""
 
     def __init__(self, common: _Common, seed: int) -> None:
-        self._recipe, self._queries, self._lanes = common.recipe, common.queries, common.lanes
-        if self._lanes:
+        self._recipe, self._queries, self._replicas = common.recipe, common.queries, common.replicas
+        if self._replicas:
             recipe = self._recipe
-            self._stack = Stack(recipe, initial_model(recipe, seed))
-            self._ask = StackedQueries(
-                recipe, initial_model(recipe, seed), self._queries, together=self._lanes > 1
+            self._stack = StackedRuns(recipe, initial_model(recipe, seed))
+            self._measure = StackedQueries(
+                recipe, initial_model(recipe, seed), self._queries, together=self._replicas > 1
             )
 
     def __call__(self, runs: Sequence[RunSpec]) -> np.ndarray:
-        if self._lanes:
-            thetas = _trained(self._stack, runs, self._lanes)
-            return np.concatenate([self._ask(theta) for theta in thetas])
+        if self._replicas:
+            thetas = _trained(self._stack, runs, self._replicas)
+            return np.concatenate([self._measure(theta) for theta in thetas])
         width = sum(len(q.names) for q in self._queries)
         values = []
         for run in runs:

@@ -23,7 +23,7 @@ from finfluence.runs import (
     check_unchanged,
     finished,
 )
-from finfluence.runs.describe import Given, Subsets, find_subsets
+from finfluence.runs.describe import Given, Subsets, check_left, find_subsets
 
 Source = Tape | Recipe
 SourceT = TypeVar("SourceT", Tape, Recipe)
@@ -103,8 +103,8 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     Notes
     -----
-    An empty subset is legal in every method: removing nothing changes nothing, so its effect, μ and score are exactly
-    zero, with p = 1. Its own loss is NaN.
+    The score of a subset is the sum over its rows. An empty subset is legal in every method: removing nothing changes
+    nothing, so its effect, μ and score are exactly zero, with p = 1. Its own loss is NaN.
     """
 
     name: ClassVar[str]
@@ -148,7 +148,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
             Queries or subsets that cannot be used.
         """
         checked = self._checked(source)
-        return self._cost(checked, check_queries(queries), find_subsets(checked, subsets))
+        return self._cost(checked, check_queries(queries), _found(checked, subsets))
 
     @final
     def estimate(
@@ -189,7 +189,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         checked = self._checked(source)
         listed = check_queries(queries)
         if candidates is None:
-            return self._estimate(checked, listed, find_subsets(checked, subsets), progress)
+            return self._estimate(checked, listed, _found(checked, subsets), progress)
         return self._estimate_added(checked, listed, as_rows(candidates), subsets, progress)
 
     @abstractmethod
@@ -219,7 +219,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
                 "a method that estimates what adding rows does, for candidates=",
                 f"method {self.name!r}, which estimates removal only",
                 "only some methods follow the steps that an added row would have changed",
-                "use method='replay'",
+                "use a method that takes candidates",
             )
         )
 
@@ -239,6 +239,13 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         checked: SourceT = source  # type: ignore[assignment]
         self._check(checked)
         return checked
+
+
+def _found(source: Source, subsets: Given) -> Subsets:
+    """Return the subsets named, none of them the whole data set."""
+    found = find_subsets(source, subsets)
+    check_left(source, found)
+    return found
 
 
 def option_docs(options: type) -> dict[str, str]:
@@ -273,6 +280,44 @@ def option_docs(options: type) -> dict[str, str]:
         first = re.split(r"[.;:](?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
         entries.update(dict.fromkeys(names.split(", "), first))
     return {f.name: entries.get(f.name, "") for f in fields(options)}
+
+
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raise unless an option is one of the words it can be.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if value not in known:
+        raise ConfigError(
+            explain(
+                f"{name} to be {' or '.join(map(repr, known))}",
+                repr(value),
+                "a mistyped word",
+                "use one of these, or leave it out",
+            )
+        )
+
+
+def check_number(name: str, value: object, above: float | None = None) -> None:
+    """Raise unless an option is a number, above a bound if one is given.
+
+    Raises
+    ------
+    ConfigError
+    """
+    known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if known and (above is None or value > above):  # type: ignore[operator]
+        return
+    raise ConfigError(
+        explain(
+            f"{name} to be a number" + ("" if above is None else f" above {above:g}"),
+            repr(value),
+            "a text was passed, or a sign is wrong",
+            f"leave {name} out for its default",
+        )
+    )
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

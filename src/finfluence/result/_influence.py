@@ -98,7 +98,7 @@ class Influence:
         mu : array, optional
             Alone, where nothing else is known.
         score : array, optional
-            Alone: larger means that removing the subset raises the query, and no more than that.
+            Alone: larger is more harmful or more suspect, and no more than that.
         effect_se, lower, upper : array, optional
             Beside effects, see there.
         units, signs : sequence, optional

@@ -29,7 +29,11 @@ FIELDS = (
     Field("lower", ("subset", "query"), "lower end of the interval for mu"),
     Field("upper", ("subset", "query"), "upper end of the interval for mu"),
     Field("p_value", ("subset", "query"), "two-sided, for H0: removing the subset changes nothing"),
-    Field("score", ("subset", "query"), "in place of all of these: a rank of the subsets, signed like mu"),
+    Field(
+        "score",
+        ("subset", "query"),
+        "in place of all of these, only to rank by: larger is more harmful or more suspect",
+    ),
     Field("own_loss", ("subset",), "mean final training loss of the subset's own rows, in nats"),
     Field("size", ("subset",), "number of rows in the subset"),
 )

@@ -25,7 +25,7 @@ def sign_sentence(name: str, unit: str, sign: int, contrast: Contrast = "remove"
     contrast : {"remove", "add"}
         What is done to the rows.
     of : {"effect", "mu", "score"}
-        What the result holds; a score has no unit.
+        What the result holds; a score is oriented already, and has no unit.
 
     Returns
     -------
@@ -35,14 +35,15 @@ def sign_sentence(name: str, unit: str, sign: int, contrast: Contrast = "remove"
     --------
     >>> sign_sentence("held-out", "nats", -1)
     "mu > 0: removing the rows raises 'held-out' [nats], so the rows help; mu < 0: the opposite"
-    >>> sign_sentence("held-out", "nats", -1, "add", "score")
-    "score > 0: adding the rows raises 'held-out', so the rows harm; score < 0: the opposite"
+    >>> sign_sentence("own-loss", "score", -1, of="score")
+    "score of 'own-loss': larger is more harmful or more suspect"
     """
+    if of == "score":
+        return f"score of '{name}': larger is more harmful or more suspect"
     helps = (sign < 0) == (contrast == "remove")
-    value, measured = ("score", f"'{name}'") if of == "score" else ("mu", f"'{name}' [{unit}]")
     return (
-        f"{value} > 0: {DOING[contrast]} the rows raises {measured}, so the rows {'help' if helps else 'harm'}; "
-        f"{value} < 0: the opposite"
+        f"mu > 0: {DOING[contrast]} the rows raises '{name}' [{unit}], so the rows {'help' if helps else 'harm'}; "
+        "mu < 0: the opposite"
     )
 
 

@@ -60,10 +60,12 @@ def need_effect(data: xr.Dataset, what: str) -> None:
 
 
 def ranking(data: xr.Dataset, query: str) -> np.ndarray:
-    """Return what subsets are ranked by on one query, larger is more harmful: μ, or the score, oriented."""
+    """Return what subsets are ranked by on one query, larger is more harmful: the score, or μ oriented."""
+    if kind_of(data) == "score":
+        score: np.ndarray = data["score"].sel(query=query).values
+        return score
     side = Provenance.from_dict(data.attrs).harmful_side
-    value = data["score" if kind_of(data) == "score" else "mu"]
-    oriented: np.ndarray = (value * data["sign"]).sel(query=query).values * side
+    oriented: np.ndarray = (data["mu"] * data["sign"]).sel(query=query).values * side
     return oriented
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from finfluence._files import digest, write_json
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import (
-    Laboratory,
+    CachedTrainer,
     RunSpec,
     RunStore,
     Seeds,
     Vary,
+    Workers,
     run_key,
     signature,
     train_many,
@@ -239,8 +240,8 @@ def _measure(request: Request, progress: Progress) -> float:
     def note(stage: str, done: int, total: int) -> None:
         clock.append((done, time.perf_counter()))
 
-    options: dict[str, Any] = {**request.options, "progress": note}
-    lab = Laboratory(request.recipe, list(request.queries), store, options)
+    workers = Workers(**request.options)
+    lab = CachedTrainer(request.recipe, list(request.queries), store, workers, note)
     progress("measure", 0, 2)
     lab.values([seeds.run(None, k) for k in range(_FIRST)])
     progress("measure", 1, 2)
@@ -257,7 +258,8 @@ def _measure(request: Request, progress: Progress) -> float:
             request.recipe,
             [RunSpec(2**31 - 1 - k, 2**31 - 1 - k) for k in range(count)],
             list(request.queries),
-            **options,
+            workers,
+            progress=note,
         )
     progress("measure", 2, 2)
     return seconds_each(clock, began)

@@ -8,7 +8,9 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.estimators.first_order import arms, step_influence
+from finfluence.errors import ConfigError
+from finfluence.estimators.first_order import Fine, arms, step_influence
+from four_parts import assert_parts
 
 
 def by_definition(s: np.ndarray, rows: list[int], b: int) -> float:
@@ -19,7 +21,7 @@ def by_definition(s: np.ndarray, rows: list[int], b: int) -> float:
     return (mean_q - mean_p) / np.sqrt((sd_p**2 + sd_q**2) / 2)
 
 
-def test_the_analytic_step_of_the_dossier():
+def test_the_analytic_step_of_the_paper():
     """s = (1, 2, 3), S value 6, b = 4: mean_P 2.8, sd_P 0.326599, mean_Q 2.0, sd_Q 0.408248, d′ = −2.164007."""
     s = np.array([[1.0], [2.0], [3.0], [6.0]])
     assert step_influence(s, [np.array([3])], 4).item() == pytest.approx(-2.164007, abs=5e-7)
@@ -62,13 +64,14 @@ def frozen(n: int = 20, batch_size: int = 8, epochs: int = 450) -> tuple[fr.Reci
 
 
 LEVEL = fi.Query(lambda m: m.weight.sum(), name="level", sign=1)
+LEVEL_OF_MLP = fi.Query(lambda m: m[0].weight.sum(), name="level", sign=1)
 
 
 def test_closed_form_composes_the_steps():
     """|μ| = √R·|d′| where every step is alike; sign: a row whose step lowers the query raises it when removed."""
     recipe, s = frozen(epochs=20)
     tape = fi.train(recipe)
-    found = fi.replay(
+    found = fi.estimate(
         tape, LEVEL, method="fine", records=25, subsets={i: [i] for i in range(20)} | {"g": [0, 3]}
     )
     expected = [-by_definition(s, rows, 8) * 5 for rows in [[i] for i in range(20)] + [[0, 3]]]
@@ -88,7 +91,7 @@ def test_scale_and_sign_of_the_query(method):
     def scaled(factor):
         return fi.Query(lambda m: factor * nn.functional.cross_entropy(m(x), y), name=f"{factor}")
 
-    mu = fi.replay(tape, [scaled(1.0), scaled(9.0), scaled(-1.0)], method=method).data.mu.values
+    mu = fi.estimate(tape, [scaled(1.0), scaled(9.0), scaled(-1.0)], method=method).data.mu.values
     np.testing.assert_allclose(mu[:, 1], mu[:, 0], rtol=1e-9)
     np.testing.assert_allclose(mu[:, 2], -mu[:, 0], rtol=1e-9)
     assert np.abs(mu).min() > 0
@@ -101,7 +104,7 @@ def test_monte_carlo_agrees_with_the_closed_form_as_records_grow():
     expected = np.array([-by_definition(s, [i], 8) for i in range(20)])
     errors = {}
     for records in (60, 810):
-        found = fi.replay(tape, LEVEL, method="fine-mc", records=records).data
+        found = fi.estimate(tape, LEVEL, method="fine-mc", records=records).data
         errors[records] = np.abs(found.mu.values[:, 0] - expected)
         assert (errors[records] < 4.5 * np.sqrt(2 / records) * (1 + expected**2 / 8)).all()
     assert errors[810].mean() < 0.5 * errors[60].mean()
@@ -113,8 +116,8 @@ def test_difference_in_differences_keeps_the_signal():
     """The auxiliary signal is without S in both arms; with S in it the arms would have equal means."""
     recipe, _ = frozen()
     tape, auxiliary = fi.train(recipe), fi.train(recipe, seed=1)
-    plain = fi.replay(tape, LEVEL, method="fine").data.mu.values[:, 0]
-    ours = fi.replay(tape, LEVEL, method="fine-mc", records=400, auxiliary=auxiliary).data.mu.values[:, 0]
+    plain = fi.estimate(tape, LEVEL, method="fine").data.mu.values[:, 0]
+    ours = fi.estimate(tape, LEVEL, method="fine-mc", records=400, auxiliary=auxiliary).data.mu.values[:, 0]
     assert np.corrcoef(plain, ours)[0, 1] > 0.85 and np.abs(ours).max() > 0.5
     s, where = np.random.default_rng(3).normal(size=(20, 1)), [np.array([4])]
     s[4] = 3.0
@@ -141,7 +144,7 @@ def test_an_arm_without_s_never_holds_it():
 
 def test_recorded_steps_leave_out_the_burn_in():
     done = []
-    fi.replay(
+    fi.estimate(
         fi.train(pt.recipe(epochs=10)), fi.own_loss([0]), method="fine", records=1000,
         progress=lambda *call: done.append(call),
     )  # fmt: skip
@@ -149,6 +152,67 @@ def test_recorded_steps_leave_out_the_burn_in():
 
 
 def test_result_says_that_it_has_no_effect_of_its_own():
-    found = fi.replay(fi.train(pt.recipe()), fi.own_loss([0]), method="fine", records=4)
+    found = fi.estimate(fi.train(pt.recipe()), fi.own_loss([0]), method="fine", records=4)
     assert found.data.attrs["method"] == "fine" and found.data.attrs["records"] == 4
     assert "method: fine" in repr(found) and len(found.top(3)) == 3
+
+
+def test_an_auxiliary_run_is_another_run_of_the_same_recipe():
+    tape = fi.train(pt.recipe())
+    for auxiliary, got, cause in (
+        (tape, "the same seeds (0, 0)", "passed twice"),
+        (fi.train(pt.recipe(data=pt.table(seed=9)), seed=1), "a run of another recipe", "mixed up"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            fi.estimate(tape, LEVEL_OF_MLP, method="fine-mc", auxiliary=auxiliary)
+        assert_parts(caught.value, "another run of the same recipe", got, cause, "another seed")
+    with pytest.raises(ConfigError) as caught:
+        fi.estimate(tape, LEVEL_OF_MLP, method="fine-mc", auxiliary=pt.recipe())
+    assert_parts(
+        caught.value,
+        "auxiliary to be a tape",
+        "of type Recipe",
+        "the recipe of the second",
+        "fi.train(recipe, seed=1)",
+    )
+
+
+def test_samples_that_no_memory_holds_are_refused():
+    with pytest.raises(ConfigError) as caught:
+        fi.estimate(fi.train(pt.recipe()), LEVEL_OF_MLP, method="fine-mc", records=300_000_000)
+    assert_parts(
+        caught.value,
+        "records × subsets small enough",
+        "300000000 × 12",
+        "too many steps",
+        "name fewer subsets",
+    )
+
+
+@pytest.mark.parametrize("method", ["fine", "fine-mc"])
+@pytest.mark.parametrize("records", [0, -3, 1.5, "all", True])
+def test_records_are_a_whole_number(method, records):
+    with pytest.raises(ConfigError) as caught:
+        fi.estimate(fi.train(pt.recipe()), LEVEL_OF_MLP, method=method, records=records)
+    assert_parts(
+        caught.value,
+        "records to be a whole number of at least 1",
+        repr(records),
+        "a share or a text",
+        "records=100",
+    )
+
+
+def test_a_loss_without_a_forward_derivative_is_not_supported():
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return 2 * gradient
+
+    recipe = pt.recipe(loss=lambda m, b: Doubled.apply(pt.class_loss(m, b)))
+    support = Fine().supports(fi.train(recipe))
+    assert not support and "forward" in support.reason

@@ -9,7 +9,7 @@ from torch import nn
 import finfluence.runs as fr
 from finfluence.ensemble import Seeds, final_models, random_halves
 from finfluence.errors import ConfigError, DataError, TrainingError
-from finfluence.estimators.retrain import half_subsets, retrain, two_samples
+from finfluence.estimators.retrain import Retrain, RetrainOptions, half_subsets, retrain, se, two_samples
 from finfluence.result import load
 from finfluence.runs.describe import find_subsets
 from finfluence.stats import auc_probit, pooled_d
@@ -147,21 +147,21 @@ def test_half_subset_estimates_are_unbiased_and_their_errors_honest():
     for _ in range(300):
         kept = rng.random((60, 4)) < 0.5
         means = 5.0 - kept @ slopes
-        law = half_subsets(*(means[:, None] + rng.normal(0, noise, (60, 1)) for _ in range(2)), kept, 0.95)
-        z.append((law.effect[:, 0] - slopes) / law.effect_se[:, 0])
-        p.append(law.p_value[[1, 3], 0])
+        found = half_subsets(*(means[:, None] + rng.normal(0, noise, (60, 1)) for _ in range(2)), kept, 0.95)
+        z.append((found.effect[:, 0] - slopes) / found.effect_se[:, 0])
+        p.append(found.p_value[[1, 3], 0])
     assert np.abs(np.mean(z, axis=0)).max() < 4 / np.sqrt(300)
     assert np.std(z) == pytest.approx(1.0, abs=0.1)
     assert kstest(np.ravel(p), "uniform").pvalue > 0.001
-    assert law.spread[0, 0] == pytest.approx(noise, rel=4 / np.sqrt(120))
+    assert found.spread[0, 0] == pytest.approx(noise, rel=4 / np.sqrt(120))
 
 
 def test_two_sample_laws_are_those_of_the_statistics_module():
     rng = np.random.default_rng(1)
     x, y = rng.normal(0, 1, (40, 3)), rng.normal(0.8, 1.5, (25, 3))
-    law = two_samples(x, [y], "pooled_d", 0.95)
-    np.testing.assert_allclose(law.mu[0], pooled_d(x.T, y.T))
-    np.testing.assert_allclose(law.mu, law.effect / law.spread)
+    found = two_samples(x, [y], "pooled_d", 0.95)
+    np.testing.assert_allclose(found.mu[0], pooled_d(x.T, y.T))
+    np.testing.assert_allclose(found.mu, found.effect / found.spread)
     np.testing.assert_allclose(two_samples(x, [y], "auc_probit", 0.95).mu[0], auc_probit(x.T, y.T))
 
 
@@ -170,24 +170,24 @@ def test_standard_error_and_interval_of_mu_hold(d):
     # 2,000 simulations: coverage 0.95 ± 0.0195 at 4 standard errors
     rng = np.random.default_rng(2)
     x, y = rng.normal(0, 1, (60, 2000)), rng.normal(d, 1, (40, 2000))
-    law = two_samples(x, [y], "pooled_d", 0.95)
-    assert law.mu.std() == pytest.approx(law.se.mean(), rel=0.1)
-    assert ((law.lower <= d) & (d <= law.upper)).mean() == pytest.approx(0.95, abs=0.025)
+    found = two_samples(x, [y], "pooled_d", 0.95)
+    assert found.mu.std() == pytest.approx(found.se.mean(), rel=0.1)
+    assert ((found.lower <= d) & (d <= found.upper)).mean() == pytest.approx(0.95, abs=0.025)
 
 
 def test_p_values_under_no_influence_are_uniform():
     rng = np.random.default_rng(3)
-    law = two_samples(rng.normal(size=(12, 1500)), [rng.normal(size=(12, 1500))], "pooled_d", 0.95)
-    assert kstest(law.p_value.ravel(), "uniform").pvalue > 0.001
+    found = two_samples(rng.normal(size=(12, 1500)), [rng.normal(size=(12, 1500))], "pooled_d", 0.95)
+    assert kstest(found.p_value.ravel(), "uniform").pvalue > 0.001
 
 
 def test_apart_samples_saturate_auc_but_not_pooled_d():
     x, y = np.arange(10.0)[:, None], np.arange(10.0)[:, None] + 1000
     assert two_samples(x, [y], "pooled_d", 0.95).mu.item() > 300
-    law = two_samples(x, [y], "auc_probit", 0.95)
-    assert law.mu.item() == pytest.approx(np.sqrt(2) * 2.5758, rel=1e-4)
-    assert np.isinf(law.upper.item())
-    assert np.isfinite(law.se.item())
+    found = two_samples(x, [y], "auc_probit", 0.95)
+    assert found.mu.item() == pytest.approx(np.sqrt(2) * 2.5758, rel=1e-4)
+    assert np.isinf(found.upper.item())
+    assert np.isfinite(found.se.item())
 
 
 def test_diverged_runs_are_counted_and_told():
@@ -287,8 +287,7 @@ def test_numbers_to_predict_are_no_classes():
 @pytest.mark.parametrize(
     ("subsets", "first", "second"),
     [
-        ({"a": []}, "one or more different rows in subset 'a'", "none"),
-        ({"a": ["r1", "r1"]}, "one or more different rows in subset 'a'", "a row more than once"),
+        ({"a": ["r1", "r1"]}, "different rows in subset 'a'", "a row more than once"),
         ([], "one or more subsets with different names", "none"),
         (["r1", "r1"], "one or more subsets with different names", "'r1' twice"),
     ],
@@ -361,3 +360,44 @@ def test_halves_too_few_to_see_a_row_twice():
         retrain(classifier(), held_out(), runs=8, design="half-subsets")
     assert words(raised)[0] == "every subset to be in at least two random halves and out of two"
     assert words(raised)[3] == "pass runs=40 or more; finished runs are reused if out=… is given"
+
+
+@pytest.mark.parametrize("design", ["leave-out", "paired", "half-subsets"])
+def test_removing_nothing_changes_nothing_and_costs_no_run(design):
+    recipe = classifier(epochs=1)
+    options = {"runs": 40, "design": design}
+    plain = retrain(recipe, held_out(), {"a": ["r1"], "b": ["r4", "r5"]}, **options).data
+    found = retrain(recipe, held_out(), {"none": [], "a": ["r1"], "b": ["r4", "r5"]}, **options).data
+    for name in ("effect", "spread", "mu", "se", "p_value", "own_loss"):
+        np.testing.assert_array_equal(found[name].values[1:], plain[name].values)
+    assert (
+        found.attrs["runs"] == plain.attrs["runs"]
+        and found.attrs["runs_trained"] == plain.attrs["runs_trained"]
+    )
+    nothing = found.sel(subset="none")
+    for name in ("effect", "effect_se", "mu", "se", "lower", "upper"):
+        assert (nothing[name].values == 0).all()
+    assert (nothing["p_value"].values == 1).all() and np.isnan(nothing["own_loss"].item())
+    assert (nothing["spread"].values > 0).all()
+
+
+def test_only_nothing_removed_shows_the_spread():
+    recipe = classifier(epochs=1)
+    found = retrain(recipe, held_out(), {"none": []}, runs=12).data
+    whole = retrain(recipe, held_out(), ["r1"], runs=12).data
+    assert found.attrs["runs"] == 12 and found.attrs["runs_without"] == 0
+    assert (found["spread"].values > 0).all() and not found["mu"].values.any()
+    assert whole.attrs["runs"] == 24
+    half = retrain(recipe, held_out(), {"none": []}, runs=12, design="half-subsets").data
+    np.testing.assert_array_equal(half["spread"], found["spread"])
+
+
+def test_cost_counts_the_trainings():
+    recipe = classifier()
+    estimator = Retrain(RetrainOptions(runs=20, runs_without=10))
+    assert estimator.cost(recipe, held_out(), ["r1", "r2"]).trainings == 20 + 2 * 10 + 16
+    assert (
+        Retrain(RetrainOptions(runs=40, design="half-subsets")).cost(recipe, held_out()).trainings == 40 + 16
+    )
+    until = Retrain(RetrainOptions(until=se("mu") < 0.2))
+    assert until.cost(recipe, held_out(), ["r1"]).trainings == 4 / 0.04 + 16

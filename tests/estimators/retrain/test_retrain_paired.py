@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare, kstest
 
 import finfluence.runs as fr
-from finfluence.ensemble import RunSpec, paired_order, train_many
+from finfluence.ensemble import RunSpec, Workers, paired_order, train_many
 from finfluence.errors import ConfigError
 from finfluence.estimators.retrain import pairs, retrain
 from small_recipes import classifier, held_out, mean_of_four, mlp
@@ -76,7 +76,7 @@ def test_same_seed_same_order_other_seed_another():
 
 def test_stacked_and_single_paired_runs_agree():
     specs = [RunSpec(0, k, np.arange(2, 31), paired=True) for k in range(3)]
-    one = train_many(classifier(), specs, held_out(), max_bytes=1).values
+    one = train_many(classifier(), specs, held_out(), Workers(max_bytes=1)).values
     np.testing.assert_allclose(train_many(classifier(), specs, held_out()).values, one, rtol=1e-9)
     assert not np.allclose(
         one, train_many(classifier(), [RunSpec(0, s.order_seed, s.keep) for s in specs], held_out()).values
@@ -113,11 +113,11 @@ def test_standard_error_and_interval_of_mu_hold(d, noise):
     rng = np.random.default_rng(4)
     x = rng.normal(0, 1, (60, 2000))
     y = d + np.sqrt(1 - noise**2) * x + noise * rng.normal(0, 1, (60, 2000))
-    law = pairs([(x, y)], 0.95)
-    assert law.mu.std() == pytest.approx(law.se.mean(), rel=0.1)
-    assert ((law.lower <= d) & (d <= law.upper)).mean() == pytest.approx(0.95, abs=0.025)
+    found = pairs([(x, y)], 0.95)
+    assert found.mu.std() == pytest.approx(found.se.mean(), rel=0.1)
+    assert ((found.lower <= d) & (d <= found.upper)).mean() == pytest.approx(0.95, abs=0.025)
     if d == 0:
-        assert kstest(law.p_value.ravel(), "uniform").pvalue > 0.001
+        assert kstest(found.p_value.ravel(), "uniform").pvalue > 0.001
 
 
 def test_a_pair_with_a_diverged_run_is_left_out():

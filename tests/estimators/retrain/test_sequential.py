@@ -13,9 +13,9 @@ import finfluence.runs as fr
 from finfluence.ensemble import RunStore
 from finfluence.errors import ConfigError
 from finfluence.estimators.retrain import (
-    FIRST_LOOK,
-    Law,
-    Looks,
+    FIRST_ANALYSIS,
+    Estimates,
+    SequentialStopping,
     grow_arms,
     grow_halves,
     grow_pairs,
@@ -45,16 +45,16 @@ def precise(out: Path | None, design: str, **options: object):
     )
 
 
-def normal_looks(rng: np.random.Generator, mus: list[float], scales: list[float]) -> Looks:
+def normal_looks(rng: np.random.Generator, mus: list[float], scales: list[float]) -> SequentialStopping:
     most = 4000
     x = rng.normal(size=(most, 1))
     arms = [mu + rng.normal(scale=scale, size=(most, 1)) for mu, scale in zip(mus, scales, strict=True)]
 
-    def measure(plan: np.ndarray) -> Law:
+    def measure(plan: np.ndarray) -> Estimates:
         parts = [arm[:count] for arm, count in zip(arms, plan[1:], strict=True)]
         return two_samples(x[: plan[0]], parts, "pooled_d", 0.95)
 
-    return Looks(measure, grow_arms, lambda plan: int(plan.sum()))
+    return SequentialStopping(measure, grow_arms, lambda plan: int(plan.sum()))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -124,7 +124,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = len(RunStore(tmp_path))
-    assert kept >= FIRST_LOOK
+    assert kept >= FIRST_ANALYSIS
     again = precise(tmp_path, "leave-out")
     assert again.data.attrs["runs_reused"] >= kept
     assert again.data.drop_attrs().identical(precise(None, "leave-out").data.drop_attrs())
@@ -133,10 +133,10 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(tmp_path):
 def test_only_arms_in_need_grow():
     rng = np.random.default_rng(0)
     # an arm with a large effect needs more runs; 1/n alone would let all stop at the same number
-    law, plan, looks = normal_looks(rng, [0.0, 6.0], [1.0, 1.0]).until(
+    found, plan, looks = normal_looks(rng, [0.0, 6.0], [1.0, 1.0]).until(
         np.array([32, 32, 32]), se("mu") < 0.25, 9000
     )
-    assert (law.se < 0.25).all()
+    assert (found.se < 0.25).all()
     assert plan[2] > 1.5 * plan[1]
     assert looks <= 4
 
@@ -145,8 +145,8 @@ def test_the_plan_is_cheap():
     # 16 arms without influence: (1 + √16)²/0.1² = 2,500 runs at best, 3,400 with arms of one length
     rng = np.random.default_rng(1)
     looks = normal_looks(rng, [0.0] * 16, [1.0] * 16)
-    law, plan, _ = looks.until(np.full(17, 32), se("mu") < 0.1, 9000)
-    assert (law.se < 0.1).all()
+    found, plan, _ = looks.until(np.full(17, 32), se("mu") < 0.1, 9000)
+    assert (found.se < 0.1).all()
     assert 2400 < plan.sum() < 2500 * 1.15
     assert plan[0] > 2 * plan[1:].max()
 
@@ -167,11 +167,11 @@ def test_intervals_hold_under_stopping(until, mu):
     rng = np.random.default_rng(3)
     covered = []
     for _ in range(800):
-        law, *_ = normal_looks(rng, [mu], [1.0]).until(np.array([32, 32]), until, 9000)
+        found, *_ = normal_looks(rng, [mu], [1.0]).until(np.array([32, 32]), until, 9000)
         covered.append(
-            (law.lower <= mu) & (mu <= law.upper)
+            (found.lower <= mu) & (mu <= found.upper)
             if until.of == "mu"
-            else np.abs(law.effect - mu) <= norm.ppf(0.975) * law.effect_se
+            else np.abs(found.effect - mu) <= norm.ppf(0.975) * found.effect_se
         )
     assert np.mean(covered) > 0.95 - 0.031
 
@@ -203,7 +203,7 @@ def test_looks_are_in_the_attributes():
 
 def test_one_look_suffices_where_the_first_is_precise_enough():
     data = retrain(classifier(), held_out()[0], SUBSETS, until=se("mu") < 5).data
-    assert (data.attrs["looks"], data.attrs["runs"]) == (1, 3 * FIRST_LOOK)
+    assert (data.attrs["looks"], data.attrs["runs"]) == (1, 3 * FIRST_ANALYSIS)
 
 
 def test_a_constant_query_needs_no_more_runs():
@@ -271,15 +271,15 @@ def test_until_is_a_comparison(until):
 
 def test_no_look_asks_for_less_than_before():
     ones = np.ones((3, 1))
-    law = Law(*(ones for _ in range(8)))
+    found = Estimates(*(ones for _ in range(8)))
     plan = np.array([40, 17, 100, 33])
     ratio = np.array([[0.5], [np.inf], [1.0]])
     for grow in (grow_arms, grow_pairs):
-        wider = grow(law, ratio, plan)
+        wider = grow(found, ratio, plan)
         assert (wider >= plan).all()
         assert wider[1] == 17
         # an arm at the bound is brought below it by more runs of its own, or of the arm that all share
         errors = [1 / arms[3] + (1 / arms[0] if grow is grow_arms else 0) for arms in (plan, wider)]
         assert errors[1] < errors[0]
-    assert grow_halves(law, ratio, np.array([20])).tolist() == [96]
+    assert grow_halves(found, ratio, np.array([20])).tolist() == [96]
     assert pairs_cost(np.array([10, 12, 5])) == 12 + 12 + 5

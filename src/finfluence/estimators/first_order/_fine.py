@@ -1,4 +1,4 @@
-"""The published single-run algorithm of f-influence on a tape: closed form, and Monte Carlo in two stages.
+"""The published single-run algorithm of f-influence on a tape, in closed form.
 
 At recorded step t, with q_t = ∇q(θ_t) and s_j = ⟨q_t, ∇ℓ_j(θ_t)⟩, a step on a batch lowers the query by about
 η·mean s. The two arms are a batch of b rows from D∖S (without) and the same with S added (with). Reconstructed from
@@ -7,24 +7,105 @@ descriptions of arXiv 2510.10510 (Algorithm, stages 1 and 2); what the paper lea
 Our sign: the statistic is a *decrease* of the query, so μ here is minus theirs: positive, removing S raises the query.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from finfluence._progress import Progress
-from finfluence._seeds import stream
-from finfluence.errors import ConfigError, explain
-from finfluence.estimators.derivatives import exact_choice, query_gradients
+from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
+from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators.first_order._recording import check_products, recorded_products, recorded_steps
+from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
-from finfluence.runs.describe import sum_over
-from finfluence.stats import auc_probit, max_scan
-
-BURN_IN = 0.1
+from finfluence.runs.describe import Subsets, sum_over
 
 
-def step_influence(slopes: np.ndarray, where: list[np.ndarray], batch: int) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class FineOptions:
+    """Options of `Fine`.
+
+    Parameters
+    ----------
+    records : int
+        Steps recorded, evenly spaced after a burn-in of a tenth of the run.
+    rows_at_once : int
+        Rows evaluated together; results do not depend on it.
+
+    Raises
+    ------
+    ConfigError
+        A value that is no whole number of at least 1.
+    """
+
+    records: int = 100
+    rows_at_once: int = 1024
+
+    def __post_init__(self) -> None:
+        check_whole("records", self.records)
+        check_whole("rows_at_once", self.rows_at_once)
+
+
+class Fine(AbstractEstimator[Tape, FineOptions]):
+    """f-INE: the published single-run algorithm of f-influence, in closed form.
+
+    μ(S) = −sign(Σ_t d′_t) √Σ_t d′_t² over recorded steps, d′_t as in `step_influence`. Positive: removing S raises the
+    query. First-order: each step counts by itself, and nothing is known of effect, spread or error, so that the result
+    holds μ alone.
+
+    Notes
+    -----
+    Cost: one evaluation of every row at each recorded step.
+
+    References
+    ----------
+    f-influence, arXiv 2510.10510, the single-run algorithm with its batch noise integrated out.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from finfluence.runs import SGD, Recipe, Rows, own_loss, train
+    >>> recipe = Recipe(data=Rows(x=np.eye(4), y=np.arange(4.0)), model=nn.Linear(4, 1), optimizer=SGD(lr=0.1),
+    ...                 loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=2, epochs=8)
+    >>> influence = Fine(FineOptions(records=5)).estimate(train(recipe), own_loss([3]))
+    >>> sorted(influence.data.mu.dims), bool(influence.data.mu[3, 0] > 0)
+    (['query', 'subset'], True)
+    """
+
+    name = "fine"
+    family = "first_order"
+    paper = "arXiv 2510.10510"
+    yields = "mu"
+    needs = Tape
+    Options = FineOptions
+
+    def _check(self, source: Tape) -> None:
+        check_products(source)
+
+    def _estimate(
+        self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
+    ) -> Influence:
+        records, at_once = self.options.records, self.options.rows_at_once
+        total = np.zeros((len(subsets), sum(len(q.names) for q in queries)))
+        squared = np.zeros_like(total)
+        for products in recorded_products(source, queries, records, at_once, progress):
+            d = step_influence(products, subsets.positions, source.batch_size)
+            total += d
+            squared += d**2
+        return Influence.build(
+            mu=-np.sign(total) * np.sqrt(squared) + 0.0,
+            own_loss=own_losses(source, subsets, at_once),
+            provenance=one_run(source, self.name, records=records),
+            **labels(queries, subsets),
+        )
+
+    def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
+        rows, columns = len(source.rows), sum(len(q.names) for q in queries)
+        evaluations = rows * (1 + len(recorded_steps(source, self.options.records)))
+        tangents = activation_bytes(source, self.options.rows_at_once) * (1 + columns)
+        return Cost(in_trainings(source, evaluations), tangents + 8 * columns * (4 * rows + 4 * len(subsets)))
+
+
+def step_influence(products: np.ndarray, where: list[np.ndarray], batch: int) -> np.ndarray:
     """Return d′_t of one step in closed form, the batch noise integrated out.
 
     With s̄, σ² mean and population variance of s over D∖S:  mean_Q = s̄, sd_Q = σ/√b,
@@ -32,7 +113,7 @@ def step_influence(slopes: np.ndarray, where: list[np.ndarray], batch: int) -> n
 
     Parameters
     ----------
-    slopes : array [n, Q]
+    products : array [n, Q]
         s_j of all rows, with S.
     where : list of int arrays
         Positions of the rows of each S.
@@ -42,7 +123,7 @@ def step_influence(slopes: np.ndarray, where: list[np.ndarray], batch: int) -> n
     Returns
     -------
     array [S, Q]
-        Zero where S lowers the query exactly as a batch without it does.
+        Zero where S lowers the query exactly as a batch without it does, and where S is empty.
 
     Examples
     --------
@@ -51,138 +132,13 @@ def step_influence(slopes: np.ndarray, where: list[np.ndarray], batch: int) -> n
     -2.164007
     """
     count = np.array([len(w) for w in where])[:, None]
-    centred = slopes - slopes.mean(0)  # d′ does not depend on a common shift; squares lose no digits
+    centred = products - products.mean(0)  # d′ does not depend on a common shift; squares lose no digits
     subset = sum_over(where, centred)
-    outside = len(slopes) - count
+    outside = len(products) - count
     mean = (centred.sum(0) - subset) / outside
     square = ((centred**2).sum(0) - sum_over(where, centred**2)) / outside
     shift = mean - (batch * mean + subset) / (batch + count)
     ratio = batch / (batch + count)
     noise = np.maximum(square - mean**2, 0.0) / batch * (1 + ratio**2) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(shift == 0, 0.0, shift / np.sqrt(noise))
-
-
-def fine_rao_blackwell(
-    tape: Tape, queries: list[AnyQuery], where: list[np.ndarray], records: int, progress: Progress
-) -> np.ndarray:
-    """Return μ [S, Q] by the closed form: steps composed, |μ| = √Σ_t d′_t², with the sign of −Σ_t d′_t."""
-    total = np.zeros((len(where), sum(len(q.names) for q in queries)))
-    squared = np.zeros_like(total)
-    for slopes in _recorded(tape, queries, records, progress):
-        d = step_influence(slopes, where, tape.batch_size)
-        total += d
-        squared += d**2
-    return -np.sign(total) * np.sqrt(squared)
-
-
-def fine_monte_carlo(
-    tape: Tape,
-    auxiliary: Tape | None,
-    queries: list[AnyQuery],
-    where: list[np.ndarray],
-    records: int,
-    seed: int,
-    progress: Progress,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (μ by AUC-probit, μ by the published threshold scan), each [S, Q].
-
-    Stage 1 records one sample of each arm per step: independent batches from D∖S, with S added in one of them.
-    With an auxiliary run, its signal *without S in both arms* is subtracted (difference in differences; with S it
-    would cancel the signal). Stage 2 compares the samples. The scan takes the threshold of largest |μ_τ| and is
-    biased away from zero: mean |μ| 0.62 at 100 records under no influence.
-    """
-    if len(where) * records > 2e9:
-        raise ConfigError(
-            explain(
-                "records × subsets small enough to hold",
-                f"{records} × {len(where)}",
-                "too many steps recorded",
-                "lower records, or name fewer subsets",
-            )
-        )
-    runs = [tape] if auxiliary is None else [tape, auxiliary]
-    signals = [list(_recorded(run, queries, records, progress)) for run in runs]
-    with_s, without_s = [], []
-    for t, main in enumerate(signals[0]):
-        p, q = arms(main, where, tape.batch_size, seed, t, include=True)
-        if auxiliary is not None:
-            p_aux, q_aux = arms(signals[1][t], where, tape.batch_size, seed, t, include=False)
-            p, q = p - p_aux, q - q_aux
-        with_s.append(p)
-        without_s.append(q)
-    x, y = np.stack(with_s, -1), np.stack(without_s, -1)
-    return -auc_probit(x, y), -max_scan(x, y)
-
-
-def arms(
-    slopes: np.ndarray, where: list[np.ndarray], batch: int, seed: int, t: int, include: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one sample of each arm for every subset: (with [S, Q], without [S, Q])."""
-    out = []
-    for arm in (0, 1):
-        rng = stream(seed, "fine", t, arm)
-        drawn = np.empty((len(where), slopes.shape[1]))
-        rows = rng.integers(len(slopes), size=(len(where), batch))
-        for k, subset in enumerate(where):
-            outside = rows[k][~np.isin(rows[k], subset)]
-            while len(outside) < batch:
-                more = rng.integers(len(slopes), size=batch)
-                outside = np.concatenate([outside, more[~np.isin(more, subset)]])[:batch]
-            total = slopes[outside].sum(0)
-            if arm == 0 and include:
-                drawn[k] = (total + slopes[subset].sum(0)) / (batch + len(subset))
-            else:
-                drawn[k] = total / batch
-        out.append(drawn)
-    return out[0], out[1]
-
-
-def check_recording(tape: Tape, auxiliary: Tape | None, records: object) -> None:
-    """Raise unless `records` steps can be recorded on the tape and the auxiliary run goes with it.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if not isinstance(records, (int, np.integer)) or isinstance(records, bool) or records < 1:
-        raise ConfigError(
-            explain(
-                "records to be a whole number of at least 1",
-                repr(records),
-                "a share or a text was passed",
-                "use the default, 100",
-            )
-        )
-    if auxiliary is None:
-        return
-    ours, theirs = tape.digest(), auxiliary.digest()
-    seeds = tuple(tape.identity().values())
-    if ours != theirs or tape.identity() == auxiliary.identity():
-        raise ConfigError(
-            explain(
-                "auxiliary to be another run of the same recipe",
-                "a run of another recipe" if ours != theirs else f"a run of the same seeds {seeds}",
-                "tapes were mixed up, or one tape was passed twice",
-                "train the auxiliary run from the same recipe with another seed",
-            )
-        )
-
-
-def _recorded(tape: Tape, queries: list[AnyQuery], records: int, progress: Progress) -> Iterator[np.ndarray]:
-    """Yield s [n, Q] at evenly spaced steps after the burn-in."""
-    adjoint, layout = exact_choice(tape).adjoint, tape.layout
-    model = tape.model()
-    parameters = layout.parameters(model)
-    first = int(BURN_IN * tape.steps)
-    steps = np.unique(np.linspace(first, tape.steps - 1, min(records, tape.steps - first)).astype(int))
-    for done, t in enumerate(steps.tolist(), start=1):
-        theta = tape.state(t)[: layout.size].to(layout.device)
-        layout.assign(model, theta)
-        _, gradient = query_gradients(queries, model, tape)
-        parts = [
-            adjoint.row_derivatives(theta, gradient, tape.batch(p, t), 0)
-            for p in torch.arange(len(tape.rows)).split(1024)
-        ]
-        progress("record", done, len(steps))
-        yield torch.cat(parts, 1).T.double().cpu().numpy()
+        return np.where((shift == 0) | (count == 0), 0.0, shift / np.sqrt(noise))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from finfluence.distributed import Together
 from finfluence.errors import ConfigError, explain
+from finfluence.estimators import check_number
 from finfluence.estimators.derivatives import DIFFERENTIATIONS, Differentiation
 from finfluence.estimators.replay._tail import check_tail
 from finfluence.estimators.replay.leave_out import Groups
@@ -91,6 +92,10 @@ class ReplayOptions:
         one_of(self.rows, get_args(RowsEvaluated), "rows")
         one_of(self.differentiation, DIFFERENTIATIONS, "differentiation")
         one_of(self.groups, get_args(Groups), "groups")
+        for name in ("probe_budget", "late"):
+            check_number(name, getattr(self, name))
+        for name in ("memory_bytes", "snapshot_bytes"):
+            check_number(name, getattr(self, name), above=0)
         if not 0 < self.probe_budget < math.inf:
             raise ConfigError(
                 explain(

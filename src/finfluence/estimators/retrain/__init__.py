@@ -1,11 +1,12 @@
 """The truth: training again, with and without the rows."""
 
-from finfluence.estimators.retrain._estimates import Law, half_subsets, pairs, two_samples
-from finfluence.estimators.retrain._retrain import retrain
+from finfluence.estimators.retrain._estimates import Estimates, half_subsets, pairs, two_samples
+from finfluence.estimators.retrain._options import RetrainOptions
+from finfluence.estimators.retrain._retrain import Retrain, retrain
 from finfluence.estimators.retrain._sequential import (
-    FIRST_LOOK,
-    Looks,
+    FIRST_ANALYSIS,
     Precision,
+    SequentialStopping,
     grow_arms,
     grow_halves,
     grow_pairs,
@@ -14,10 +15,12 @@ from finfluence.estimators.retrain._sequential import (
 )
 
 __all__ = [
-    "FIRST_LOOK",
-    "Law",
-    "Looks",
+    "FIRST_ANALYSIS",
+    "Estimates",
     "Precision",
+    "Retrain",
+    "RetrainOptions",
+    "SequentialStopping",
     "grow_arms",
     "grow_halves",
     "grow_pairs",

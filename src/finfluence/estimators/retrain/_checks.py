@@ -3,52 +3,8 @@
 import numpy as np
 
 from finfluence.errors import ConfigError, DataError, TrainingError, explain
-from finfluence.estimators.retrain._estimates import Law
+from finfluence.estimators.retrain._estimates import Estimates
 from finfluence.runs.describe import Subsets
-
-
-def check_options(design: str, mu: str, runs: int, runs_without: int, level: float) -> None:
-    """Raise ConfigError for options that no design takes, or too few runs for a spread."""
-    if (
-        design not in ("leave-out", "half-subsets", "paired")
-        or mu not in ("pooled_d", "auc_probit")
-        or not 0 < level < 1
-    ):
-        raise ConfigError(
-            explain(
-                "design 'leave-out', 'half-subsets' or 'paired', mu 'pooled_d' or 'auc_probit', level between 0 and 1",
-                f"design={design!r}, mu={mu!r}, level={level!r}",
-                "a mistyped word",
-                "use one of these",
-            )
-        )
-    if design == "half-subsets" and (mu != "pooled_d" or runs < 8 or runs % 2):
-        raise ConfigError(
-            explain(
-                "an even number of at least 8 runs and mu='pooled_d' for random halves",
-                f"runs={runs}, mu={mu!r}",
-                "each half is trained twice, and their laws are mixtures that an AUC cannot split",
-                "pass for instance runs=400",
-            )
-        )
-    if design == "paired" and (mu != "pooled_d" or runs_without > runs):
-        raise ConfigError(
-            explain(
-                "mu='pooled_d' and no more runs without a subset than on all rows for design='paired'",
-                f"runs={runs}, runs_without={runs_without}, mu={mu!r}",
-                "run k without a subset is compared with run k on all rows; an AUC takes its samples as independent",
-                "leave runs_without out, or use design='leave-out'",
-            )
-        )
-    if min(runs, runs_without) < 2:
-        raise ConfigError(
-            explain(
-                "at least 2 runs with and 2 without each subset",
-                f"runs={runs}, runs_without={runs_without}",
-                "a spread needs two values",
-                "pass runs=50 for a standard error of μ of about 0.2, runs=200 for 0.1",
-            )
-        )
 
 
 def check_budget(total: int, max_runs: int, n_subsets: int, design: str) -> None:
@@ -82,6 +38,10 @@ def check_disjoint(subsets: Subsets) -> None:
 def finite_runs(values: np.ndarray, names: list[str], lr: float, arm: str) -> np.ndarray:
     """Return the runs of one arm whose values are all finite.
 
+    Returns
+    -------
+    array [K, Q]
+
     Raises
     ------
     TrainingError
@@ -114,15 +74,20 @@ def diverged_finding(dropped: dict[str, int], total: int) -> list[str]:
     ]
 
 
-def constant_finding(law: Law, names: list[str]) -> list[str]:
+def constant_finding(found: Estimates, names: list[str]) -> list[str]:
     """Return the finding that names queries without spread.
+
+    Returns
+    -------
+    list of str
+        Empty where every query has some.
 
     Raises
     ------
     DataError
         No query has any.
     """
-    still = law.spread == 0
+    still = found.spread == 0
     if still.all():
         raise DataError(
             explain(

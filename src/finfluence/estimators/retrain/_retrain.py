@@ -1,19 +1,119 @@
-"""retrain: the truth. Many trainings with and without each subset, compared as two laws."""
+"""retrain: the truth. Many trainings with and without each subset, compared as two samples of outcomes."""
 
 import os
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 from finfluence._progress import Progress, silent
-from finfluence.ensemble import Executor, Laboratory, RunStore, Seeds, Vary, covers
-from finfluence.estimators.retrain._checks import check_budget, check_options, constant_finding
-from finfluence.estimators.retrain._designs import from_arms, from_halves
-from finfluence.estimators.retrain._sequential import FIRST_LOOK, Precision, check_reachable, check_until
+from finfluence.ensemble import (
+    OWN_LOSS_RUNS,
+    CachedTrainer,
+    Executor,
+    RunStore,
+    StackedRuns,
+    Vary,
+    Workers,
+    covers,
+    not_stackable,
+)
+from finfluence.estimators._base import AbstractEstimator, Cost
+from finfluence.estimators.retrain._checks import check_budget, constant_finding
+from finfluence.estimators.retrain._designs import Experiment, from_arms, from_halves
+from finfluence.estimators.retrain._options import RetrainOptions
+from finfluence.estimators.retrain._sequential import Precision, check_reachable, least_runs
 from finfluence.result import Influence, Provenance
-from finfluence.runs import AnyQuery, Recipe, Stepper, check_queries, initial_model
-from finfluence.runs.describe import Given, check_removable, find_subsets
+from finfluence.runs import AnyQuery, Recipe, Stepper, initial_model
+from finfluence.runs.describe import Given, Subsets, check_removable
+
+
+class Retrain(AbstractEstimator[Recipe, RetrainOptions]):
+    """Training again, with and without each subset, many times each: the truth.
+
+    effect(S) = E_Q[q] − E_P[q], spread² = (Var_P[q] + Var_Q[q]) / 2, μ = effect / spread;
+    P: trained with S, Q: without. Positive: removing S raises the query. `fi.retrain` is the short way, and says what
+    each option means.
+
+    Notes
+    -----
+    Cost: runs + subsets × runs_without trainings, and a few for the own losses. `cost` counts the first analysis and
+    what `until` needs at least, and does not look into a folder of finished runs.
+
+    References
+    ----------
+    f-influence, arXiv 2510.10510, for the two distributions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from finfluence.runs import SGD, Query, Rows
+    >>> recipe = Recipe(
+    ...     data=Rows(x=np.zeros((4, 1)), y=np.array([0.0, 0, 0, 4])), model=nn.Linear(1, 1),
+    ...     loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2 / 2,
+    ...     optimizer=SGD(lr=0.5), batch_size=1, epochs=10)
+    >>> level = Query(lambda m: m.bias.sum(), name="level")
+    >>> influence = Retrain(RetrainOptions(runs=20)).estimate(recipe, level, [3])
+    >>> bool(influence.data.effect.item() < -0.5)
+    True
+    """
+
+    name = "retrain"
+    family = "retrain"
+    paper = "arXiv 2510.10510, Definition 2.5"
+    yields = "mu"
+    needs = Recipe
+    Options = RetrainOptions
+
+    def _check(self, source: Recipe) -> None:
+        self._covers(source)
+
+    def _estimate(
+        self, source: Recipe, queries: list[AnyQuery], subsets: Subsets, progress: Progress
+    ) -> Influence:
+        options = self.options
+        check_budget(self._runs(subsets), options.max_runs, len(subsets), options.design)
+        check_reachable(options.until, options.design, len(subsets.nonempty()), options.max_runs)
+        check_removable(source, subsets)
+        workers = Workers(options.executor, options.n_jobs, options.max_bytes)
+        trainer = CachedTrainer(source, queries, RunStore(options.out), workers, progress)
+        experiment = Experiment(trainer, subsets, options)
+        halves = options.design == "half-subsets" and len(subsets.nonempty()) > 0
+        found, own, more = from_halves(experiment) if halves else from_arms(experiment)
+        trainer.findings += constant_finding(found, trainer.names)
+        made = Provenance(
+            method=self.name, design=options.design, vary=options.vary, mu=options.mu, seed=options.seed,
+            covers=tuple(self._covers(source)), n_rows=len(source.rows), level=options.level, engine=trainer.how,
+            runs_trained=trainer.trained, runs_reused=trainer.reused, findings=tuple(trainer.findings), **more,
+        )  # fmt: skip
+        return Influence.build(
+            effect=found.effect, effect_se=found.effect_se, spread=found.spread, mu=found.mu, se=found.se,
+            p_value=found.p_value, lower=found.lower, upper=found.upper, own_loss=own, provenance=made,
+            subsets=subsets.names, sizes=subsets.sizes, queries=trainer.names,
+            units=[q.unit for q in queries for _ in q.names], signs=[q.sign for q in queries for _ in q.names],
+        )  # fmt: skip
+
+    def _cost(self, source: Recipe, queries: list[AnyQuery], subsets: Subsets) -> Cost:
+        options, runs = self.options, self._runs(subsets)
+        if options.until is not None:
+            needed = least_runs(options.until, options.design, len(subsets.nonempty()))
+            runs = min(options.max_runs, max(runs, needed))
+        seeds = [options.seed, options.seed + 1]
+        template = initial_model(source, options.seed)
+        stack = StackedRuns(source, template)
+        replicas = 1 if not_stackable(source, seeds) else stack.replicas(options.max_bytes)
+        own = min(OWN_LOSS_RUNS, options.first_runs)
+        return Cost(runs + own, min(replicas, runs) * stack.bytes_per_replica())
+
+    def _covers(self, source: Recipe) -> list[str]:
+        """Name what differs between runs, or raise if nothing of what is to vary does."""
+        stochastic = Stepper(source, initial_model(source, self.options.seed), self.options.seed).stochastic
+        return covers(source, self.options.vary, stochastic)
+
+    def _runs(self, subsets: Subsets) -> int:
+        """Return the trainings of the first analysis."""
+        if self.options.design == "half-subsets":
+            return self.options.first_runs
+        return self.options.first_runs + len(subsets.nonempty()) * self.options.first_without
 
 
 def retrain(
@@ -44,21 +144,25 @@ def retrain(
 
     Parameters
     ----------
+    recipe : Recipe
+        What is trained.
     queries : Query or sequence of them
+        What is measured.
     subsets : mapping, sequence or None
         {name: row ids}; or row ids, each alone; or groups of ids; None: every row alone.
     runs, runs_without : int
         "leave-out": trainings on all rows (default 100), and without each subset (default: as many).
         "half-subsets": `runs` trainings in all, an even number, whatever the number of subsets.
-        "paired": pairs for each subset. With `until`, these are the runs of the first look (default 32).
+        "paired": pairs for each subset. With `until`, these are the runs of the first analysis (default 32).
     until : Precision, optional
-        For instance `se("mu") < 0.1`: runs are added, where they are needed and look by look, until the standard
-        error is below the bound for every subset and query, or `max_runs` are trained.
+        For instance `se("mu") < 0.1`: runs are added, where they are needed and analysis by analysis, until the
+        standard error is below the bound for every subset and query, or `max_runs` are trained.
     design : {"leave-out", "half-subsets", "paired"}
         "leave-out" trains with all rows, and without each subset, on independent seeds. "paired" gives run k
-        without a subset the seeds of run k with all rows, and a batch order that differs as little as its law
-        allows: the same effect and spread, and far fewer runs for the same error of `effect` where training is
-        smooth. "half-subsets" keeps each subset with probability ½ and trains each such half twice: effects of
+        without a subset the seeds of run k with all rows, and a batch order that differs as little as its distribution
+        allows (common random numbers): the same effect and spread, and far fewer runs for the same error of `effect`
+        where training is smooth. "half-subsets" keeps each subset with probability ½ and trains each such half twice:
+        effects of
         all subsets come from the same runs. **Scale**: removal of S from data where every other subset is there
         half of the time. A row then has about twice its weight in the mean loss, and spread is that of training
         on such a half. Rows in no subset are always there; subsets must not overlap.
@@ -68,12 +172,20 @@ def retrain(
     mu : {"pooled_d", "auc_probit"}
         "pooled_d": effect / spread. "auc_probit": √2 Φ⁻¹(AUC), invariant to monotone transforms of the query,
         but it saturates: K runs against K say at most |μ| = √2 Φ⁻¹(1 − 1/(2K²)), 5.5 for K = 100.
+    level : float
+        Level of the intervals.
+    seed : int
+        Master seed of all runs.
     out : path, optional
         Folder of finished runs: kept there as they finish, and reused by any later call that needs them.
     executor, n_jobs : optional
-        As in `train_many`: None stacks copies in this process, "joblib" uses processes, "ray" a Ray cluster.
+        None stacks copies in this process, "joblib" uses processes, "ray" a Ray cluster.
+    max_bytes : int
+        Memory for the copies trained at once.
     max_runs : int
         Refuse to start more runs than this; with `until`, stop there.
+    progress : callable
+        Called as `progress("retrain", done, total)`.
 
     Returns
     -------
@@ -89,7 +201,7 @@ def retrain(
     ConfigError
         Too few runs for a spread or for the precision asked for, or more than `max_runs`.
     TrainingError
-        So many runs diverged that no law is left.
+        So many runs diverged that no sample is left.
 
     Notes
     -----
@@ -99,11 +211,11 @@ def retrain(
 
     References
     ----------
-    Wang and Jia, "Data Banzhaf" (2023), for random halves; f-influence, arXiv 2510.10510, for the two laws.
+    Wang and Jia, "Data Banzhaf" (2023), for random halves; f-influence, arXiv 2510.10510, for the two distributions.
 
     Examples
     --------
-    >>> import torch
+    >>> import numpy as np
     >>> from torch import nn
     >>> from finfluence.runs import SGD, Query, Rows
     >>> recipe = Recipe(
@@ -115,33 +227,8 @@ def retrain(
     >>> bool(influence.data.effect.item() < -0.5)
     True
     """
-    listed, found = check_queries(queries), find_subsets(recipe, subsets)
-    check_until(until)
-    runs = runs if runs is not None else 100 if until is None else FIRST_LOOK
-    without = runs if runs_without is None else runs_without
-    check_options(design, mu, runs, without, level)
-    total = runs if design == "half-subsets" else runs + len(found) * without
-    check_budget(total, max_runs, len(found), design)
-    check_reachable(until, design, len(found), max_runs)
-    check_removable(recipe, found)
-    stochastic = Stepper(recipe, initial_model(recipe, seed), seed).stochastic
-    options = {"executor": executor, "n_jobs": n_jobs, "max_bytes": max_bytes, "progress": progress}
-    lab = Laboratory(recipe, listed, RunStore(out), options)
-    seeds = Seeds(seed, vary)
-    if design == "half-subsets":
-        law, own, more = from_halves(lab, found, seeds, np.array([runs // 2]), level, until, max_runs)
-    else:
-        plan = np.array([runs, *[without] * len(found)])
-        law, own, more = from_arms(lab, found, seeds, plan, mu, level, design == "paired", until, max_runs)
-    lab.findings += constant_finding(law, lab.names)
-    made = Provenance(
-        method="retrain", design=design, vary=vary, mu=mu, seed=seed, covers=tuple(covers(recipe, vary, stochastic)),
-        n_rows=len(recipe.rows), level=level, engine=lab.how, runs_trained=lab.trained, runs_reused=lab.reused,
-        findings=tuple(lab.findings), **more,
+    options = RetrainOptions(
+        runs=runs, runs_without=runs_without, until=until, design=design, vary=vary, mu=mu, level=level, seed=seed,
+        out=out, executor=executor, n_jobs=n_jobs, max_bytes=max_bytes, max_runs=max_runs,
     )  # fmt: skip
-    return Influence.build(
-        effect=law.effect, spread=law.spread, mu=law.mu, se=law.se, p_value=law.p_value, lower=law.lower,
-        upper=law.upper, subsets=found.names, sizes=found.sizes, queries=lab.names, own_loss=own,
-        units=[q.unit for q in listed for _ in q.names], signs=[q.sign for q in listed for _ in q.names],
-        provenance=made, effect_se=law.effect_se,
-    )  # fmt: skip
+    return Retrain(options).estimate(recipe, queries, subsets, progress=progress)

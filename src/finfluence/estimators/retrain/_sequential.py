@@ -1,4 +1,4 @@
-"""Adaptive stopping: runs are added, look by look, until every standard error is small enough."""
+"""Sequential stopping: runs are added, one interim analysis after another, until standard errors are small enough."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 
 from finfluence.errors import ConfigError, explain
-from finfluence.estimators.retrain._estimates import Law
+from finfluence.estimators.retrain._estimates import Estimates
 
 Plan = np.ndarray
-FIRST_LOOK = 32
+FIRST_ANALYSIS = 32
 _STEP = 16
 _MOST_GROWTH = 4.0
-# Aimed a little beyond the bound, so that a look seldom has to be followed by one for a handful of runs.
+# Aimed a little beyond the bound, so that an analysis is seldom followed by one for a handful of runs.
 _MARGIN = 1.05
 
 
@@ -27,14 +27,17 @@ class Precision:
     def __str__(self) -> str:
         return f"se({self.of}) < {self.bound:g}"
 
-    def ratio(self, law: Law) -> np.ndarray:
-        """Return (standard error / bound)² [S, Q]: how many times the runs are needed; 0 where there is no spread.
+    def ratio(self, found: Estimates) -> np.ndarray:
+        """Return (standard error / bound)²: how many times the runs are needed.
 
-        A standard error that is not finite yet asks for the largest growth.
+        Returns
+        -------
+        array [S, Q]
+            0 where there is no spread; infinite where the standard error is not finite yet.
         """
-        se = law.se if self.of == "mu" else law.effect_se
+        se = found.se if self.of == "mu" else found.effect_se
         times = np.where(np.isfinite(se), se / self.bound, np.inf) ** 2
-        return np.where(law.spread > 0, times, 0.0)
+        return np.where(found.spread > 0, times, 0.0)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ def se(of: Literal["mu", "effect"] = "mu") -> StandardError:
     ----------
     of : {"mu", "effect"}
         "mu" has no unit; "effect" is in the query's unit.
+
+    Returns
+    -------
+    StandardError
+        `se(…) < bound` is a Precision.
 
     Raises
     ------
@@ -94,59 +102,77 @@ def check_until(until: Precision | None) -> None:
         )
 
 
-def check_reachable(until: Precision | None, design: str, n_subsets: int, max_runs: int) -> None:
-    """Raise ConfigError if not even equal spreads and no influence would reach the precision.
+def least_runs(until: Precision, design: str, n_subsets: int) -> int:
+    """Return how many runs a precision takes even with equal spreads and no influence.
 
-    se(μ)² ≥ 1/K + 1/K_S: at best (1 + √S)² / bound² runs for "leave-out", 4 / bound² for "half-subsets". What a
-    difference of pairs or an effect needs is only known from runs.
+    se(μ)² ≥ 1/K + 1/K_S: at best (1 + √S)² / bound² runs for "leave-out", 4 / bound² for "half-subsets".
+
+    Returns
+    -------
+    int
+        0 for a difference of pairs and for an effect: what they need is only known from runs.
     """
-    if until is None or until.of != "mu" or design == "paired":
+    return int(np.ceil(_unit_error(until, design, n_subsets) / until.bound**2))
+
+
+def check_reachable(until: Precision | None, design: str, n_subsets: int, max_runs: int) -> None:
+    """Raise ConfigError if `least_runs` are more than allowed."""
+    if until is None or (needed := least_runs(until, design, n_subsets)) <= max_runs:
         return
-    least = 4.0 if design == "half-subsets" else (1 + n_subsets**0.5) ** 2
-    needed = int(np.ceil(least / until.bound**2))
-    if needed > max_runs:
-        reachable = np.ceil((least / max_runs) ** 0.5 * 1000) / 1000
-        raise ConfigError(
-            explain(
-                f"max_runs to have room for {until}: at least {needed} runs for {n_subsets} subsets",
-                f"max_runs={max_runs}",
-                "the standard error of μ falls with the square root of the number of runs",
-                f"pass max_runs={needed * 5 // 4}, or until=se('mu') < {1.1 * reachable:.3g}, or fewer subsets",
-            )
+    reachable = np.ceil((_unit_error(until, design, n_subsets) / max_runs) ** 0.5 * 1000) / 1000
+    raise ConfigError(
+        explain(
+            f"max_runs to have room for {until}: at least {needed} runs for {n_subsets} subsets",
+            f"max_runs={max_runs}",
+            "the standard error of μ falls with the square root of the number of runs",
+            f"pass max_runs={needed * 5 // 4}, or until=se('mu') < {1.1 * reachable:.3g}, or fewer subsets",
         )
+    )
+
+
+def _unit_error(until: Precision, design: str, n_subsets: int) -> float:
+    """Return the least se(μ)² of one run in all, to be divided by the number of runs."""
+    if until.of != "mu" or design == "paired":
+        return 0.0
+    return 4.0 if design == "half-subsets" else (1 + n_subsets**0.5) ** 2
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class SequentialStopping:
     """What a design says about its plan, an array of run counts.
 
     Attributes
     ----------
     measure : callable
-        plan -> Law.
+        plan -> Estimates.
     grow : callable
-        (law, ratio [S, Q], plan) -> a larger plan, the cheapest that the law says will do.
+        (estimates, ratio [S, Q], plan) -> a larger plan, the cheapest that the estimates say will do.
     cost : callable
         plan -> number of trainings.
     """
 
-    measure: Callable[[Plan], Law]
-    grow: Callable[[Law, np.ndarray, Plan], Plan]
+    measure: Callable[[Plan], Estimates]
+    grow: Callable[[Estimates, np.ndarray, Plan], Plan]
     cost: Callable[[Plan], int]
 
-    def until(self, plan: Plan, until: Precision | None, max_runs: int) -> tuple[Law, Plan, int]:
-        """Look, and add runs until the precision is reached or no more fit; return law, plan, number of looks.
+    def until(self, plan: Plan, until: Precision | None, max_runs: int) -> tuple[Estimates, Plan, int]:
+        """Analyse, and add runs until the precision is reached or no more fit.
 
-        Every look uses runs 0 … n−1 of each arm and decides from their values alone: the same numbers result
+        Every analysis uses runs 0 … n−1 of each arm and decides from their values alone: the same numbers result
         whether runs were trained now or found, and however often it was interrupted.
+
+        Returns
+        -------
+        tuple
+            Estimates, plan, and the number of analyses.
         """
-        law, looks = self.measure(plan), 1
-        while until is not None and (ratio := until.ratio(law)).max() >= 1:
-            wider = self._fitting(plan, self.grow(law, ratio, plan), max_runs)
+        found, analyses = self.measure(plan), 1
+        while until is not None and (ratio := until.ratio(found)).max(initial=0) >= 1:
+            wider = self._fitting(plan, self.grow(found, ratio, plan), max_runs)
             if (wider == plan).all():
                 break
-            law, plan, looks = self.measure(wider), wider, looks + 1
-        return law, plan, looks
+            found, plan, analyses = self.measure(wider), wider, analyses + 1
+        return found, plan, analyses
 
     def _fitting(self, plan: Plan, wider: Plan, max_runs: int) -> Plan:
         """Return the largest step from `plan` towards `wider` that costs at most `max_runs`."""
@@ -157,14 +183,19 @@ class Looks:
         return plan
 
 
-def grow_arms(law: Law, ratio: np.ndarray, plan: Plan) -> Plan:
+def grow_arms(found: Estimates, ratio: np.ndarray, plan: Plan) -> Plan:
     """Return the cheapest counts of the common arm and each subset's [1 + S] that bring every ratio below 1.
 
     With se² = A/K + B/K_S (A: the part of the error that comes from the common arm), minimise K + Σ K_S subject to
     A/K + B/K_S ≤ bound² for every pair, K by a search on a grid; arms without a pair in need stay as they are.
 
     A and B are taken as equal. Splitting se² by the two samples' variances would lengthen the arm that happened to
-    vary more so far; for skewed laws that arm's mean is off in the same direction, and coverage fell by four points.
+    vary more so far; for skewed distributions that arm's mean is off in the same direction, and coverage fell by four
+    points.
+
+    Returns
+    -------
+    array [1 + S]
     """
     ratio = _capped(ratio)
     share = (1 / plan[0]) / (1 / plan[0] + 1 / plan[1:, None])
@@ -179,14 +210,14 @@ def grow_arms(law: Law, ratio: np.ndarray, plan: Plan) -> Plan:
     return np.minimum(best, _raised(plan, plan * _MOST_GROWTH))
 
 
-def grow_pairs(law: Law, ratio: np.ndarray, plan: Plan) -> Plan:
+def grow_pairs(found: Estimates, ratio: np.ndarray, plan: Plan) -> Plan:
     """Return larger counts [1 + S] for pairs: the first arm serves all, so it is as long as the longest."""
     need = _capped(ratio).max(1) * _MARGIN
     arms = _raised(plan[1:], np.where(need >= _MARGIN, need * plan[1:], 0.0))
     return np.array([max(plan[0], arms.max()), *arms])
 
 
-def grow_halves(law: Law, ratio: np.ndarray, plan: Plan) -> Plan:
+def grow_halves(found: Estimates, ratio: np.ndarray, plan: Plan) -> Plan:
     """Return the larger number [1] of random halves."""
     return _raised(plan, plan * _capped(ratio).max() * _MARGIN)
 
@@ -197,18 +228,23 @@ def pairs_cost(plan: Plan) -> int:
 
 
 def unreached(
-    until: Precision | None, law: Law, subsets: np.ndarray, queries: list[str], cost: int, max_runs: int
+    until: Precision | None,
+    found: Estimates,
+    subsets: np.ndarray,
+    queries: list[str],
+    cost: int,
+    max_runs: int,
 ) -> tuple[list[list[str]], list[str]]:
     """Return the (subset, query) pairs that miss the precision, worst first, and the finding that tells of them."""
     if until is None:
         return [], []
-    ratio = until.ratio(law)
+    ratio = until.ratio(found)
     worst = [divmod(int(place), ratio.shape[1]) for place in np.argsort(-ratio, axis=None, kind="stable")]
     missed = [(s, q) for s, q in worst if ratio[s, q] >= 1]
     if not missed:
         return [], []
     s, q = missed[0]
-    at = (law.se if until.of == "mu" else law.effect_se)[s, q]
+    at = (found.se if until.of == "mu" else found.effect_se)[s, q]
     needed = (
         f"about {int(np.ceil(cost * ratio[s, q]))}" if np.isfinite(ratio[s, q]) else "an unknown number of"
     )

@@ -25,6 +25,7 @@ from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows
 from finfluence.runs.describe._subsets import (
     Given,
     Subsets,
+    check_left,
     check_removable,
     class_labels,
     find_subsets,
@@ -50,6 +51,7 @@ __all__ = [
     "check_loss",
     "check_model",
     "check_parameters",
+    "check_left",
     "check_queries",
     "check_removable",
     "checksum",

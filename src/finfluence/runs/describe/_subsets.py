@@ -29,20 +29,31 @@ class Subsets:
         """Number of rows in each."""
         return np.array([len(p) for p in self.positions], dtype=np.int64)
 
+    def nonempty(self) -> "Subsets":
+        """Return the subsets that have rows."""
+        filled = self.sizes > 0
+        return Subsets(self.names[filled], [p for p in self.positions if len(p)])
+
 
 def find_subsets(task: Task, given: Given) -> Subsets:
     """Return the subsets that `given` names.
 
     Parameters
     ----------
+    task : Task
+        Whose rows they are of.
     given : None, mapping or sequence
         None: every row alone. A mapping: name to row ids. A sequence: of row ids, each alone, or of
-        groups of ids.
+        groups of ids. A group may be empty: removing nothing changes nothing.
+
+    Returns
+    -------
+    Subsets
 
     Raises
     ------
     DataError
-        An unknown id, an empty subset, a row named twice in one, two subsets of one name.
+        An unknown id, no subset at all, a row named twice in one, two subsets of one name.
     """
     ids = task.rows.ids
     if given is None:
@@ -67,6 +78,24 @@ def find_subsets(task: Task, given: Given) -> Subsets:
         )
     array = np.array(names) if len({type(n) for n in names}) == 1 else np.array([str(n) for n in names])
     return Subsets(array, positions)
+
+
+def check_left(task: Task, subsets: Subsets) -> None:
+    """Raise if a subset is the whole data set.
+
+    Raises
+    ------
+    DataError
+    """
+    n = len(task.rows)
+    for name, rows in zip(subsets.names, subsets.positions, strict=True):
+        if len(rows) == n:
+            raise _error(
+                f"at least one row to be left without subset '{name}'",
+                f"all {n} rows in it",
+                "the subset is the whole data set",
+                "take a smaller subset",
+            )
 
 
 def check_removable(recipe: Recipe, subsets: Subsets) -> None:
@@ -120,11 +149,11 @@ def _positions(name: Any, rows: list[Any], place: dict[Any, int]) -> np.ndarray:
             f"use ids such as {known}",
         )
     found = np.array(sorted(place[row] for row in rows), dtype=np.int64)
-    if not len(found) or len(np.unique(found)) < len(found):
+    if len(np.unique(found)) < len(found):
         raise _error(
-            f"one or more different rows in subset '{name}'",
-            "none" if not len(found) else "a row more than once",
-            "a selection came out empty or was joined with itself",
+            f"different rows in subset '{name}'",
+            "a row more than once",
+            "a selection was joined with itself",
             "list every row of the subset once",
         )
     return found

@@ -47,7 +47,6 @@ class ReadView:
     def __init__(self, run: Steps) -> None:
         self.run = run
         self.cache = Cache()
-        self.memo: dict[str, Any] = {}
 
     @property
     def rows(self) -> RowSource:
