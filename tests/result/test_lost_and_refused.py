@@ -35,7 +35,9 @@ def test_a_lost_chunk_is_not_read_as_missing_values(tmp_path: Path, runs: list[I
 
 def test_a_replay_survives_saving_whole(tmp_path: Path, runs: list[Influence]) -> None:
     described = pt.recipe(data=fi.Rows(**pt.table().fields, ids=[f"zeile ü{i} 行" for i in range(12)]))
-    for k, result in enumerate([fi.replay(fi.train(described), fi.own_loss([0])), runs[0], pool(runs)]):
+    for k, result in enumerate(
+        [fi.replay(fi.train(described), fi.own_loss(["zeile ü0 行"])), runs[0], pool(runs)]
+    ):
         result.save(tmp_path / f"{k}.zarr")
         loaded = fi.load(tmp_path / f"{k}.zarr")
         assert loaded.data.identical(result.data) or repr(loaded.data.attrs) == repr(result.data.attrs)
