@@ -1,4 +1,4 @@
-"""Pages that are written from the code at each build: the reference of functions and commands, methods and findings."""
+"""Pages that are written from the code at each build: the reference of functions and commands, the table of methods."""
 
 import re
 import sys
@@ -17,30 +17,11 @@ GROUPS = {
         "Recipe", "Rows", "SGD", "Adam", "AdamW", "Query", "mean_loss", "each_loss", "own_loss",
     ),
     "Train and record": ("train", "Tape", "TapeRecorder"),
-    "Estimate": ("estimate", "replay", "plan", "retrain", "se", "scan"),
+    "Estimate": ("estimate", "methods", "replay", "plan", "retrain", "se", "scan"),
     "Results": ("Influence", "load", "pool"),
     "Verify": ("verify", "Verification"),
     "Trade-off functions": ("TradeOff", "Gaussian", "PiecewiseLinear"),
 }  # fmt: skip
-
-
-INTERIM = "`replay`, `fine`, `fine-mc` and `retrain`: [functions](../reference/finfluence.md#estimate)."
-FINDINGS = """# Findings
-
-| code | says |
-|---|---|
-| FI010 | what an estimate leaves out or had to assume; how far it went back; what a budget bought |
-| FI020 | what the decision had to assume of the bulk of rows |
-| FI021 | one run: the spread covers the order of batches, not the initialisation |
-| FI022 | columns were left out, filled, cut or read with a choice |
-| FI030 | what was done to a row or a column of the file that was not as it should be |
-| FI040 | the held-out rows decided about the cleaning and judge it, too |
-| FI041 | runs of the proof diverged and were left out |
-| FI042 | cleaning raises the held-out loss but not the errors |
-| FI043 | the self-test failed |
-| FI050 | the verification failed |
-| FI051 | the verification is undecided |
-"""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -65,8 +46,9 @@ def on_post_page(output: str, page: Any, config: Any) -> str:
 
 def methods() -> str:
     """Return the table of all estimators, from the one table in which they are looked up."""
-    table = getattr(import_module("finfluence.estimators"), "methods_table", None)
-    return str(table()) if table else INTERIM
+    from finfluence.estimators import methods_table
+
+    return methods_table()
 
 
 def pages() -> dict[str, str]:
@@ -76,7 +58,6 @@ def pages() -> dict[str, str]:
         "reference/tradeoff.md": package("finfluence.tradeoff", "explanation/tradeoff.md"),
         "reference/stats.md": package("finfluence.stats", "explanation/statistics.md"),
         "reference/cli.md": commands(),
-        "reference/findings.md": findings(),
     }
 
 
@@ -151,9 +132,3 @@ def _default(option: Any) -> str:
 
 def _cell(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def findings() -> str:
-    """Return the page of all findings, one entry for each code."""
-    page = getattr(import_module("finfluence.result"), "findings_page", None)
-    return str(page()) if page else FINDINGS

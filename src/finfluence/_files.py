@@ -16,6 +16,11 @@ from finfluence.errors import StorageError, explain
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the name `path`, on failure it is removed.
 
+    Yields
+    ------
+    Path
+        In the folder of `path`, so that taking the name is one step; it ends in ".part" and is to be written.
+
     Raises
     ------
     StorageError

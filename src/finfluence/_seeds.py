@@ -10,6 +10,11 @@ def stream(seed: int, name: str, *index: int) -> np.random.Generator:
 
     The same arguments give the same numbers on every machine; any other argument gives independent ones.
 
+    Returns
+    -------
+    numpy.random.Generator
+        At the beginning of its stream.
+
     Examples
     --------
     >>> int(stream(0, "order", 3).integers(1000)) == int(stream(0, "order", 3).integers(1000))

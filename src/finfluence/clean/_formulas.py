@@ -14,6 +14,11 @@ _NUMBER = re.compile(
 def formula_like(cell: Any) -> bool:
     """Tell whether a spreadsheet may run this cell: it starts with = + - @ tab or CR, and is no number.
 
+    Returns
+    -------
+    bool
+        False for anything but a text.
+
     Examples
     --------
     >>> [formula_like(cell) for cell in ("=1+1", "@SUM(A1)", "-1.5", "+3e-4", "-", "a=b", -2.0)]
@@ -29,6 +34,11 @@ def formula_like(cell: Any) -> bool:
 
 def neutralise(cell: Any) -> Any:
     """Return the cell, with an apostrophe before it if a spreadsheet might run it.
+
+    Returns
+    -------
+    object
+        The cell itself, of its own type, where `formula_like` is false.
 
     Examples
     --------

@@ -10,6 +10,11 @@ _SPACE = " \t\r\n"
 def members(line: str) -> Iterator[tuple[str, Any, int, int]]:
     """Yield key, value, and start and end of the value in the text, for each member of the object in `line`.
 
+    Yields
+    ------
+    tuple of (str, object, int, int)
+        In the order of the text; `line[start:end]` is the value as it is written.
+
     Examples
     --------
     >>> list(members('{"x": 1e5, "y": "cat"}'))
@@ -29,6 +34,11 @@ def members(line: str) -> Iterator[tuple[str, Any, int, int]]:
 
 def with_value(line: str, key: str, value: Any) -> str:
     """Return the line with the (last) value of `key` replaced; every other character stays.
+
+    Returns
+    -------
+    str
+        The value is written as JSON, letters beyond ASCII as they are.
 
     Examples
     --------

@@ -9,6 +9,11 @@ import numpy as np
 def spell(label: Any, existing: Iterable[Any]) -> Any:
     """Return the value of `existing` that means `label`: the same text, else the same number; else the label.
 
+    Returns
+    -------
+    object
+        A Python value, never a NumPy scalar; of several that mean the same number, the first.
+
     Examples
     --------
     >>> spell(3.0, ["1", "3"]), spell("dog", ["cat"]), spell(1, np.array([0, 1]))

@@ -15,7 +15,8 @@ from finfluence.stats._samples import auc_probit
 
 Side = Literal["both", "larger", "smaller"]
 
-_SCANNED = 5  # ranks of the scan; 3 to 11 were tried at n = 20 to 500 and mu = 0.5 to 3 (docs/explanation/statistics.md)
+# Ranks of the scan; 3 to 11 were tried at n = 20 to 500 and mu = 0.5 to 3 (docs/explanation/statistics.md).
+_SCANNED = 5
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,13 @@ def find_subsets(task: Task, given: Given) -> Subsets:
     names = [name for name, _ in named]
     if not names or len(set(names)) < len(names):
         twice = next((n for n in names if names.count(n) > 1), None)
-        raise _error(
-            "one or more subsets with different names",
-            "none" if twice is None else f"'{twice}' twice",
-            "a selection came out empty, or a row was listed twice",
-            "pass each subset once, or subsets=None for every row alone",
+        raise DataError(
+            explain(
+                "one or more subsets with different names",
+                "none" if twice is None else f"'{twice}' twice",
+                "a selection came out empty, or a row was listed twice",
+                "pass each subset once, or subsets=None for every row alone",
+            )
         )
     array = np.array(names) if len({type(n) for n in names}) == 1 else np.array([str(n) for n in names])
     return Subsets(array, positions)
@@ -86,15 +88,18 @@ def check_left(task: Task, subsets: Subsets) -> None:
     Raises
     ------
     DataError
+        One is; the message names it.
     """
     n = len(task.rows)
     for name, rows in zip(subsets.names, subsets.positions, strict=True):
         if len(rows) == n:
-            raise _error(
-                f"at least one row to be left without subset '{name}'",
-                f"all {n} rows in it",
-                "the subset is the whole data set",
-                "take a smaller subset",
+            raise DataError(
+                explain(
+                    f"at least one row to be left without subset '{name}'",
+                    f"all {n} rows in it",
+                    "the subset is the whole data set",
+                    "take a smaller subset",
+                )
             )
 
 
@@ -109,21 +114,25 @@ def check_removable(recipe: Recipe, subsets: Subsets) -> None:
     n, labels = len(recipe.rows), class_labels(recipe)
     for name, rows in zip(subsets.names, subsets.positions, strict=True):
         if n - len(rows) < recipe.batch_size:
-            raise _error(
-                f"at least one batch of {recipe.batch_size} rows to be left without subset '{name}'",
-                f"{n - len(rows)} of {n} rows",
-                "the subset is most of the data",
-                "take smaller subsets, or a smaller batch_size",
+            raise DataError(
+                explain(
+                    f"at least one batch of {recipe.batch_size} rows to be left without subset '{name}'",
+                    f"{n - len(rows)} of {n} rows",
+                    "the subset is most of the data",
+                    "take smaller subsets, or a smaller batch_size",
+                )
             )
         if labels is None:
             continue
         emptied = np.setdiff1d(labels[rows], np.delete(labels, rows))
         if len(emptied):
-            raise _error(
-                f"every class to keep a row without subset '{name}'",
-                f"none left of class {', '.join(str(c) for c in emptied[:5])}",
-                "the subset holds a whole class, so that the model without it answers another question",
-                "leave some rows of each class out of the subset",
+            raise DataError(
+                explain(
+                    f"every class to keep a row without subset '{name}'",
+                    f"none left of class {', '.join(str(c) for c in emptied[:5])}",
+                    "the subset holds a whole class, so that the model without it answers another question",
+                    "leave some rows of each class out of the subset",
+                )
             )
 
 
@@ -142,19 +151,23 @@ def _positions(name: Any, rows: list[Any], place: dict[Any, int]) -> np.ndarray:
     unknown = [row for row in rows if row not in place]
     if unknown:
         known = ", ".join(repr(row) for row in list(place)[:3])
-        raise _error(
-            f"row ids of the data in subset '{name}'",
-            f"{len(unknown)} unknown, first {unknown[0]!r}",
-            "ids are those of Rows(ids=…), not positions, and 7 is not '7'",
-            f"use ids such as {known}",
+        raise DataError(
+            explain(
+                f"row ids of the data in subset '{name}'",
+                f"{len(unknown)} unknown, first {unknown[0]!r}",
+                "ids are those of Rows(ids=…), not positions, and 7 is not '7'",
+                f"use ids such as {known}",
+            )
         )
     found = np.array(sorted(place[row] for row in rows), dtype=np.int64)
     if len(np.unique(found)) < len(found):
-        raise _error(
-            f"different rows in subset '{name}'",
-            "a row more than once",
-            "a selection was joined with itself",
-            "list every row of the subset once",
+        raise DataError(
+            explain(
+                f"different rows in subset '{name}'",
+                "a row more than once",
+                "a selection was joined with itself",
+                "list every row of the subset once",
+            )
         )
     return found
 
@@ -165,10 +178,6 @@ def _listed(rows: Any) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _error(expected: str, got: str, cause: str, next_step: str) -> DataError:
-    return DataError(explain(expected, got, cause, next_step))
 
 
 def sum_over(subsets: list[np.ndarray], values: np.ndarray) -> np.ndarray:
