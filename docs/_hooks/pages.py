@@ -16,12 +16,16 @@ GROUPS = {
     "Describe a training": (
         "Recipe", "Rows", "SGD", "Adam", "AdamW", "Query", "mean_loss", "each_loss", "own_loss",
     ),
-    "Train and record": ("train", "Tape", "TapeRecorder"),
+    "Train and record": ("train", "Tape"),
     "Estimate": ("estimate", "methods", "replay", "plan", "retrain", "se", "scan"),
     "Results": ("Influence", "load", "pool"),
     "Verify": ("verify", "Verification"),
     "Trade-off functions": ("TradeOff", "Gaussian", "PiecewiseLinear"),
 }  # fmt: skip
+BESIDE = (
+    "finfluence.runs.TapeRecorder", "finfluence.jobs.scan.ScanResult", "finfluence.estimators.replay.ReplayOptions",
+    "finfluence.estimators.retrain.RetrainOptions", "finfluence.result.Provenance",
+)  # fmt: skip
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -57,6 +61,7 @@ def pages() -> dict[str, str]:
         "reference/finfluence.md": top_level(),
         "reference/tradeoff.md": package("finfluence.tradeoff", "explanation/tradeoff.md"),
         "reference/stats.md": package("finfluence.stats", "explanation/statistics.md"),
+        "reference/labels.md": package("finfluence.labels", "explanation/labels.md"),
         "reference/cli.md": commands(),
     }
 
@@ -73,6 +78,8 @@ def top_level() -> str:
         if names:
             parts += ["", f"## {title}", ""]
             parts += [_entry(f"finfluence.{name}", level=3) for name in names]
+    parts += ["", "## What these return and take", ""]
+    parts += [_entry(path, level=3) for path in BESIDE]
     return "\n".join(parts) + "\n"
 
 
