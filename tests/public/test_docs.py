@@ -72,6 +72,11 @@ def test_files_named_in_sources_and_pages_exist():
     assert not lost
 
 
+def test_the_estimator_to_copy_from_is_the_one_that_is_tested():
+    shown = blocks(ROOT / "CONTRIBUTING.md", "py")
+    assert shown == [(ROOT / "tests/conformance/toy.py").read_text(encoding="utf-8")]
+
+
 def test_benchmarks_named_in_pages_exist():
     modules = {
         m for p in MARKDOWN for m in re.findall(r"python -m\s+([\w.]+)", p.read_text(encoding="utf-8"))
