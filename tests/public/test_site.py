@@ -1,5 +1,6 @@
 """What the documentation site is made of: pages written from the code, formulas, nothing from a network."""
 
+import importlib
 import importlib.util
 from types import ModuleType, SimpleNamespace
 
@@ -8,6 +9,7 @@ from readers_code import ROOT
 from typer.main import get_command
 
 import finfluence as fi
+import finfluence.labels
 import finfluence.stats
 import finfluence.tradeoff
 from finfluence.cli import app
@@ -31,7 +33,22 @@ def test_the_reference_holds_every_public_name(pages):
     assert [name for name in fi.__all__ if f"::: finfluence.{name}\n" not in text] == []
 
 
-@pytest.mark.parametrize("package", [finfluence.tradeoff, finfluence.stats], ids=lambda p: p.__name__)
+def test_the_table_of_methods_stands_where_a_page_asks_for_it(pages):
+    asked = (ROOT / "docs/how-to/choose-a-method.md").read_text(encoding="utf-8")
+    text = pages.on_page_markdown(asked, None, None, None)
+    assert [m.name for m in fi.methods() if f"\n| `{m.name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("path", hook("pages").BESIDE)
+def test_what_functions_return_and_take_is_in_the_reference(pages, path):
+    package, _, name = path.rpartition(".")
+    assert name in importlib.import_module(package).__all__ and f"::: {path}\n" in pages.top_level()
+
+
+PACKAGES = [finfluence.labels, finfluence.stats, finfluence.tradeoff]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.__name__)
 def test_the_reference_of_a_package_holds_its_functions_and_classes(pages, package):
     text = pages.package(package.__name__, "explanation/x.md")
     functions = [
