@@ -57,7 +57,7 @@ def test_it_shows_verdict_sign_rows_and_findings() -> None:
 def test_scores_and_mu_alone_have_a_face_too() -> None:
     page = Tags(scores()._repr_html_()).shown
     assert "nothing was decided" in page and "q-value" not in page and "1 more query" in page
-    assert page.index("\nd\n") < page.index("\nb\n") < page.index("Most helpful") < page.index("\na\n")
+    assert page.index("\na\n") < page.index("Most helpful") < page.index("\nd\n") < page.index("\nb\n")
     assert "q-value" in Tags(mu_alone()._repr_html_()).shown
     assert "interval" not in Tags(mu_alone()._repr_html_()).shown.replace("intervals", "")
     assert "0 rows" in many().data.isel(subset=[]).pipe(Influence)._repr_html_()
@@ -99,7 +99,7 @@ def test_comparing_two_results() -> None:
     ]  # fmt: skip
     assert alike.queries[0].chance == pytest.approx(2 / (2 * 4 - 2)) and alike.frame().shape == (2, 7)
     assert "Pearson 1.000, Spearman 1.000; of the 2 most harmful a share of 1.000 is common" in repr(alike)
-    turned = effects().compare(scores(score=-VALUES), k=1).queries[0]
+    turned = effects().compare(scores(score=VALUES), k=1).queries[0]
     assert turned.spearman == pytest.approx(-1.0) and turned.jaccard == 0.0
     shuffled = effects(subsets=["d", "c", "b", "z"], effect=VALUES[[3, 2, 1, 0]], own_loss=None)
     some = effects().compare(shuffled).queries[0]
@@ -147,7 +147,7 @@ def test_grids_of_images_and_texts() -> None:
     assert grid.html.count("data:image/png;base64,") == 2
     first = np.moveaxis(np.stack([images] * 3, axis=-1), -1, 1)
     assert effects().grid(first / 255.0, n=1).count == effects().grid({"a": images[0]}, rows=["a"]).count == 1
-    assert "score −4.00" in scores().grid(["one", "two", "three", "four"], n=1).html
+    assert "score 2.00" in scores().grid(["one", "two", "three", "four"], n=1).html
     assert "four" in scores().grid(["one", "two", "three", "four"], rows=["d"]).html
 
 

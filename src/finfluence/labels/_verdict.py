@@ -13,6 +13,7 @@ from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 MOST_OF_CLASS = 0.5
 MOST_FITTED = 5000
 NEGLIGIBLE = 1e-6
+NO_NOISE = 0.1
 _RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
 _STEEPNESS, _BONUS = np.exp(np.linspace(-0.7, 1.6, 17)), np.linspace(-3.0, 4.0, 17)
 ASSUMPTION = (
@@ -143,7 +144,7 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
 
     a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to the labels
     that contradict the models where they are sure,
-    averaged over the posterior of (ε, a, b, N) on a grid: half of the prior on ε = 0, the rest uniform in log ε.
+    averaged over the posterior of (ε, a, b, N) on a grid: a tenth of the prior on ε = 0, the rest uniform in ε.
 
     Parameters
     ----------
@@ -237,7 +238,8 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
             for k, noise in enumerate(noises):
                 chance = np.clip(np.outer(1 - _RATES, right) + np.outer(_RATES, noise[some]), 1e-12, None)
                 weights[k, i, j] = np.log(chance).sum(1) * (len(rows) / len(some))
-    prior = np.log(np.r_[0.5, np.full(len(_RATES) - 1, 0.5 / (len(_RATES) - 1))])
+    widths = np.gradient(_RATES[1:])
+    prior = np.log(np.r_[NO_NOISE, (1 - NO_NOISE) * widths / widths.sum()])
     weights += prior - 0.5 * _BONUS[:, None] ** 2 - 0.5 * (np.log(_STEEPNESS) / 0.7)[:, None, None] ** 2
     weights = np.exp(weights - logsumexp(weights))
     mean, known = np.zeros(len(p)), 0.0
