@@ -248,6 +248,7 @@ def test_an_address_without_a_cluster_is_told(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_machine_too_busy_to_start_ray_is_told(monkeypatch):
     def refuse(address: str, **options: object) -> None:
         raise ConnectionError("no cluster") if address == "auto" else Exception("The node timed out")

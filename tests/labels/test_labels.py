@@ -43,6 +43,7 @@ def test_a_rare_class_with_weak_signal_keeps_its_labels():
     assert not verdict.named(0.2).any()
 
 
+@pytest.mark.slow
 def test_flipped_digits_are_named_at_the_level():
     x, y = load_digits(return_X_y=True)
     z, wrong = flipped(y[:1200], 0.1, 1)
@@ -119,6 +120,7 @@ def test_wrong_numbers_are_named_and_heavy_tails_are_not():
     assert verdict.named(0.1)[15:].sum() <= 3
 
 
+@pytest.mark.slow
 def test_planted_errors_say_what_could_be_found():
     x, y = load_digits(return_X_y=True)
     found = plant_and_find(standard(x[:600]), y[:600], first=30)

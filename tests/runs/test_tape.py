@@ -161,6 +161,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on_to_the_same_numbers(tmp_path):
     code = textwrap.dedent(KILLED).format(path=[os.path.dirname(pt.__file__)], out=str(tmp_path / "run"))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -115,6 +115,7 @@ def many(epochs: int = 12) -> tuple[fr.Recipe, fr.Rows]:
     return recipe, fr.Rows(**more.fields, ids=[f"new {i}" for i in range(20)])
 
 
+@pytest.mark.slow
 def test_online_draws_its_steps_and_says_how_far_that_may_err():
     """40 draws of the steps: their mean is the full estimate's, but for what is common to all candidates.
 

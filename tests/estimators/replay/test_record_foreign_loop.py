@@ -63,6 +63,7 @@ def test_three_lines_in_pytorchs_quickstart(quickstart, capsys):
     assert "Done!" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_numbers_as_train(quickstart, capsys):
     """`train` on the page's batches in the page's order: the same states, and the same influence to 1e-5."""
 

@@ -149,6 +149,7 @@ def replayed(recipe: fr.Recipe, runs: int) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     {}, {"drop_last": False, "batch_size": 3}, {"batch_size": 1}, {"sampling": "independent"}
 ])  # fmt: skip
@@ -162,6 +163,7 @@ def test_online_is_unbiased(changes):
     assert found.std(0).min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [4, 1])
 def test_spread_of_independent_batches_needs_no_probes(batch_size):
     """Mean of 60 estimated variances within 4.5 standard errors of the exact one (7e-6)."""
@@ -172,6 +174,7 @@ def test_spread_of_independent_batches_needs_no_probes(batch_size):
     assert abs(found.mean() - exact_spread(recipe, y) ** 2) < 4.5 * found.std(ddof=1) / np.sqrt(60)
 
 
+@pytest.mark.slow
 def test_spread_from_probe_rows_is_unbiased():
     """Mean of 60 estimated variances from 64 of 200 rows within 4.5 standard errors of the exact one (7e-6)."""
     y = np.random.default_rng(4).standard_t(5, size=200)

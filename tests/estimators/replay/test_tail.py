@@ -114,6 +114,7 @@ def replays(
     return [fi.replay(tape, query, **options).data for tape in tapes]
 
 
+@pytest.mark.slow
 def test_the_chance_of_one_final_state_averages_out():
     """The query is θ²/2, whose gradient θ_T hops from run to run. 24 runs: half of the variance or less.
 

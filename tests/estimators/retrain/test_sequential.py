@@ -68,6 +68,7 @@ def test_every_pair_reaches_the_precision(design):
     assert data.attrs["runs"] == data.attrs["runs_trained"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_stopping_in_between_changes_nothing(design, tmp_path):
     whole = precise(None, design)
@@ -88,6 +89,7 @@ def test_stopping_in_between_changes_nothing(design, tmp_path):
     assert precise(tmp_path, design).data.drop_attrs().identical(whole.data.drop_attrs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_two_halves_equal_one_whole_with_a_fixed_number_of_runs(design, tmp_path):
     fixed = {"subsets": SUBSETS, "design": design}

@@ -54,6 +54,7 @@ def test_rows_are_named_by_the_index_whatever_it_holds(frame, tmp_path):
     assert fi.scan(with_ids, "label", id="key", **QUICK).decisions.index[0].startswith("k")
 
 
+@pytest.mark.slow
 def test_arrays_and_labels_beside_a_frame(frame, tmp_path):
     x, y = frame[list("abcd")].to_numpy(), (frame["label"] == "cat").to_numpy().astype(int)
     np.savez(tmp_path / "rows.npz", x=x, y=y)
@@ -64,6 +65,7 @@ def test_arrays_and_labels_beside_a_frame(frame, tmp_path):
     np.testing.assert_array_equal(beside.lines["mu"], fi.scan(frame, "label", **QUICK).lines["mu"])
 
 
+@pytest.mark.slow
 def test_held_out_rows_of_every_kind(frame, tmp_path):
     held = blobs(n=60, wrong=0, seed=1)[0]
     held.to_csv(tmp_path / "held.csv", index=False)
