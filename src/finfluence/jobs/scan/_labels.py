@@ -109,7 +109,8 @@ def judge_all_labels(
 ) -> Judged | None:
     """Predict every row by models that have not seen it, and judge its label; None with fewer than 30 rows.
 
-    Training, query and evaluation rows are judged together; rows of one group share a fold. The predictions are kept in
+    Training, query and evaluation rows are predicted together, and judged together unless the held-out ones come from a
+    file of their own, whose labels may be wrong more or less often; rows of one group share a fold. The predictions are kept in
     the folder, and read from there when the scan goes on.
 
     Parameters
@@ -141,7 +142,10 @@ def judge_all_labels(
         found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
         _save(folder, found)
     n = len(data.train)
-    verdict = judge_labels(found, y) if found.task == "classification" else judge_targets(found, x, y, draw)
+    if found.task == "regression":
+        verdict: LabelVerdict | TargetVerdict = judge_targets(found, x, y, draw)
+    else:
+        verdict = _of_labels(found, y, None if data.query.source.digest == data.train.source.digest else n)
     rows = _rows(verdict, y, n, fdr)
     held = rows.take(np.arange(n, len(y)))
     left_out = _left_out(held, fdr)
@@ -193,6 +197,21 @@ def doubt(p_wrong: np.ndarray, oof_loss: np.ndarray) -> np.ndarray:
 
 def _parts(data: ScanData) -> list[Table]:
     return [data.train, data.query, *([data.evaluation] if data.halved else [])]
+
+
+def _of_labels(found: OutOfFold, y: np.ndarray, n: int | None) -> LabelVerdict:
+    """Judge all labels together, or the first n apart from the others: those of another file are wrong at another rate."""
+    if n is None:
+        return judge_labels(found, y)
+    first, other = (
+        judge_labels(replace(found, predicted=found.predicted[rows]), y[rows])
+        for rows in (np.arange(n), np.arange(n, len(y)))
+    )
+    joined = {
+        name: np.concatenate([getattr(first, name), getattr(other, name)])
+        for name in ("p_wrong", "oof_loss", "predicted", "confidence", "ambiguous", "labels")
+    }
+    return replace(first, **joined)
 
 
 def _groups(parts: list[Table]) -> np.ndarray | None:
