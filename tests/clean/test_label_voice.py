@@ -15,7 +15,13 @@ def said(**changed):
     predicted[:2] = "dog"
     q, p = np.ones(N), np.zeros(N)
     q[0], p[:2] = 0.01, (0.99, 0.3)
-    given = {"labels": labels, "predicted": predicted, "confidence": np.full(N, 0.9), "q_wrong": q, "p_wrong": p}
+    given = {
+        "labels": labels,
+        "predicted": predicted,
+        "confidence": np.full(N, 0.9),
+        "q_wrong": q,
+        "p_wrong": p,
+    }
     return Predictions(**{**given, "oof_loss": p, **changed})
 
 
@@ -37,7 +43,9 @@ def test_own_losses_are_a_column_beside_it_and_not_a_test():
 
 
 def test_nothing_is_ambiguous_where_nothing_can_be_told():
-    frame = decide(np.arange(N), QUIET, predictions=said(p_wrong=np.full(N, np.nan), q_wrong=np.ones(N))).frame
+    frame = decide(
+        np.arange(N), QUIET, predictions=said(p_wrong=np.full(N, np.nan), q_wrong=np.ones(N))
+    ).frame
     assert set(frame["suggested_action"]) == {"keep"}
 
 

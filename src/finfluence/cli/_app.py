@@ -123,7 +123,9 @@ def clean(
         )
         screen.say(f"What was done to which row, and why: {done.audit_path}")
         if result.summary["holdout_in_source"]:
-            screen.say("Held-out rows are in the file as they were: their labels stand in holdout_labels.parquet.")
+            screen.say(
+                "Held-out rows are in the file as they were: their labels stand in holdout_labels.parquet."
+            )
         for warning in done.warnings:
             screen.say(f"note: {warning}")
         show_verified(screen, result.summary)

@@ -172,7 +172,9 @@ def next_commands(screen: Screen, result: ScanResult, run: Mapping[str, Any]) ->
         screen.command(shlex.join(["finfluence", "scan", str(run["options"]["source"]), *asked, "--columns"]))
         return
     if result.nothing_found or result.summary.get("harmed"):
-        screen.command(shlex.join(["finfluence", "show", _relative(result.folder), "--review", "--top", "100"]))
+        screen.command(
+            shlex.join(["finfluence", "show", _relative(result.folder), "--review", "--top", "100"])
+        )
         return
     if not result.summary.get("verification"):
         screen.command(shlex.join(["finfluence", "verify", _relative(result.folder)]))

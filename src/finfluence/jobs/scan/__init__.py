@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._from_python import scan as scan
     from finfluence.jobs.scan._group_labels import judge_groups as judge_groups
     from finfluence.jobs.scan._labels import RowLabels as RowLabels
+    from finfluence.jobs.scan._labels import doubt as doubt
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._pipeline import run_scan as run_scan
@@ -40,10 +41,12 @@ _HOME = {
     "Estimate": "_estimate",
     "scan": "_from_python",
     "judge_groups": "_group_labels",
-    "RowLabels": "_labels",
+    **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
     **dict.fromkeys(("ScanOptions", "VerifyOptions"), "_options"),
     "run_scan": "_pipeline",
-    **dict.fromkeys(("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"),
+    **dict.fromkeys(
+        ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
+    ),
     **dict.fromkeys(("Named", "judge"), "_self_test"),
     "plan_training": "_training",
     "verify_scan": "_verify",

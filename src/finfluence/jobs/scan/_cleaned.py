@@ -11,10 +11,10 @@ import numpy as np
 from finfluence.clean import CleanOptions, Decisions, Layout, Written, write_clean
 from finfluence.errors import ConfigError, explain
 from finfluence.ingest import RawTable
-from finfluence.jobs.scan._words import check_sentence, harmed
 from finfluence.jobs.scan._data import read_again
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._folder import CHECK, ScanFolder
+from finfluence.jobs.scan._words import check_sentence, harmed
 
 MOST_OF_CLASS = 0.2
 

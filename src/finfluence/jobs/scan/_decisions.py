@@ -157,7 +157,16 @@ def _lines(
     )
     extra = {
         c: frame[c].to_numpy()[at]
-        for c in ("label", "predicted", "confidence", "q_opposite", "q_loss", "own_loss", "oof_loss", "p_wrong")
+        for c in (
+            "label",
+            "predicted",
+            "confidence",
+            "q_opposite",
+            "q_loss",
+            "own_loss",
+            "oof_loss",
+            "p_wrong",
+        )
     }
     return lines.assign(q_influence=q, group=groups[at], **extra)
 

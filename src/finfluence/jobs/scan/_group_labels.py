@@ -55,7 +55,11 @@ def judge_groups(
     """
     listed = np.array([not str(g).startswith("\0") for g in groups])
     names, member = np.unique(groups[listed].astype(str), return_inverse=True)
-    seen, doubts, losses = contradicted[listed], _recalibrated(chance[listed], contradicted[listed]), oof_loss[listed]
+    seen, doubts, losses = (
+        contradicted[listed],
+        _recalibrated(chance[listed], contradicted[listed]),
+        oof_loss[listed],
+    )
     rows = np.bincount(member)
     observed, expected = np.bincount(member, seen), np.bincount(member, doubts)
     spread = np.sqrt(np.bincount(member, doubts * (1 - doubts)))
@@ -89,7 +93,8 @@ def with_label_columns(frame: pd.DataFrame, lines: list[dict[str, Any]]) -> pd.D
     order = np.argsort([len(place) if k is None else k for k in at], kind="stable")
     dtypes = {"named": bool, **dict.fromkeys([c for c in COLUMNS if c != "named"], float)}
     columns = {
-        c: np.array([False if v is None and c == "named" else v for v in found[c]], dtype=dtypes[c]) for c in COLUMNS
+        c: np.array([False if v is None and c == "named" else v for v in found[c]], dtype=dtypes[c])
+        for c in COLUMNS
     }
     return frame.assign(**columns).iloc[order].reset_index(drop=True)
 

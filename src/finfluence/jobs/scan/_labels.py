@@ -110,8 +110,8 @@ def judge_all_labels(
     """Predict every row by models that have not seen it, and judge its label; None with fewer than 30 rows.
 
     Training, query and evaluation rows are predicted together, and judged together unless the held-out ones come from a
-    file of their own, whose labels may be wrong more or less often; rows of one group share a fold. The predictions are kept in
-    the folder, and read from there when the scan goes on.
+    file of their own, whose labels may be wrong more or less often; rows of one group share a fold. The predictions are
+    kept in the folder, and read from there when the scan goes on.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def _parts(data: ScanData) -> list[Table]:
 
 
 def _of_labels(found: OutOfFold, y: np.ndarray, n: int | None) -> LabelVerdict:
-    """Judge all labels together, or the first n apart from the others: those of another file are wrong at another rate."""
+    """Judge all labels together, or the first n apart from the others, which may be wrong at another rate."""
     if n is None:
         return judge_labels(found, y)
     first, other = (

@@ -141,7 +141,13 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
     with _timed(seconds, "report", log):
         write_page(folder, outcome, summary)
         write_frame(folder / PREVIEWS, short_previews(context.data.train, decided.lines))
-    said = (summary["budget"], summary["verdict"], *summary["labels_said"], summary["proof"], summary["self_test"])
+    said = (
+        summary["budget"],
+        summary["verdict"],
+        *summary["labels_said"],
+        summary["proof"],
+        summary["self_test"],
+    )
     for line in said:
         if line:
             log.info("%s", line)

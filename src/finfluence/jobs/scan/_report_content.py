@@ -145,8 +145,8 @@ def _models_tried(labels: Mapping[str, Any] | None) -> list[Table]:
                 + ("yes" if s["name"] in labels["used"] else "",)
                 for s in labels["scores"]
             ),
-            note="Every row is predicted by models trained on other folds. Labels are judged by the average of the used "
-            "ones; if the constant one is best, no label is judged.",
+            note="Every row is predicted by models trained on other folds. Labels are judged by the average of the "
+            "used ones; if the constant one is best, no label is judged.",
         )
     ]
 
@@ -171,7 +171,8 @@ def _review(labels: Mapping[str, Any] | None, lines: pd.DataFrame) -> list[Table
                 )
                 for line in rows.to_dict("records")
             ),
-            note=f"Between {low:.0f} and {max(low, high):.0f} of these {len(rows)} labels are wrong. {labels['planted']}",
+            note=f"Between {low:.0f} and {max(low, high):.0f} of these {len(rows)} labels are wrong. "
+            + str(labels["planted"]),
         )
     ]
 
@@ -290,8 +291,12 @@ def _groups(groups: Influence | None, judged: list[dict[str, Any]]) -> list[Tabl
     lines = sorted(top.to_dict("records"), key=lambda r: order.get(str(r["row_id"]), len(order)))
     sizes = dict(zip(groups.subsets.tolist(), groups.data["size"].values.tolist(), strict=True))
     rows = tuple(
-        (str(r["row_id"]), sizes[r["row_id"]], *_label_cells(found.get(str(r["row_id"]))))
-        + tuple(float(r[c]) for c in ("effect", "mu", "lower", "upper", "p_value"))
+        (
+            str(r["row_id"]),
+            sizes[r["row_id"]],
+            *_label_cells(found.get(str(r["row_id"]))),
+            *(float(r[c]) for c in ("effect", "mu", "lower", "upper", "p_value")),
+        )
         for r in lines
     )
     paired = "linear_effect" in groups.data
@@ -316,8 +321,8 @@ def _groups(groups: Influence | None, judged: list[dict[str, Any]]) -> list[Tabl
             rows=rows[:200],
             note="Contradicted: labels, held-out rows included, that models which have not seen them contradict; "
             "expected: by the models' own doubts. Its p-value is adjusted over the groups (Holm), and a group is named "
-            f"at 5 %. Effect: what removing the whole group does, {how}. Positive: removal raises the held-out loss, so "
-            "the group helps. The last p-value is not adjusted for the number of groups.",
+            f"at 5 %. Effect: what removing the whole group does, {how}. Positive: removal raises the held-out loss, "
+            "so the group helps. The last p-value is not adjusted for the number of groups.",
         )
     ]
 

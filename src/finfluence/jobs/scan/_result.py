@@ -14,8 +14,8 @@ from finfluence.jobs.scan._cleaned import clean_scan
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._folder import INFLUENCE, PREVIEWS, REPORT, ScanFolder
 from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions, checked_names
-from finfluence.jobs.scan._verify import verify_scan
 from finfluence.jobs.scan._report_content import review_list
+from finfluence.jobs.scan._verify import verify_scan
 from finfluence.result import Influence, one_of, verification_sentence
 from finfluence.verification import Verification
 

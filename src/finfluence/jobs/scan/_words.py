@@ -95,7 +95,9 @@ def label_sentences(labels: Mapping[str, Any] | None, doubted: int) -> list[str]
         models, without = (f"{100 * v:.1f} %" for v in labels["held_out_accuracy"])
         reached = f"an accuracy of {models} (a constant: {without})"
     else:
-        reached = f"a mean error of {best['loss']:.3g} standard deviations (a constant: {constant['loss']:.3g})"
+        reached = (
+            f"a mean error of {best['loss']:.3g} standard deviations (a constant: {constant['loss']:.3g})"
+        )
     if not labels["told"]:
         return [
             f"No model predicts rows that it has not seen better than a constant does: together they reach {reached}. "
