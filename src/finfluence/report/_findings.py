@@ -76,8 +76,9 @@ FINDINGS = {
             "info",
             "What naming labels rests on",
             "Labels are judged by models that have not seen the row. From one label a row an unlikely outcome and a "
-            "wrong label cannot be told apart where classes overlap; where right labels contradict the models less and less "
-            "often as these become surer, a share of contradictions that no longer falls is taken for wrong labels.",
+            "wrong label cannot be told apart where classes overlap; where right labels contradict the models less and "
+            "less often as these become surer, a share of contradictions that no longer falls is taken for wrong "
+            "labels.",
             "Where classes are ambiguous by nature (ratings, incomes), look at the list for review before you change a "
             "label.",
         ),
@@ -86,7 +87,8 @@ FINDINGS = {
             "info",
             "Held-out rows left out",
             "The labels of held-out rows are judged like all others. Those that are named wrong, or are more likely "
-            "wrong than right, take no part in the query and in the evaluation; holdout_labels.parquet lists all of them.",
+            "wrong than right, take no part in the query and in the evaluation; holdout_labels.parquet lists all "
+            "of them.",
             "Check these labels, and give the corrected rows by --holdout.",
         ),
         FindingKind(

@@ -207,11 +207,15 @@ def _of_labels(found: OutOfFold, y: np.ndarray, n: int | None) -> LabelVerdict:
         judge_labels(replace(found, predicted=found.predicted[rows]), y[rows])
         for rows in (np.arange(n), np.arange(n, len(y)))
     )
-    joined = {
-        name: np.concatenate([getattr(first, name), getattr(other, name)])
-        for name in ("p_wrong", "oof_loss", "predicted", "confidence", "ambiguous", "labels")
-    }
-    return replace(first, **joined)
+    return replace(
+        first,
+        p_wrong=np.concatenate([first.p_wrong, other.p_wrong]),
+        oof_loss=np.concatenate([first.oof_loss, other.oof_loss]),
+        predicted=np.concatenate([first.predicted, other.predicted]),
+        confidence=np.concatenate([first.confidence, other.confidence]),
+        ambiguous=np.concatenate([first.ambiguous, other.ambiguous]),
+        labels=np.concatenate([first.labels, other.labels]),
+    )
 
 
 def _groups(parts: list[Table]) -> np.ndarray | None:

@@ -117,8 +117,8 @@ class ScanOptions:
     seed: int = option("The same seed gives the same numbers.", 0)
     fdr: float = option("Accepted share of false names among the named rows.", 0.1)
     proof: bool = option(
-        "The checks: train again on the original, cleaned and randomly thinned rows; plant errors and count how many are "
-        "found.",
+        "The checks: train again on the original, cleaned and randomly thinned rows; plant errors and count how many "
+        "are found.",
         True,
         flag="--proof/--no-proof",
     )
