@@ -82,7 +82,8 @@ def test_flips_of_a_messy_table_come_first_and_many_are_named(messy):
     assert (~named["flip"]).sum() <= max(4, 0.15 * len(named))
     first = result.review(len(flipped))
     assert first["row_id"].isin(flipped).mean() >= 0.7
-    assert (lines[lines["suggested_action"] == "ambiguous"]["label"] != lines["predicted"]).any()
+    ambiguous = lines[lines["suggested_action"] == "ambiguous"]
+    assert len(ambiguous) and (ambiguous["label"] != ambiguous["predicted"]).all()
     assert (lines["oof_loss"] >= 0).all() and lines["p_wrong"].between(0, 1).all()
 
 
@@ -111,7 +112,7 @@ def test_held_out_rows_are_judged_and_the_doubtful_ones_left_out(messy):
 
 
 def test_flips_among_the_held_out_rows_take_no_part(tmp_path):
-    x, y = make_classification(900, 8, n_informative=6, class_sep=2.0, flip_y=0, random_state=0)
+    x, y = make_classification(900, 8, n_informative=6, class_sep=3.0, flip_y=0, random_state=0)
     rng = np.random.default_rng(0)
     flips = rng.choice(900, 90, replace=False)
     y[flips] = 1 - y[flips]
@@ -164,9 +165,7 @@ def test_groups_of_varying_difficulty_are_not_named_beyond_the_level():
         seen = rng.random(1500) < 0.15 * np.exp(hard)
         lines = judge_groups(groups, seen, np.full(1500, 0.15), np.ones(1500), told=True)
         wrongly += any(line["named"] for line in lines)
-    assert (
-        wrongly <= 18
-    )  # groups that differ by themselves by a third: above 18 of 100 once in 10,000 at a rate of 7 %
+    assert wrongly <= 18  # by groups that differ by a third it is 9 in 100; 19 or more once in 500
     quiet = judge_groups(groups, seen, np.full(1500, 0.15), np.ones(1500), told=False)
     assert not any(line["named"] for line in quiet)
 
@@ -190,7 +189,7 @@ def test_wrong_numbers_are_named_by_their_residuals_and_dropped(tmp_path):
     ).abs().median() < 5  # the prediction out of fold, in the target's unit
 
 
-def test_a_scan_goes_on_with_the_predictions_it_has(tmp_path, monkeypatch):
+def test_a_scan_goes_on_with_the_predictions_it_has(tmp_path):
     source = without_signal(tmp_path, 0.4, 2, n=200)
     options = {"source": source, **FAST}
     whole = run_scan(ScanOptions(out=tmp_path / "whole", **options))

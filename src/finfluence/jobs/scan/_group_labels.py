@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm, t
 
 COLUMNS = ("contradicted", "expected", "z_label", "p_label", "p_label_adjusted", "named", "oof_loss")
 GROUP_LEVEL = 0.05
@@ -23,8 +23,9 @@ def judge_groups(
 
     with e the chance that a right label contradicts, moved by one constant in the log-odds so that Σe is the number of
     contradicted labels of all groups, and φ ≥ 1 how much more the z of most groups vary than chance makes them (from
-    their median deviation, for six groups or more). The one-sided p is the larger one of the normal and the binomial
-    tail, and is adjusted over the groups by Holm's method: a group is named at 5 %, the chance of naming any wrongly.
+    their median deviation, for six groups or more). The one-sided p is the largest one of the normal tail, the binomial
+    one and, where φ > 1, that of a Student law with half as many degrees of freedom as there are other groups; it is
+    adjusted over the groups by Holm's method: a group is named at 5 %, the chance of naming any wrongly.
 
     Parameters
     ----------
@@ -64,8 +65,11 @@ def judge_groups(
     observed, expected = np.bincount(member, seen), np.bincount(member, doubts)
     spread = np.sqrt(np.bincount(member, doubts * (1 - doubts)))
     z = (observed - expected - 0.5) / np.maximum(spread, 1e-9)
-    z = z / _overdispersion((observed - expected) / np.maximum(spread, 1e-9))
     p = np.maximum(norm.sf(z), binom.sf(observed - 1, rows, np.clip(expected / rows, 0, 1)))
+    varies = _overdispersion(z)
+    if varies > 1:
+        z = z / varies
+        p = np.maximum(p, t.sf(z, (len(z) - 1) / 2))
     p = np.where(told, p, 1.0)
     adjusted = _holm(p)
     order = np.lexsort((-z, p))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
+from threadpoolctl import threadpool_limits
 
 from finfluence._files import atomic, write_json
 from finfluence._progress import Progress
@@ -137,9 +138,11 @@ def judge_all_labels(
     def tell(stage: str, done: int, total: int) -> None:
         progress(stage.replace("out of fold", "judge labels"), done, total)
 
-    found = _read(folder) if (folder / OUT_OF_FOLD).exists() else None
-    if found is None:
-        found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
+    if (folder / OUT_OF_FOLD).exists():
+        found = _read(folder)
+    else:
+        with threadpool_limits(1):  # sums in one order, whatever the machine
+            found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
         _save(folder, found)
     n = len(data.train)
     if found.task == "regression":
@@ -154,7 +157,10 @@ def judge_all_labels(
     else:
         summary = _summary(data, found, verdict, rows, left_out, groups)
         if plant and found.informative and found.task == "classification" and len(y) <= MOST_PLANTED:
-            planted = plant_and_find(x, y, first=LISTED, level=fdr, groups=groups, seed=draw, progress=tell)
+            with threadpool_limits(1):
+                planted = plant_and_find(
+                    x, y, first=LISTED, level=fdr, groups=groups, seed=draw, progress=tell
+                )
             summary["planted"] = planted.sentence()
         write_frame(folder / HOLDOUT_LABELS, _holdout_frame(data, held, left_out))
         write_json(folder / LABELS, summary)
