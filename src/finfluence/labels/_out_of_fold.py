@@ -13,7 +13,7 @@ from finfluence.labels._candidates import Candidate, candidates
 FEWEST_ROWS = 30
 FOLDS, REPEATS = 5, 2
 LEAST_CHANCE = 1e-3
-NEAR, SLACK = 0.25, 0.02
+NEAR, FURTHER, SLACK = 0.1, 0.25, 0.02
 SURELY = 3.0
 MOST_SPREADS = 10.0
 
@@ -136,7 +136,7 @@ def out_of_fold(
         ),
         key=lambda s: s.loss,
     )
-    used = _nearly_best(scores, SLACK if classes else 0.0)
+    used = _nearly_best(scores, classes)
     together = _average([found[name] for name in used], classes) if used else constant
     gained = losses["constant"] - _losses(together, y, classes)
     spread = gained.std(ddof=1) / np.sqrt(len(y))
@@ -245,15 +245,20 @@ def _score(name: str, loss: np.ndarray, predicted: np.ndarray, y: np.ndarray, cl
     return Score(name, float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(y))), accuracy)
 
 
-def _nearly_best(scores: list[Score], slack: float) -> tuple[str, ...]:
-    """Return the best model and those whose loss is at most a quarter and `slack` larger; () if the constant is best.
+def _nearly_best(scores: list[Score], classes: int) -> tuple[str, ...]:
+    """Return the best model and those whose loss is a tenth larger at most; () if the constant is best.
 
-    Boosted trees that have learned the noise can lead in log loss and be too sure: the others temper them.
+    Where that is one classifier alone, those within a quarter temper it: boosted trees that have learned the noise can lead
+    in log loss and be too sure for wrong labels to be told.
     """
     if scores[0].name == "constant":
         return ()
-    bound = scores[0].loss * (1 + NEAR) + slack
-    return tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
+    for near in (NEAR, FURTHER) if classes else (NEAR,):
+        bound = scores[0].loss * (1 + near) + (SLACK if classes else 0.0)
+        used = tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
+        if len(used) > 1:
+            break
+    return used
 
 
 def _average(predicted: list[np.ndarray], classes: int) -> np.ndarray:
