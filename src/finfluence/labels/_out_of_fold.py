@@ -8,7 +8,7 @@ import numpy as np
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import DataError, explain
-from finfluence.labels._candidates import Candidate, candidates
+from finfluence.labels._candidates import BOOSTED, Candidate, candidates
 
 FEWEST_ROWS = 30
 FOLDS, REPEATS = 5, 2
@@ -248,17 +248,18 @@ def _score(name: str, loss: np.ndarray, predicted: np.ndarray, y: np.ndarray, cl
 def _nearly_best(scores: list[Score], classes: int) -> tuple[str, ...]:
     """Return the best model and those whose loss is a tenth larger at most; () if the constant is best.
 
-    Where that is one classifier alone, those within a quarter temper it: boosted trees that have learned the noise can lead
-    in log loss and be too sure for wrong labels to be told.
+    Boosted trees alone are tempered by classifiers within a quarter: having learned the noise, they can lead in log
+    loss and be too sure for wrong labels to be told.
     """
     if scores[0].name == "constant":
         return ()
-    for near in (NEAR, FURTHER) if classes else (NEAR,):
-        bound = scores[0].loss * (1 + near) + (SLACK if classes else 0.0)
-        used = tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
-        if len(used) > 1:
-            break
-    return used
+    used = _within(scores, NEAR, classes)
+    return _within(scores, FURTHER, classes) if classes and used == (BOOSTED,) else used
+
+
+def _within(scores: list[Score], near: float, classes: int) -> tuple[str, ...]:
+    bound = scores[0].loss * (1 + near) + (SLACK if classes else 0.0)
+    return tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
 
 
 def _average(predicted: list[np.ndarray], classes: int) -> np.ndarray:
