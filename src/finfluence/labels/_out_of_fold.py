@@ -250,6 +250,10 @@ def _nearly_best(scores: list[Score], classes: int) -> tuple[str, ...]:
 
     Boosted trees alone are tempered by classifiers within a quarter: having learned the noise, they can lead in log
     loss and be too sure for wrong labels to be told.
+
+    Returns
+    -------
+    tuple[str, ...]
     """
     if scores[0].name == "constant":
         return ()
