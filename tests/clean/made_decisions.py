@@ -18,6 +18,8 @@ def decisions(ids, actions, labels=None, fdr=0.1):
             "row_id": ids,
             "mu": np.where(flagged, -9.0, 0.1),
             "own_loss": np.where(loss, 5.0, 0.01),
+            "oof_loss": np.nan,
+            "p_wrong": np.nan,
             "label": pd.Series(["old"] * n, dtype=object),
             "predicted": pd.Series(new, dtype=object),
             "confidence": 0.9,

@@ -52,7 +52,8 @@ def test_scan_ends_in_verdict_table_and_next_command(scanned):
     assert "95 % interval" in output and "own loss" in output
     assert "mu > 0: removing the rows raises 'held-out' [nats], so the rows help" in output
     assert "Spread over batch order, from 1 training run" in output
-    assert output.rstrip().splitlines()[-1] == f"  finfluence clean {folder / 'out'} --to cleaned.csv"
+    assert "Nothing can be told" in output and "The list for review begins with" in output
+    assert output.rstrip().splitlines()[-1] == f"  finfluence show {folder / 'out'} --review --top 100"
 
 
 def test_no_control_characters_and_no_markup_reach_the_terminal(scanned):

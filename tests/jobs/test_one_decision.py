@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finfluence.clean import DecisionOptions, decide, decide_influence
+from finfluence.clean import DecisionOptions, Predictions, decide, decide_influence
 from finfluence.jobs.demo import flagged_by
-from finfluence.jobs.scan import Estimate, decide_rows
+from finfluence.jobs.scan import Estimate, RowLabels, decide_rows
 from finfluence.result import Influence, Provenance, report_content
 from finfluence.stats import label_errors
 
@@ -52,19 +52,22 @@ def losses(n: int) -> np.ndarray:
     return np.logaddexp(0.0, -odds)
 
 
-def scanned(found: Influence, own: np.ndarray | None) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+def scanned(found: Influence, q_wrong: np.ndarray | None) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Return lines and rows of the scan's decision, and how many tests it paid for."""
     n = len(found.subsets)
-    predicted = np.tile([0.9, 0.1], (n, 1)) if own is not None else np.zeros((n, 1))
-    estimate = Estimate(found, None, np.zeros((1, n)), predicted)
+    estimate = Estimate(found, None, np.zeros((1, n)), np.zeros((n, 1)))
+    judged = None
+    if q_wrong is not None:
+        zero = np.zeros(n)
+        judged = RowLabels(q_wrong, zero, zero, zero.astype(int), zero + 0.9)
 
     class Train(SimpleNamespace):
         def __len__(self) -> int:
             return n
 
-    target = SimpleNamespace(classes=None if own is None else ["x", "y"], decode=lambda v: np.asarray(v))
+    target = SimpleNamespace(classes=None if q_wrong is None else ["x", "y"], decode=lambda v: np.asarray(v))
     train: Any = Train(ids=found.subsets, labels=np.zeros(n, dtype=int), target=target, groups=None)
-    decided = decide_rows(estimate, train, FDR)
+    decided = decide_rows(estimate, train, FDR, judged)
     return decided.lines, decided.decisions.frame, decided.decisions.tests
 
 
@@ -94,23 +97,24 @@ def test_over_queries_alone(made: Any, queries: int) -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 2])
-def test_over_queries_and_own_loss(queries: int) -> None:
-    """V = 2, 3: the own loss is one test more; cleaning, scan and demo pay for it alike."""
+def test_over_queries_and_labels(queries: int) -> None:
+    """V = 2, 3: what is said of the label is one test more; cleaning, scan and demo pay for it alike."""
     mu, p = many(queries)
-    own = losses(len(mu))
-    lines, rows, tests = scanned(influence(mu, p, own), own)
+    q_wrong = label_errors(losses(len(mu))).q_values
+    lines, rows, tests = scanned(influence(mu, p, None), q_wrong)
     assert tests == queries + 1
     by_influence, by_loss = flagged_by(lines, FDR, tests)
     assert ((by_influence | by_loss) == lines["flagged"]).all()
-    doubted = np.flatnonzero(tests * label_errors(own).q_values <= FDR)
+    doubted = np.flatnonzero(tests * q_wrong <= FDR)
     assert len(doubted) > 20 and set(doubted) <= set(rows["row_id"][rows["flagged"]])
     if queries == 1:
-        cleaned = decide(range(len(mu)), mu[:, 0], own_loss=own, p_values=p[:, 0])
+        said = Predictions(q_wrong=q_wrong)
+        cleaned = decide(range(len(mu)), mu[:, 0], predictions=said, p_values=p[:, 0])
         assert cleaned.tests == 2
         for column in ("q_value", "flagged", "suggested_action"):
             assert cleaned.frame[column].tolist() == rows[column].tolist()
         at_once = (
-            decide(range(len(mu)), mu[:, 0], own_loss=own, options=DecisionOptions(fdr=0.5)).at(FDR).frame
+            decide(range(len(mu)), mu[:, 0], predictions=said, options=DecisionOptions(fdr=0.5)).at(FDR).frame
         )
         assert at_once["flagged"].tolist() == cleaned.frame["flagged"].tolist()
 

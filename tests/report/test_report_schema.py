@@ -69,7 +69,7 @@ def test_wrong_type_shows_value_and_place() -> None:
         ),
         (
             {"queries": [QUERY], "rows": [{**ROW, "action": "delete"}]},
-            "content.rows[0].action to be one of 'keep', 'drop', 'relabel', 'review'\n  got: 'delete' (str)",
+            "content.rows[0].action to be one of 'keep', 'ambiguous', 'drop', 'relabel', 'review'\n  got: 'delete' (str)",
         ),
         (
             {"queries": [QUERY], "rows": [{**ROW, "preview": {"text": "a", "cells": {}}}]},

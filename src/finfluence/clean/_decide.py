@@ -16,6 +16,8 @@ COLUMNS = (
     "row_id",
     "mu",
     "own_loss",
+    "oof_loss",
+    "p_wrong",
     "label",
     "predicted",
     "confidence",
@@ -37,15 +39,15 @@ class Decisions:
     Attributes
     ----------
     frame
-        One line per row: row_id, mu, own_loss, label, predicted, confidence, the q-values of the tests
-        (`q_influence`; `q_opposite`, its mirror: removal would do damage; `q_loss`), `q_value` of the row
-        after paying for the number of tests, `flagged`, `suggested_action` ("keep", "drop", "relabel",
-        "review"), `suggested_label` (None unless relabelling is suggested) and `reason` ("influence",
-        "loss", "both" or "").
+        One line per row: row_id, mu, own_loss, oof_loss, p_wrong, label, predicted, confidence, the q-values
+        of the tests (`q_influence`; `q_opposite`, its mirror: removal would do damage; `q_loss`), `q_value`
+        of the row after paying for the number of tests, `flagged`, `suggested_action` ("keep", "ambiguous",
+        "drop", "relabel", "review"), `suggested_label` (None unless relabelling is suggested) and `reason`
+        ("influence", "loss", "both" or "").
     fdr
         Expected share of false names among the flagged rows.
     tests
-        Number of tests that could flag a row: 1, or 2 where own losses were given.
+        Number of tests that could flag a row: 1, or 2 where own losses or q-values of the labels were given.
     relabel_confidence
         Probability that the model must give to another label before relabelling is suggested.
     direction
@@ -91,11 +93,21 @@ class Predictions:
         The labels that the model gives.
     confidence : array [n], optional
         Probability that the model gives to `predicted`; NaN where there is none.
+    q_wrong : array [n], optional
+        q-values of the labels by models that have not seen the row, as `finfluence.labels` gives them: then these are
+        the second test, and the own losses only a column.
+    p_wrong : array [n], optional
+        Chance that the label is wrong, by the same models; NaN where nothing can be told.
+    oof_loss : array [n], optional
+        Loss of the label under the same models.
     """
 
     labels: ArrayLike | None = None
     predicted: ArrayLike | None = None
     confidence: ArrayLike | None = None
+    q_wrong: ArrayLike | None = None
+    p_wrong: ArrayLike | None = None
+    oof_loss: ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,8 @@ def decide(
     sign
         +1 if a larger value of the query is better (accuracy), -1 if worse (loss). Harmful is sign * mu > 0.
     own_loss
-        Cross-entropy of each row under the final model, in nats; None for regression.
+        Cross-entropy of each row under the final model, in nats; None for regression. A second test unless
+        `predictions` holds q-values of the labels.
     p_values
         Two-sided, for the few-rows fallback of `finfluence.stats.empirical_fdr`; NaN counts as 1.
     predictions
@@ -228,6 +241,10 @@ def decide(
     does damage, so it is dropped, never relabelled. A suspicious label on a row that the query needs is
     shown to a person. For direction "helpful" the first column is mirrored.
 
+    Where `predictions.p_wrong` is known, a row that would be kept but whose label the models contradict is
+    "ambiguous": it goes to review lists and is otherwise left alone. A number (no confidence) that is named wrong is
+    dropped where a label would be reviewed, unless the query needs the row.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
@@ -248,7 +265,9 @@ def decide(
     findings = list(asked.findings)
     tests, q_loss = 1, np.ones(n)
     losses = _column(own_loss, n, "own_loss", float)
-    if own_loss is not None:
+    if said.q_wrong is not None:
+        tests, q_loss = 2, _column(said.q_wrong, n, "q_wrong", float)
+    elif own_loss is not None:
         tests = 2
         verdict = label_errors(losses, fdr=fdr / tests)
         q_loss = verdict.q_values
@@ -258,6 +277,8 @@ def decide(
             "row_id": ids,
             "mu": value,
             "own_loss": losses,
+            "oof_loss": _column(said.oof_loss, n, "oof_loss", float),
+            "p_wrong": _column(said.p_wrong, n, "p_wrong", float),
             "label": _column(said.labels, n, "labels", object),
             "predicted": _column(said.predicted, n, "predicted", object),
             "confidence": _column(said.confidence, n, "confidence", float),
@@ -277,14 +298,16 @@ def _judge(frame: pd.DataFrame, fdr: float, tests: int, relabel_confidence: floa
     named = name_rows([influence, loss], fdr, paid=tests)
     by_influence, by_loss = named.flagged_by
     known = frame["predicted"].notna() & frame["label"].notna()
-    differs = (
-        known & (frame["predicted"] != frame["label"]) & (frame["confidence"] >= relabel_confidence)
-    ).to_numpy(dtype=bool)
+    contradicted = known & (frame["predicted"] != frame["label"])
+    differs = (contradicted & (frame["confidence"] >= relabel_confidence)).to_numpy(dtype=bool)
+    judged_apart, number = frame["p_wrong"].notna(), frame["confidence"].isna()
     decided = act(
         by_influence,
         name_rows([RowTest("opposite", q_values=frame["q_opposite"].to_numpy())], fdr).flagged,
         by_loss,
         differs,
+        (contradicted & judged_apart & ~number).to_numpy(dtype=bool),
+        (judged_apart & number).to_numpy(dtype=bool),
     )
     actions = decided[:, 0]
     labels = frame["predicted"].astype(object).where(actions == "relabel", None)

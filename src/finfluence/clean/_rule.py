@@ -1,4 +1,4 @@
-"""From who spoke to what to do: the whole decision rule is the table below."""
+"""From who spoke to what to do: the table below, and two lines for what models that have not seen the row say."""
 
 import numpy as np
 
@@ -21,8 +21,25 @@ RULE: dict[tuple[str, bool, bool], tuple[str, str]] = {
 }
 
 
-def act(harmful: np.ndarray, helpful: np.ndarray, loss: np.ndarray, differs: np.ndarray) -> np.ndarray:
+def act(
+    harmful: np.ndarray,
+    helpful: np.ndarray,
+    loss: np.ndarray,
+    differs: np.ndarray,
+    contradicted: np.ndarray | None = None,
+    number: np.ndarray | None = None,
+) -> np.ndarray:
     """Return an object array [n, 2] of (action, reason) by the table, row for row.
+
+    Parameters
+    ----------
+    harmful, helpful, loss, differs : array of bool [n]
+        What the table asks.
+    contradicted : array of bool [n], optional
+        Models that have not seen the row give another label: where the table keeps it, it is "ambiguous".
+    number : array of bool [n], optional
+        The label is a number, which has no other label to go to: named wrong and not needed, the row is dropped
+        instead of reviewed.
 
     Returns
     -------
@@ -33,10 +50,17 @@ def act(harmful: np.ndarray, helpful: np.ndarray, loss: np.ndarray, differs: np.
     >>> yes, no = np.array([True]), np.array([False])
     >>> act(yes, no, no, yes).tolist(), act(no, yes, yes, yes).tolist()
     ([['drop', 'influence']], [['review', 'loss']])
+    >>> act(no, no, no, no, contradicted=yes).tolist(), act(no, no, yes, no, number=yes).tolist()
+    ([['ambiguous', '']], [['drop', 'loss']])
     """
     says = np.where(harmful, HARMFUL, np.where(helpful, HELPFUL, UNCLEAR))
     chosen = [
         RULE[str(a), bool(b), bool(c)]
         for a, b, c in zip(says, loss, differs & np.ones_like(loss), strict=True)
     ]
-    return np.array(chosen, dtype=object).reshape(-1, 2)
+    decided = np.array(chosen, dtype=object).reshape(-1, 2)
+    if contradicted is not None:
+        decided[(decided[:, 0] == "keep") & contradicted, 0] = "ambiguous"
+    if number is not None:
+        decided[(decided[:, 0] == "review") & number & ~helpful, 0] = "drop"
+    return decided

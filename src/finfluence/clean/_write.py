@@ -72,12 +72,18 @@ class CleanOptions:
     force
         Replace a cleaned file and an audit that are there already. Without it nothing is ever overwritten; the
         source is not even with it.
+    even_if_worse
+        Of a scan: write the file although training again on the cleaned rows did worse on held-out rows.
+    yes
+        Of a scan: write the file although a class loses more than a fifth of its rows.
     """
 
     action: Action = "suggested"
     fdr: float | None = None
     escape_formulas: bool = False
     force: bool = False
+    even_if_worse: bool = False
+    yes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

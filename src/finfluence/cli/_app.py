@@ -94,6 +94,13 @@ def clean(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file and an audit that are there already.")
     ] = False,
+    even_if_worse: Annotated[
+        bool,
+        typer.Option("--even-if-worse", help="Write although training again on the cleaned rows did worse."),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Write although a class loses more than a fifth of its rows.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the scanned file without the rows that do damage, and say what was done to which row."""
@@ -104,8 +111,9 @@ def clean(
         from finfluence.jobs.scan import open_scan
 
         options = CleanOptions(
-            action=cast(Any, action or "suggested"), fdr=fdr, escape_formulas=escape_formulas, force=force
-        )
+            action=cast(Any, action or "suggested"), fdr=fdr, escape_formulas=escape_formulas, force=force,
+            even_if_worse=even_if_worse, yes=yes,
+        )  # fmt: skip
         result = open_scan(out)
         done = result.clean(to, **vars(options))
         screen.always(
@@ -115,7 +123,9 @@ def clean(
         )
         screen.say(f"What was done to which row, and why: {done.audit_path}")
         if result.summary["holdout_in_source"]:
-            screen.say("Held-out rows are in the file as they were: nothing was measured on them.")
+            screen.say(
+                "Held-out rows are in the file as they were: their labels stand in holdout_labels.parquet."
+            )
         for warning in done.warnings:
             screen.say(f"note: {warning}")
         show_verified(screen, result.summary)
@@ -126,16 +136,22 @@ def show(
     out: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
     query: Annotated[str, typer.Option(help="Query to rank by.")] = "held-out",
     top: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
+    review: Annotated[
+        bool, typer.Option("--review", help="Rank by how doubtful the label is, for a person to look at.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Print the verdict and the worst rows of a finished scan."""
     screen = Screen(quiet)
     with reported():
-        from finfluence.cli._shown import next_commands, show_result
+        from finfluence.cli._shown import next_commands, show_result, show_review
         from finfluence.jobs.scan import open_scan, read_run
 
         result = open_scan(out)
         result.worst(1, query)
+        if review:
+            show_review(screen, result, top)
+            return
         show_result(screen, result, top, query)
         next_commands(screen, result, read_run(out))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finfluence.cli._screen import Screen
-from finfluence.jobs.scan import ScanResult, in_short, row_cells
+from finfluence.jobs.scan import ScanResult, in_short, q_in_short, row_cells
 from finfluence.result import verification_sentence
 from finfluence.verification import Plan, Verification
 
@@ -17,6 +17,8 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
     """Print the verdict, what it means, the worst rows and the next command."""
     summary = result.summary
     screen.always(summary["verdict"], "bold")
+    for text in summary.get("labels_said", ()):
+        screen.say(text)
     if summary["proof"]:
         screen.say(summary["proof"])
     if summary.get("budget"):
@@ -25,9 +27,10 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
         screen.say(summary["self_test"])
     show_verified(screen, summary)
     for code, text in summary["findings"]:
-        if code.startswith(("FI02", "FI04")):
+        if code.startswith(("FI02", "FI04")) and code != "FI026":
             screen.say(f"note: {text}")
     screen.say("")
+    show_groups(screen, summary)
     show_rows(screen, result, top, query)
     screen.say("")
     screen.say(f"{summary['sign']}.")
@@ -75,6 +78,64 @@ def show_verification(screen: Screen, done: Verification, folder: Path) -> None:
     screen.say(f"Report: {folder / 'report.html'}")
 
 
+def show_groups(screen: Screen, summary: Mapping[str, Any]) -> None:
+    """Print the groups and what was found of their labels, the worst first, if there are groups."""
+    lines = summary.get("groups", [])[:WORST]
+    if not lines:
+        return
+    columns = [
+        ("group", False),
+        ("rows", True),
+        ("contradicted labels", True),
+        ("expected", True),
+        ("adjusted p", True),
+        ("bad source", False),
+    ]
+    rows = [
+        [
+            line["group"],
+            line["rows"],
+            line["contradicted"],
+            f"{line['expected']:.0f}",
+            q_in_short(line["p_label_adjusted"]),
+            "yes" if line["named"] else "",
+        ]
+        for line in lines
+    ]
+    screen.table(columns, rows)
+    screen.say("")
+
+
+def show_review(screen: Screen, result: ScanResult, top: int) -> None:
+    """Print the rows with the most doubtful labels."""
+    for text in result.summary.get("labels_said", ()):
+        screen.say(text)
+    screen.say("")
+    previews = short_previews(result)
+    columns = [
+        ("row", False),
+        ("p wrong", True),
+        ("out-of-fold loss", True),
+        ("label", False),
+        ("models say", False),
+        ("action", False),
+        ("row in short", False),
+    ]
+    rows = [
+        [
+            line["row_id"],
+            in_short(line["p_wrong"]),
+            in_short(line["oof_loss"]),
+            line["label"],
+            line["predicted"],
+            line["suggested_action"],
+            previews.get(str(line["row_id"]), ""),
+        ]
+        for line in result.review(top).to_dict("records")
+    ]
+    screen.table(columns, rows)
+
+
 def show_rows(screen: Screen, result: ScanResult, top: int, query: str) -> None:
     """Print the worst rows of a query: named ones first, then by μ."""
     lines = result.worst(top, query)
@@ -104,6 +165,17 @@ def next_commands(screen: Screen, result: ScanResult, run: Mapping[str, Any]) ->
     source, name = Path(str(run["data"]["source"]["name"])), run["data"]["source"]["format"]
     suffix = {"folder": ".csv", "builtin": ".npz"}.get(name, source.suffix)
     screen.say("Next:")
+    told = result.summary.get("labels_told", True)
+    if result.nothing_found and not told and name != "builtin":
+        target = run["options"]["target"]
+        asked = ["--target", str(target)] if target else []
+        screen.command(shlex.join(["finfluence", "scan", str(run["options"]["source"]), *asked, "--columns"]))
+        return
+    if result.nothing_found or result.summary.get("harmed"):
+        screen.command(
+            shlex.join(["finfluence", "show", _relative(result.folder), "--review", "--top", "100"])
+        )
+        return
     if not result.summary.get("verification"):
         screen.command(shlex.join(["finfluence", "verify", _relative(result.folder)]))
     screen.command(shlex.join(["finfluence", "clean", _relative(result.folder), "--to", f"cleaned{suffix}"]))

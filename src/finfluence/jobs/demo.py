@@ -14,7 +14,7 @@ from finfluence.clean import Written
 from finfluence.errors import StorageError, explain
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
 from finfluence.ingest import digits_frame, plant_label_errors
-from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, line_tests, run_scan
+from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, doubt, line_tests, run_scan
 from finfluence.stats import name_rows
 
 ERROR_SHARE = 0.1
@@ -92,7 +92,7 @@ def prepare(out: str | os.PathLike[str], short: bool = False, seed: int = 0) -> 
 
 
 def flagged_by(lines: pd.DataFrame, fdr: float, tests: int) -> np.ndarray:
-    """Return whether influence names each line, and whether its own loss does [2, n]."""
+    """Return whether influence names each line, and whether what is said of its label does [2, n]."""
     return name_rows(line_tests(lines), fdr, paid=tests).flagged_by
 
 
@@ -112,9 +112,14 @@ def run(prepared: Prepared, progress: Progress = silent) -> Found:
     fdr = float(result.summary["fdr"])
     by_influence, by_loss = flagged_by(lines, fdr, int(result.summary["voices"]))
     rows = [
-        ("influence and own loss together", None, named),
+        ("influence and labels out of fold together", None, named),
         ("influence alone", -lines["mu"].to_numpy(), by_influence),
-        ("own loss alone", lines["own_loss"].to_numpy(), by_loss),
+        (
+            "labels out of fold alone",
+            doubt(lines["p_wrong"].to_numpy(), lines["oof_loss"].to_numpy()),
+            by_loss,
+        ),
+        ("own loss at the end of training", lines["own_loss"].to_numpy(), None),
         ("chance", stream(0, "demo chance").random(len(lines)), None),
     ]
     table = [

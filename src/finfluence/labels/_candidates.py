@@ -11,6 +11,7 @@ MOST_BOOSTED_FEATURES = 120
 MOST_BOOSTED_CLASSES = 10
 MOST_LINEAR_CELLS = 2e8
 TREES = 200
+BOOSTED = "boosted trees"
 
 Candidate = Callable[[], Any]
 
@@ -63,12 +64,12 @@ def candidates(task: str, rows: int, features: int, classes: int, seed: int) -> 
             "extra trees": lambda: ExtraTreesRegressor(max_features=0.5, min_samples_leaf=2, **trees),
         }
         if boosted:
-            found["boosted trees"] = lambda: HistGradientBoostingRegressor(loss="absolute_error", **boosting)
+            found[BOOSTED] = lambda: HistGradientBoostingRegressor(loss="absolute_error", **boosting)
         return found
     found = {"extra trees": lambda: ExtraTreesClassifier(**trees)}
     if cheap:
         found["logistic regression"] = lambda: LogisticRegression(max_iter=300)
         found["logistic regression, strongly regularised"] = lambda: LogisticRegression(C=0.03, max_iter=300)
     if boosted:
-        found["boosted trees"] = lambda: HistGradientBoostingClassifier(**boosting)
+        found[BOOSTED] = lambda: HistGradientBoostingClassifier(**boosting)
     return found

@@ -8,12 +8,12 @@ import numpy as np
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import DataError, explain
-from finfluence.labels._candidates import Candidate, candidates
+from finfluence.labels._candidates import BOOSTED, Candidate, candidates
 
 FEWEST_ROWS = 30
 FOLDS, REPEATS = 5, 2
 LEAST_CHANCE = 1e-3
-NEAR, SLACK = 0.1, 0.02
+NEAR, FURTHER, SLACK = 0.1, 0.25, 0.02
 SURELY = 3.0
 MOST_SPREADS = 10.0
 
@@ -136,7 +136,7 @@ def out_of_fold(
         ),
         key=lambda s: s.loss,
     )
-    used = _nearly_best(scores, SLACK if classes else 0.0)
+    used = _nearly_best(scores, classes)
     together = _average([found[name] for name in used], classes) if used else constant
     gained = losses["constant"] - _losses(together, y, classes)
     spread = gained.std(ddof=1) / np.sqrt(len(y))
@@ -245,11 +245,24 @@ def _score(name: str, loss: np.ndarray, predicted: np.ndarray, y: np.ndarray, cl
     return Score(name, float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(y))), accuracy)
 
 
-def _nearly_best(scores: list[Score], slack: float) -> tuple[str, ...]:
-    """Return the best model and those whose loss is a tenth and `slack` larger at most; () if the constant is best."""
+def _nearly_best(scores: list[Score], classes: int) -> tuple[str, ...]:
+    """Return the best model and those whose loss is a tenth larger at most; () if the constant is best.
+
+    Boosted trees alone are tempered by classifiers within a quarter: having learned the noise, they can lead in log
+    loss and be too sure for wrong labels to be told.
+
+    Returns
+    -------
+    tuple[str, ...]
+    """
     if scores[0].name == "constant":
         return ()
-    bound = scores[0].loss * (1 + NEAR) + slack
+    used = _within(scores, NEAR, classes)
+    return _within(scores, FURTHER, classes) if classes and used == (BOOSTED,) else used
+
+
+def _within(scores: list[Score], near: float, classes: int) -> tuple[str, ...]:
+    bound = scores[0].loss * (1 + near) + (SLACK if classes else 0.0)
     return tuple(s.name for s in scores if s.name != "constant" and s.loss <= bound)
 
 

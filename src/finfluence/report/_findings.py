@@ -72,6 +72,43 @@ FINDINGS = {
             "Look at the table of columns (finfluence scan FILE --columns), and write doubtful cells unambiguously.",
         ),
         FindingKind(
+            "FI023",
+            "info",
+            "What naming labels rests on",
+            "Labels are judged by models that have not seen the row. From one label a row an unlikely outcome and a "
+            "wrong label cannot be told apart where classes overlap; where right labels contradict the models less and "
+            "less often as these become surer, a share of contradictions that no longer falls is taken for wrong "
+            "labels.",
+            "Where classes are ambiguous by nature (ratings, incomes), look at the list for review before you change a "
+            "label.",
+        ),
+        FindingKind(
+            "FI024",
+            "info",
+            "Held-out rows left out",
+            "The labels of held-out rows are judged like all others. Those that are named wrong, or are more likely "
+            "wrong than right, take no part in the query and in the evaluation; holdout_labels.parquet lists all "
+            "of them.",
+            "Check these labels, and give the corrected rows by --holdout.",
+        ),
+        FindingKind(
+            "FI025",
+            "warning",
+            "No label can be judged",
+            "No model predicts rows that it has not seen better than a constant does, or there are too few rows to "
+            "try: the label of no row is named wrong.",
+            "Look at how the columns were read (finfluence scan FILE --columns), add columns that bear on the target, "
+            "or more rows.",
+        ),
+        FindingKind(
+            "FI026",
+            "warning",
+            "A bad source",
+            "A group of rows carries more contradicted labels than the models' own doubts explain, at a level adjusted "
+            "over all groups.",
+            "Look at how the labels of that source were made; the rows named in it are the first ones to check.",
+        ),
+        FindingKind(
             "FI030",
             "info",
             "What was done to the data",

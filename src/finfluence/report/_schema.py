@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Severity = Literal["error", "warning", "info"]
-Action = Literal["keep", "drop", "relabel", "review"]
+Action = Literal["keep", "ambiguous", "drop", "relabel", "review"]
 Reason = Literal["influence", "loss", "both", ""]
 Contrast = Literal["remove", "add"]
 Cell = str | int | float | bool | None

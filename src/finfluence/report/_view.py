@@ -39,7 +39,7 @@ def view(content: ReportContent) -> View:
         "queries": content.queries,
         "level": text.percent(content.level),
         "table": table,
-        "actions": [name for name in ("drop", "relabel", "review", "keep") if name in actions],
+        "actions": [name for name in ("drop", "relabel", "review", "ambiguous", "keep") if name in actions],
         "has": _columns_in_use(content.rows),
         "payload": table.payload(content.queries),
         "closeup": _closeup(table),

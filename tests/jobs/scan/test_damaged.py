@@ -53,7 +53,7 @@ def scanned(whole, tmp_path):
     def does(what):
         words = {
             "show": ["show", out],
-            "clean": ["clean", out, "--to", tmp_path / "c.csv", "--force"],
+            "clean": ["clean", out, "--to", tmp_path / "c.csv", "--force", "--even-if-worse"],
             "verify": ["verify", out, *VERIFY],
             "resume": [*whole[1], "--out", out, "--resume"],
         }

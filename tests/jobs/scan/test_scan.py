@@ -34,7 +34,9 @@ def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):
     named = set(lines.loc[lines["flagged"], "row_id"])
     assert len(named & set(wrong)) >= 32 and len(named - set(wrong)) <= 4
     assert result.verdict.startswith(f"{len(named)} of 400 rows")
-    assert set(lines["suggested_action"]) <= {"keep", "drop", "relabel", "review"}
+    assert set(lines["suggested_action"]) <= {"keep", "ambiguous", "drop", "relabel", "review"}
+    contradicted = lines[lines["suggested_action"] == "ambiguous"]
+    assert (contradicted["label"] != contradicted["predicted"]).all() and not contradicted["flagged"].any()
     relabelled = lines[lines["suggested_action"] == "relabel"]
     assert (relabelled["suggested_label"] != relabelled["label"]).all()
     proof = json.loads((tmp_path / "out/proof.json").read_text())
@@ -127,13 +129,13 @@ def test_one_run_covers_the_order_only_and_two_the_initialisation_too(tmp_path):
 def test_clean_decides_again_at_another_level(tmp_path):
     run_scan(
         ScanOptions(
-            source=blobs_csv(tmp_path, n=400, wrong=40),
+            source=blobs_csv(tmp_path, n=400, wrong=24),
             target="label",
             out=tmp_path / "out",
             **QUICK | {"epochs": 10},
         )
     )
-    kept = [clean_scan(tmp_path / "out", tmp_path / f"{k}.csv", CleanOptions(fdr=fdr, action="drop")).kept
+    kept = [clean_scan(tmp_path / "out", tmp_path / f"{k}.csv", CleanOptions(fdr=fdr, action="drop", yes=True)).kept
             for k, fdr in enumerate((0.001, 0.1, 0.5))]  # fmt: skip
     lines = open_scan(tmp_path / "out").lines
     assert kept[0] >= kept[1] >= kept[2] and kept[0] > kept[2]

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._decisions import line_tests as line_tests
     from finfluence.jobs.scan._estimate import Estimate as Estimate
     from finfluence.jobs.scan._from_python import scan as scan
+    from finfluence.jobs.scan._group_labels import judge_groups as judge_groups
+    from finfluence.jobs.scan._labels import RowLabels as RowLabels
+    from finfluence.jobs.scan._labels import doubt as doubt
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._pipeline import run_scan as run_scan
     from finfluence.jobs.scan._result import ScanResult as ScanResult
     from finfluence.jobs.scan._result import in_short as in_short
     from finfluence.jobs.scan._result import open_scan as open_scan
+    from finfluence.jobs.scan._result import q_in_short as q_in_short
     from finfluence.jobs.scan._result import read_run as read_run
     from finfluence.jobs.scan._result import row_cells as row_cells
     from finfluence.jobs.scan._self_test import Named as Named
@@ -36,9 +40,13 @@ _HOME = {
     **dict.fromkeys(("decide_rows", "line_tests"), "_decisions"),
     "Estimate": "_estimate",
     "scan": "_from_python",
+    "judge_groups": "_group_labels",
+    **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
     **dict.fromkeys(("ScanOptions", "VerifyOptions"), "_options"),
     "run_scan": "_pipeline",
-    **dict.fromkeys(("ScanResult", "in_short", "open_scan", "read_run", "row_cells"), "_result"),
+    **dict.fromkeys(
+        ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
+    ),
     **dict.fromkeys(("Named", "judge"), "_self_test"),
     "plan_training": "_training",
     "verify_scan": "_verify",

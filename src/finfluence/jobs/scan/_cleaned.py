@@ -2,16 +2,21 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from finfluence.clean import CleanOptions, Layout, Written, write_clean
+from finfluence.clean import CleanOptions, Decisions, Layout, Written, write_clean
 from finfluence.errors import ConfigError, explain
 from finfluence.ingest import RawTable
 from finfluence.jobs.scan._data import read_again
-from finfluence.jobs.scan._decisions import from_table
-from finfluence.jobs.scan._folder import TABLE, ScanFolder
+from finfluence.jobs.scan._decisions import from_table, read_lines
+from finfluence.jobs.scan._folder import CHECK, ScanFolder
+from finfluence.jobs.scan._words import check_sentence, harmed
+
+MOST_OF_CLASS = 0.2
 
 
 def clean_scan(
@@ -40,11 +45,15 @@ def clean_scan(
     DataError
         The source has changed since.
     ConfigError
-        A file of another format than the source.
+        A file of another format than the source; a plan that the retraining check shows to do harm, without
+        `even_if_worse`; or one that takes more than a fifth of a class, without `yes`.
     """
     folder = ScanFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
-    decisions = from_table(folder.read_frame(TABLE), summary, float(summary["fdr"]))
+    decisions = from_table(read_lines(folder), summary, float(summary["fdr"]))
+    options = options or CleanOptions()
+    _check_harmless(folder, summary, options)
+    _check_classes(decisions, options)
     raw = read_again(run["data"])
     source, id_column = run["data"]["source"], run["options"]["id_column"]
     if source["format"] == "builtin":
@@ -56,6 +65,50 @@ def clean_scan(
     details = source["details"]
     layout = Layout(delimiter=details.get("delimiter"), encoding=details.get("encoding"))
     return write_clean(decisions, source["name"], to, raw.target_name, id_column, layout, options)
+
+
+def _check_harmless(folder: ScanFolder, summary: Mapping[str, Any], options: CleanOptions) -> None:
+    """Raise if training again showed that the cleaned rows do worse than the original ones."""
+    if options.action == "review" or options.even_if_worse or not summary["proof"]:
+        return
+    check = folder.read_json(CHECK)
+    if harmed(check):
+        raise ConfigError(
+            explain(
+                "a cleaning that does not make the model worse on held-out rows",
+                check_sentence(check),
+                "rows are named that the model needs, or the held-out labels are wrong themselves",
+                "look at the named rows by finfluence show, give checked held-out rows by --holdout, or write the file "
+                "all the same by --even-if-worse",
+            )
+        )
+
+
+def _check_classes(decisions: Decisions, options: CleanOptions) -> None:
+    """Raise if a class would lose more than a fifth of its rows."""
+    frame = (decisions if options.fdr is None else decisions.at(options.fdr)).frame
+    if options.yes or options.action == "review" or not frame["confidence"].notna().any():
+        return
+    if options.action == "drop":
+        leaves = frame["flagged"]
+    elif options.action == "relabel":
+        leaves = frame["flagged"] & frame["suggested_label"].notna()
+    else:
+        leaves = frame["flagged"] & frame["suggested_action"].isin(["drop", "relabel"])
+    lost = [
+        f"{label} would lose {int(leaves[rows].sum()):,} of its {len(rows):,} rows"
+        for label, rows in frame.groupby("label", sort=True).groups.items()
+        if leaves[rows].sum() > MOST_OF_CLASS * len(rows)
+    ]
+    if lost:
+        raise ConfigError(
+            explain(
+                f"every class to lose at most {100 * MOST_OF_CLASS:.0f} % of its rows",
+                "; ".join(lost[:5]),
+                "the class is rare or hard, and its rows are taken for wrong; or its labels are that bad",
+                "look at these rows by finfluence show, lower --fdr, or confirm by --yes",
+            )
+        )
 
 
 def _as_arrays(raw: RawTable, place: Path, to: str | os.PathLike[str]) -> Path:

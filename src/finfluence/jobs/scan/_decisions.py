@@ -9,13 +9,15 @@ import pandas as pd
 from finfluence.clean import DecisionOptions, Decisions, Predictions, decide_influence
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._folder import TABLE, ScanFolder
+from finfluence.jobs.scan._labels import RowLabels
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.stats import RowTest, name_rows
 
 COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
-    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "label", "predicted",
-    "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
+    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "oof_loss", "p_wrong", "label",
+    "predicted", "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
 )  # fmt: skip
 
 
@@ -27,11 +29,17 @@ class Decided:
     lines: pd.DataFrame
 
 
-def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
-    """Decide about every row by its worst query and by its own loss.
+def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels | None = None) -> Decided:
+    """Decide about every row by its worst query and by what models that have not seen it say of its label.
 
-    Each of V tests (the queries, and the own loss of a classification) is held against fdr / V by `name_rows`, so that
-    what they name together keeps the level. Whether a row is *helpful* is asked of the held-out loss alone.
+    Each of V tests (the queries, and the label) is held against fdr / V by `name_rows`, so that what they name together
+    keeps the level. Whether a row is *helpful* is asked of the held-out loss alone.
+
+    Parameters
+    ----------
+    judged
+        Of the training rows, in their order; None where there are too few rows to judge labels: then the queries alone
+        decide, and `predicted` is what the finished models say.
 
     Returns
     -------
@@ -39,18 +47,12 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
     """
     influence = estimate.influence
     queries = [q for q in influence.queries if q != OWN]
-    classes = train.target.classes
-    labels = plain_labels(train.labels)
-    predicted = plain_labels(
-        train.target.decode(estimate.predicted.argmax(1) if classes else estimate.predicted[:, 0])
-    )
-    confidence = estimate.predicted.max(1) if classes else np.full(len(train), np.nan)
+    said = _said(estimate, train, judged)
     data = influence.data
     first = decide_influence(
         influence,
         HELD_OUT,
-        own_loss=bool(classes),
-        predictions=Predictions(labels, predicted if classes else None, confidence),
+        predictions=said,
         options=DecisionOptions(fdr),
     )
     q_each, findings = {HELD_OUT: first.frame["q_influence"].to_numpy()}, list(first.findings)
@@ -61,13 +63,30 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float) -> Decided:
         findings += [f"{name}: {text}" for text in found.findings]
     frame = first.frame.copy()
     frame["own_loss"] = data["own_loss"].values
-    frame["predicted"], frame["confidence"] = predicted, confidence
-    tests = len(queries) + (1 if classes else 0)
+    tests = len(queries) + (0 if judged is None else 1)
     lines = _lines(influence.to_frame(), q_each, frame, train)
     decisions = worst_of(
         lines, replace(first, frame=frame, tests=tests, findings=tuple(dict.fromkeys(findings)))
     )
     return Decided(decisions, _judged(lines, decisions))
+
+
+def _said(estimate: Estimate, train: Table, judged: RowLabels | None) -> Predictions:
+    """Return labels and predictions: out of fold, or else of the finished models."""
+    classes = train.target.classes
+    labels = plain_labels(train.labels)
+    if judged is None:
+        said = estimate.predicted.argmax(1) if classes else estimate.predicted[:, 0]
+        confidence = estimate.predicted.max(1) if classes else np.full(len(train), np.nan)
+        return Predictions(labels, plain_labels(train.target.decode(said)), confidence)
+    return Predictions(
+        labels,
+        plain_labels(train.target.decode(judged.predicted)),
+        judged.confidence,
+        judged.q_wrong,
+        judged.p_wrong,
+        judged.oof_loss,
+    )
 
 
 def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
@@ -86,6 +105,12 @@ def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
     return replace(decided, frame=decided.frame.assign(decided_by=by))
 
 
+def read_lines(folder: ScanFolder) -> pd.DataFrame:
+    """Return the table of a finished scan; scans made before labels were judged out of fold get empty columns."""
+    lines = folder.read_frame(TABLE)
+    return lines.assign(**{c: np.nan for c in ("oof_loss", "p_wrong") if c not in lines})
+
+
 def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Decisions:
     """Return the decisions of a finished scan, from its table, at any level."""
     rows = lines[lines["query"] == HELD_OUT].reset_index(drop=True)
@@ -100,7 +125,7 @@ def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Deci
 
 
 def line_tests(lines: pd.DataFrame) -> list[RowTest]:
-    """Return the two tests that a line of the table holds: influence on its query, and the row's own loss."""
+    """Return the two tests that a line of the table holds: influence on its query, and the row's label."""
     return [RowTest(name, q_values=lines[f"q_{name}"].to_numpy()) for name in ("influence", "loss")]
 
 
@@ -132,7 +157,16 @@ def _lines(
     )
     extra = {
         c: frame[c].to_numpy()[at]
-        for c in ("label", "predicted", "confidence", "q_opposite", "q_loss", "own_loss")
+        for c in (
+            "label",
+            "predicted",
+            "confidence",
+            "q_opposite",
+            "q_loss",
+            "own_loss",
+            "oof_loss",
+            "p_wrong",
+        )
     }
     return lines.assign(q_influence=q, group=groups[at], **extra)
 

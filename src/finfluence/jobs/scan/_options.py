@@ -58,7 +58,7 @@ class ScanOptions:
         Accepted share of false names among the named rows.
     proof, proof_runs
         Whether to retrain on the original, the cleaned and randomly thinned rows (the retraining check), and how often
-        each.
+        each. Also whether to plant label errors, to say what could be found.
     self_test
         Train and replay once more with planted neutral rows, and count how many do not come out neutral.
     resume
@@ -117,7 +117,8 @@ class ScanOptions:
     seed: int = option("The same seed gives the same numbers.", 0)
     fdr: float = option("Accepted share of false names among the named rows.", 0.1)
     proof: bool = option(
-        "The retraining check: train again on the original, cleaned and randomly thinned rows.",
+        "The checks: train again on the original, cleaned and randomly thinned rows; plant errors and count how many "
+        "are found.",
         True,
         flag="--proof/--no-proof",
     )

@@ -9,9 +9,10 @@ from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
 from finfluence.jobs.scan._folder import BUDGET, FORMAT, REPORT, VERSION, ScanFolder
+from finfluence.jobs.scan._group_labels import groups_sentence
 from finfluence.jobs.scan._options import HELD_OUT, ScanOptions
 from finfluence.jobs.scan._report_content import agreement, content
-from finfluence.jobs.scan._words import check_sentence, counts, surer, verdict
+from finfluence.jobs.scan._words import check_sentence, counts, harmed, label_sentences, surer, verdict
 from finfluence.result import covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
@@ -24,6 +25,8 @@ class Outcome:
     ----------
     run
         Content of `run.yaml`.
+    labels
+        Content of `labels.json`, or None where there were too few rows to judge labels.
     check
         Content of `proof.json`: the retraining check, or None.
     tested
@@ -34,6 +37,7 @@ class Outcome:
     data: ScanData
     estimate: Estimate
     decided: Decided
+    labels: Mapping[str, Any] | None = None
     check: Mapping[str, Any] | None = None
     tested: Mapping[str, Any] | None = None
 
@@ -46,7 +50,11 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
     return {
         "format": FORMAT,
         "version": VERSION,
-        "verdict": verdict(named, options.fdr),
+        "verdict": f"{_of_groups(found)} {verdict(named, options.fdr)}".strip(),
+        "labels_said": label_sentences(found.labels, named["doubted"]),
+        "labels_told": found.labels is not None and bool(found.labels["told"]),
+        "groups": [] if found.labels is None else list(found.labels["groups"]),
+        "harmed": harmed(found.check),
         "counts": named,
         "fdr": options.fdr,
         "voices": decisions.tests,
@@ -80,6 +88,7 @@ def write_page(
         found.tested,
         summary["command"],
         verification,
+        found.labels,
     )
     report.write_report(page, folder / REPORT)
 
@@ -88,7 +97,9 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     """Return what qualifies the outcome, each with its code."""
     made, shown = found.estimate.influence.provenance, found.data.train.warnings
     notes = [note for note in found.data.notes if note not in shown]
-    findings = [("FI020", text) for text in found.decided.decisions.findings]
+    findings = [("FI026", text) for text in [_of_groups(found)] if text]
+    findings += [("FI020", text) for text in found.decided.decisions.findings]
+    findings += _findings_of_labels(found.labels)
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
         findings.append(("FI021", text))
@@ -101,6 +112,23 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     columns = [note for note in notes if note.startswith("column ")]
     findings += [("FI030", note) for note in notes if note not in columns]
     return findings + ([("FI030", "; ".join(columns))] if columns else [])
+
+
+def _of_groups(found: Outcome) -> str:
+    return "" if found.labels is None else groups_sentence(found.labels["groups"])
+
+
+def _findings_of_labels(labels: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if labels is None:
+        return [("FI025", "Too few rows, or one class only: no label was judged, and none is named.")]
+    findings = [("FI023" if labels["told"] else "FI025", text) for text in labels["findings"]]
+    if labels["left_out"]:
+        text = (
+            f"{labels['left_out']:,} of {labels['holdout_rows']:,} held-out rows are left out of the query and of the "
+            "evaluation: their labels are named wrong, or are more likely wrong than right (holdout_labels.parquet)."
+        )
+        findings.append(("FI024", text))
+    return findings
 
 
 def _findings_of_check(check: Mapping[str, Any], halved: bool) -> list[tuple[str, str]]:

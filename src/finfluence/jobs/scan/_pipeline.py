@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from finfluence._progress import Progress, silent
@@ -32,6 +33,8 @@ from finfluence.jobs.scan._folder import (
     VERSION,
     ScanFolder,
 )
+from finfluence.jobs.scan._group_labels import with_label_columns
+from finfluence.jobs.scan._labels import Judged, judge_all_labels, without_doubtful
 from finfluence.jobs.scan._options import ScanOptions
 from finfluence.jobs.scan._outcome import Outcome, summarise, write_page
 from finfluence.jobs.scan._report_content import short_previews
@@ -48,7 +51,7 @@ def run_scan(
     announce: Callable[[str], None] | None = None,
     write_rows: Callable[[ScanFolder], None] | None = None,
 ) -> ScanResult:
-    """Find the rows that make a model worse: read, train, replay, decide, check by retraining, report.
+    """Find the rows that make a model worse: read, judge labels, train, replay, decide, check by retraining, report.
 
     Parameters
     ----------
@@ -77,7 +80,8 @@ def run_scan(
 
     Notes
     -----
-    Cost, in trainings of the model: `runs` trainings, each replayed at about three more (or `budget` for both), and
+    Cost: out-of-fold predictions by scikit-learn's models (seconds for 1,000 rows), and in trainings of the model:
+    `runs` trainings, each replayed at about three more (or `budget` for both), and
     three times `proof_runs` trainings for the retraining check (small models train side by side, at about a fifth of
     that).
     """
@@ -106,11 +110,22 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
     seconds: dict[str, float] = {}
     folder = context.folder
     _log_start(log, run, context.data)
+    with _timed(seconds, "judge labels", log):
+        judged = judge_all_labels(
+            context.data,
+            folder,
+            fdr=options.fdr,
+            seed=options.seed,
+            plant=options.proof,
+            progress=context.progress,
+        )
+    if judged is not None:
+        context = replace(context, data=without_doubtful(context.data, judged.left_out))
     with _timed(seconds, "train and replay", log):
         found = _estimate(options, context)
     run = _with_budget(options, context, run)
     with _timed(seconds, "decide", log):
-        decided = _decide(context, found, options.fdr)
+        decided = _decide(context, found, options.fdr, judged)
     check, tested = None, None
     if options.proof:
         with _timed(seconds, "retraining check", log):
@@ -118,14 +133,22 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
     if options.self_test:
         settings = run[BUDGET]["settings"] if options.budget is not None else None
         with _timed(seconds, "self-test", log):
-            tested = self_test(context, decided, fdr=options.fdr, seed=options.seed, budget=settings)
+            tested = self_test(context, decided, judged, fdr=options.fdr, seed=options.seed, budget=settings)
     context.progress("report", 0, 1)
-    outcome = Outcome(run, context.data, found, decided, check, tested)
+    labels = None if judged is None else judged.summary
+    outcome = Outcome(run, context.data, found, decided, labels, check, tested)
     summary = summarise(options, outcome, seconds)
     with _timed(seconds, "report", log):
         write_page(folder, outcome, summary)
         write_frame(folder / PREVIEWS, short_previews(context.data.train, decided.lines))
-    for line in (summary["budget"], summary["verdict"], summary["proof"], summary["self_test"]):
+    said = (
+        summary["budget"],
+        summary["verdict"],
+        *summary["labels_said"],
+        summary["proof"],
+        summary["self_test"],
+    )
+    for line in said:
         if line:
             log.info("%s", line)
     folder.finish(summary)
@@ -148,11 +171,12 @@ def _estimate(options: ScanOptions, context: Context) -> Estimate:
     return found
 
 
-def _decide(context: Context, found: Estimate, fdr: float) -> Decided:
-    decided = decide_rows(found, context.data.train, fdr)
+def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None) -> Decided:
+    decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train)
     write_frame(context.folder / TABLE, decided.lines)
     if found.groups is not None:
-        write_frame(context.folder / GROUPS, found.groups.to_frame())
+        of_groups = [] if judged is None else judged.summary["groups"]
+        write_frame(context.folder / GROUPS, with_label_columns(found.groups.to_frame(), of_groups))
     return decided
 
 

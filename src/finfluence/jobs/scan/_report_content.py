@@ -12,6 +12,7 @@ from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._labels import doubt
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._words import check_sentence
 from finfluence.report import (
@@ -49,6 +50,7 @@ def content(
     tested: Mapping[str, Any] | None,
     command: str,
     verification: Verification | None = None,
+    labels: Mapping[str, Any] | None = None,
 ) -> ReportContent:
     """Return everything that the report shows."""
     influence = estimate.influence
@@ -59,7 +61,9 @@ def content(
         rows += _rows(influence, name, decided.lines, train, previews)
         if name != OWN:
             distributions += distribution(influence.data, name, _threshold(decided, name, influence))
-    tables = [*_agreement(estimate, train.ids), *_groups(estimate.groups), *_self_test(tested)]
+    of_groups = [] if labels is None else labels["groups"]
+    tables = [*_groups(estimate.groups, of_groups), *_models_tried(labels), *_review(labels, decided.lines)]
+    tables += [*_agreement(estimate, train.ids), *_self_test(tested)]
     tables += _columns(train.column_decisions)
     source = run["options"]["source"]
     target = run["options"]["target"]
@@ -103,15 +107,74 @@ def preview_of(train: Rows, i: int) -> Preview:
 
 
 def short_previews(train: Rows, lines: pd.DataFrame, most: int = 2_000) -> pd.DataFrame:
-    """Return a few words on the named rows and the most harmful and helpful ones, for the terminal."""
-    order = lines.assign(_far=lines["mu"].abs()).sort_values(
-        ["flagged", "_far"], ascending=False, kind="stable"
+    """Return a few words on the named rows, the most doubtful labels and the strongest rows, for the terminal."""
+    doubtful = set(review_list(lines, SHOWN)["row_id"])
+    order = lines.assign(_far=lines["mu"].abs(), _doubtful=lines["row_id"].isin(doubtful)).sort_values(
+        ["flagged", "_doubtful", "_far"], ascending=False, kind="stable"
     )
     ids = order["row_id"].drop_duplicates().head(most)
     at = pd.Index(train.ids).get_indexer(ids)
     return pd.DataFrame(
         {"row_id": ids.astype(str).to_numpy(), "preview": [_short(train, int(i)) for i in at]}
     )
+
+
+def review_list(lines: pd.DataFrame, top: int) -> pd.DataFrame:
+    """Return the rows with the most doubtful labels, one line each: by log-odds of p_wrong plus out-of-fold loss."""
+    rows = lines[lines["query"] == HELD_OUT]
+    rows = rows[rows["oof_loss"].notna()].assign(
+        _doubt=lambda d: doubt(d["p_wrong"].to_numpy(), d["oof_loss"].to_numpy())
+    )
+    rows = rows.sort_values("_doubt", ascending=False, kind="stable")
+    return rows.drop(columns="_doubt").head(top).reset_index(drop=True)
+
+
+def _models_tried(labels: Mapping[str, Any] | None) -> list[Table]:
+    if labels is None:
+        return []
+    classes = labels["task"] == "classification"
+    return [
+        Table(
+            title="Models on rows that they had not seen",
+            columns=("model", "log loss" if classes else "absolute error", "standard error")
+            + (("accuracy",) if classes else ())
+            + ("used",),
+            rows=tuple(
+                (s["name"], s["loss"], s["se"])
+                + ((s["accuracy"],) if classes else ())
+                + ("yes" if s["name"] in labels["used"] else "",)
+                for s in labels["scores"]
+            ),
+            note="Every row is predicted by models trained on other folds. Labels are judged by the average of the "
+            "used ones; if the constant one is best, no label is judged.",
+        )
+    ]
+
+
+def _review(labels: Mapping[str, Any] | None, lines: pd.DataFrame) -> list[Table]:
+    if labels is None or not labels["told"]:
+        return []
+    low, high = labels["expected_wrong"]
+    rows = review_list(lines, labels["listed"])
+    return [
+        Table(
+            title="Labels for review, the most doubtful first",
+            columns=("row", "label", "models say", "chance that it is wrong", "out-of-fold loss", "action"),
+            rows=tuple(
+                (
+                    str(line["row_id"]),
+                    str(line["label"]),
+                    str(line["predicted"]),
+                    float(line["p_wrong"]),
+                    float(line["oof_loss"]),
+                    str(line["suggested_action"]),
+                )
+                for line in rows.to_dict("records")
+            ),
+            note=f"Between {low:.0f} and {max(low, high):.0f} of these {len(rows)} labels are wrong. "
+            + str(labels["planted"]),
+        )
+    ]
 
 
 def _short(train: Rows, i: int) -> str:
@@ -219,27 +282,61 @@ def _agreement(estimate: Estimate, ids: np.ndarray) -> list[Table]:
     ]
 
 
-def _groups(groups: Influence | None) -> list[Table]:
+def _groups(groups: Influence | None, judged: list[dict[str, Any]]) -> list[Table]:
     if groups is None:
         return []
     top = groups.top(len(groups.subsets), HELD_OUT)
+    found = {line["group"]: line for line in judged}
+    order = {line["group"]: k for k, line in enumerate(judged)}
+    lines = sorted(top.to_dict("records"), key=lambda r: order.get(str(r["row_id"]), len(order)))
     sizes = dict(zip(groups.subsets.tolist(), groups.data["size"].values.tolist(), strict=True))
     rows = tuple(
-        (str(g), sizes[g], float(e), float(m), float(lo), float(up), float(p))
-        for g, e, m, lo, up, p in top[["row_id", "effect", "mu", "lower", "upper", "p_value"]].itertuples(
-            index=False
+        (
+            str(r["row_id"]),
+            sizes[r["row_id"]],
+            *_label_cells(found.get(str(r["row_id"]))),
+            *(float(r[c]) for c in ("effect", "mu", "lower", "upper", "p_value")),
         )
+        for r in lines
     )
+    paired = "linear_effect" in groups.data
+    how = "each measured by a run without it, paired with the recorded one" if paired else "to first order"
     return [
         Table(
-            title="Groups of rows, most harmful first",
-            columns=("group", "rows", "effect on the held-out loss", "μ", "lower", "upper", "p-value"),
+            title="Groups of rows, the worst source of labels first",
+            columns=(
+                "group",
+                "training rows",
+                "contradicted labels",
+                "expected",
+                "adjusted p",
+                "bad source",
+                "out-of-fold loss",
+                "effect on the held-out loss",
+                "μ",
+                "lower",
+                "upper",
+                "p-value",
+            ),
             rows=rows[:200],
-            note="What removing the whole group does, to first order: large groups are estimated less well. Positive: "
-            "removal raises the held-out loss, so the group helps. The p-values are not adjusted "
-            "for the number of groups.",
+            note="Contradicted: labels, held-out rows included, that models which have not seen them contradict; "
+            "expected: by the models' own doubts. Its p-value is adjusted over the groups (Holm), and a group is named "
+            f"at 5 %. Effect: what removing the whole group does, {how}. Positive: removal raises the held-out loss, "
+            "so the group helps. The last p-value is not adjusted for the number of groups.",
         )
     ]
+
+
+def _label_cells(line: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    if line is None:
+        return ("", "", "", "", "")
+    return (
+        line["contradicted"],
+        line["expected"],
+        line["p_label_adjusted"],
+        "yes" if line["named"] else "",
+        line["oof_loss"],
+    )
 
 
 def _columns(decisions: pd.DataFrame | None) -> list[Table]:

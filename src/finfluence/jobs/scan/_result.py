@@ -11,11 +11,11 @@ import pandas as pd
 
 from finfluence.clean import CleanOptions, Decisions, Written
 from finfluence.jobs.scan._cleaned import clean_scan
-from finfluence.jobs.scan._decisions import from_table
-from finfluence.jobs.scan._folder import INFLUENCE, PREVIEWS, REPORT, TABLE, ScanFolder
+from finfluence.jobs.scan._decisions import from_table, read_lines
+from finfluence.jobs.scan._folder import INFLUENCE, PREVIEWS, REPORT, ScanFolder
 from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions, checked_names
+from finfluence.jobs.scan._report_content import review_list
 from finfluence.jobs.scan._verify import verify_scan
-from finfluence.jobs.scan._words import NOTHING
 from finfluence.result import Influence, one_of, verification_sentence
 from finfluence.verification import Verification
 
@@ -54,7 +54,7 @@ class ScanResult:
     @property
     def nothing_found(self) -> bool:
         """Whether no row was named."""
-        return self.verdict.startswith(NOTHING)
+        return not self.summary["counts"]["named"]
 
     @property
     def report(self) -> Path:
@@ -115,6 +115,10 @@ class ScanResult:
         )
         return order.drop(columns="_harm").head(top).reset_index(drop=True)
 
+    def review(self, top: int = 100) -> pd.DataFrame:
+        """Return the rows with the most doubtful labels: by log-odds of `p_wrong` plus `oof_loss`."""
+        return review_list(self.lines, top)
+
     def clean(self, to: str | Path, **options: Any) -> Written:
         """Write the cleaned file and its audit; options as of `finfluence.clean.CleanOptions`.
 
@@ -129,7 +133,8 @@ class ScanResult:
         DataError
             The data has changed since.
         ConfigError
-            An unknown option, or a file of another format than the source.
+            An unknown option, a file of another format than the source, a plan that the retraining check shows to do
+            harm (unless `even_if_worse=True`), or one that takes more than a fifth of a class (unless `yes=True`).
         """
         return clean_scan(self.folder, to, CleanOptions(**checked_names(options, CleanOptions)))
 
@@ -159,7 +164,7 @@ class ScanResult:
             where += " (temporary: removed with this result; pass out= to keep it)"
         lines.append(f"  folder: {where}")
         lines.append(
-            "  next: .decisions, .worst(), .report, .influence, .verify(budget='10m'), .clean('cleaned.csv')"
+            "  next: .decisions, .worst(), .review(), .report, .influence, .verify(budget='10m'), .clean('cleaned.csv')"
         )
         return "\n".join(lines)
 
@@ -183,6 +188,7 @@ class ScanResult:
 
     def _sentences(self) -> list[str]:
         said = (
+            *self.summary.get("labels_said", ()),
             self.summary["proof"],
             verification_sentence(self.summary.get("verification")),
             f"{self.summary['sign']}.",
@@ -204,7 +210,7 @@ def open_scan(path: str | Path) -> ScanResult:
     """
     folder = ScanFolder(path)
     summary = folder.read_summary()
-    return ScanResult(folder.path, summary, folder.read_frame(TABLE))
+    return ScanResult(folder.path, summary, read_lines(folder))
 
 
 def read_run(path: str | Path) -> dict[str, Any]:

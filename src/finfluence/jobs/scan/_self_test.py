@@ -1,7 +1,7 @@
 """The self-test: neutral rows planted into the user's own training must come out neutral at the stated level."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided, decide_rows
 from finfluence.jobs.scan._estimate import Asked, Context, make_estimate
 from finfluence.jobs.scan._folder import SELF_TEST, ScanFolder
+from finfluence.jobs.scan._labels import Judged, RowLabels
 from finfluence.jobs.scan._options import HELD_OUT
 from finfluence.runs import Rows, mean_loss
 
@@ -45,7 +46,13 @@ class Named:
 
 
 def self_test(
-    context: Context, decided: Decided, *, fdr: float, seed: int, budget: Mapping[str, Any] | None = None
+    context: Context,
+    decided: Decided,
+    judged: Judged | None,
+    *,
+    fdr: float,
+    seed: int,
+    budget: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     r"""Train and replay once more with planted rows, and count how often they do not come out neutral.
 
@@ -64,6 +71,8 @@ def self_test(
     ----------
     decided
         The decisions of the scan: copies are taken of rows that it does not name.
+    judged
+        What the scan knows of the labels: a planted row's label is judged as that of the row it was taken from.
     fdr
         Level of the decisions.
     seed
@@ -103,7 +112,8 @@ def self_test(
     one = found.influence.data.sel(query=HELD_OUT)
     effect, error = one["effect"].values, one["effect_se"].values
     copies = np.arange(n, n + len(copied))
-    flagged = decide_rows(found, planted, fdr).decisions.frame["flagged"].to_numpy()
+    voice = None if judged is None else _followed(judged.train, copied, judged.evaluation, swapped)
+    flagged = decide_rows(found, planted, fdr, voice).decisions.frame["flagged"].to_numpy()
     named = Named(
         int(flagged[copies].sum()),
         int(flagged[n + len(copied) :].sum()),
@@ -212,6 +222,12 @@ def _choose(data: ScanData, decided: Decided, seed: int) -> tuple[np.ndarray, np
     copied = np.sort(rng.permutation(quiet)[:count])
     spare = len(data.evaluation) if data.halved else 0
     return copied, np.sort(rng.permutation(spare)[:count])
+
+
+def _followed(train: RowLabels, copied: np.ndarray, held: RowLabels, swapped: np.ndarray) -> RowLabels:
+    """Return what is known of the training rows, of the copies and of the swaps."""
+    parts = (train, train.take(copied), held.take(swapped))
+    return RowLabels(*(np.concatenate([vars(part)[f.name] for part in parts]) for f in fields(RowLabels)))
 
 
 def _planted(data: ScanData, copied: np.ndarray, swapped: np.ndarray) -> Table:

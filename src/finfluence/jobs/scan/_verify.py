@@ -12,18 +12,19 @@ from finfluence.ensemble import one_thread
 from finfluence.errors import DataError, StorageError, explain
 from finfluence.jobs._log import logged, recorded
 from finfluence.jobs.scan._data import ScanData, read_data
-from finfluence.jobs.scan._decisions import Decided, from_table
+from finfluence.jobs.scan._decisions import Decided, from_table, read_lines
 from finfluence.jobs.scan._estimate import load_estimate, main_queries
 from finfluence.jobs.scan._folder import (
     CHECK,
     INFLUENCE,
+    LABELS,
     LOG,
     RETRAINED,
     SELF_TEST,
-    TABLE,
     VERIFICATION,
     ScanFolder,
 )
+from finfluence.jobs.scan._labels import read_left_out, without_doubtful
 from finfluence.jobs.scan._options import ScanOptions, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
 from finfluence.jobs.scan._training import Training, plan_training
@@ -86,6 +87,9 @@ def verify_scan(
         data = read_data(scanned)
         training = plan_training(scanned, data.train)
         _check_unchanged(run, data, training)
+        left_out = read_left_out(folder)
+        if left_out is not None:
+            data = without_doubtful(data, left_out)
         finished = _Finished(folder, summary, run, scanned, data, training)
         _check_whole(finished)
         done = _verified(finished, options, announce, progress, log)
@@ -136,7 +140,7 @@ def _check_whole(finished: _Finished) -> None:
 def _outcome(finished: _Finished) -> Outcome:
     """Return what the scan found, as it stands on disk."""
     folder, summary, options = finished.folder, finished.summary, finished.options
-    lines = folder.read_frame(TABLE)
+    lines = read_lines(folder)
     estimate = load_estimate(
         folder,
         len(finished.training.seeds),
@@ -148,6 +152,7 @@ def _outcome(finished: _Finished) -> Outcome:
         finished.data,
         estimate,
         Decided(from_table(lines, dict(summary), options.fdr), lines),
+        folder.read_json(LABELS) if summary.get("labels_said") else None,
         folder.read_json(CHECK) if summary["proof"] else None,
         folder.read_json(SELF_TEST) if summary.get("self_test") else None,
     )

@@ -10,6 +10,7 @@ from finfluence.clean import Decisions
 from finfluence.jobs._words import change, command_line, signed
 from finfluence.jobs.scan._options import ScanOptions
 
+REVIEW = "The list for review"
 NOTHING = "Nothing can be told from training noise"
 
 
@@ -27,6 +28,7 @@ def counts(decisions: Decisions) -> dict[str, Any]:
         "by_query": {
             str(k): int(v) for k, v in sorted(by_query.items(), key=lambda item: (-item[1], str(item[0])))
         },
+        "ambiguous": int((frame["suggested_action"] == "ambiguous").sum()),
         "actions": {a: int((named["suggested_action"] == a).sum()) for a in ("drop", "relabel", "review")},
     }
 
@@ -72,6 +74,47 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
     )
 
 
+def label_sentences(labels: Mapping[str, Any] | None, doubted: int) -> list[str]:
+    """Say how well models predict rows that they have not seen, and what the list for review is likely to hold.
+
+    Parameters
+    ----------
+    labels
+        Content of `labels.json`; None where there were too few rows to judge labels.
+    doubted
+        How many labels are named wrong.
+
+    Returns
+    -------
+    list of str
+    """
+    if labels is None:
+        return []
+    best, constant = labels["scores"][0], next(s for s in labels["scores"] if s["name"] == "constant")
+    if labels["held_out_accuracy"] is not None:
+        models, without = (f"{100 * v:.1f} %" for v in labels["held_out_accuracy"])
+        reached = f"an accuracy of {models} (a constant: {without})"
+    else:
+        reached = (
+            f"a mean error of {best['loss']:.3g} standard deviations (a constant: {constant['loss']:.3g})"
+        )
+    if not labels["told"]:
+        return [
+            f"No model predicts rows that it has not seen better than a constant does: together they reach {reached}. "
+            "So no label can be told right or wrong, and none is named."
+        ]
+    said = [f"On rows that they had not seen the best models reach {reached}."]
+    if not doubted:
+        low, high = (round(v) for v in labels["expected_wrong"])
+        said.append(
+            f"No label is named wrong. {REVIEW} begins with the {labels['listed']:,} most doubtful ones: between "
+            f"{low:,} and {max(low, high):,} of them are wrong."
+        )
+    if labels["planted"]:
+        said.append(f"{labels['planted'][:1].upper()}{labels['planted'][1:]}.")
+    return said
+
+
 def check_sentence(check: Mapping[str, Any] | None) -> str:
     """Say what cleaning did to the held-out loss and to the accuracy or error, beside random removal."""
     if check is None:
@@ -102,6 +145,29 @@ def surer(check: Mapping[str, Any]) -> bool:
     loss = found.get(("held-out loss", "cleaned − original"))
     accuracy = found.get(("held-out accuracy", "cleaned − original"))
     return loss is not None and accuracy is not None and loss["lower"] > 0 and accuracy["upper"] > 0
+
+
+def harmed(check: Mapping[str, Any] | None) -> bool:
+    """Return whether the retraining check shows harm: the held-out loss surely up, the accuracy not surely up.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> up, down = {"lower": 0.1, "upper": 0.2}, {"lower": -0.2, "upper": -0.1}
+    >>> loss, accuracy = ({"metric": f"held-out {m}", "name": "cleaned − original"} for m in ("loss", "accuracy"))
+    >>> harmed({"differences": [{**loss, **up}, {**accuracy, **down}]})
+    True
+    >>> harmed({"differences": [{**loss, **up}, {**accuracy, **up}]}), harmed(None)
+    (False, False)
+    """
+    if check is None:
+        return False
+    found = {d["metric"]: d for d in check["differences"] if d["name"] == "cleaned − original"}
+    loss, accuracy = found.get("held-out loss"), found.get("held-out accuracy")
+    return loss is not None and loss["lower"] > 0 and not (accuracy is not None and accuracy["lower"] > 0)
 
 
 def command(run: Mapping[str, Any], out: str) -> str:
