@@ -158,9 +158,7 @@ def judge_all_labels(
         summary = _summary(data, found, verdict, rows, left_out, groups)
         if plant and found.informative and found.task == "classification" and len(y) <= MOST_PLANTED:
             with threadpool_limits(1):
-                planted = plant_and_find(
-                    x, y, first=LISTED, groups=groups, seed=draw, progress=tell
-                )
+                planted = plant_and_find(x, y, first=LISTED, groups=groups, seed=draw, progress=tell)
             summary["planted"] = planted.sentence()
         write_frame(folder / HOLDOUT_LABELS, _holdout_frame(data, held, left_out))
         write_json(folder / LABELS, summary)
