@@ -55,9 +55,9 @@ def test_it_says_the_cost_before_and_the_figures_after(verified):
     assert lines[-1] == f"Report: {folder / 'out/report.html'}"
 
 
-def test_a_scan_that_was_not_verified_says_how(verified):
+def test_a_scan_that_named_nothing_offers_its_list_before_a_verification(verified):
     folder, _ = verified
-    assert f"finfluence verify {folder / 'before'}" in run("show", folder / "before").output
+    assert f"finfluence show {folder / 'before'} --review" in run("show", folder / "before").output
     assert "finfluence verify" not in run("show", folder / "out").output
 
 

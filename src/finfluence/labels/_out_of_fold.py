@@ -4,6 +4,8 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
@@ -41,7 +43,8 @@ class OutOfFold:
     task
         "classification" or "regression".
     predicted
-        Probabilities [n, classes], the normalised geometric mean of the models used; or predictions [n], their mean.
+        Probabilities [n, classes], the normalised geometric mean of the models used, each at the temperature of its
+        least log loss; or predictions [n], their mean.
     scores
         Every model tried, the constant one included, best first.
     used
@@ -196,7 +199,21 @@ def _predictions(
             total[held] += _fit_predict(make, x, y, train, held, classes)
             count += 1
     progress(f"out of fold, {name}", steps, steps)
-    return total / len(partitions)
+    mean = total / len(partitions)
+    return _tempered(mean, y) if classes else mean
+
+
+def _tempered(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return p^t, normalised, at the exponent t of the least log loss: neither too sure nor too unsure as a whole."""
+    logs, rows = np.log(np.clip(p, LEAST_CHANCE, 1)), np.arange(len(y))
+
+    def loss(log_t: float) -> float:
+        scaled = np.exp(log_t) * logs
+        return float((logsumexp(scaled, axis=1) - scaled[rows, y]).mean())
+
+    best = np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x) * logs
+    result: np.ndarray = np.exp(best - logsumexp(best, axis=1, keepdims=True))
+    return result
 
 
 def _fit_predict(

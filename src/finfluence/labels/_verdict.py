@@ -287,7 +287,7 @@ def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:
             "no model predicts rows that it has not seen better than a constant does: no label can be judged, and none "
             "is named",
         )
-    if not verdict.named(0.2).any():
+    if not verdict.named(0.1).any():
         share = float((verdict.predicted != verdict.labels).mean())
         return (
             f"the models contradict {share:.1%} of the labels, less often the surer they are: wrong labels cannot be "
