@@ -112,7 +112,7 @@ def run(prepared: Prepared, progress: Progress = silent) -> Found:
     fdr = float(result.summary["fdr"])
     by_influence, by_loss = flagged_by(lines, fdr, int(result.summary["voices"]))
     rows = [
-        ("influence and labels out of fold together", None, named),
+        ("influence and labels together", None, named),
         ("influence alone", -lines["mu"].to_numpy(), by_influence),
         (
             "labels out of fold alone",
