@@ -106,13 +106,9 @@ class FiniteDifference:
 
         def function(state: Tensor, hyper: Tensor, gradient: Tensor, adjoint: Tensor) -> tuple[Tensor, ...]:
             theta, *slots = state.view(1 + self._slots, -1).unbind()
-            pull = pull_back(self.optimizer, theta, tuple(slots), gradient, hyper)
-
-            def one(after: Tensor) -> tuple[Tensor, Tensor]:
-                to_theta, to_slots, direction = pull(after)
-                return torch.stack([to_theta, *to_slots]), direction
-
-            result: tuple[Tensor, ...] = each(one, adjoint)
+            result: tuple[Tensor, ...] = each(
+                pull_back(self.optimizer, theta, tuple(slots), gradient, hyper), adjoint
+            )
             return result
 
         return self._traces.of("pull", function, state, hyper, state[: self.losses.layout.size], adjoint)

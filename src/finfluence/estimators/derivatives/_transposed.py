@@ -74,9 +74,9 @@ class TransposedAdjoint:
             pull = pull_back(self.optimizer, theta, tuple(slots), value, hyper)
 
             def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-                to_theta, to_slots, direction = pull(after)
+                before, direction = pull(after)
                 curved, of_rows = back(direction)
-                return torch.stack([to_theta + curved, *to_slots]), of_rows, direction
+                return torch.cat([before[:1] + curved, before[1:]]), of_rows, direction
 
             return self._each(one, adjoint)
 
