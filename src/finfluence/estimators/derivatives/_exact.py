@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.grads.tracing import split_short_rows
 from finfluence.runs import Tape, Update
@@ -45,6 +46,8 @@ class Adjoint:
 
     differentiation = "exact"
 
+    moves: Tensor | None = None
+
     def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
         self.losses = losses
         self.optimizer = optimizer
@@ -57,7 +60,13 @@ class Adjoint:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards.
 

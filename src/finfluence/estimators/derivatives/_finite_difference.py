@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from finfluence.estimators.derivatives._exact import each, pull_back
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traced, Traces
 from finfluence.runs import Update
 
@@ -42,6 +43,8 @@ class FiniteDifference:
 
     differentiation = "finite-difference"
 
+    moves: Tensor | None = None
+
     def __init__(
         self,
         losses: RowLosses,
@@ -63,7 +66,13 @@ class FiniteDifference:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]

@@ -20,6 +20,7 @@ from torch.func import vjp, vmap
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._exact import pull_back
 from finfluence.estimators.derivatives._finite_difference import no_fallback
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traces, trace_gradient
 from finfluence.runs import Update
 
@@ -36,6 +37,8 @@ class TransposedAdjoint:
 
     differentiation = "reverse-over-reverse"
 
+    moves: Tensor | None = None
+
     def __init__(self, losses: RowLosses, optimizer: Update) -> None:
         self.losses = losses
         self.optimizer = optimizer
@@ -50,7 +53,13 @@ class TransposedAdjoint:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments as those of `StepAdjoint.step`.
 

@@ -150,6 +150,10 @@ class Steps(Protocol):
         """Σ of squared learning rates of each epoch, up to one common factor."""
 
     @property
+    def last_losses(self) -> Tensor | None:
+        """Row losses [B], as of `step_loss`, of the last step taken, before it; None where its rows are weighed."""
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of results should know of the run."""
 
