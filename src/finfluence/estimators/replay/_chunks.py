@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from finfluence._files import atomic
 from finfluence._progress import Progress
 from finfluence.distributed import Processes
 from finfluence.errors import StorageError
+from finfluence.estimators.derivatives import DifferentGradientError
 from finfluence.estimators.replay._backward import BackwardPass, PassRules
 from finfluence.estimators.replay._context import Context, work_key
 from finfluence.estimators.replay._tail import TailAverage
@@ -96,7 +97,19 @@ def _exchange(
 
 
 def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
-    """Follow some queries together."""
+    """Follow some queries together; anew with exact derivatives, where cheaper ones turn out to differ on the way."""
+    try:
+        return _follow(context, columns, tell)
+    except DifferentGradientError as error:
+        exact = context.derivative.exact
+        if exact is None:
+            raise
+        got = str(error).partition("got: ")[2].splitlines()[0]
+        context.notes.append(f"queries {columns.start} to {columns.stop - 1} were replayed exactly: {got}")
+        return _follow(replace(context, derivative=exact), columns, tell)
+
+
+def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
     tape, asked = context.tape, context.asked
     tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
     rules = PassRules(

@@ -125,7 +125,9 @@ def prepare(
     Context
     """
     processes = Processes.of(options.processes)
-    derivative = choose_adjoint(tape, asked.first, options.differentiation, options.memory_bytes)
+    derivative = choose_adjoint(
+        tape, asked.first, options.differentiation, options.memory_bytes, alone=processes.size == 1
+    )
     several = processes.size > 1 and by_rows(tape, len(asked), processes)
     sharing = Sharing(processes, several and not derivative.agreement.coupled)
     folder = Path(options.out) if options.out is not None else None
