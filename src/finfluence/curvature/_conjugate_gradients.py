@@ -15,7 +15,8 @@ from finfluence.errors import NotSupportedError, explain
 class ConjugateGradients:
     """Solves (C + λ) x = v by conjugate gradients from x = 0, or from a preconditioner's x.
 
-    r = v − (C+λ)x; z = M⁻¹r; p = z; repeat: α = rᵀz / pᵀ(C+λ)p, x ← x + αp, r ← r − α(C+λ)p, β = r′ᵀz′ / rᵀz, p ← z′ + βp.
+    r = v − (C+λ)x; z = M⁻¹r; p = z; repeat: α = rᵀz / pᵀ(C+λ)p, x ← x + αp, r ← r − α(C+λ)p, β = r′ᵀz′ / rᵀz, p ← z′
+    + βp.
 
     Parameters
     ----------

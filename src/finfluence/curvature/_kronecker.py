@@ -28,7 +28,8 @@ class Kronecker:
     """A curvature of Kronecker blocks, one a layer, with a diagonal for parameters of no such layer.
 
     *gauss-newton*: row gradients are those of ⟨e_i, o_i⟩, o the model's outputs and e_i random signs times the square
-    root of ∂²ℓ_i/∂o², whose mean outer product is Gauss–Newton's curvature: for a log-likelihood the same as labels drawn
+    root of ∂²ℓ_i/∂o², whose mean outer product is Gauss–Newton's curvature: for a log-likelihood the same as labels
+    drawn
     from the model. *empirical-fisher*: those of the losses.
 
     Linear and Conv2d layers have blocks, with their bias; positions within a row (tokens, pixels) count as A's rows and
@@ -57,8 +58,10 @@ class Kronecker:
 
     References
     ----------
-    Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature" (2015); George et al.,
-    "Fast approximate natural gradient descent in a Kronecker-factored eigenbasis" (2018); Grosse et al., "Studying large
+    Martens and Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature" (2015); George et
+    al.,
+    "Fast approximate natural gradient descent in a Kronecker-factored eigenbasis" (2018); Grosse et al., "Studying
+    large
     language model generalization with influence functions" (2023), section 2.2; Eschenhagen et al. (2023), "expand".
     """
 

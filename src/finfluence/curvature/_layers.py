@@ -110,7 +110,8 @@ def factors_of(
     Yields
     ------
     callable
-        Scalar to, for each layer, a [B, T, in] and b [B, T, out] of the scalar's gradient; None for a layer that was not
+        Scalar to, for each layer, a [B, T, in] and b [B, T, out] of the scalar's gradient; None for a layer that was
+        not
         called, or whose leading axis holds no rows.
     """
     seen = [Factors() for _ in layers]
@@ -174,7 +175,7 @@ def _positions(module: nn.Module, a: Tensor, b: Tensor, rows: int) -> tuple[Tens
             a,
             module.kernel_size,
             module.dilation,
-            module.padding,
+            module.padding,  # type: ignore[arg-type]
             module.stride,
         )
         return patches.transpose(1, 2), b.flatten(2).transpose(1, 2)

@@ -124,6 +124,10 @@ class Objective:
 
         One `vmap` over the rows where the loss allows it, else row by row: both are right for every model whose rows
         do not mix.
+
+        Yields
+        ------
+        Tensor [B, P]
         """
         at_once = min(self.rows.at_once, max(1, HELD // self.size))
         for positions in torch.arange(self.rows.count).split(at_once):
@@ -168,7 +172,8 @@ class Objective:
                 explain(
                     "a loss whose gradient is the derivative of its value",
                     f"derivatives that differ by {error:.2g} of the gradient's size",
-                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), so that training "
+                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), so that
+                    training "
                     "did not minimise it, and no curvature describes what training did",
                     "use method='replay', which follows the steps that were taken",
                 )

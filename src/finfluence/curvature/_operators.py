@@ -103,10 +103,15 @@ class LossCurvature:
         total = torch.zeros_like(vectors)
         with forward_derivatives():
             for _, batch in self.objective.rows.chunks():
-                function = self._functions[self.kind](self, batch)
+                function = self._function(batch)
                 for at in range(0, len(vectors), DIRECTIONS):
                     total[at : at + DIRECTIONS] += each(function, vectors[at : at + DIRECTIONS]).detach()
         return total / self.objective.rows.count
+
+    def _function(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+        if self.kind == "hessian":
+            return self._hessian(batch)
+        return self._gauss_newton(batch) if self.kind == "gauss-newton" else self._empirical_fisher(batch)
 
     def _hessian(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         gradient = grad(lambda p: self.objective.losses(p, batch).sum())
@@ -141,10 +146,6 @@ class LossCurvature:
             return found
 
         return product
-
-    _functions = {
-        "hessian": _hessian, "gauss-newton": _gauss_newton, "empirical-fisher": _empirical_fisher,
-    }  # fmt: skip
 
 
 def mean_eigenvalue(operator: Operator, probes: int, seed: int) -> float:

@@ -47,7 +47,8 @@ def weight_decay(tape: Tape) -> tuple[float, tuple[str, ...]]:
 def removal_effects(products: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
     """Return the effect of removing each subset from a mean loss at its minimum [S, Q].
 
-    effect(S) = (Σ_{i∈S} x_i − |S| x̄) / (n − |S|),  x_i = ∇qᵀ(H+λ)⁻¹∇ℓ_i: to first order what training on the mean loss of
+    effect(S) = (Σ_{i∈S} x_i − |S| x̄) / (n − |S|),  x_i = ∇qᵀ(H+λ)⁻¹∇ℓ_i: to first order what training on the mean
+    loss of
     the others does. At a minimum without weight decay x̄ = 0.
 
     Parameters

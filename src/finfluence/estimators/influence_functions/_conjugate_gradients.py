@@ -51,7 +51,8 @@ class ByConjugateGradients(ByProducts[ConjugateGradientOptions]):
 
     Notes
     -----
-    Cost: up to `iterations` products, each three passes over the rows (Gauss–Newton) or one (Hessian), queries together.
+    Cost: up to `iterations` products, each three passes over the rows (Gauss–Newton) or one (Hessian), queries
+    together.
 
     References
     ----------

@@ -13,7 +13,8 @@ from finfluence.runs import Tape
 class ByDataInf(InfluenceFunction[InfluenceOptions]):
     """Influence function by DataInf: the mean of the inverses of single rows, parameter tensor by parameter tensor.
 
-    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ r(∇ℓ_i), r = (1/n) Σ_j (1/λ)[I − g_j g_jᵀ / (λ + ‖g_j‖²)] for each tensor of parameters:
+    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ r(∇ℓ_i), r = (1/n) Σ_j (1/λ)[I − g_j g_jᵀ / (λ + ‖g_j‖²)] for each tensor of
+    parameters:
     the inverse of the empirical Fisher matrix, with mean and inverse exchanged. That is exact for one row, or rows of
     equal gradients, and far off where gradients differ: made for adapters of low rank.
 

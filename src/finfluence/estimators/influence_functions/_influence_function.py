@@ -281,6 +281,10 @@ class ByProducts(InfluenceFunction[CurvatureOptionsT]):
 def checked_damping(damping: float, given: float | None) -> float:
     """Return the damping, if it was given or is above zero.
 
+    Returns
+    -------
+    float
+
     Raises
     ------
     NotSupportedError

@@ -81,7 +81,8 @@ class _ByKronecker(InfluenceFunction[KroneckerOptionsT]):
 class ByKfac(_ByKronecker[KroneckerOptions]):
     """Influence function with K-FAC: a Kronecker product of two small matrices for each layer.
 
-    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (C + λ)⁻¹ ∇ℓ_i, C = A ⊗ S for each Linear and Conv2d layer (bias included), a diagonal for
+    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (C + λ)⁻¹ ∇ℓ_i, C = A ⊗ S for each Linear and Conv2d layer (bias included), a
+    diagonal for
     everything else, and nothing between layers. λ is added to the products of eigenvalues, not to the factors. Which
     parameters have a diagonal only is a finding.
 
@@ -116,7 +117,8 @@ class ByKfac(_ByKronecker[KroneckerOptions]):
 class ByEkfac(_ByKronecker[KroneckerOptions]):
     """Influence function with EK-FAC: K-FAC's eigenbasis with the second moments measured in it.
 
-    As `ByKfac`, with eigenvalues mean_i (Q_Sᵀ G_i Q_A)², the best diagonal in that basis: never further from the block of
+    As `ByKfac`, with eigenvalues mean_i (Q_Sᵀ G_i Q_A)², the best diagonal in that basis: never further from the
+    block of
     the curvature than K-FAC's, in Frobenius norm. What large models are analysed with.
 
     Notes

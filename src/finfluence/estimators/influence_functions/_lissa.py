@@ -54,8 +54,10 @@ class LissaOptions(SeededOptions):
 class ByLissa(ByProducts[LissaOptions]):
     """Influence function by LiSSA, the inverse as a Neumann series; products over all rows.
 
-    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (H + λ)⁻¹ ∇ℓ_i, as `Explicit`, by x ← v + x − (H + λ)x/s. The published algorithm takes
-    each product from one row drawn at random; here it is that of all rows, so that nothing but the depth is left to doubt.
+    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (H + λ)⁻¹ ∇ℓ_i, as `Explicit`, by x ← v + x − (H + λ)x/s. The published algorithm
+    takes
+    each product from one row drawn at random; here it is that of all rows, so that nothing but the depth is left to
+    doubt.
     A series that diverges is an error, one that has not converged a finding.
 
     Notes

@@ -122,7 +122,8 @@ class NystromOptions(SeededOptions):
 class ByNystrom(ByProducts[NystromOptions]):
     """Influence function with Nyström's low-rank approximation of the curvature.
 
-    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (C + λ)⁻¹ ∇ℓ_i with C = HΩ(ΩᵀHΩ)⁺(HΩ)ᵀ, Ω random: directions outside of the sketch count
+    score(S) = σ Σ_{i∈S} (1/n) ∇qᵀ (C + λ)⁻¹ ∇ℓ_i with C = HΩ(ΩᵀHΩ)⁺(HΩ)ᵀ, Ω random: directions outside of the sketch
+    count
     as ones without curvature, and are divided by λ alone. The residual says how far that is from H.
 
     Notes
