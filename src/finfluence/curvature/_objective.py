@@ -172,8 +172,8 @@ class Objective:
                 explain(
                     "a loss whose gradient is the derivative of its value",
                     f"derivatives that differ by {error:.2g} of the gradient's size",
-                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), so that
-                    training "
+                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), so that "
+                    "training "
                     "did not minimise it, and no curvature describes what training did",
                     "use method='replay', which follows the steps that were taken",
                 )
