@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "if-lissa": {"depth": 6, "tolerance": 1e-12},
     "if-arnoldi": {"rank": 4, "iterations": 5},
     "if-nystrom": {"rank": 5},
+    "trak": {"dimensions": 5, "checkpoints": 2},
     "if-ekfac-cg": {"iterations": 3, "tolerance": 1e-12},
 }
 

@@ -30,6 +30,7 @@ METHODS: dict[str, str] = {
     "if-ekfac-cg": "finfluence.estimators.influence_functions:ByEkfacCg",
     "datainf": "finfluence.estimators.influence_functions:ByDataInf",
     "relatif": "finfluence.estimators.influence_functions:Relatif",
+    "trak": "finfluence.estimators.influence_functions:Trak",
     "own-loss": "finfluence.estimators.baselines:OwnLoss",
     "margin": "finfluence.estimators.baselines:Margin",
     "gradient-norm": "finfluence.estimators.baselines:GradientNorm",

@@ -6,6 +6,7 @@ from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._projection import Projection
 from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads.tracing import Traced, Traces, trace, trace_gradient, trace_values
 
@@ -14,6 +15,7 @@ __all__ = [
     "Elementary",
     "InDouble",
     "Layout",
+    "Projection",
     "RowLoss",
     "RowLosses",
     "Traced",

@@ -28,6 +28,7 @@ from finfluence.estimators.influence_functions._low_rank import (
     ByNystrom,
     NystromOptions,
 )
+from finfluence.estimators.influence_functions._trak import Trak, TrakOptions, kernel_products
 
 __all__ = [
     "ArnoldiOptions",
@@ -51,4 +52,7 @@ __all__ = [
     "Relatif",
     "RelatifOptions",
     "SeededOptions",
+    "Trak",
+    "TrakOptions",
+    "kernel_products",
 ]
