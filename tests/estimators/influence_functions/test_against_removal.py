@@ -110,7 +110,7 @@ def minimum(x: Tensor, y: Tensor, decay: float) -> Tensor:
 def test_predicted_effects_are_those_of_training_without_the_row(method):
     """With weight decay the mean over the others weighs it anew: the effect is not the score, and has it right."""
     decay = 0.05
-    recipe = logistic(decay=decay)
+    recipe = logistic(n=300, decay=decay)
     x, y = recipe.rows.fields["x"], recipe.rows.fields["y"]
     held = torch.from_numpy(np.random.default_rng(3).normal(size=(5, 4)))
     target = torch.arange(5) % 2
@@ -123,14 +123,12 @@ def test_predicted_effects_are_those_of_training_without_the_row(method):
         return float(nn.functional.cross_entropy(held @ w.T, target))
 
     whole = value(minimum(x, y, decay))
-    rows = range(0, 60, 4)
-    truth = [value(minimum(x[np.arange(60) != i], y[np.arange(60) != i], decay)) - whole for i in rows]
+    rows = range(0, 300, 25)
+    truth = [value(minimum(x[np.arange(300) != i], y[np.arange(300) != i], decay)) - whole for i in rows]
     predicted = found.data.predicted_effect.values[list(rows), 0]
-    assert np.corrcoef(predicted, truth)[0, 1] > 0.99
-    assert np.polyfit(predicted, truth, 1)[0] == pytest.approx(
-        1.1, abs=0.1
-    )  # truth is 1 / (1 − leverage) times it
-    assert np.abs(predicted - truth).max() < 0.15 * np.abs(truth).max()
+    assert np.corrcoef(predicted, truth)[0, 1] > 0.999
+    # the truth is about 1 / (1 − leverage) times the estimate
+    assert np.polyfit(predicted, truth, 1)[0] == pytest.approx(1.02, abs=0.05)
 
 
 def test_a_group_is_removed_together():

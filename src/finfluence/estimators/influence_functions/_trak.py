@@ -67,8 +67,10 @@ class Trak(AbstractEstimator[Tape, TrakOptions]):
 
     Notes
     -----
-    Nothing is rescaled: λ is a share of the mean eigenvalue of ΦᵀΦ. With several checkpoints the two factors are averaged
-    apart and then multiplied, as published for several models; checkpoints of one run are less different from each other
+    Nothing is rescaled: λ is a share of the mean eigenvalue of ΦᵀΦ. With several checkpoints the two factors are
+    averaged
+    apart and then multiplied, as published for several models; checkpoints of one run are less different from each
+    other
     than independent trainings, whose results `fi.pool` does not mix. p = e^{−ℓ}: other losses are refused.
 
     Cost: the gradient of every row at each checkpoint.
