@@ -38,6 +38,7 @@ class Lissa:
 
     Examples
     --------
+    >>> import torch
     >>> from finfluence.curvature import Matrix
     >>> ridge = Matrix(torch.tensor([[5.0, 6.0], [6.0, 15.0]], dtype=torch.float64))
     >>> v = torch.tensor([[-2 / 3, -8 / 3]], dtype=torch.float64)
