@@ -27,12 +27,15 @@ class PassRules:
     tail : TailAverage
     candidates : Candidates or None
         Rows whose addition is asked about; None: the removal of the training rows is.
+    rows_at_once : int
+        Evaluated beside the step's own rows.
     """
 
     schedule: RowSchedule
     truncation: TruncationRule
     tail: TailAverage
     candidates: Candidates | None = None
+    rows_at_once: int = ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +185,7 @@ class BackwardPass:
             self._adjoint.row_derivatives(
                 visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
             )
-            for part in rows.split(ROWS_AT_ONCE)
+            for part in rows.split(self.rules.rows_at_once)
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if visit.step.total == 1.0 else slopes * visit.step.total
