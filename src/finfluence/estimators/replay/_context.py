@@ -126,7 +126,11 @@ def prepare(
     """
     processes = Processes.of(options.processes)
     derivative = choose_adjoint(
-        tape, asked.first, options.differentiation, options.memory_bytes, alone=processes.size == 1
+        tape,
+        asked.first,
+        options.differentiation,
+        options.memory_bytes,
+        queries=len(asked) if processes.size == 1 else 0,
     )
     several = processes.size > 1 and by_rows(tape, len(asked), processes)
     sharing = Sharing(processes, several and not derivative.agreement.coupled)

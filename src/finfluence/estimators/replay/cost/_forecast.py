@@ -297,7 +297,9 @@ class _Dry:
             with seeded(0):
                 final_losses(tape, model)
             asking = clock(device) - began
-            derivative = choose_adjoint(tape, asked.first, options.differentiation, options.memory_bytes)
+            derivative = choose_adjoint(
+                tape, asked.first, options.differentiation, options.memory_bytes, queries=len(asked)
+            )
         copies = max(0, counted.held - asked.bytes_held)
         sizes = StateSizes.of(tape)
         if isinstance(run, Recipe):
