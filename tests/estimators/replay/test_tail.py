@@ -35,6 +35,7 @@ def effects(tape: fr.Tape, query: fi.Query, late: tuple[int, ...], full: bool = 
         RowSchedule(full, 0.25, 0, late),
         truncation_for(len(tape.epochs), tape.noise),
         TailAverage(tape, [query], range(1), late, model),
+        np.zeros(len(tape.rows)),
     )
     backward = BackwardPass(tape, adjoint_of(tape), start, rules)
     backward.run(lambda epoch: None)

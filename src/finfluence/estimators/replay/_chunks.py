@@ -103,7 +103,7 @@ def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) ->
     start = torch.zeros(shape, dtype=chunk.dtype, device=chunk.device)
     start[:, 0] = chunk
     tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
-    rules = PassRules(context.schedule, context.truncation, tail, context.candidates)
+    rules = PassRules(context.schedule, context.truncation, tail, asked.losses, context.candidates)
     backward = BackwardPass(tape, context.derivative.adjoint, start, rules, context.states)
     with seeded(0):
         if context.folder is None:

@@ -34,6 +34,7 @@ from finfluence.estimators.replay.cost import (
     split_memory,
 )
 from finfluence.runs import AnyQuery, Tape, seeded
+from finfluence.runs.tape import final_losses
 
 AGREED = "tape, queries and options of replay"
 
@@ -49,6 +50,8 @@ class AskedQueries:
         A working copy.
     values : array [Q]
     gradients : Tensor [Q, P]
+    losses : array [n]
+        Of the training rows.
     seconds : float
         What asking took.
     """
@@ -57,6 +60,7 @@ class AskedQueries:
     model: nn.Module
     values: np.ndarray
     gradients: Tensor
+    losses: np.ndarray
     seconds: float
 
     @classmethod
@@ -65,7 +69,15 @@ class AskedQueries:
         began = clock(tape.layout.device)
         with seeded(0):
             values, found = query_gradients(queries, model, tape)
-        return cls(queries, model, values, found, clock(tape.layout.device) - began)
+            losses = final_losses(tape, model)
+        return cls(queries, model, values, found, losses, clock(tape.layout.device) - began)
+
+    def of_first(self, processes: Processes) -> "AskedQueries":
+        """Return the same with the losses that process 0 found: rows are drawn by them."""
+        if processes.size == 1:
+            return self
+        own = {"losses": torch.from_numpy(self.losses)} if processes.rank == 0 else None
+        return replace(self, losses=processes.shared(own, 0)["losses"].numpy())
 
     def __len__(self) -> int:
         return len(self.gradients)
@@ -161,6 +173,7 @@ def prepare(
     Context
     """
     processes = Processes.of(options.processes)
+    asked = asked.of_first(processes)
     derivative = choose_adjoint(tape, asked.gradients, options.differentiation, options.memory_bytes)
     several = processes.size > 1 and by_rows(tape, len(asked), processes)
     sharing = Sharing(processes, several and not derivative.agreement.coupled)
