@@ -73,9 +73,10 @@ class EpochSums:
 
     def close(self, rows: int, reshuffled: bool) -> None:
         """Turn the sample's sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
-        m, weights = len(self.slopes), 1 / self.chances
+        m = len(self.slopes)
         if not m:
             return
+        weights = 1 / self.chances
         parts = self.squares.clone()
         if reshuffled:
             parts -= (self.slopes - self._mean(self.slopes)) ** 2 / rows
@@ -91,7 +92,7 @@ class EpochSums:
     def _mean(self, x: Tensor) -> Tensor:
         """Return the mean over all rows [Q], from those of the sample [m, Q]."""
         weights = 1 / self.chances
-        return weights @ x / weights.sum()
+        return (weights[:, None] * x).sum(0) / weights.sum()
 
     def add_all(self, slopes: Tensor) -> None:
         """Add the slopes of all rows [Q, n] of one step to the effects."""

@@ -60,6 +60,8 @@ def draw_rows(seed: int, epoch: int, count: int, losses: np.ndarray) -> RowSampl
     """
     if count >= len(losses):
         return RowSample(torch.arange(len(losses)), torch.ones(len(losses), dtype=torch.float64))
+    if not count:
+        return RowSample(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64))
     chances = inclusion_chances(count, losses)
     rng = stream(seed, "probe", epoch)
     order = rng.permutation(len(losses))
