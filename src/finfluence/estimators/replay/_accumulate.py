@@ -28,6 +28,8 @@ class EpochSums:
         Of the rows removed, or of the candidates added.
     slopes, squares : Tensor [m, Q]
         Of each variance-sample row: row directional derivatives, and their squared deviations.
+    chances : Tensor [m]
+        π, with which each of these rows came into the sample.
     variance, variance_error : Tensor [Q]
         The epoch's part of Var(q), and the variance of that estimate.
     """
@@ -35,6 +37,7 @@ class EpochSums:
     effects: Tensor
     slopes: Tensor
     squares: Tensor
+    chances: Tensor
     variance: Tensor
     variance_error: Tensor
 
@@ -45,7 +48,8 @@ class EpochSums:
         def empty(*shape: int) -> Tensor:
             return torch.zeros(*shape, queries, dtype=torch.float64, device=device)
 
-        return cls(empty(rows), empty(sampled), empty(sampled), empty(), empty())
+        alike = torch.full((sampled,), min(1.0, sampled / max(rows, 1)), dtype=torch.float64, device=device)
+        return cls(empty(rows), empty(sampled), empty(sampled), alike, empty(), empty())
 
     def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
         """Add the batch's own rows: slopes x [Q, M] of the batch at positions `rows` [B], then of M − B other rows."""
@@ -65,20 +69,30 @@ class EpochSums:
         """Add one step's slopes of the variance sample [Q, m], for `weight` steps with batches of this size."""
         x = slopes.double().T
         self.slopes += weight * x
-        self.squares += (weight / batch_size) * (x - x.mean(0)) ** 2
+        self.squares += (weight / batch_size) * (x - self._mean(x)) ** 2
 
     def close(self, rows: int, reshuffled: bool) -> None:
         """Turn the sample's sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
         m = len(self.slopes)
         if not m:
             return
+        weights = 1 / self.chances
         parts = self.squares.clone()
         if reshuffled:
-            parts -= (self.slopes - self.slopes.mean(0)) ** 2 / rows
+            parts -= (self.slopes - self._mean(self.slopes)) ** 2 / rows
         else:
             parts *= 1 - 1 / rows
-        self.variance = parts.sum(0) / (m - 1)
-        self.variance_error = parts.var(0) / m * (1 - m / rows)
+        several = weights.sum() ** 2 / (weights**2).sum()
+        parts = parts * weights[:, None] * (several / (several - 1) / rows)
+        self.variance = parts.sum(0)
+        left = (1 - self.chances)[:, None]
+        centre = (left * parts).sum(0) / left.sum().clamp_min(1e-300)
+        self.variance_error = m / (m - 1) * (left * (parts - centre) ** 2).sum(0)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Return the mean over all rows [Q], from those of the sample [m, Q]."""
+        weights = 1 / self.chances
+        return (weights[:, None] * x).sum(0) / weights.sum()
 
     def add_all(self, slopes: Tensor) -> None:
         """Add the slopes of all rows [Q, n] of one step to the effects."""

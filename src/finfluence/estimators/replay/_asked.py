@@ -1,14 +1,17 @@
 """The queries of a replay: values of all of them, gradients of few at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from finfluence._clock import clock
+from finfluence.distributed import Processes
 from finfluence.estimators.derivatives import checked_values, query_gradients
 from finfluence.runs import AnyQuery, Tape, seeded
+from finfluence.runs.tape import final_losses
 
 FEWEST, SHARE = 2, 8
 
@@ -24,6 +27,8 @@ class AskedQueries:
     model : nn.Module
         A working copy, overwritten.
     values : array [Q]
+    losses : array [n]
+        Of the training rows.
     seconds : float
         What values and gradients of all queries take.
     """
@@ -32,6 +37,7 @@ class AskedQueries:
     queries: Sequence[AnyQuery]
     model: nn.Module
     values: np.ndarray
+    losses: np.ndarray
     seconds: float = 0.0
     _columns: range = field(default=range(0), repr=False)
     _gradients: Tensor | None = field(default=None, repr=False)
@@ -41,14 +47,21 @@ class AskedQueries:
         """Ask for all values, and for as many gradients as an eighth of the memory holds, two at least."""
         began = clock(tape.layout.device)
         with seeded(0):
-            values = checked_values(queries, model, tape)
-        asked = cls(tape, queries, model, values)
+            values, losses = checked_values(queries, model, tape), final_losses(tape, model)
+        asked = cls(tape, queries, model, values, losses)
         valued = clock(tape.layout.device)
         count = min(len(values), max(FEWEST, int(memory_bytes / SHARE // gradient_bytes(tape))))
         asked.gradients(range(count))
         ended = clock(tape.layout.device)
         asked.seconds = valued - began + (ended - valued) * len(values) / count
         return asked
+
+    def of_first(self, processes: Processes) -> "AskedQueries":
+        """Return the same with the losses that process 0 found: rows are drawn by them."""
+        if processes.size == 1:
+            return self
+        own = {"losses": torch.from_numpy(self.losses)} if processes.rank == 0 else None
+        return replace(self, losses=processes.shared(own, 0)["losses"].numpy())
 
     def __len__(self) -> int:
         return len(self.values)

@@ -113,7 +113,12 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
     tape, asked = context.tape, context.asked
     tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
     rules = PassRules(
-        context.schedule, context.truncation, tail, context.candidates, context.memory.rows_at_once
+        context.schedule,
+        context.truncation,
+        tail,
+        asked.losses,
+        context.candidates,
+        context.memory.rows_at_once,
     )
     start = _start(tape, asked.take(columns))
     key = (

@@ -125,6 +125,7 @@ def prepare(
     Context
     """
     processes = Processes.of(options.processes)
+    asked = asked.of_first(processes)
     derivative = choose_adjoint(
         tape,
         asked.first,

@@ -37,10 +37,8 @@ from finfluence.runs import (
     dry_run,
     finished,
     interval_for,
-    seeded,
 )
 from finfluence.runs.describe import Given, find_subsets
-from finfluence.runs.tape import final_losses
 
 DRY_STEPS = 2
 RESULT_FIELDS = 8
@@ -294,8 +292,6 @@ class _Dry:
         with PeakMemory() as counted:
             model = tape.model()
             asked = AskedQueries.of(tape, queries, model, options.memory_bytes)
-            with seeded(0):
-                final_losses(tape, model)
             asking = clock(device) - began
             derivative = choose_adjoint(
                 tape, asked.first, options.differentiation, options.memory_bytes, queries=len(asked)
