@@ -109,6 +109,16 @@ FINDINGS = {
             "Look at how the labels of that source were made; the rows named in it are the first ones to check.",
         ),
         FindingKind(
+            "FI029",
+            "warning",
+            "Extremes that chance explains",
+            "Of many effects that differ by little more than their errors, the largest are those whose errors are "
+            "largest. Of the rows that are strongest on this query more than a quarter is expected to have no such effect, "
+            "or the opposite one.",
+            "Do not act on single rows of the top. Pool several runs (their errors average out), ask about groups, or "
+            "hold the estimate against retraining by verify.",
+        ),
+        FindingKind(
             "FI030",
             "info",
             "What was done to the data",

@@ -16,6 +16,7 @@ from finfluence.result._io import BLOCK_BYTES, check_place, header_of, name_fold
 from finfluence.result._load import load
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import ESTIMATES
+from finfluence.result._twin import with_twin
 
 
 class Held:
@@ -115,7 +116,7 @@ class Stream:
     def write(self, columns: range, values: Mapping[str, np.ndarray]) -> None:
         """Write the estimates [S, q] of the queries in `columns`."""
         with writing(self._target):
-            for name, value in values.items():
+            for name, value in with_twin(values).items():
                 if name not in self._group:
                     self._create(name, len(columns))
                 array: Any = self._group[name]

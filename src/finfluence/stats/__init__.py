@@ -28,6 +28,7 @@ from finfluence.stats._series import (
     effective_size,
     series_mean_interval,
 )
+from finfluence.stats._shrink import FEWEST_SHRUNKEN, Shrunken, shrink
 
 __all__ = [
     "Binormal",
@@ -35,6 +36,7 @@ __all__ = [
     "Certificate",
     "CorrectedCurve",
     "CurveBand",
+    "FEWEST_SHRUNKEN",
     "Departure",
     "Direction",
     "Discoveries",
@@ -43,6 +45,7 @@ __all__ = [
     "Named",
     "PermutationTest",
     "RowTest",
+    "Shrunken",
     "auc",
     "auc_probit",
     "binormal",
@@ -79,6 +82,7 @@ __all__ = [
     "rank_p",
     "runs_needed",
     "series_mean_interval",
+    "shrink",
     "towards",
     "welch_difference",
 ]
