@@ -175,6 +175,14 @@ FINDINGS = {
             "right.",
             "Verify with more trainings; finished ones are kept and used again.",
         ),
+        FindingKind(
+            "FI052",
+            "info",
+            "Retraining settled the order, not the size",
+            "Groups of rows, or single ones, were removed and the model was trained again: the estimate orders them "
+            "rightly; by what its effects have to be multiplied, these trainings do not tell.",
+            "Use the ranking. Verify with more subsets if the size of effects matters; finished trainings are used again.",
+        ),
     )
 }
 

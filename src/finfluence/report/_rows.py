@@ -179,7 +179,11 @@ def _brief(shown: str) -> str:
 
 
 def _plus_minus(value: float, sd: float) -> str:
-    return f"{text.number(value)} ± {text.number(sd)}" if math.isfinite(value) and math.isfinite(sd) else text.MISSING
+    return (
+        f"{text.number(value)} ± {text.number(sd)}"
+        if math.isfinite(value) and math.isfinite(sd)
+        else text.MISSING
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -177,7 +177,7 @@ class Verification:
     sentence: str
     points: tuple[Point, ...]
     figures: tuple[Agreement, ...] = ()
-    verdict: Literal["passed", "failed", "undecided", ""] = ""
+    verdict: Literal["passed", "order-only", "failed", "undecided", ""] = ""
     slope: float = NAN
     note: str = ""
 

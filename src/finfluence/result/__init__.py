@@ -2,7 +2,7 @@
 
 from finfluence.result._compare import Comparison, QueryAgreement
 from finfluence.result._grid import Grid
-from finfluence.result._influence import Influence
+from finfluence.result._influence import Influence, shrunken_anew
 from finfluence.result._load import load
 from finfluence.result._moderate import MOST_DF, moderate
 from finfluence.result._names import one_of
@@ -54,6 +54,7 @@ __all__ = [
     "removed",
     "report_content",
     "row_entries",
+    "shrunken_anew",
     "sign_sentence",
     "strongest",
     "two_sided",

@@ -4,7 +4,6 @@ import html
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 

@@ -23,7 +23,7 @@ from finfluence.result._schema import COLUMNS, TWIN, kind_of
 from finfluence.result._select import select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
-from finfluence.result._twin import as_line, removed, with_twin
+from finfluence.result._twin import as_line, dataset_with_twin, removed, with_twin
 from finfluence.result._views import frame, need_effect, need_mu, query_names, ranking, strongest
 from finfluence.stats import Direction
 from finfluence.tradeoff import Gaussian
@@ -490,6 +490,11 @@ class Influence:
 
     def _query(self, name: str | None) -> str:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")
+
+
+def shrunken_anew(influence: Influence) -> Influence:
+    """Return the result with the twin of its effects as they stand, whatever was changed or cut since it was built."""
+    return Influence(dataset_with_twin(influence.data))
 
 
 def _unknown_subset(subset: Any, known: np.ndarray) -> str:

@@ -17,7 +17,7 @@ from finfluence.errors import DataError, StorageError, explain
 from finfluence.result._other_folders import made_again, result_in, what_it_is
 from finfluence.result._provenance import Provenance, plain
 from finfluence.result._schema import FORMAT, HOLDS, TWIN, VERSION, kind_of
-from finfluence.result._twin import with_twin
+from finfluence.result._twin import dataset_with_twin
 
 BLOCK_BYTES = 4 * 2**20
 _LABELS = ("subset", "query", "unit", "sign", "size")
@@ -75,15 +75,7 @@ def read(path: Path, *, lazy: bool) -> xr.Dataset:
         got = f"damaged arrays ({type(error).__name__}: {error})"
         raise StorageError(_foreign(place, got, made_again(place))) from error
     found = _without_unknown(data) if header["version"] == 1 else data
-    return found if lazy else _with_twin(found)
-
-
-def _with_twin(data: xr.Dataset) -> xr.Dataset:
-    """Return a result with its shrunken effects, which earlier versions did not write."""
-    if kind_of(data) != "effect" or TWIN[0] in data:
-        return data
-    values = with_twin({name: data[name].values for name in ("effect", "effect_se", "spread", "se")})
-    return data.assign({name: (("subset", "query"), values[name]) for name in TWIN})
+    return found if lazy or TWIN[0] in found else dataset_with_twin(found)
 
 
 def _check_whole(data: xr.Dataset, header: Mapping[str, Any], arrays: xr.Dataset) -> None:

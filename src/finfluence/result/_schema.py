@@ -27,7 +27,9 @@ FIELDS = (
         "effect with chance taken out: its posterior mean given all effects on the query; a sum over subsets that were "
         "chosen for being extreme is not exaggerated",
     ),
-    Field("shrunken_sd", ("subset", "query"), "posterior standard deviation of the effect, in the query's unit"),
+    Field(
+        "shrunken_sd", ("subset", "query"), "posterior standard deviation of the effect, in the query's unit"
+    ),
     Field(
         "sign_error", ("subset", "query"), "chance that the effect has not the sign of shrunken, or is zero"
     ),

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from finfluence.result._schema import kind_of
 from finfluence.result._provenance import Provenance
+from finfluence.result._schema import kind_of
 from finfluence.result._views import frame, need_mu, order_by, ranking, shrunken_mu
 from finfluence.stats import Direction, Named, RowTest, name_rows
 
@@ -50,5 +50,7 @@ def _shrunken(data: xr.Dataset, names: Sequence[str]) -> np.ndarray:
     for name in names:
         part = data.sel(query=name)
         mu = part["mu"].values
-        found.append(shrunken_mu(part["shrunken"].values, part["spread"].values, mu) * side * int(part["sign"]))
+        found.append(
+            shrunken_mu(part["shrunken"].values, part["spread"].values, mu) * side * int(part["sign"])
+        )
     return np.stack(found)

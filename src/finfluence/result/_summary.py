@@ -117,7 +117,10 @@ def _predicted(data: xr.Dataset, names: Sequence[str], flagged: np.ndarray) -> t
     """Say what removing all named rows together is predicted to do to the first query, if any are named."""
     if kind_of(data) != "effect" or TWIN[0] not in data or not flagged.any():
         return ()
-    found, unit = removed(data, names[0], np.flatnonzero(flagged)), str(data["unit"].sel(query=names[0]).item())
+    found, unit = (
+        removed(data, names[0], np.flatnonzero(flagged)),
+        str(data["unit"].sel(query=names[0]).item()),
+    )
     doing = DOING[Provenance.from_dict(data.attrs).contrast].capitalize()
     by = f"{found.effect:+.2g} ± {found.sd:.2g} {unit}".rstrip()
     return (f"{doing} all named rows together is predicted to change '{names[0]}' by {by}.",)
@@ -247,8 +250,10 @@ def meaning(data: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def verification_findings(outcome: Mapping[str, Any] | None) -> tuple[Finding, ...]:
-    """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided."""
-    code = {"failed": "FI050", "undecided": "FI051"}.get((outcome or {}).get("verdict", ""))
+    """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided, FI052 only in order."""
+    code = {"failed": "FI050", "undecided": "FI051", "order-only": "FI052"}.get(
+        (outcome or {}).get("verdict", "")
+    )
     return () if code is None else (finding(code, verification_sentence(outcome)),)
 
 

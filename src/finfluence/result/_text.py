@@ -93,6 +93,7 @@ def verification_sentence(outcome: Mapping[str, Any] | None) -> str:
         return ""
     opening = {
         "passed": "Verified against retraining",
+        "order-only": "Order verified against retraining, size not settled",
         "failed": "VERIFICATION FAILED",
         "undecided": "Verification undecided",
     }

@@ -41,6 +41,14 @@ def with_twin(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {**values, **dict(zip(TWIN, found, strict=True))}
 
 
+def dataset_with_twin(data: xr.Dataset) -> xr.Dataset:
+    """Return a result's dataset with its twin computed from the effects as they stand; others as they are."""
+    if kind_of(data) != "effect":
+        return data
+    values = with_twin({name: data[name].values for name in ("effect", "effect_se", "spread", "se")})
+    return data.assign({name: (("subset", "query"), values[name]) for name in TWIN})
+
+
 @dataclass(frozen=True)
 class Removed:
     """What removing (or adding) some subsets together is predicted to do to one query, in its unit.
@@ -66,7 +74,10 @@ class Removed:
 
 def removed(data: xr.Dataset, query: str, at: Sequence[int] | np.ndarray) -> Removed:
     """Return what removing the subsets at positions `at` together does to a query; NaN among them are left out."""
-    made, part = Provenance.from_dict(data.attrs), data.sel(query=query).isel(subset=np.asarray(at, dtype=int))
+    made, part = (
+        Provenance.from_dict(data.attrs),
+        data.sel(query=query).isel(subset=np.asarray(at, dtype=int)),
+    )
     size = int(part["size"].sum())
     n = made.n_rows
     scale = (n - 1) / max(n - size, 1) if made.contrast == "remove" else (n + 1) / (n + size)
@@ -172,7 +183,9 @@ def too_few_to_shrink(data: xr.Dataset) -> tuple[str, ...]:
     """Say so where there are several subsets, but too few to shrink their effects."""
     if kind_of(data) != "effect" or not 1 < data.sizes["subset"] < FEWEST:
         return ()
-    return (f"fewer than {FEWEST} subsets: effects are not shrunken, and the largest of them are likely exaggerated",)
+    return (
+        f"fewer than {FEWEST} subsets: effects are not shrunken, and the largest of them are likely exaggerated",
+    )
 
 
 def _both(found: Extremes) -> str:

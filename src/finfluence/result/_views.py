@@ -85,7 +85,9 @@ def strongest(data: xr.Dataset, query: str, direction: Direction = "harmful") ->
         return order_by(value, value, direction)
     part = data.sel(query=query)
     side = Provenance.from_dict(data.attrs).harmful_side * int(part["sign"])
-    return order_by(value, shrunken_mu(part["shrunken"].values, part["spread"].values, value) * side, direction)
+    return order_by(
+        value, shrunken_mu(part["shrunken"].values, part["spread"].values, value) * side, direction
+    )
 
 
 def shrunken_mu(shrunken: np.ndarray, spread: np.ndarray, mu: np.ndarray) -> np.ndarray:

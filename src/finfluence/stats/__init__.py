@@ -31,12 +31,12 @@ from finfluence.stats._series import (
 from finfluence.stats._shrink import FEWEST_SHRUNKEN, Shrunken, shrink
 
 __all__ = [
+    "FEWEST_SHRUNKEN",
     "Binormal",
     "BootstrapMethod",
     "Certificate",
     "CorrectedCurve",
     "CurveBand",
-    "FEWEST_SHRUNKEN",
     "Departure",
     "Direction",
     "Discoveries",

@@ -110,9 +110,9 @@ class ScanResult:
         """
         lines = self.lines[self.lines["query"] == one_of(query, list(self.summary["queries"]), "query")]
         sign = 1.0 if query == OWN else -1.0
-        order = lines.assign(_left=sign * lines["shrunken"] / lines["spread"], _harm=sign * lines["mu"]).sort_values(
-            ["flagged", "_left", "_harm"], ascending=False, kind="stable"
-        )
+        order = lines.assign(
+            _left=sign * lines["shrunken"] / lines["spread"], _harm=sign * lines["mu"]
+        ).sort_values(["flagged", "_left", "_harm"], ascending=False, kind="stable")
         return order.drop(columns=["_left", "_harm"]).head(top).reset_index(drop=True)
 
     def review(self, top: int = 100) -> pd.DataFrame:
