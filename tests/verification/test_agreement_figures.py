@@ -39,7 +39,7 @@ def world(
     one = np.ones((n, 1))
     pairs = Pairs(
         estimate[:, None], (estimate - 0.5)[:, None], (estimate + 0.5)[:, None], found[:, None], se * one,
-        estimate[:, None], found[:, None], one, one, shared, 0.95,
+        estimate[:, None], found[:, None], one, one, shared, shared, 0.95,
     )  # fmt: skip
     return pairs, true
 
@@ -140,7 +140,8 @@ def test_no_movement_is_noticed_and_movement_too() -> None:
 
 
 def said(pairs: Pairs, runs: int = RUNS, size: int = 5) -> tuple[str, str]:
-    return judge(by_name(pairs), evidence(pairs), runs, size)
+    judged = judge(by_name(pairs), evidence(pairs), runs, size)
+    return judged.verdict, judged.sentence
 
 
 def test_verdicts_and_their_words() -> None:
@@ -211,7 +212,7 @@ def test_a_method_without_effects_or_intervals_has_the_other_figures() -> None:
     found = by_name(bare)
     assert np.isnan([found[k].value for k in ("effect slope", "spread ratio", "coverage")]).all()
     assert np.isfinite([found[k].value for k in ("slope", "Pearson", "Spearman")]).all()
-    assert judge(found, evidence(bare), 100, 5)[0] == "passed"
+    assert judge(found, evidence(bare), 100, 5).verdict == "passed"
 
 
 def test_evidence_is_a_value() -> None:

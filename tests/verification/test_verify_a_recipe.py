@@ -1,6 +1,7 @@
 """verify against trainings whose response is exactly linear, and against estimates that are wrong."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ def verified(
 
 def changed(influence: Influence, **arrays: Any) -> Influence:
     dims = ("subset", "query")
+    if "effect" in arrays:
+        factor = arrays["effect"] / influence.data["effect"].values
+        arrays["shrunken"] = factor * influence.data["shrunken"].values
     return Influence(influence.data.assign({k: (dims, v) for k, v in arrays.items()}))
 
 
@@ -77,14 +81,16 @@ def test_a_linear_response_is_verified(verified: tuple[Any, ...]) -> None:
     )
     true_sign = np.sign(frame["true_effect"])[frame["kind"].isin(("top", "bottom"))]
     assert (true_sign == np.where(frame["kind"][true_sign.index] == "top", 1, -1)).all()
-    assert plan.trainings == done.made["trainings"] == 60 * 12 + 208 and plan.seconds_each > 0
+    assert plan.trainings == done.made["trainings"] == 60 * 12 + 60 and plan.seconds_each > 0
     assert (
-        "12 subsets of " in plan.sentence
-        and "3 from the top, 3 from the bottom, 3 from the middle" in plan.sentence
+        done.made["design"] == "paired" and (frame["size"] == 1).all()
+    )  # single rows, by common random numbers
+    assert "12 subsets of 1 row: 3 from the top, 3 from the bottom, 3 from the middle" in plan.sentence
+    assert re.search(
+        r"780 trainings \(\d+ of them are there already\), 60 on all rows and 60 without each subset, in pairs",
+        plan.sentence,
     )
-    assert (
-        "928 trainings (130 of them are there already), 208 on all rows and 60 without each" in plan.sentence
-    )
+    assert (done.made["order"], done.made["size"]) == ("passed", "passed")
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
     assert stages == ["measure", "retrain"] and told[-1][1] == told[-1][2]
 
@@ -220,7 +226,7 @@ def test_a_budget_reduces_and_says_so(
         f"the budget of 4 min allows 8 subsets with {plans[0].runs} trainings each, instead of 8 with 100"
     )
     assert "about 4 min" in plans[0].sentence
-    with pytest.raises(ConfigError, match="a budget of at least 72 s for 4 subsets with 10 trainings each"):
+    with pytest.raises(ConfigError, match="a budget of at least 2 min for 8 subsets with 10 trainings each"):
         verify(estimated[1], estimated[0], LEVEL, budget="30s", **options)
 
 

@@ -2,7 +2,7 @@
 
 from finfluence.result._compare import Comparison, QueryAgreement
 from finfluence.result._grid import Grid
-from finfluence.result._influence import Influence, shrunken_anew
+from finfluence.result._influence import Influence
 from finfluence.result._load import load
 from finfluence.result._moderate import MOST_DF, moderate
 from finfluence.result._names import one_of
@@ -20,7 +20,7 @@ from finfluence.result._summary import (
     verification_findings,
 )
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._twin import Removed, chance_findings, extremes, extremes_sentence, removed
+from finfluence.result._twin import Removed, chance_findings, extremes, extremes_sentence, removed, with_twin
 from finfluence.result._views import need_effect, need_mu, strongest
 
 __all__ = [
@@ -54,10 +54,10 @@ __all__ = [
     "removed",
     "report_content",
     "row_entries",
-    "shrunken_anew",
     "sign_sentence",
     "strongest",
     "two_sided",
     "verification_findings",
     "verification_sentence",
+    "with_twin",
 ]

@@ -23,7 +23,7 @@ from finfluence.result._schema import COLUMNS, TWIN, kind_of
 from finfluence.result._select import select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
-from finfluence.result._twin import as_line, dataset_with_twin, removed, with_twin
+from finfluence.result._twin import as_line, removed, with_twin
 from finfluence.result._views import frame, need_effect, need_mu, query_names, ranking, strongest
 from finfluence.stats import Direction
 from finfluence.tradeoff import Gaussian
@@ -45,8 +45,9 @@ class Influence:
     Attributes
     ----------
     data : xarray.Dataset
-        Over (subset, query): effect, effect_se, its twin shrunken, shrunken_sd, sign_error, then spread, mu, se, lower,
-        upper, p_value; or mu; or score. Over subset: own_loss, size; over query: unit, sign. Its attributes are `provenance` in plain values.
+        Over (subset, query): effect, effect_se; shrunken, shrunken_sd, sign_error; spread, mu, se, lower, upper,
+        p_value; or mu; or score. Over subset: own_loss, size; over query: unit, sign. Its attributes are `provenance`
+        in plain values.
 
     Examples
     --------
@@ -261,7 +262,7 @@ class Influence:
         return ranking(self.data, self._query(query))
 
     def top(self, n: int = 10, query: str | None = None, direction: Direction = "harmful") -> pd.DataFrame:
-        """Return the n strongest subsets in a direction, strongest first: by `shrunken` over spread, else by μ or score.
+        """Return the n strongest subsets in a direction, strongest first: by `shrunken`/`spread`, else by μ or score.
 
         Parameters
         ----------
@@ -490,11 +491,6 @@ class Influence:
 
     def _query(self, name: str | None) -> str:
         return self.queries[0] if name is None else one_of(name, self.queries, "query")
-
-
-def shrunken_anew(influence: Influence) -> Influence:
-    """Return the result with the twin of its effects as they stand, whatever was changed or cut since it was built."""
-    return Influence(dataset_with_twin(influence.data))
 
 
 def _unknown_subset(subset: Any, known: np.ndarray) -> str:

@@ -132,7 +132,7 @@ def extremes(data: xr.Dataset, query: str) -> Extremes | None:
 
 
 def extremes_sentence(found: Extremes) -> str:
-    """Say what the strongest subsets of a query are predicted to do together, and whether chance alone would do as well.
+    """Say what the strongest subsets of a query are predicted to do together, and whether chance would do as well.
 
     Returns
     -------
@@ -142,9 +142,9 @@ def extremes_sentence(found: Extremes) -> str:
     --------
     >>> one = Removed(20, -0.5, 0.4, -4.1, 0.6)
     >>> extremes_sentence(Extremes("held-out", "nats", one, Removed(20, 3.0, 0.4, 3.6, 0.02)))
-    "removing the 20 most harmful rows together is predicted to change 'held-out' by -0.5 ± 0.4 nats (-4.1 as estimated, \
-before chance is taken out), the 20 most helpful by +3 ± 0.4 nats (+3.6); the most harmful cannot be told from chance: \
-of 20 about 12 are expected to have no such effect"
+    "removing the 20 most harmful rows together is predicted to change 'held-out' by -0.5 ± 0.4 nats (-4.1 as \
+estimated, before chance is taken out), the 20 most helpful by +3 ± 0.4 nats (+3.6); the most harmful cannot be told \
+from chance: of 20 about 12 are expected to have no such effect"
     """
     (_, harmful), (_, helpful) = found.listed
     unit = f" {found.unit}" if found.unit else ""

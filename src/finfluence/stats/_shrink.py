@@ -49,9 +49,10 @@ def shrink(estimate: np.ndarray, se: np.ndarray) -> Shrunken:
 
     c and w by maximum likelihood (EM; two pseudo-counts on the spike, so that what chance explains is given to it), the
     scales τ = 1/8, 1/4, … to twice the largest |θ̂|/s: any symmetric unimodal law, heavy tails among them. (A finer grid
-    fits the tail of the sample: the top is then shrunken too little.) True values are exchangeable *in units of their own error*: of influences both grow with the size of the row's gradient.
-    The posterior holds for any choice that was made by the estimates: a mean over chosen ones is not biased by the
-    choice. An estimate without error is its own posterior and takes no part in the fit.
+    fits the tail of the sample: the top is then shrunken too little.) True values are exchangeable *in units of their
+    own error*: of influences both grow with the size of the row's gradient. The posterior holds for any choice that was
+    made by the estimates: a mean over chosen ones is not biased by the choice. An estimate without error is its own
+    posterior and takes no part in the fit.
 
     Parameters
     ----------

@@ -66,6 +66,10 @@ def runs_on_all(runs: int, subsets: int, paired: bool = False) -> int:
     """Return how many trainings on all rows serve best.
 
     Every subset is compared with them, so √S times as many; in pairs each has one of its own seed, which all share.
+
+    Returns
+    -------
+    int
     """
     return runs if paired else round(runs * math.sqrt(subsets))
 

@@ -32,8 +32,8 @@ class Verification:
     Attributes
     ----------
     verdict
-        "passed"; "order-only": the order holds, the size is not settled; "failed" or "undecided". The thresholds stand in
-        `docs/explanation/verification.md`; `made` holds the verdicts on "order" and "size" apart.
+        "passed"; "order-only": the order holds, the size is not settled; "failed" or "undecided". The thresholds
+        stand in `docs/explanation/verification.md`; `made` holds the verdicts on "order" and "size" apart.
     sentence
         What it means for the use of the estimate.
     figures

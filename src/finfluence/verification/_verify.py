@@ -14,7 +14,7 @@ from finfluence._progress import Progress, silent
 from finfluence.ensemble import Executor, Vary
 from finfluence.errors import DataError, explain
 from finfluence.estimators.retrain import retrain
-from finfluence.result import Influence, need_mu, one_of, pool, shrunken_anew
+from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
 from finfluence.verification._figures import Pairs, evidence, figures
@@ -91,8 +91,8 @@ def verify(
 
     Notes
     -----
-    Cost: runs · (subsets + √subsets) trainings, stacked where the model allows; in pairs runs · (subsets + 1), and 20 of
-    the pilot.
+    Cost: runs · (subsets + √subsets) trainings, stacked where the model allows; in pairs runs · (subsets + 1). The few
+    pairs that decide which are 30, most of them used again.
 
     What varies between trainings is what the estimate claims to cover: with "initialisation" among it, each draws its
     own; otherwise all start where the estimated run did.
@@ -133,7 +133,8 @@ def verify(
     ids = recipe.rows.ids
     members = {c.name: [_plain(i) for i in ids[c.rows]] for c in plan.subsets}
     truth = retrain(
-        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary, seed=seed, out=out,
+        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary,
+        seed=seed, out=out,
         level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
     )  # fmt: skip
     if positions is None:
@@ -268,8 +269,8 @@ def _shared(plan: Plan, effect_se: np.ndarray, spread: np.ndarray) -> float:
 
 
 def _over(results: Sequence[Influence], names: Sequence[str]) -> Influence:
-    """Return the estimate that subsets are chosen by: the results pooled, over the asked queries, shrunken anew."""
-    return shrunken_anew(pool([select_queries(one, names) for one in results]))
+    """Return the estimate that subsets are chosen by: the results pooled, over the asked queries."""
+    return pool([select_queries(one, names) for one in results])
 
 
 def _group_positions(
