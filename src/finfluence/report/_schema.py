@@ -54,8 +54,8 @@ class RowEntry:
     """One row of the training data (or one group) against one query.
 
     `mu` is signed: positive means that removing the row raises the query. `rank` 1 is the most harmful row of its
-    query. `shrunken` is the effect with chance taken out, `sign_error` the chance that its sign is wrong. Numbers that are
-    unknown are NaN or None and are shown as "not available".
+    query. `shrunken` is the effect with chance taken out, `sign_error` the chance that its sign is wrong. Numbers that
+    are unknown are NaN or None and are shown as "not available".
     """
 
     row_id: str

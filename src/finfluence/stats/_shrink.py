@@ -21,7 +21,8 @@ class Shrunken:
     mean, sd : array [n]
         Mean and standard deviation.
     sign_error : array [n]
-        Chance that the true value has not the sign of `mean`: the other one, or none (local false sign rate).
+        Chance that the true value has not the sign of `mean`: the other one, or none of its own, where it is the common
+        centre (local false sign rate).
     fitted : bool
         Whether a prior was fitted. Fewer than 10 estimates with an error say too little: each then stands for itself.
     """
@@ -139,7 +140,7 @@ def _posterior(
     mean = (belongs * means).sum(1)
     sd = np.sqrt((belongs * (sds**2 + (means - mean[:, None]) ** 2)).sum(1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        positive = np.where(sds > 0, norm.sf(-means / sds), means > 0)
-        negative = np.where(sds > 0, norm.sf(means / sds), means < 0)
+        positive = np.where(sds > 0, norm.sf(-means / sds), 0.0)
+        negative = np.where(sds > 0, norm.sf(means / sds), 0.0)
     agreed = np.where(mean > 0, (belongs * positive).sum(1), (belongs * negative).sum(1))
     return mean, sd, np.where(mean == 0, 1.0, 1 - agreed)

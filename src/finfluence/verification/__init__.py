@@ -14,6 +14,7 @@ from finfluence.verification._figures import (
 )
 from finfluence.verification._groups import group_estimates, select_queries, shrunken_sums
 from finfluence.verification._judge import Judgement, judge
+from finfluence.verification._own import verify_own_losses
 from finfluence.verification._plan import Plan
 from finfluence.verification._verification import Verification
 from finfluence.verification._verify import compare, verify
@@ -45,4 +46,5 @@ __all__ = [
     "spearman",
     "trainings",
     "verify",
+    "verify_own_losses",
 ]

@@ -143,7 +143,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     ConfigError
         Too few subsets or runs, or a budget in which not even the fewest fit.
     """
-    _check_counts(request.subsets, request.runs)
+    check_counts(request.subsets, request.runs)
     seconds = None if request.budget is None else seconds_of(request.budget)
     base = signature(request.recipe, list(request.queries))
     path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
@@ -261,6 +261,18 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_own_plan(
+    request: Request, chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str]
+) -> Plan:
+    """Return the plan of removing given rows in pairs."""
+    return _of(chosen, "paired", runs, each, notes, request, signature(request.recipe, list(request.queries)))
+
+
+def measured_cost(request: Request, progress: Progress = silent) -> float:
+    """Return seconds per training, measured once for each recipe and list of queries in a folder."""
+    return _cost(request, signature(request.recipe, list(request.queries)), progress)
+
+
 def _choose_subsets(request: Request, subsets: int, runs: int, design: Design) -> list[Chosen]:
     mu = request.ranked()
     if request.groups is not None:
@@ -350,7 +362,13 @@ def _key(request: Request, base: str) -> str:
     return digest(base.encode(), repr(asked).encode(), mu.tobytes())
 
 
-def _check_counts(subsets: int, runs: int) -> None:
+def check_counts(subsets: int, runs: int) -> None:
+    """Raise unless there are subsets and runs enough to say anything.
+
+    Raises
+    ------
+    ConfigError
+    """
     if subsets < FEWEST:
         raise ConfigError(
             explain(

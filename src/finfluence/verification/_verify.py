@@ -121,7 +121,7 @@ def verify(
     estimate = _over(results, names)
     check_matches(estimate, recipe)
     positions = _group_positions(estimate, recipe, groups)
-    vary, trained = _vary_as_covered(estimate, recipe)
+    vary, trained = vary_as_covered(estimate, recipe)
     options: dict[str, Any] = {"executor": executor, "n_jobs": n_jobs}
     request = Request(
         estimate, trained, listed, subsets, runs, positions, budget, seed, vary, None if out is None else Path(out),
@@ -309,7 +309,7 @@ def _unknown_rows(got: str) -> DataError:
     )
 
 
-def _vary_as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
+def vary_as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
     """Return what varies, and the recipe, its initialisation fixed where the estimate covers only one."""
     made = estimate.provenance
     if "initialisation" in made.covers:
