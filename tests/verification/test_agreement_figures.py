@@ -191,6 +191,27 @@ def test_undecided_says_what_would_decide() -> None:
     assert "more subsets would, for instance 48" in words
 
 
+def test_a_known_order_is_not_undecided_because_the_size_is() -> None:
+    """Order and size are judged, and said, apart."""
+    rng = np.random.default_rng(20)
+    pairs = world(rng, factor=0.52, misfit=0.02)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.size, judged.verdict) == ("passed", "undecided", "order-only")
+    assert judged.sentence.startswith(
+        "Trust the order; too few retrainings to tell the size: the factor of effects"
+    )
+    pairs = world(rng, misfit=0.85)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.verdict) == ("undecided", "undecided") and judged.size in (
+        "passed",
+        "undecided",
+    )
+    assert ("The size is right" in judged.sentence) == (judged.size == "passed")
+    pairs = world(rng, factor=0.2, misfit=0.02)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.size, judged.verdict) == ("passed", "failed", "failed")
+
+
 def test_narrow_intervals_and_a_wrong_spread_are_told() -> None:
     pairs, _ = world(np.random.default_rng(11), misfit=0.25)
     narrow = Pairs(

@@ -81,13 +81,13 @@ def test_a_linear_response_is_verified(verified: tuple[Any, ...]) -> None:
     )
     true_sign = np.sign(frame["true_effect"])[frame["kind"].isin(("top", "bottom"))]
     assert (true_sign == np.where(frame["kind"][true_sign.index] == "top", 1, -1)).all()
-    assert plan.trainings == done.made["trainings"] == 60 * 12 + 60 and plan.seconds_each > 0
+    assert plan.trainings == done.made["trainings"] == 60 * 12 + 208 and plan.seconds_each > 0
     assert (
-        done.made["design"] == "paired" and (frame["size"] == 1).all()
-    )  # single rows, by common random numbers
-    assert "12 subsets of 1 row: 3 from the top, 3 from the bottom, 3 from the middle" in plan.sentence
+        "12 subsets of " in plan.sentence
+        and "3 from the top, 3 from the bottom, 3 from the middle" in plan.sentence
+    )
     assert re.search(
-        r"780 trainings \(\d+ of them are there already\), 60 on all rows and 60 without each subset, in pairs",
+        r"928 trainings \(1\d\d of them are there already\), 208 on all rows and 60 without each",
         plan.sentence,
     )
     assert (done.made["order"], done.made["size"]) == ("passed", "passed")
@@ -225,7 +225,12 @@ def test_a_budget_reduces_and_says_so(
     assert done.findings[0] == (
         f"the budget of 4 min allows 8 subsets with {plans[0].runs} trainings each, instead of 8 with 100"
     )
-    assert "about 4 min" in plans[0].sentence
+    assert (
+        "8 subsets of 1 row: " in plans[0].sentence
+        and "in pairs under common random numbers" in plans[0].sentence
+    )
+    assert done.made["design"] == "paired" and plans[0].trainings == 9 * plans[0].runs
+    assert (done.made["order"], done.verdict) == ("passed", "passed") and "Order" not in done.sentence
     with pytest.raises(ConfigError, match="a budget of at least 2 min for 8 subsets with 10 trainings each"):
         verify(estimated[1], estimated[0], LEVEL, budget="30s", **options)
 

@@ -20,7 +20,7 @@ from finfluence.verification._judge import Verdict
 FORMAT, VERSION = "finfluence-verification", 1
 COLUMNS = (
     "subset", "kind", "query", "size", "estimate", "estimate_lower", "estimate_upper", "truth", "truth_lower",
-    "truth_upper", "truth_se", "effect", "true_effect", "spread", "true_spread", "true_effect_se",
+    "truth_upper", "truth_se", "effect", "true_effect", "true_effect_se", "spread", "true_spread",
 )  # fmt: skip
 _TEXT, _WHOLE = COLUMNS[:3], ("size",)
 
