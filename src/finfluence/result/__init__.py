@@ -1,6 +1,7 @@
 """Results: labelled, immutable in spirit, saved without pickle."""
 
 from finfluence.result._compare import Comparison, QueryAgreement
+from finfluence.result._extremes import Removed, chance_findings, extremes, extremes_sentence, removed
 from finfluence.result._grid import Grid
 from finfluence.result._influence import Influence
 from finfluence.result._load import load
@@ -20,7 +21,7 @@ from finfluence.result._summary import (
     verification_findings,
 )
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._twin import Removed, chance_findings, extremes, extremes_sentence, removed, with_twin
+from finfluence.result._twin import with_twin
 from finfluence.result._views import need_effect, need_mu, strongest
 
 __all__ = [

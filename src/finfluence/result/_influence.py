@@ -13,6 +13,7 @@ from scipy.stats import norm
 from finfluence.errors import DataError, explain
 from finfluence.report import write_report
 from finfluence.result._compare import Comparison, compare
+from finfluence.result._extremes import as_line, removed
 from finfluence.result._grid import Grid, grid, items_of
 from finfluence.result._html import notebook_html
 from finfluence.result._io import save
@@ -23,7 +24,7 @@ from finfluence.result._schema import COLUMNS, TWIN, kind_of
 from finfluence.result._select import select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
-from finfluence.result._twin import as_line, removed, with_twin
+from finfluence.result._twin import with_twin
 from finfluence.result._views import frame, need_effect, need_mu, query_names, ranking, strongest
 from finfluence.stats import Direction
 from finfluence.tradeoff import Gaussian

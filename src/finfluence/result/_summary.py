@@ -17,12 +17,12 @@ from finfluence.report import (
     Table,
     finding,
 )
+from finfluence.result._extremes import chance_findings, extremes, extremes_sentence, removed
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import TWIN, kind_of
 from finfluence.result._select import decide_rows
 from finfluence.result._text import DOING, covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._twin import chance_findings, extremes, extremes_sentence, removed
 from finfluence.result._views import SCORES_ONLY, frame, order_by, query_names, ranking, shrunken_mu
 
 SHOWN = 250

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from finfluence.result._extremes import extremes, extremes_sentence, too_few_to_shrink
 from finfluence.result._provenance import Contrast, Provenance
 from finfluence.result._schema import Kind, kind_of
-from finfluence.result._twin import extremes, extremes_sentence, too_few_to_shrink
 from finfluence.result._views import SCORES_ONLY
 
 DOING = {"remove": "removing", "add": "adding"}
