@@ -5,8 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from finfluence.stats import shrink
-from finfluence.stats._shrink import _fit, _posterior, _Prior
+from finfluence.stats import ScaleMixture, fit_mixture, posterior, shrink
 
 
 def test_normal_effects_of_equal_errors_are_shrunken_as_the_closed_form_says() -> None:
@@ -24,9 +23,9 @@ def test_normal_effects_of_equal_errors_are_shrunken_as_the_closed_form_says() -
 
 @pytest.mark.parametrize("estimate", [-4.0, 0.3, 2.5])
 def test_the_posterior_is_that_of_numerical_integration(estimate: float) -> None:
-    prior = _Prior(0.2, np.array([0.0, 0.5, 3.0]), np.array([0.6, 0.3, 0.1]))
+    prior = ScaleMixture(0.2, np.array([0.0, 0.5, 3.0]), np.array([0.6, 0.3, 0.1]))
     s = 0.8
-    mean, sd, sign_error = (float(v[0]) for v in _posterior(np.array([estimate]), np.array([s]), prior))
+    mean, sd, sign_error = (float(v[0]) for v in posterior(np.array([estimate]), np.array([s]), prior))
 
     def slab(power: int, low: float = -np.inf, high: float = np.inf) -> float:
         def density(x: float) -> float:
@@ -133,6 +132,6 @@ def test_units_signs_and_order_do_not_matter() -> None:
 def test_the_prior_is_fitted_to_a_part_of_many() -> None:
     rng = np.random.default_rng(7)
     seen = 2 * rng.normal(size=20_000)
-    whole, part = _fit(seen, np.ones(20_000)), _fit(seen[:2000], np.ones(2000))
+    whole, part = fit_mixture(seen, np.ones(20_000)), fit_mixture(seen[:2000], np.ones(2000))
     spread = [float((p.weights * p.scales**2).sum()) for p in (whole, part)]
     assert spread[0] == pytest.approx(3.0, rel=0.1) and spread[0] == pytest.approx(spread[1], rel=0.1)

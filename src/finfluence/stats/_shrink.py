@@ -34,7 +34,7 @@ class Shrunken:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prior:
+class ScaleMixture:
     """The law of true values: centre + error · u, u from a mixture of N(0, scale²); the first scale is zero."""
 
     centre: float
@@ -89,14 +89,17 @@ def shrink(estimate: np.ndarray, se: np.ndarray) -> Shrunken:
     mean, sd = np.where(known, estimate, np.nan), np.where(known, se, np.nan)
     sign_error = np.where(known, np.where(estimate == 0, 1.0, 0.0), np.nan)
     if uncertain.any():
-        prior = _fit(estimate[uncertain], se[uncertain]) if uncertain.sum() >= FEWEST_SHRUNKEN else None
-        parts = _posterior(estimate[uncertain], se[uncertain], prior)
+        prior = (
+            fit_mixture(estimate[uncertain], se[uncertain]) if uncertain.sum() >= FEWEST_SHRUNKEN else None
+        )
+        parts = posterior(estimate[uncertain], se[uncertain], prior)
         for whole, part in zip((mean, sd, sign_error), parts, strict=True):
             whole[uncertain] = part
     return Shrunken(mean, sd, sign_error, bool(uncertain.sum() >= FEWEST_SHRUNKEN))
 
 
-def _fit(estimate: np.ndarray, se: np.ndarray) -> _Prior:
+def fit_mixture(estimate: np.ndarray, se: np.ndarray) -> ScaleMixture:
+    """Return the prior that `shrink` fits to estimates with errors above zero."""
     order = np.argsort(estimate / se, kind="stable")
     largest = np.abs(estimate[order[[0, -1]]] / se[order[[0, -1]]]).max()
     chosen = order[np.linspace(0, len(order) - 1, min(len(order), FITTED)).round().astype(int)]
@@ -116,7 +119,7 @@ def _fit(estimate: np.ndarray, se: np.ndarray) -> _Prior:
         belongs = density * weights
         precision = (belongs / variances).sum(1) / belongs.sum(1) / s**2
         centre = float((precision * x).sum() / precision.sum())
-    return _Prior(centre, scales, weights)
+    return ScaleMixture(centre, scales, weights)
 
 
 def _log_density(z: np.ndarray, variances: np.ndarray) -> np.ndarray:
@@ -126,10 +129,15 @@ def _log_density(z: np.ndarray, variances: np.ndarray) -> np.ndarray:
     return result
 
 
-def _posterior(
-    estimate: np.ndarray, se: np.ndarray, prior: _Prior | None
+def posterior(
+    estimate: np.ndarray, se: np.ndarray, prior: ScaleMixture | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, sd and local false sign rate of each true value; with no prior, those of a flat one."""
+    """Return mean, sd and local false sign rate of each true value; with no prior, those of a flat one.
+
+    Returns
+    -------
+    tuple of array [n]
+    """
     if prior is None:
         return estimate, se, norm.sf(np.abs(estimate) / se)
     belongs = np.exp(_log_density((estimate - prior.centre) / se, 1 + prior.scales**2)) * prior.weights

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,23 @@ OWN = "own"
 _DIAGONAL = ("effect", "effect_se", *TWIN, "spread", "mu", "se", "lower", "upper", "p_value")
 
 
+@dataclass(frozen=True)
+class OwnEffort:
+    """How much is retrained, as of `verify`: rows at most, runs without each, budget, seed, folder of finished runs."""
+
+    subsets: int = 24
+    runs: int = 100
+    budget: float | str | None = None
+    seed: int = 0
+    out: Path | None = None
+
+
 def verify_own_losses(
     results: Sequence[Influence],
     recipe: Recipe,
     query: AnyQuery,
     rows: Sequence[int],
-    *,
-    subsets: int = 24,
-    runs: int = 100,
-    budget: float | str | None = None,
-    seed: int = 0,
-    out: Path | None = None,
-    measure: bool = False,
+    effort: OwnEffort = OwnEffort(),
     announce: Callable[[Plan], None] | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -54,8 +60,9 @@ def verify_own_losses(
         `own_loss` of the rows, in their order.
     rows : sequence of int
         Positions of the rows. The first `subsets` of them are removed, one at a time.
-    subsets, runs, budget, seed, out, measure, announce, progress
-        As of `verify`.
+    effort : OwnEffort
+    announce, progress : callable
+        As of `verify`; the plan knows its cost.
 
     Returns
     -------
@@ -73,12 +80,12 @@ def verify_own_losses(
     estimate = pool([select_queries(one, names) for one in results])
     check_matches(estimate, recipe)
     vary, trained = vary_as_covered(estimate, recipe)
-    asked = min(subsets, len(rows))
+    asked, runs, seed, out = min(effort.subsets, len(rows)), effort.runs, effort.seed, effort.out
     check_counts(asked, runs)
     started, notes = time.perf_counter(), []
-    request = Request(estimate, trained, [query], asked, runs, None, budget, seed, vary, out, {})
-    seconds = None if budget is None else seconds_of(budget)
-    each = measured_cost(request, progress) if measure or seconds is not None else float("nan")
+    request = Request(estimate, trained, [query], asked, runs, None, effort.budget, seed, vary, out, {})
+    seconds = None if effort.budget is None else seconds_of(effort.budget)
+    each = measured_cost(request, progress)
     count = asked
     if seconds is not None:
         count, runs = fit_to_budget(asked, runs, seconds, time.perf_counter() - started, each, paired=True)

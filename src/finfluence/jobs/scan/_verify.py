@@ -127,14 +127,11 @@ def _verified(
             training.recipe,
             own_loss(finished.data.train.ids[rows].tolist(), unit=training.unit),
             rows,
-            subsets=options.subsets,
-            runs=options.runs,
-            budget=options.budget,
-            seed=options.seed,
-            out=folder / RETRAINED,
-            measure=True,
-            announce=tell,
-            progress=recorded(log, progress),
+            verification.OwnEffort(
+                options.subsets, options.runs, options.budget, options.seed, folder / RETRAINED
+            ),
+            tell,
+            recorded(log, progress),
         )
     return verification.verify(
         results,
