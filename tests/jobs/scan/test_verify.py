@@ -36,7 +36,11 @@ def verified(tmp_path_factory):
 def test_the_outcome_is_written_everywhere(verified):
     folder, done, plan, stages = verified
     out = folder / "out"
-    assert stages == ["measure", "retrain"] and plan.trainings == 34 + 8 * 12
+    assert (
+        stages == ["measure", "retrain"]
+        and plan.trainings == plan.runs_with + 8 * 12
+        and plan.runs_with == {"leave-out": 34, "paired": 12}[plan.design]
+    )
     assert done.made["queries"] == ["held-out", "class cat", "class dog"] and len(done.to_frame()) == 24
     assert Verification.load(out / "verification.json").to_frame().equals(done.to_frame())
     summary = open_scan(out).summary
@@ -51,7 +55,9 @@ def test_the_outcome_is_written_everywhere(verified):
     assert done.sentence in repr(stored)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Against the truth" in page and done.sentence[:40] in page and "At best" in page
-    assert "130 trainings: 34 on all rows and 12 without each of 8 subsets" in page
+    assert (
+        f"{plan.trainings} trainings: {plan.runs_with} on all rows and 12 without each of 8 subsets" in page
+    )
 
 
 def test_the_rest_of_the_scan_is_as_it_was(verified):
