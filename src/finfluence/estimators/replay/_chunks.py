@@ -33,6 +33,8 @@ class ChunkResult:
         Of the queries.
     effects, effect_variance : array [n, q]
         Of the rows, or of the candidates.
+    steady_share : array [q]
+        Of the effects' variance: what is left where epochs may differ by a common factor.
     variance, variance_error : array [q]
         Var(q) over batch orders, and the variance of that estimate.
     profile : array [E, q]
@@ -44,6 +46,7 @@ class ChunkResult:
     columns: range
     effects: np.ndarray
     effect_variance: np.ndarray
+    steady_share: np.ndarray
     variance: np.ndarray
     variance_error: np.ndarray
     profile: np.ndarray
@@ -139,6 +142,7 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
         columns,
         totals.effects.cpu().numpy(),
         totals.effect_variance().cpu().numpy(),
+        totals.steady_share().cpu().numpy(),
         totals.variance().cpu().numpy(),
         totals.profile_error.sum(0).cpu().numpy(),
         totals.profile.cpu().numpy(),
