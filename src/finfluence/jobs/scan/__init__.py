@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._result import row_cells as row_cells
     from finfluence.jobs.scan._self_test import Named as Named
     from finfluence.jobs.scan._self_test import judge as judge
+    from finfluence.jobs.scan._tables import network_columns as network_columns
+    from finfluence.jobs.scan._tables import network_rows as network_rows
     from finfluence.jobs.scan._training import plan_training as plan_training
     from finfluence.jobs.scan._verify import verify_scan as verify_scan
 
@@ -48,6 +50,7 @@ _HOME = {
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
     ),
     **dict.fromkeys(("Named", "judge"), "_self_test"),
+    **dict.fromkeys(("network_columns", "network_rows"), "_tables"),
     "plan_training": "_training",
     "verify_scan": "_verify",
 }

@@ -9,9 +9,10 @@ from typing import Any
 
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
-from finfluence.jobs._folder import versions, write_frame
+from finfluence.jobs._folder import RUN, versions, write_frame
 from finfluence.jobs._log import logged, recorded
 from finfluence.jobs.scan._budget import planned, spent
+from finfluence.jobs.scan._choice import Choice, choose
 from finfluence.jobs.scan._data import ScanData, read_data
 from finfluence.jobs.scan._decisions import Decided, decide_rows
 from finfluence.jobs.scan._estimate import (
@@ -24,6 +25,7 @@ from finfluence.jobs.scan._estimate import (
 )
 from finfluence.jobs.scan._folder import (
     BUDGET,
+    CHOICE,
     FORMAT,
     GROUPS,
     INFLUENCE,
@@ -41,7 +43,7 @@ from finfluence.jobs.scan._report_content import short_previews
 from finfluence.jobs.scan._result import ScanResult, open_scan
 from finfluence.jobs.scan._retraining_check import automatic_runs, check_by_retraining
 from finfluence.jobs.scan._self_test import self_test
-from finfluence.jobs.scan._training import Training, plan_training
+from finfluence.jobs.scan._training import Training, as_trained, plan_training
 from finfluence.jobs.scan._words import command
 
 
@@ -92,9 +94,10 @@ def run_scan(
     with one_thread():
         progress("read", 0, 1)
         data = read_data(options)
-        training = plan_training(options, data.train)
-        run = _described(options, data, training)
         progress("read", 1, 1)
+        settled, choice = _chosen(options, data, folder, progress)
+        training = plan_training(settled, data.train)
+        run = _described(options, data, training, choice)
         folder.start(run)
         if folder.finished:
             return open_scan(folder.path)
@@ -125,7 +128,7 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
         found = _estimate(options, context)
     run = _with_budget(options, context, run)
     with _timed(seconds, "decide", log):
-        decided = _decide(context, found, options.fdr, judged)
+        decided = _decide(context, found, options.fdr, judged, told=run.get(CHOICE, {}).get("told", True))
     check, tested = None, None
     if options.proof:
         with _timed(seconds, "retraining check", log):
@@ -171,8 +174,12 @@ def _estimate(options: ScanOptions, context: Context) -> Estimate:
     return found
 
 
-def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None) -> Decided:
-    decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train)
+def _decide(
+    context: Context, found: Estimate, fdr: float, judged: Judged | None, *, told: bool
+) -> Decided:
+    decided = decide_rows(
+        found, context.data.train, fdr, None if judged is None else judged.train, told=told
+    )
     write_frame(context.folder / TABLE, decided.lines)
     if found.groups is not None:
         of_groups = [] if judged is None else judged.summary["groups"]
@@ -180,7 +187,21 @@ def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None
     return decided
 
 
-def _described(options: ScanOptions, data: ScanData, training: Training) -> dict[str, Any]:
+def _chosen(
+    options: ScanOptions, data: ScanData, folder: ScanFolder, progress: Progress
+) -> tuple[ScanOptions, Choice | None]:
+    """Return the options with a network settled on: as an interrupted scan in the folder did, or chosen now."""
+    if (folder / RUN).exists():
+        run = folder.read_run()
+        if all(run["options"].get(name) == value for name, value in options.described().items()):
+            made = run.get(CHOICE)
+            return as_trained(options, run), None if made is None else Choice.of_run(made)
+    return choose(options, data.train, progress)
+
+
+def _described(
+    options: ScanOptions, data: ScanData, training: Training, choice: Choice | None
+) -> dict[str, Any]:
     runs = options.proof_runs or automatic_runs(len(data.train))
     run = {
         "format": FORMAT,
@@ -188,6 +209,7 @@ def _described(options: ScanOptions, data: ScanData, training: Training) -> dict
         "options": options.described(),
         "data": data.described(),
         "training": training.described(),
+        **({} if choice is None else {CHOICE: choice.described()}),
         "proof_runs": runs if options.proof else 0,
         "recipe_digest": training.recipe.digest(),
         "versions": versions(),
