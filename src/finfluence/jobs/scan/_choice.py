@@ -204,7 +204,8 @@ def _curves(
     x, rows = torch.from_numpy(train.x), np.arange(len(train))
     seeds = [torch_seed(seed, "network", k) % 2**31 for k in range(len(folds))]
     runs = [RunSpec(s, s, np.setdiff1d(rows, fold)) for s, fold in zip(seeds, folds, strict=True)]
-    if len(runs) < 2 or not_stackable(recipe, seeds[:2]):
+    usual = not _expensive(plan)
+    if len(runs) < 2 or not (usual or not_stackable(recipe, seeds[:2]) is None):
         loss, hit = np.full((1, len(train)), np.nan), np.zeros((1, len(train)))
         for fold, model in zip(folds, final_models(recipe, runs), strict=True):
             if model is not None:
@@ -214,7 +215,7 @@ def _curves(
     first = recipe.epochs if fixed else min(LEAST_EPOCHS, recipe.epochs)
     shape = (recipe.epochs - first + 1, len(train))
     loss, hit = np.full(shape, np.nan), np.zeros(shape)
-    at_once = len(runs) if stack.replicas(2**30) >= len(runs) else 1
+    at_once = len(runs) if usual or stack.replicas(2**30) >= len(runs) else 1
     for start in range(0, len(runs), at_once):
 
         def score(epoch: int, theta: torch.Tensor, start: int = start) -> None:

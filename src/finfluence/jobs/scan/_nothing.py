@@ -32,8 +32,8 @@ def learned_by_heart(estimate: Estimate, decided: Decided, train: Table) -> tupl
 def visible_effect(estimate: Estimate, decided: Decided, fdr: float) -> dict[str, Any] | None:
     """Return how much a single row must raise the held-out loss to be named for it four times in five.
 
-    (z at the level of one row among n and over all tests, plus z at a power of 0.8) × the median standard error of an
-    effect.
+    (z at the level of one row among n and over all tests, plus z at a power of 0.8) × the median standard error of the
+    hundred largest effects.
 
     Returns
     -------
@@ -43,15 +43,16 @@ def visible_effect(estimate: Estimate, decided: Decided, fdr: float) -> dict[str
     influence = estimate.influence
     data = influence.data.sel(query=HELD_OUT)
     values = influence.provenance.query_values
-    if not influence.has_effect or values is None:
+    if not influence.has_effect or values is None or not np.isfinite(data["effect_se"].values).any():
         return None
     level = fdr / (decided.decisions.tests * len(influence.subsets))
-    errors = data["effect_se"].values
-    needed = (norm.isf(level / 2) + norm.isf(1 - POWER)) * float(np.nanmedian(errors))
+    raised = data["effect"].values * int(data["sign"]) * influence.provenance.harmful_side
+    largest = np.argsort(-raised, kind="stable")[:100]
+    error = float(np.nanmedian(data["effect_se"].values[largest]))
+    needed = (norm.isf(level / 2) + norm.isf(1 - POWER)) * error
     loss = float(np.mean([run[0] for run in values]))
     if not (np.isfinite(needed) and loss > 0):
         return None
-    raised = data["effect"].values * int(data["sign"]) * influence.provenance.harmful_side
     return {
         "needed": float(needed),
         "largest": float(np.nanmax(raised)),
