@@ -11,6 +11,7 @@ from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.ensemble import RunSpec, StackedRuns, final_models, not_stackable
 from finfluence.ingest import Table
+from finfluence.jobs.scan._models import SMALL
 from finfluence.jobs.scan._options import AUTO, ScanOptions
 from finfluence.jobs.scan._training import Training, plan_training, predictions
 from finfluence.labels import partition
@@ -184,7 +185,7 @@ def _settled(options: ScanOptions, plan: Training, epochs: int) -> ScanOptions:
 
 def _expensive(plan: Training) -> bool:
     """Return whether stacking saves little: convolutions, and models of the user's."""
-    return plan.model.name not in ("linear", "mlp-small", "mlp")
+    return plan.model.name not in SMALL
 
 
 def _folds(train: Table, seed: int, *, expensive: bool) -> list[np.ndarray]:

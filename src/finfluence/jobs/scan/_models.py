@@ -72,6 +72,8 @@ def cnn(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
 
 
 BUILT_IN: dict[str, Factory] = {"linear": linear, "mlp-small": mlp_small, "mlp": mlp, "cnn": cnn}
+SMALL = ("linear", "mlp-small", "mlp")
+"""Models of which many train side by side nearly as fast as one."""
 
 
 def choose_model(name: str, input_shape: Shape, n_outputs: int) -> SeededModel:

@@ -130,7 +130,7 @@ class ScanOptions:
         flag="--proof/--no-proof",
     )
     proof_runs: int | None = option(
-        "Trainings of the check for each of the three.", None, shown="20, fewer above 5,000 rows"
+        "Trainings of the check for each of the three.", None, shown="20, fewer above 5,000 rows; cnn or your own model: 5"
     )
     self_test: bool = option(
         "Train and replay once more with planted neutral rows, and print how many do not come out neutral.",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -83,7 +83,7 @@ def run_scan(
     Notes
     -----
     Cost: out-of-fold predictions by scikit-learn's models (seconds for 1,000 rows), and in trainings of the model:
-    `runs` trainings, each replayed at about three more (or `budget` for both), and
+    one or two for each network tried, `runs` trainings, each replayed at about three more (or `budget` for both), and
     three times `proof_runs` trainings for the retraining check (small models train side by side, at about a fifth of
     that).
     """
@@ -92,10 +92,13 @@ def run_scan(
     if write_rows is not None:
         write_rows(folder)
     with one_thread():
+        before: dict[str, float] = {}
         progress("read", 0, 1)
-        data = read_data(options)
+        with _timed(before, "read"):
+            data = read_data(options)
         progress("read", 1, 1)
-        settled, choice = _chosen(options, data, folder, progress)
+        with _timed(before, "choose a network"):
+            settled, choice = _chosen(options, data, folder, progress)
         training = plan_training(settled, data.train)
         run = _described(options, data, training, choice)
         folder.start(run)
@@ -105,12 +108,18 @@ def run_scan(
             announce(planned(options.budget, options.n_runs))
         with logged(folder / LOG) as log:
             context = Context(training, data, folder, recorded(log, progress))
-            return _work(options, context, run, log)
+            return _work(options, context, run, log, before)
 
 
-def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logging.Logger) -> ScanResult:
-    """Run the stages one after another."""
-    seconds: dict[str, float] = {}
+def _work(
+    options: ScanOptions,
+    context: Context,
+    run: dict[str, Any],
+    log: logging.Logger,
+    before: Mapping[str, float],
+) -> ScanResult:
+    """Run the stages one after another; `before`: seconds of those that came first."""
+    seconds = dict(before)
     folder = context.folder
     _log_start(log, run, context.data)
     with _timed(seconds, "judge labels", log):
@@ -147,7 +156,9 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
     said = (
         summary["budget"],
         summary["verdict"],
+        *summary["choice_said"],
         *summary["labels_said"],
+        *summary["nothing_said"],
         summary["proof"],
         summary["self_test"],
     )
@@ -202,7 +213,7 @@ def _chosen(
 def _described(
     options: ScanOptions, data: ScanData, training: Training, choice: Choice | None
 ) -> dict[str, Any]:
-    runs = options.proof_runs or automatic_runs(len(data.train))
+    runs = options.proof_runs or automatic_runs(len(data.train), training.model.name)
     run = {
         "format": FORMAT,
         "version": VERSION,
@@ -230,8 +241,9 @@ def _with_budget(options: ScanOptions, context: Context, run: dict[str, Any]) ->
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str, log: logging.Logger) -> Iterator[None]:
+def _timed(seconds: dict[str, float], stage: str, log: logging.Logger | None = None) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = round(time.perf_counter() - start, 3)
-    log.info("%s: %.1f s", stage, seconds[stage])
+    if log is not None:
+        log.info("%s: %.1f s", stage, seconds[stage])
