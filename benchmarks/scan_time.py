@@ -78,7 +78,9 @@ def main() -> None:
     stages = json.loads((out / "scan.json").read_text(encoding="utf-8"))["seconds"]
     least = floor(out)
     lowest = sum(least.values())
-    print(f"\n{args.rows:,} rows × {args.columns} columns\n\n| stage | seconds | share |\n| --- | --- | --- |")
+    print(
+        f"\n{args.rows:,} rows × {args.columns} columns\n\n| stage | seconds | share |\n| --- | --- | --- |"
+    )
     for name, seconds in {**stages, "import and the rest": whole - sum(stages.values())}.items():
         print(f"| {name} | {seconds:.1f} | {seconds / whole:.0%} |")
     print(f"| **whole scan** | {whole:.1f} | {whole / lowest:.1f} × the floor |")

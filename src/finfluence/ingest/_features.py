@@ -22,7 +22,9 @@ CLIP = 3.0
 """Standardised numbers are cut here, so that one typing error cannot burst a training."""
 LEVEL_BUDGET = 1000
 TEXT_BUDGET, LEAST_TEXT = 400, 4
-SAYS_NOTHING = "text that tells nothing about the target: its words predict rows left out no better than a constant"
+SAYS_NOTHING = (
+    "text that tells nothing about the target: its words predict rows left out no better than a constant"
+)
 
 Key = tuple[str, str]
 """Column, and which part of it: "" for the number itself."""
@@ -36,7 +38,8 @@ class TableEncoder:
 
     Numbers and dates: missing cells replaced by the median and marked by a column of their own, then
     standardised and cut at ±3. Categories: one 0/1 column a level (at most 40 levels). Text: hashed words or
-    character n-grams, TF-IDF, truncated SVD (at most 200 columns, as many as tell about the target). Constant and empty columns are left out.
+    character n-grams, TF-IDF, truncated SVD (at most 200 columns, as many as tell about the target). Constant and empty
+    columns are left out.
     The frame's index names the rows in messages.
 
     Attributes

@@ -62,7 +62,9 @@ class TextEncoder:
         variance = dense.var(axis=0)
         self._keep = np.flatnonzero(variance > 1e-9 * max(variance.max(), 1e-30))
         if y is not None:
-            told = telling_width(dense[sample][:, self._keep], np.asarray(y)[sample]) if len(self._keep) else 0
+            told = (
+                telling_width(dense[sample][:, self._keep], np.asarray(y)[sample]) if len(self._keep) else 0
+            )
             self._keep = self._keep[:told]
         self._mean = dense[:, self._keep].mean(axis=0)
         self._scale = float(np.sqrt(variance[self._keep].mean())) if len(self._keep) else 1.0

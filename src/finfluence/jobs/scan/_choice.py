@@ -210,7 +210,9 @@ def _curves(
         loss, hit = np.full((1, len(train)), np.nan), np.zeros((1, len(train)))
         for fold, model in zip(folds, final_models(recipe, runs), strict=True):
             if model is not None:
-                loss[0, fold], hit[0, fold] = _row_losses(predictions(model, x[fold], _classes(train)), train, fold)
+                loss[0, fold], hit[0, fold] = _row_losses(
+                    predictions(model, x[fold], _classes(train)), train, fold
+                )
         return np.nan_to_num(loss, nan=_worst(train)), hit
     stack, model = StackedRuns(recipe, initial_model(recipe, seeds[0])), initial_model(recipe, seeds[0])
     first = recipe.epochs if fixed else min(LEAST_EPOCHS, recipe.epochs)

@@ -1,4 +1,4 @@
-"""What stands beside "nothing is named": whether the network memorised, and how large an effect could have been seen."""
+"""What stands beside "nothing is named": whether the network memorised, and how large an effect could be seen."""
 
 from typing import Any
 

@@ -104,7 +104,9 @@ class ScanOptions:
     )
     epochs: int | None = option("Passes over the rows.", None, shown="by cross-validation")
     batch_size: int | None = option("Rows per step.", None, shown="by the number of rows")
-    lr: float | None = option("Learning rate.", None, shown="adamw 0.001, linear 0.005, mlp-small 0.002, sgd 0.05")
+    lr: float | None = option(
+        "Learning rate.", None, shown="adamw 0.001, linear 0.005, mlp-small 0.002, sgd 0.05"
+    )
     weight_decay: float | None = option("Weight decay.", None, shown="adamw 0.3, sgd 0")
     optimizer: str = option("sgd or adamw.", "adamw")
     runs: int | None = option(
@@ -130,7 +132,9 @@ class ScanOptions:
         flag="--proof/--no-proof",
     )
     proof_runs: int | None = option(
-        "Trainings of the check for each of the three.", None, shown="20, fewer above 5,000 rows; cnn or your own model: 5"
+        "Trainings of the check for each of the three.",
+        None,
+        shown="20, fewer above 5,000 rows; cnn or your own model: 5",
     )
     self_test: bool = option(
         "Train and replay once more with planted neutral rows, and print how many do not come out neutral.",

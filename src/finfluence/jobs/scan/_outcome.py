@@ -78,7 +78,9 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
         "covers": covers_sentence(influence.provenance),
         "queries": influence.queries,
         "agreement": agreement(found.estimate.each, found.data.train.ids),
-        "findings": [list(finding) for finding in [*_findings(found), *(("FI028", text) for text in nothing)]],
+        "findings": [
+            list(finding) for finding in [*_findings(found), *(("FI028", text) for text in nothing)]
+        ],
         "proof": check_sentence(found.check),
         "self_test": "" if found.tested is None else found.tested["sentence"],
         "budget": found.run[BUDGET]["sentence"] if options.budget is not None else "",

@@ -185,12 +185,8 @@ def _estimate(options: ScanOptions, context: Context) -> Estimate:
     return found
 
 
-def _decide(
-    context: Context, found: Estimate, fdr: float, judged: Judged | None, *, told: bool
-) -> Decided:
-    decided = decide_rows(
-        found, context.data.train, fdr, None if judged is None else judged.train, told=told
-    )
+def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None, *, told: bool) -> Decided:
+    decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train, told=told)
     write_frame(context.folder / TABLE, decided.lines)
     if found.groups is not None:
         of_groups = [] if judged is None else judged.summary["groups"]

@@ -10,7 +10,17 @@ def network_columns(task: str) -> tuple[str, ...]:
     """Return the headings of `network_rows`."""
     loss = "log loss" if task == "classification" else "half squared error"
     hit = ("accuracy",) if task == "classification" else ()
-    return ("network", "epochs", loss, "standard error", "folds from", "to", *hit, "below constant", "trained")
+    return (
+        "network",
+        "epochs",
+        loss,
+        "standard error",
+        "folds from",
+        "to",
+        *hit,
+        "below constant",
+        "trained",
+    )
 
 
 def network_rows(choice: Mapping[str, Any]) -> list[list[str]]:
@@ -20,6 +30,10 @@ def network_rows(choice: Mapping[str, Any]) -> list[list[str]]:
     ----------
     choice
         What `Choice.described` returned.
+
+    Returns
+    -------
+    list of list of str
     """
     rows = []
     for one in choice["tried"]:
@@ -51,8 +65,8 @@ def networks_tried(choice: Mapping[str, Any] | None) -> list[Table]:
             columns=network_columns(choice["task"]),
             rows=tuple(map(tuple, network_rows(choice))),
             note=f"Each was trained {len(choice['tried'][0]['folds'])} times without one fold of the training rows and "
-            f"scored on it ({choice['rows']:,} rows in all), after every epoch; epochs: where the loss is least. Trained "
-            "is the simplest network within a standard error of the best. Below constant: how much smaller the loss is "
+            f"scored on it ({choice['rows']:,} rows in all), after every epoch; epochs: where the loss is least. "
+            "Trained is the simplest network within a standard error of the best. Below constant: how much smaller the loss is "
             "than that of the constant model, row by row, with its standard error; below two of them influence names "
             "nothing.",
         )
