@@ -161,7 +161,7 @@ def choose(options: ScanOptions, train: Table, progress: Progress = silent) -> t
 
 def _alternatives(options: ScanOptions, train: Table) -> list[ScanOptions]:
     """Return options for each network to try, the simplest first."""
-    names = (options.model,)
+    names: tuple[str, ...] = (options.model,)
     if options.model == AUTO:
         names = ("linear", "mlp-small", "mlp") if train.x.ndim < 4 else ("linear", "mlp", "cnn")
     decay = DECAY if options.optimizer == "adamw" else 0.0

@@ -66,7 +66,7 @@ def networks_tried(choice: Mapping[str, Any] | None) -> list[Table]:
             rows=tuple(map(tuple, network_rows(choice))),
             note=f"Each was trained {len(choice['tried'][0]['folds'])} times without one fold of the training rows and "
             f"scored on it ({choice['rows']:,} rows in all), after every epoch; epochs: where the loss is least. "
-            "Trained is the simplest network within a standard error of the best, or the one asked for. Below constant: "
+            "Trained: the simplest within a standard error of the best, or the one asked for; below constant: "
             "how much smaller the loss is than that of the constant, row by row, with its standard error; below two of "
             "them influence names nothing.",
         )
