@@ -21,7 +21,14 @@ def run(*arguments):
 def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify-command")
     run_scan(
-        ScanOptions(source=blobs_csv(folder, n=100, wrong=6), target="label", out=folder / "out", **QUICK)
+        ScanOptions(
+            source=blobs_csv(folder, n=100, wrong=6),
+            target="label",
+            out=folder / "out",
+            model="mlp",
+            weight_decay=0.01,
+            **QUICK,
+        )
     )
     shutil.copytree(folder / "out", folder / "before")
     done = run("verify", folder / "out", "--subsets", "8", "--runs", "12")

@@ -1,6 +1,6 @@
 """Training many copies of a recipe in one step: states [R, P], gradients by vmap, updates elementwise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,12 @@ class StackedRuns:
         by_seed = {s: self.layout.theta(initial_model(self.recipe, s)) for s in dict.fromkeys(seeds)}
         return torch.stack([by_seed[s] for s in seeds])
 
-    def train(self, runs: Sequence[RunSpec], padded: bool = True) -> Tensor:
+    def train(
+        self,
+        runs: Sequence[RunSpec],
+        padded: bool = True,
+        after_epoch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Train the runs side by side.
 
         Parameters
@@ -77,6 +82,8 @@ class StackedRuns:
             Their seeds and rows.
         padded : bool
             Fill the stack with copies of the last run up to a multiple of `ALIGNED` replicas.
+        after_epoch : callable, optional
+            Called as `after_epoch(epochs done, parameters [R, P])`.
 
         Returns
         -------
@@ -95,6 +102,8 @@ class StackedRuns:
                 positions = torch.stack([order[step] for order in orders])
                 state = self._advance(state, self.batch(positions), t)
                 t += 1
+            if after_epoch is not None:
+                after_epoch(epoch + 1, state[0][:wanted])
         finite = torch.stack([torch.isfinite(part).all(1) for part in state]).all(0)
         return state[0].masked_fill(~finite[:, None], torch.nan)[:wanted]
 

@@ -156,12 +156,13 @@ def _folds(
     y: np.ndarray, classes: int, groups: np.ndarray | None, seed: int, repeats: int
 ) -> list[list[np.ndarray]]:
     """Return `repeats` partitions of the positions into folds: classes spread evenly, groups kept together."""
-    return [_partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
+    return [partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
 
 
-def _partition(
+def partition(
     y: np.ndarray, classes: int, groups: np.ndarray | None, rng: np.random.Generator
 ) -> list[np.ndarray]:
+    """Return positions of 5 folds: classes (numbers by rank, if `classes` is 0) spread evenly, groups kept together."""
     if groups is not None and len(np.unique(groups)) >= FOLDS:
         names, member = np.unique(groups.astype(str), return_inverse=True)
         sizes = np.bincount(member)
@@ -192,8 +193,8 @@ def _predictions(
 ) -> np.ndarray:
     total = np.zeros((len(y), classes) if classes else len(y))
     count, steps = 0, len(partitions) * FOLDS
-    for partition in partitions:
-        for held in partition:
+    for folds in partitions:
+        for held in folds:
             progress(f"out of fold, {name}", count, steps)
             train = np.setdiff1d(np.arange(len(y)), held)
             total[held] += _fit_predict(make, x, y, train, held, classes)

@@ -109,6 +109,25 @@ FINDINGS = {
             "Look at how the labels of that source were made; the rows named in it are the first ones to check.",
         ),
         FindingKind(
+            "FI027",
+            "warning",
+            "The network is no better than a constant",
+            "In cross-validation the trained network predicts rows that it has not seen no better than a constant does "
+            "(by two standard errors of the difference, row by row), or there are fewer than 20 rows to try: "
+            "what it learned is noise, and its influence names no row.",
+            "Look at how the columns were read (finfluence scan FILE --columns), add columns or rows, or name a model "
+            "that suits the data by --model.",
+        ),
+        FindingKind(
+            "FI028",
+            "info",
+            "Why influence names nothing",
+            "Whether the network learned doubtful labels by heart, and how large the effect of a row would have had to "
+            "be to be named.",
+            "Ask for more runs (--runs 8) to see smaller effects; look at the list for review (finfluence show FOLDER "
+            "--review) for doubtful labels.",
+        ),
+        FindingKind(
             "FI029",
             "warning",
             "Extremes that chance explains",

@@ -30,7 +30,9 @@ class Decided:
     lines: pd.DataFrame
 
 
-def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels | None = None) -> Decided:
+def decide_rows(
+    estimate: Estimate, train: Table, fdr: float, judged: RowLabels | None = None, *, told: bool = True
+) -> Decided:
     """Decide about every row by its worst query and by what models that have not seen it say of its label.
 
     Each of V tests (the queries, and the label) is held against fdr / V by `name_rows`, so that what they name together
@@ -41,6 +43,9 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels 
     judged
         Of the training rows, in their order; None where there are too few rows to judge labels: then the queries alone
         decide, and `predicted` is what the finished models say.
+    told
+        Whether the network predicts rows that it has not seen better than a constant does: otherwise its influence
+        names nothing.
 
     Returns
     -------
@@ -63,6 +68,9 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels 
         q_each[name] = found.q_each[0]
         findings += [f"{name}: {text}" for text in found.findings]
     frame = first.frame.copy()
+    if not told:
+        q_each = {name: np.ones(len(frame)) for name in q_each}
+        findings, frame["q_opposite"] = [], 1.0
     frame["own_loss"] = data["own_loss"].values
     tests = len(queries) + (0 if judged is None else 1)
     lines = _lines(influence.to_frame(), q_each, frame, train)

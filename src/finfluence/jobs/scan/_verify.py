@@ -27,7 +27,7 @@ from finfluence.jobs.scan._folder import (
 from finfluence.jobs.scan._labels import read_left_out, without_doubtful
 from finfluence.jobs.scan._options import OWN, ScanOptions, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
-from finfluence.jobs.scan._training import Training, plan_training
+from finfluence.jobs.scan._training import Training, as_trained, plan_training
 from finfluence.result import one_of, verification_findings
 from finfluence.runs import own_loss
 from finfluence.verification import Plan, Verification
@@ -86,7 +86,7 @@ def verify_scan(
     scanned = ScanOptions.of_run(run, folder.path)
     with one_thread(), logged(folder / LOG) as log:
         data = read_data(scanned)
-        training = plan_training(scanned, data.train)
+        training = plan_training(as_trained(scanned, run), data.train)
         _check_unchanged(run, data, training)
         left_out = read_left_out(folder)
         if left_out is not None:
