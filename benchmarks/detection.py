@@ -81,7 +81,10 @@ def one_seed(problem: Problem, seed: int) -> tuple[dict[str, np.ndarray], dict[s
     scores = {
         "replay, 1 run": _replayed(replayed[0]),
         "replay, 4 runs pooled": _replayed(pooled),
-        "replay and labels judged out of fold": (-decided["q_value"].to_numpy(), decided["flagged"].to_numpy()),
+        "replay and labels judged out of fold": (
+            -decided["q_value"].to_numpy(),
+            decided["flagged"].to_numpy(),
+        ),
         "fine (published, closed form)": _replayed(fi.estimate(tapes[0], problem.queries, "fine")),
         "own loss": _top(loss_score(probs, labels), None),
         "margin": _top(margin_score(probs, labels), None),

@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """found : out of fold. y : labels as given [n]. wrong : which of them are [n]. in_sample : loss of a network [n]."""
+    """found : out of fold. y : labels as given [n]. wrong : which are [n]. in_sample : loss of a network [n]."""
 
     found: OutOfFold
     y: np.ndarray

