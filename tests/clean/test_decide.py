@@ -27,7 +27,7 @@ def scanned(seed=0):
     return {
         "mu": mu,
         "own_loss": np.logaddexp(0.0, -odds),
-        "predictions": Predictions(labels, predicted, np.full(N, 0.95)),
+        "predictions": Predictions(labels, predicted, np.full(N, 0.95), np.where(wrong, 0.001, 1.0)),
     }
 
 
@@ -189,7 +189,7 @@ def test_a_result_is_decided_about_as_its_numbers_are():
         "own_loss": given["own_loss"],
     }
     found = Influence.build(mu=given["mu"][:, None], **labels)
-    decided = decide_influence(found, own_loss=True, predictions=given["predictions"])
+    decided = decide_influence(found, predictions=given["predictions"])
     pd.testing.assert_frame_equal(decided.frame, decide(np.arange(N), **given).frame)
     added = Influence.build(
         mu=-given["mu"][:, None], **{**labels, "provenance": replace(made, contrast="add")}

@@ -101,6 +101,10 @@ def clean(
     yes: Annotated[
         bool, typer.Option("--yes", help="Write although a class loses more than a fifth of its rows.")
     ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Drop all rows of this group and change nothing else.", show_default="single rows"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the scanned file without the rows that do damage, and say what was done to which row."""
@@ -112,7 +116,7 @@ def clean(
 
         options = CleanOptions(
             action=cast(Any, action or "suggested"), fdr=fdr, escape_formulas=escape_formulas, force=force,
-            even_if_worse=even_if_worse, yes=yes,
+            even_if_worse=even_if_worse, yes=yes, group=group,
         )  # fmt: skip
         result = open_scan(out)
         done = result.clean(to, **vars(options))

@@ -11,7 +11,6 @@ from finfluence.stats._local_level import inside, local_error
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
 from finfluence.stats._multiplicity import Direction, Discoveries, check_fdr, empirical_fdr, one_sided
 from finfluence.stats._one_run import certify_one_run, certify_one_run_epsilon
-from finfluence.stats._own_loss import LossVerdict, label_errors, log_odds
 from finfluence.stats._permutation import (
     PermutationTest,
     block_permutation_p,
@@ -41,7 +40,6 @@ __all__ = [
     "Direction",
     "Discoveries",
     "Interval",
-    "LossVerdict",
     "Named",
     "PermutationTest",
     "RowTest",
@@ -68,9 +66,7 @@ __all__ = [
     "empirical_fdr",
     "fit_mixture",
     "inside",
-    "label_errors",
     "local_error",
-    "log_odds",
     "max_scan",
     "mean_difference",
     "mean_interval",
