@@ -7,6 +7,7 @@ from finfluence.grads._flat import Layout
 from finfluence.grads._frozen import Frozen, Pieces
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._projection import Projection
 from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads.tracing import Traced, Traces, trace, trace_gradient, trace_values
 
@@ -17,6 +18,7 @@ __all__ = [
     "InDouble",
     "Layout",
     "Pieces",
+    "Projection",
     "RowLoss",
     "RowLosses",
     "Traced",

@@ -6,7 +6,7 @@ from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
-from finfluence.estimators.derivatives._query_gradients import query_gradients
+from finfluence.estimators.derivatives._query_gradients import checked_values, query_gradients
 from finfluence.estimators.derivatives._select import (
     DIFFERENTIATIONS,
     Differentiation,
@@ -30,6 +30,7 @@ __all__ = [
     "TransposedAdjoint",
     "adjoint_of",
     "by_rows",
+    "checked_values",
     "choose_adjoint",
     "exact_choice",
     "query_gradients",

@@ -81,6 +81,10 @@ class CheckedAdjoint:
         """Return the same checks around another adjoint."""
         return CheckedAdjoint(inner, self._tape, self._make, self._fused, self.exact)
 
+    def fresh(self) -> StepAdjoint:
+        """Return an adjoint of the same kind that has traced nothing yet."""
+        return self._make(self.losses)
+
     def step(
         self,
         state: Tensor,

@@ -48,7 +48,7 @@ def choose_adjoint(
     start: Tensor,
     differentiation: Differentiation = "auto",
     memory_bytes: float = 2**30,
-    alone: bool = True,
+    queries: int | None = None,
 ) -> Choice:
     """Choose and check the step adjoint for a tape.
 
@@ -63,8 +63,9 @@ def choose_adjoint(
     ----------
     start : Tensor [Q, P]
         Gradients of the queries at the end of training.
-    alone : bool
-        Whether one process evaluates all rows of a step.
+    queries : int, optional
+        Queries that one process takes through the steps: the exact pass shares work among them. 0 where several
+        processes share the rows; by default those of `start`.
 
     Returns
     -------
@@ -82,7 +83,7 @@ def choose_adjoint(
         with seeded(0):
             return _choose(tape, checked, differentiation, memory_bytes, most)
 
-    most = len(start) if alone else 0
+    most = len(start) if queries is None else queries
     return tape.cache.get(_ChoiceFor(differentiation, memory_bytes, most, digest(content)), choose)
 
 

@@ -13,7 +13,7 @@ from finfluence.jobs.scan._group_labels import groups_sentence
 from finfluence.jobs.scan._options import HELD_OUT, ScanOptions
 from finfluence.jobs.scan._report_content import agreement, content
 from finfluence.jobs.scan._words import check_sentence, counts, harmed, label_sentences, surer, verdict
-from finfluence.result import covers_sentence, sign_sentence
+from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
 
@@ -99,6 +99,7 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     notes = [note for note in found.data.notes if note not in shown]
     findings = [("FI026", text) for text in [_of_groups(found)] if text]
     findings += [("FI020", text) for text in found.decided.decisions.findings]
+    findings += [("FI029", text) for text in chance_findings(found.estimate.influence.data, [HELD_OUT])]
     findings += _findings_of_labels(found.labels)
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."

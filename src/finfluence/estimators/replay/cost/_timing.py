@@ -96,9 +96,10 @@ class Workload:
     ) -> float:
         """Seconds of one backward pass over the last `horizon` epochs."""
         total, lengths = 0.0, self.shape.epochs[-horizon:]
+        tail = math.ceil(self.late * horizon) + 1 if self.late else 0
         evaluated = schedule.evaluations(self.shape, horizon)
         for back, (steps, (rows, times)) in enumerate(zip(reversed(lengths), evaluated, strict=True)):
-            one = timings.tail if back < math.ceil(self.late * horizon) else timings.back
+            one = timings.tail if back < tail else timings.back
             total += steps * one
             total += times * timings.evaluation(rows, at_least) if times else 0.0
             if self.candidates:
