@@ -61,14 +61,18 @@ def _abs(input: Tensor) -> Line:
     return input.sign(), None, False
 
 
-def _clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Line:
-    value = input.clamp(min, max)
+def _between(input: Tensor, low: float | None, high: float | None) -> tuple[Tensor, Tensor]:
+    value = input.clamp(low, high)
     inside = _where(value == input, input)
-    return inside, value * (1 - inside), False
+    return inside, value * (1 - inside)
+
+
+def _clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Line:
+    return *_between(input, min, max), False
 
 
 def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Line:
-    return *_clamp(input, min_val, max_val)[:2], inplace
+    return *_between(input, min_val, max_val), inplace
 
 
 def _relu6(input: Tensor, inplace: bool = False) -> Line:
@@ -81,12 +85,13 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fa
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Line:
-    slope, offset, _ = _clamp(input / 6 + 0.5, 0.0, 1.0)
+    slope, offset = _between(input / 6 + 0.5, 0.0, 1.0)
     return slope / 6, offset + slope / 2, inplace
 
 
 def _hardswish(input: Tensor, inplace: bool = False) -> Again:
-    slope, offset, _ = _hardsigmoid(input)
+    slope, offset = _between(input / 6 + 0.5, 0.0, 1.0)
+    slope, offset = slope / 6, offset + slope / 2
 
     def again(input: Tensor, inplace: bool = False) -> Tensor:
         gate = input * slope + offset
@@ -187,7 +192,7 @@ _LINES: dict[Callable[..., Line], list[Any]] = {
     _hardtanh: [F.hardtanh],
     _inplace(_hardtanh): [F.hardtanh_],
     _relu6: [F.relu6],
-    _threshold: [F.threshold, torch.threshold, F._threshold],
+    _threshold: [F.threshold, torch.threshold, vars(F)["_threshold"]],
     _hardsigmoid: [F.hardsigmoid],
 }
 _LINES[lambda input, min: _clamp(input, min)] = [torch.clamp_min, Tensor.clamp_min]

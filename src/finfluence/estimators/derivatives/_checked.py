@@ -141,8 +141,8 @@ class CheckedAdjoint:
         if bool(((along - mean).abs() > allowed).any()):
             raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
         if self.exact is not None and isinstance(self.inner, OneSided):
-            rows = few_rows(batch, of_rows.shape[1], FEW_ROWS)
-            error = apart(self.inner, self.exact, theta, direction[:1], rows, seed)
+            some = few_rows(batch, of_rows.shape[1], FEW_ROWS)
+            error = apart(self.inner, self.exact, theta, direction[:1], some, seed)
             if not error <= TOLERANCE:
                 raise _differs(self._taken, "finite differences", error)
         check = GradientCheck(self._tape)

@@ -140,9 +140,8 @@ def _quicker(tape: Tape, check: GradientCheck, start: Tensor, exact: Choice) -> 
     if exact.name != "exact":
         return exact
     try:
-        return one_sided(
-            tape, check, start, "a plain step a query and step costs less than the exact pass", exact
-        )
+        reason = "a plain step a query and step costs less than the exact pass"
+        return replace(one_sided(tape, check, start, reason, exact), exact=exact)
     except NotSupportedError as error:
         got = str(error).partition("got: ")[2].splitlines()[0]
         return replace(exact, reason=f"{exact.reason}; finite differences would cost less, but: {got[:150]}")
