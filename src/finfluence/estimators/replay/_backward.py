@@ -60,7 +60,7 @@ class BackwardPass:
 
     λ is [2Q, 1+S, P] through the epochs that hold averaged states, and beyond: of the final queries, whose spread is
     asked, then of their means over the tail. A mean over the tail is nearer to the noise of earlier epochs than the
-    final state, and would show too much of it. Where that is little, further back, λ is [Q, 1+S, P], of means alone.
+    final state, and would show too much of it. Further back, where that is little, λ is [Q, 1+S, P], of the means.
     """
 
     def __init__(
