@@ -67,6 +67,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "assess":
+        return import_module("finfluence.assess")
     if name not in _HOME:
         raise AttributeError(f"module 'finfluence' has no attribute {name!r}")
     return getattr(import_module(f"finfluence.{_HOME[name]}"), name)

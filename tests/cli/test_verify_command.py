@@ -53,8 +53,11 @@ def test_it_says_the_cost_before_and_the_figures_after(verified):
     folder, output = verified
     lines = output.splitlines()
     told = next(i for i, line in enumerate(lines) if line.startswith("8 subsets of "))
-    assert "2 from the top, 2 from the bottom, 2 from the middle, 2 random. 130 trainings" in lines[told]
-    assert "34 on all rows and 12 without each subset, about " in lines[told]
+    assert "2 from the top, 2 from the bottom, 2 from the middle, 2 random. 108 trainings" in lines[told]
+    assert (
+        "12 on all rows and 12 without each subset, in pairs under common random numbers, about "
+        in lines[told]
+    )
     assert told < lines.index("retrain: done")
     for name in ("slope", "effect slope", "Pearson", "Spearman", "spread ratio", "coverage"):
         assert any(line.startswith(name) for line in lines)

@@ -66,6 +66,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
 def show_verification(screen: Screen, done: Verification, folder: Path) -> None:
     """Print verdict and figures of a verification."""
     screen.always(verification_sentence(done.outcome()), "bold red" if done.verdict == "failed" else "bold")
+    screen.say(f"Order: {done.made['order']}. Size: {done.made['size']}.")
     screen.say("")
     level = f"{100 * done.made['level']:.0f} % interval"
     columns = [("figure", False), ("value", True), (level, True), ("at best", True), ("meaning", False)]

@@ -128,6 +128,16 @@ FINDINGS = {
             "--review) for doubtful labels.",
         ),
         FindingKind(
+            "FI029",
+            "warning",
+            "Extremes that chance explains",
+            "Of many effects that differ by little more than their errors, the largest are those whose errors are "
+            "largest. Of the rows that are strongest on this query more than a quarter is expected to have no such "
+            "effect, or the opposite one.",
+            "Do not act on single rows of the top. Pool several runs (their errors average out), ask about groups, or "
+            "hold the estimate against retraining by verify.",
+        ),
+        FindingKind(
             "FI030",
             "info",
             "What was done to the data",
@@ -183,6 +193,15 @@ FINDINGS = {
             "whether the estimate is "
             "right.",
             "Verify with more trainings; finished ones are kept and used again.",
+        ),
+        FindingKind(
+            "FI052",
+            "info",
+            "Retraining settled the order, not the size",
+            "Groups of rows, or single ones, were removed and the model was trained again: the estimate orders them "
+            "rightly; by what its effects have to be multiplied, these trainings do not tell.",
+            "Use the ranking. Verify with more subsets if the size of effects matters; finished trainings are used "
+            "again.",
         ),
     )
 }

@@ -28,8 +28,10 @@ from finfluence.stats._series import (
     effective_size,
     series_mean_interval,
 )
+from finfluence.stats._shrink import FEWEST_SHRUNKEN, ScaleMixture, Shrunken, fit_mixture, posterior, shrink
 
 __all__ = [
+    "FEWEST_SHRUNKEN",
     "Binormal",
     "BootstrapMethod",
     "Certificate",
@@ -43,6 +45,8 @@ __all__ = [
     "Named",
     "PermutationTest",
     "RowTest",
+    "ScaleMixture",
+    "Shrunken",
     "auc",
     "auc_probit",
     "binormal",
@@ -62,6 +66,7 @@ __all__ = [
     "departure",
     "effective_size",
     "empirical_fdr",
+    "fit_mixture",
     "inside",
     "label_errors",
     "local_error",
@@ -76,9 +81,11 @@ __all__ = [
     "pooled_d",
     "pooled_d_interval",
     "pooled_d_se",
+    "posterior",
     "rank_p",
     "runs_needed",
     "series_mean_interval",
+    "shrink",
     "towards",
     "welch_difference",
 ]

@@ -12,7 +12,7 @@ from finfluence.estimators.replay._recomputed_states import (
 )
 from finfluence.estimators.replay._replay import Replay, replay
 from finfluence.estimators.replay._schedule import CANDIDATE_STEPS, RowSchedule, RunShape
-from finfluence.estimators.replay._tail import TailAverage, tail_steps
+from finfluence.estimators.replay._tail import TailAverage, curved_part, tail_steps
 from finfluence.estimators.replay._truncation import GROWTH, RISE, TruncationRule, truncation_for
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "SavedProgress",
     "TailAverage",
     "TruncationRule",
+    "curved_part",
     "recomputations",
     "replay",
     "state_bytes",

@@ -28,6 +28,8 @@ class EpochSums:
         Of the rows removed, or of the candidates added.
     slopes, squares : Tensor [m, Q]
         Of each variance-sample row: row directional derivatives, and their squared deviations.
+    chances : Tensor [m]
+        π, with which each of these rows came into the sample.
     variance, variance_error : Tensor [Q]
         The epoch's part of Var(q), and the variance of that estimate.
     """
@@ -35,6 +37,7 @@ class EpochSums:
     effects: Tensor
     slopes: Tensor
     squares: Tensor
+    chances: Tensor
     variance: Tensor
     variance_error: Tensor
 
@@ -45,7 +48,8 @@ class EpochSums:
         def empty(*shape: int) -> Tensor:
             return torch.zeros(*shape, queries, dtype=torch.float64, device=device)
 
-        return cls(empty(rows), empty(sampled), empty(sampled), empty(), empty())
+        alike = torch.full((sampled,), min(1.0, sampled / max(rows, 1)), dtype=torch.float64, device=device)
+        return cls(empty(rows), empty(sampled), empty(sampled), alike, empty(), empty())
 
     def add_batch(self, rows: Tensor, slopes: Tensor) -> None:
         """Add the batch's own rows: slopes x [Q, M] of the batch at positions `rows` [B], then of M − B other rows."""
@@ -65,20 +69,30 @@ class EpochSums:
         """Add one step's slopes of the variance sample [Q, m], for `weight` steps with batches of this size."""
         x = slopes.double().T
         self.slopes += weight * x
-        self.squares += (weight / batch_size) * (x - x.mean(0)) ** 2
+        self.squares += (weight / batch_size) * (x - self._mean(x)) ** 2
 
     def close(self, rows: int, reshuffled: bool) -> None:
         """Turn the sample's sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
         m = len(self.slopes)
         if not m:
             return
+        weights = 1 / self.chances
         parts = self.squares.clone()
         if reshuffled:
-            parts -= (self.slopes - self.slopes.mean(0)) ** 2 / rows
+            parts -= (self.slopes - self._mean(self.slopes)) ** 2 / rows
         else:
             parts *= 1 - 1 / rows
-        self.variance = parts.sum(0) / (m - 1)
-        self.variance_error = parts.var(0) / m * (1 - m / rows)
+        several = weights.sum() ** 2 / (weights**2).sum()
+        parts = parts * weights[:, None] * (several / (several - 1) / rows)
+        self.variance = parts.sum(0)
+        left = (1 - self.chances)[:, None]
+        centre = (left * parts).sum(0) / left.sum().clamp_min(1e-300)
+        self.variance_error = m / (m - 1) * (left * (parts - centre) ** 2).sum(0)
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Return the mean over all rows [Q], from those of the sample [m, Q]."""
+        weights = 1 / self.chances
+        return (weights[:, None] * x).sum(0) / weights.sum()
 
     def add_all(self, slopes: Tensor) -> None:
         """Add the slopes of all rows [Q, n] of one step to the effects."""
@@ -98,8 +112,8 @@ class Accumulators:
     """Sums over the epochs accepted so far, and what their error is estimated from."""
 
     NAMES = (
-        "effects", "roughness", "compared", "shares", "previous", "previous_share", "profile", "profile_error",
-        "accepted",
+        "effects", "roughness", "compared", "shares", "previous", "previous_share", "gap", "paired", "change",
+        "changed", "profile", "profile_error", "accepted",
     )  # fmt: skip
 
     def __init__(self, rows: int, queries: int, epochs: int, device: torch.device) -> None:
@@ -112,6 +126,10 @@ class Accumulators:
         self.shares = filled(0.0)
         self.previous = filled(0.0, rows)
         self.previous_share = filled(1.0)
+        self.gap = filled(0.0)
+        self.paired = filled(0.0)
+        self.change = filled(0.0)
+        self.changed = filled(0.0)
         self.profile = filled(torch.nan, epochs)
         self.profile_error = filled(0.0, epochs)
         self.accepted = torch.zeros(queries, dtype=torch.int64, device=device)
@@ -128,6 +146,12 @@ class Accumulators:
         weight = torch.where(both, (share**2 + self.previous_share**2) / 2, torch.zeros_like(self.compared))
         self.roughness += weight * (kept / share - self.previous / self.previous_share) ** 2
         self.compared += weight
+        gap = torch.where(both, ((kept - self.previous) ** 2).sum(0), self.gap)
+        self.paired += torch.where(both & (self.accepted % 2 == 1), gap, torch.zeros_like(gap))
+        self.gap = gap
+        change = torch.where(both, _change(kept, self.previous), self.change)
+        self.changed += torch.where(both & (self.accepted % 2 == 1), change, torch.zeros_like(change))
+        self.change = change
         self.shares += active * share**2
         self.previous = kept
         self.previous_share = torch.full_like(self.previous_share, share)
@@ -144,16 +168,36 @@ class Accumulators:
 
         Σ_e r_e² · v, v the mean of (c_e/r_e − c_{e+1}/r_{e+1})²/2 weighed by (r_e² + r_{e+1}²)/2, r_e the shares of the
         epochs: neighbouring terms have nearly the same mean. With all shares 1, Σ_e (c_e − c_{e+1})²/2 · E/(E−1).
+        That is right for epochs which vary alike. Often one at an end outweighs all others (the last, or Adam's first)
+        and is counted half: the variances are scaled so that they add up over rows to Σ (c_e − c_{e+1})² over separate
+        pairs of epochs, in which each counts once.
 
         Returns
         -------
         Tensor [n, Q]
             NaN where one epoch was accepted.
         """
-        factor = torch.where(
-            self.compared > 0, self.shares / self.compared, torch.full_like(self.compared, torch.nan)
-        )
-        return self.roughness / 2 * factor
+        unknown = torch.full_like(self.compared, torch.nan)
+        found = self.roughness / 2 * torch.where(self.compared > 0, self.shares / self.compared, unknown)
+        pairs = self.paired + torch.where(self.accepted % 2 == 1, self.gap / 2, torch.zeros_like(self.gap))
+        total = found.sum(0)
+        return found * torch.where(total > 0, pairs / total, torch.ones_like(total))
+
+    def steady_share(self) -> Tensor:
+        """Return how much of `effect_variance` is left where epochs may differ by a common factor [Q], at most 1.
+
+        The terms of rows may all grow or fade from one epoch to the next: no error of theirs. Two epochs of the same
+        reliability, correlated by ρ over rows, hold (1−ρ)·Σ(c_e² + c_{e+1}²) of noise.
+
+        Returns
+        -------
+        Tensor [Q]
+        """
+        odd = self.accepted % 2 == 1
+        half = torch.zeros_like(self.gap)
+        pairs = self.paired + torch.where(odd, self.gap / 2, half)
+        noise = self.changed + torch.where(odd, self.change / 2, half)
+        return torch.where(pairs > 0, (noise / pairs).clamp(0.0, 1.0), torch.ones_like(pairs))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors, for saving."""
@@ -163,3 +207,10 @@ class Accumulators:
         """Take everything back from `tensors()`."""
         for name in self.NAMES:
             setattr(self, name, tensors[name].to(self.effects.device))
+
+
+def _change(now: Tensor, before: Tensor) -> Tensor:
+    """Return (1−ρ)·Σ(c² + c'²) [Q] of the terms of two epochs [n, Q], ρ their correlation over rows, at least 0."""
+    a, b = (now**2).sum(0), (before**2).sum(0)
+    correlation = (now * before).sum(0) / (a * b).sqrt()
+    return (1 - correlation.nan_to_num(0.0).clamp(0.0, 1.0)) * (a + b)

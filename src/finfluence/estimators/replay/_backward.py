@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.estimators.derivatives import StepAdjoint
+from finfluence.estimators.derivatives import Known, StepAdjoint
 from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._recomputed_states import RecomputedStates
+from finfluence.estimators.replay._row_sample import RowSample, draw_rows
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE, RowSchedule, RunShape, steps_stood_for
 from finfluence.estimators.replay._tail import TailAverage
 from finfluence.estimators.replay._truncation import TruncationRule
 from finfluence.runs import Step, Tape
+
+LITTLE, FURTHEST = 0.02, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +29,20 @@ class PassRules:
     schedule : RowSchedule
     truncation : TruncationRule
     tail : TailAverage
+    losses : array [n]
+        Of the training rows at the end of training: by them rows are drawn for the variance.
     candidates : Candidates or None
         Rows whose addition is asked about; None: the removal of the training rows is.
+    rows_at_once : int
+        Evaluated beside the step's own rows.
     """
 
     schedule: RowSchedule
     truncation: TruncationRule
     tail: TailAverage
+    losses: np.ndarray
     candidates: Candidates | None = None
+    rows_at_once: int = ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +58,9 @@ class _Visit:
 class BackwardPass:
     """The state of a backward pass: adjoint λ, accumulators, and the next epoch to visit.
 
-    λ is [2Q, 1+S, P] through the epochs that hold averaged states: of the final queries, then of their means over the
-    tail. Further back it is [Q, 1+S, P], of the means alone.
+    λ is [2Q, 1+S, P] through the epochs that hold averaged states, and beyond: of the final queries, whose spread is
+    asked, then of their means over the tail. A mean over the tail is nearer to the noise of earlier epochs than the
+    final state, and would show too much of it. Where that is little, further back, λ is [Q, 1+S, P], of means alone.
     """
 
     def __init__(
@@ -58,8 +69,14 @@ class BackwardPass:
         self.tape = tape
         self.rules = rules
         self.shape = RunShape.of(len(tape.rows), tape.epochs)
-        self._adjoint = adjoint
-        self.lam = _with_mean(start, rules.tail) if rules.tail.epochs else start
+        self._adjoint, adjoint.moves = adjoint, None
+        self._after: Tensor | None = None
+        self.lam = start
+        self._curved = torch.zeros(2, len(start), dtype=torch.float64, device=start.device)
+        if rules.tail.epochs:
+            self._curved = torch.stack(rules.tail.curved(start[:, 0]))
+            self.lam = _with_mean(start, rules.tail)
+        self.apart = torch.full((len(start),), rules.tail.epochs > 0, device=start.device)
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self._targets = self.shape.rows if rules.candidates is None else len(rules.candidates)
         self.totals = Accumulators(self._targets, len(start), len(tape.epochs), start.device)
@@ -90,22 +107,33 @@ class BackwardPass:
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
         self.totals.add(epoch, sums, self.active, self.rules.tail.share(epoch))
-        if len(self.shape.epochs) - epoch >= self.rules.tail.epochs:
-            self.lam = self.lam[-queries:].clone()
+        self._join(len(self.shape.epochs) - epoch)
         active = self.active.repeat(len(self.lam) // queries)
         self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
         self.next_epoch = epoch - 1
 
+    def _join(self, covered: int) -> None:
+        """Follow the means alone, of the queries whose spread the last epoch adds little to."""
+        queries, tail = len(self.active), self.rules.tail.epochs
+        if len(self.lam) == queries or covered <= tail:
+            return
+        share = self.totals.profile[-covered] / self.totals.variance()
+        self.apart = self.apart & self.active & (share > LITTLE) & (covered < FURTHEST * tail)
+        joined = torch.where(self.apart[:, None, None], self.lam[:queries], self.lam[-queries:])
+        self.lam = torch.cat([joined, self.lam[-queries:]]) if bool(self.apart.any()) else joined
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the pass, for saving."""
-        scalars = {"active": self.active, "next_epoch": torch.tensor([self.next_epoch])}
-        return {"lam": self.lam, **scalars, **self.totals.tensors()}
+        scalars = {"active": self.active, "apart": self.apart, "next_epoch": torch.tensor([self.next_epoch])}
+        moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
+        return {"lam": self.lam, **scalars, **moves, **self.totals.tensors()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
         device = self.lam.device
         self.lam = tensors["lam"].to(device)
-        self.active = tensors["active"].to(device)
+        self._adjoint.moves = tensors.get("moves")
+        self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
 
@@ -113,8 +141,9 @@ class BackwardPass:
         """Step back over one epoch and return its sums."""
         schedule, shape, steps = self.rules.schedule, self.shape, self.tape.epochs[epoch]
         count, every = schedule.variance_sample(len(shape.epochs) - 1 - epoch, shape)
-        sample = schedule.sample_rows(epoch, count, shape.rows)
+        sample = draw_rows(schedule.seed, epoch, count, self.rules.losses)
         sums = EpochSums.zeros(self._targets, len(sample), len(self.active), self.lam.device)
+        sums.chances = sample.chances.to(self.lam.device)
         candidate_steps = {} if self.rules.candidates is None else schedule.candidate_steps(epoch, steps)
         for t in reversed(steps):
             visit, slopes = self._step_back(t)
@@ -126,17 +155,30 @@ class BackwardPass:
             if t in candidate_steps:
                 self._add_candidates(sums, visit, candidate_steps[t])
         sums.close(shape.rows, self.tape.reshuffled)
+        if epoch == len(shape.epochs) - 1:
+            sums.variance += self._curved[0]
+            sums.variance_error += self._curved[1]
         return sums
 
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        self.lam, slopes, direction = self._adjoint.step(state, step.hyper, step.batch, self.lam, step.seed)
+        known = Known(self._state_after(t), self.tape.row_losses(t))
+        self.lam, slopes, direction = self._adjoint.step(
+            state, step.hyper, step.batch, self.lam, step.seed, known
+        )
+        self._after = state
         gradients = self.rules.tail.at(t, state)
         if gradients is not None:
             self.lam[-len(gradients) :, 0] += gradients
         visit = _Visit(t, step, state[: self.tape.layout.size], direction)
         return visit, step.unweighted(slopes)
+
+    def _state_after(self, t: int) -> Tensor:
+        """Return the state after step t: the one visited last, if there was one."""
+        if self._after is not None:
+            return self._after
+        return self.tape.state(t + 1).to(self.tape.layout.device)
 
     def _add_batch(self, sums: EpochSums, visit: _Visit, slopes: Tensor) -> Tensor:
         """Add what the step's own rows tell; return their slopes, with those that a batch of one is compared with."""
@@ -153,12 +195,12 @@ class BackwardPass:
             sums.add_batch(step.rows.to(slopes.device), step.centred(slopes[-queries:]))
         return slopes
 
-    def _add_sample(self, sums: EpochSums, visit: _Visit, sample: Tensor, weight: float) -> None:
+    def _add_sample(self, sums: EpochSums, visit: _Visit, sample: RowSample, weight: float) -> None:
         """Add the slopes of the variance sample, if the step is one of those at which it is evaluated."""
         if not weight:
             return
         queries, full = len(self.active), self.rules.schedule.full
-        slopes = self._slopes(visit, sample, None if full else queries)
+        slopes = self._slopes(visit, sample.rows, None if full else queries)
         sums.add_sample(slopes[:queries], self._size(visit, weight), weight)
         if full and self.rules.candidates is None:
             sums.add_all(slopes[-queries:])
@@ -182,7 +224,7 @@ class BackwardPass:
             self._adjoint.row_derivatives(
                 visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
             )
-            for part in rows.split(ROWS_AT_ONCE)
+            for part in rows.split(self.rules.rows_at_once)
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if visit.step.total == 1.0 else slopes * visit.step.total

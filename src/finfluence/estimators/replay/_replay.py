@@ -15,6 +15,7 @@ from finfluence.distributed import Together
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators import AbstractEstimator, Cost
 from finfluence.estimators.derivatives import Differentiation, choose_adjoint
+from finfluence.estimators.replay._asked import AskedQueries
 from finfluence.estimators.replay._assemble import (
     Estimand,
     QueryRecord,
@@ -26,7 +27,7 @@ from finfluence.estimators.replay._assemble import (
 )
 from finfluence.estimators.replay._candidates import Candidates, check_candidates
 from finfluence.estimators.replay._chunks import run_chunks
-from finfluence.estimators.replay._context import AskedQueries, Context, prepare
+from finfluence.estimators.replay._context import Context, prepare
 from finfluence.estimators.replay._draws import check_draws, draw_findings, drawn
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
@@ -54,7 +55,6 @@ from finfluence.estimators.replay.leave_out import (
 from finfluence.result import Held, Influence, Stream, load, one_of
 from finfluence.runs import AnyQuery, RowSource, Tape, TapeRecorder, seeded
 from finfluence.runs.describe import Given, Subsets, find_subsets
-from finfluence.runs.tape import final_losses
 
 METHODS = ("online", "full")
 FIRST_ORDER = ("fine", "fine-mc")
@@ -252,10 +252,12 @@ def replay(
 
 
 def _steps_to_tail(tape: Tape, covered: int, late: float) -> int:
-    """Return the steps from a kept state to that in the middle of the tail; 0 where only the final state counts."""
-    tail = tail_steps(tape.steps, covered, late)
-    middle = tail[len(tail) // 2]
-    return 0 if len(tail) == 1 else middle - tape.checkpoint_before(middle)[0]
+    """Return the steps taken again to the states of the tail, from kept ones; 0 where only the final state counts."""
+    steps, reached = 0, -1
+    for t in sorted(tail_steps(tape.steps, covered, late))[:-1]:
+        reached = max(reached, tape.checkpoint_before(t)[0])
+        steps, reached = steps + t - reached, t
+    return steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,10 +275,10 @@ class _Replayed:
         tape, options = self.tape, self.options
         began, device = clock(tape.layout.device), tape.layout.device
         model = tape.model()
-        labels = self._labels(model)
+        asked = AskedQueries.of(tape, self.queries, model, options.memory_bytes)
+        labels = self._labels(model, asked.losses)
         coupled = self._coupled(len(labels["queries"]))
-        so_far, replicas = clock(device) - began, self._replicas
-        asked = AskedQueries.of(tape, self.queries, model)
+        so_far, replicas = max(0.0, clock(device) - began - asked.seconds), self._replicas
 
         def overhead() -> float:
             return so_far + coupled_seconds(tape, int(coupled.sum()), replicas, tape.steps)
@@ -338,12 +340,10 @@ class _Replayed:
         """How many runs are advanced side by side."""
         return max(1, int(self.options.memory_bytes // bytes_per_query(self.tape)))
 
-    def _labels(self, model: nn.Module) -> dict[str, Any]:
-        """Return what the axes of the result are called, and the final losses of its rows."""
-        with seeded(0):
-            if self.candidates is None:
-                losses = final_losses(self.tape, model)
-            else:
+    def _labels(self, model: nn.Module, losses: np.ndarray) -> dict[str, Any]:
+        """Return what the axes of the result are called, and the final losses of its rows; `losses`: of training's."""
+        if self.candidates is not None:
+            with seeded(0):
                 losses = self.candidates.final_losses(model)
         return {
             "subsets": self.subsets.names,

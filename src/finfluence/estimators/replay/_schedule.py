@@ -97,13 +97,6 @@ class RowSchedule:
             found.append((count, -(-steps // every) if count else 0))
         return found
 
-    def sample_rows(self, epoch: int, count: int, rows: int) -> Tensor:
-        """Draw the variance-sample rows of an epoch: `count` of `rows`, sorted."""
-        drawn = (
-            stream(self.seed, "probe", epoch).permutation(rows)[:count] if count < rows else np.arange(rows)
-        )
-        return torch.from_numpy(np.sort(drawn))
-
     def compared_rows(self, t: int, row: int, rows: int) -> Tensor:
         """Draw rows to compare a batch of one row with, at step t."""
         drawn = stream(self.seed, "others", t).permutation(rows - 1)[:FEWEST_SAMPLED]

@@ -10,15 +10,19 @@ The spread is that of q(θ_T), one state. With θ_T = θ* + δ, δ normal with c
 
     Var q(θ_T) = gᵀΣg + tr((HΣ)²)/2,     E[∇q(θ_T)ᵀ Σ ∇q(θ_T)] = gᵀΣg + tr((HΣ)²),     g = ∇q(θ*), H = ∇²q:
 
-the gradient of one state counts the curved part twice. That of two states far enough apart, (∇q(θ_T) + ∇q(θ_t))/2,
-has half of the noise of either and counts it once. So the spread is followed back from there, beside the adjoint of q̄
-through the epochs that hold averaged states; effects come from the latter. Further back q̄ alone is followed.
+the gradient of one state counts the curved part twice, and differs from run to run. The mean gradient ḡ of K states far
+enough apart has 1/K of its noise and counts tr((HΣ)²)/K. So the spread is followed back from ḡ, beside the adjoint of
+q̄, and (1/2 − 1/K) tr((HΣ)²) is added, from the states themselves: for contrasts d_a = Σ_k c_ak θ_{t_k},
+e_a = Σ_k c_ak ∇q(θ_{t_k}) with orthonormal c, orthogonal to every trend linear in time, d_aᵀe_b = d_aᵀHd_b and
+
+    tr((HΣ)²) = E[(d_aᵀe_b)(d_bᵀe_a)],  a ≠ b.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
@@ -104,33 +108,87 @@ class TailAverage:
         return sum(sum(k > t for k in self.steps) for t in steps) / len(self.steps) / max(1, len(steps))
 
     def at(self, t: int, state: Tensor) -> Tensor | None:
-        """Return ∇q(θ_t)/K [Q, P] if state t is averaged over, else None."""
+        """Return ∇q(θ_t)/K [Q, P] if state t is averaged over, else None; of a backward pass, once."""
         if t not in self.steps:
             return None
-        return (self._other if t == self._apart else self._gradients(state)) / len(self.steps)
+        found = self._late.gradients.pop(t, None)
+        return (self._gradients(state) if found is None else found) / len(self.steps)
 
     def of_spread(self, final: Tensor) -> Tensor:
         """Return the gradients [Q, P] that the spread is followed back from; `final`: ∇q(θ_T)."""
-        return (final + self._other) / 2
+        total = final.clone()
+        for gradient in self._late.gradients.values():
+            total += gradient
+        return total / len(self.steps)
 
-    @property
-    def _apart(self) -> int:
-        """The state in the middle: far enough from the last for chance, near enough for the gradient's trend."""
-        return self.steps[len(self.steps) // 2]
+    def curved(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what Var(q) holds beside the variance along ḡ, and the variance of that estimate [Q], in float64."""
+        last = self.tape.final_state()[: self.tape.layout.size].to(final)
+        products = self._late.products(self.steps[0], final, last, sorted(self.steps))
+        return curved_part(products)
 
     @cached_property
-    def _other(self) -> Tensor:
-        """∇q [Q, P] at that state."""
-        return self._gradients(self.tape.state(self._apart).to(self.tape.layout.device))
+    def _late(self) -> "_LateStates":
+        """Gradients and states before the final one, from the earliest on: each recomputed from the one before it."""
+        tape, size = self.tape, self.tape.layout.size
+        found = _LateStates()
+        reached, state = -1, torch.empty(0)
+        for t in sorted(self.steps)[:-1]:
+            first, _, kept = tape.checkpoint_before(t)
+            if first >= reached:
+                reached, state = first, kept
+            state = state if reached == t else tape.states_from(reached, state, t + 1, t - reached)[-1]
+            reached = t
+            found.states[t] = state[:size].to(tape.layout.device)
+            found.gradients[t] = self._gradients(found.states[t])
+        return found
 
     def _gradients(self, state: Tensor) -> Tensor:
         layout = self.tape.layout
         layout.assign(self.model, state[: layout.size])
-        wanted, column = [], 0
-        for query in self.queries:
-            wanted.append([column + k in self.columns for k in range(len(query.names))])
-            column += len(query.names)
-        chosen = [query for query, some in zip(self.queries, wanted, strict=True) if any(some)]
-        kept = [flag for some in wanted if any(some) for flag in some]
-        _, slopes = query_gradients(chosen, self.model, self.tape)
-        return slopes[kept]
+        _, slopes = query_gradients(self.queries, self.model, self.tape, self.columns)
+        return slopes
+
+
+@dataclass(frozen=True, eq=False)
+class _LateStates:
+    """Parameters [P] and gradients [Q, P] at the states averaged, by the steps before them, but for the final one."""
+
+    states: dict[int, Tensor] = field(default_factory=dict)
+    gradients: dict[int, Tensor] = field(default_factory=dict)
+
+    def products(self, last: int, gradient: Tensor, state: Tensor, order: Sequence[int]) -> Tensor:
+        """Return ⟨θ_j − θ_T, ∇q(θ_k)⟩ [Q, K, K] of states j and k in `order`, the last of them added."""
+        gradients, states = {**self.gradients, last: gradient}, {**self.states, last: state}
+        moved = torch.stack([states[t] - state for t in order]).double()
+        return torch.stack([gradients[t].double() @ moved.T for t in order], 2)
+
+
+def curved_part(products: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (1/2 − 1/K)·tr((HΣ)²) and the variance of that estimate [Q], from ⟨θ_j, ∇q(θ_k)⟩ [Q, K, K].
+
+    Two contrasts at least are needed, K ≥ 3; what is orthogonal to a linear trend is used from K = 5 on.
+
+    Returns
+    -------
+    tuple of Tensor
+
+    Examples
+    --------
+    >>> theta = torch.randn(8, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    >>> part, _ = curved_part((3 * theta @ theta.T).unsqueeze(0))      # q = 3θ²/2, Var θ = 1: tr((HΣ)²) = 9
+    >>> bool(0 < part[0] < 3 * 0.375 * 9)
+    True
+    """
+    count = products.shape[-1]
+    zero = torch.zeros(len(products), dtype=torch.float64, device=products.device)
+    if count < 3:
+        return zero, zero
+    powers = torch.linspace(-1, 1, count, dtype=torch.float64)[:, None] ** torch.arange(count)
+    contrasts = torch.linalg.qr(powers).Q.T[2 if count >= 5 else 1 :].to(products)
+    between = contrasts @ products @ contrasts.T
+    a, b = torch.triu_indices(len(contrasts), len(contrasts), 1)
+    terms = between[:, a, b] * between[:, b, a]
+    missing = 0.5 - 1 / count
+    part = missing * terms.mean(1).clamp_min(0.0)
+    return part, missing**2 * terms.var(1, correction=min(1, len(a) - 1)) / len(a)

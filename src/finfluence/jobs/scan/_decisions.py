@@ -18,6 +18,7 @@ COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
     "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "oof_loss", "p_wrong", "label",
     "predicted", "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
+    "shrunken", "shrunken_sd", "sign_error",
 )  # fmt: skip
 
 
@@ -114,9 +115,10 @@ def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
 
 
 def read_lines(folder: ScanFolder) -> pd.DataFrame:
-    """Return the table of a finished scan; scans made before labels were judged out of fold get empty columns."""
+    """Return the table of a finished scan; columns that earlier versions did not write are empty."""
     lines = folder.read_frame(TABLE)
-    return lines.assign(**{c: np.nan for c in ("oof_loss", "p_wrong") if c not in lines})
+    later = ("oof_loss", "p_wrong", "shrunken", "shrunken_sd", "sign_error")
+    return lines.assign(**{c: np.nan for c in later if c not in lines})
 
 
 def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Decisions:

@@ -226,7 +226,8 @@ class VerifyOptions:
     subsets, runs, budget, seed
         As `finfluence.verification.verify`.
     queries
-        Names of the queries to verify; all that decide by default.
+        Names of the queries to verify; all that decide by default. "own", alone: the rows' own losses, of a scan that
+        asked for them.
     """
 
     subsets: int = option(

@@ -24,7 +24,7 @@ from finfluence.jobs.scan._words import (
     surer,
     verdict,
 )
-from finfluence.result import covers_sentence, sign_sentence
+from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
 
@@ -118,6 +118,7 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     if not found.run.get(CHOICE, {}).get("told", True):
         findings += [("FI027", text) for text in choice_sentences(found.run[CHOICE])]
     findings += [("FI020", text) for text in found.decided.decisions.findings]
+    findings += [("FI029", text) for text in chance_findings(found.estimate.influence.data, [HELD_OUT])]
     findings += _findings_of_labels(found.labels)
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
