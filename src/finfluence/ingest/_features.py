@@ -221,17 +221,18 @@ class TableEncoder:
     def _fit_texts(self, frame: pd.DataFrame, y: np.ndarray | None) -> None:
         wordy = self._of("text")
         size = int(np.clip(TEXT_BUDGET // max(len(wordy), 1), 4, 200))
-        others = len(wordy) < sum(column.kind != "dropped" for column in self.columns)
         for column in wordy:
-            seed = torch_seed(self.seed, f"text of {column.name}") % 2**32
-            cells = texts(frame[column.name])
-            words = TextEncoder(size, seed).fit(cells, y)
-            if y is not None and not words.width:
-                if others:
-                    self._drop(column, SAYS_NOTHING)
-                    continue
-                words = TextEncoder(LEAST_TEXT, seed).fit(cells)
-            self._texts[column.name] = words
+            self._texts[column.name] = self._text_encoder(column, size).fit(texts(frame[column.name]), y)
+        silent = [column for column in wordy if y is not None and not self._texts[column.name].width]
+        if len(silent) == sum(column.kind != "dropped" for column in self.columns):
+            first = silent.pop(0)  # something has to be learned from
+            self._texts[first.name] = self._text_encoder(first, LEAST_TEXT).fit(texts(frame[first.name]))
+        for column in silent:
+            del self._texts[column.name]
+            self._drop(column, SAYS_NOTHING)
+
+    def _text_encoder(self, column: Column, size: int) -> TextEncoder:
+        return TextEncoder(size, torch_seed(self.seed, f"text of {column.name}") % 2**32)
 
     def _drop(self, column: Column, why: str) -> None:
         at = self.columns.index(column)

@@ -3,7 +3,7 @@
 import numpy as np
 
 _PENALTIES = np.geomspace(1e-4, 1.0, 7)
-_STEP, SURELY = 1.6, 2.0
+_STEP, SURELY = 1.6, 3.0
 _MOST_SPREADS = 5.0
 
 
@@ -12,7 +12,8 @@ def telling_width(dense: np.ndarray, y: np.ndarray) -> int:
 
     For each width the target (of classes: an indicator each) is predicted from the leading columns by ridge regression,
     and each row's error is that without the row, in closed form: e_i / (1 − h_ii). The fewest columns are taken whose
-    mean error is within a standard error of the least; none where no width lies two standard errors below the constant.
+    mean error is within a standard error of the least; none where no width lies three standard errors below the
+    constant.
 
     Parameters
     ----------
