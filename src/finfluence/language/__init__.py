@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from finfluence.language._behaviours import log_prob as log_prob
     from finfluence.language._behaviours import through as through
     from finfluence.language._encode import Encoded as Encoded
+    from finfluence.language._encode import EncodedRows as EncodedRows
     from finfluence.language._encode import Window as Window
     from finfluence.language._encode import encode as encode
+    from finfluence.language._load import ALL as ALL
     from finfluence.language._load import LoraOptions as LoraOptions
     from finfluence.language._load import Loaded as Loaded
     from finfluence.language._load import add_lora as add_lora
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from finfluence.language._model import check_logits as check_logits
     from finfluence.language._model import token_log_probs as token_log_probs
     from finfluence.language._prefix import Prefix as Prefix
+    from finfluence.language._ranking import kernel_regression as kernel_regression
+    from finfluence.language._ranking import ranking_scores as ranking_scores
     from finfluence.language._records import Fields as Fields
     from finfluence.language._records import read_records as read_records
     from finfluence.language._rows import TextRows as TextRows
@@ -36,11 +40,12 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("Behaviour", "read_behaviours"), "_behaviour_file"),
     **dict.fromkeys(("contrast", "held_out", "log_prob", "through"), "_behaviours"),
-    **dict.fromkeys(("Encoded", "Window", "encode"), "_encode"),
-    **dict.fromkeys(("LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
+    **dict.fromkeys(("Encoded", "EncodedRows", "Window", "encode"), "_encode"),
+    **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
     **dict.fromkeys(("DPO", "PreferenceRows", "mean_token_loss", "sum_token_loss", "token_losses"), "_losses"),
     **dict.fromkeys(("check_logits", "token_log_probs"), "_model"),
     "Prefix": "_prefix",
+    **dict.fromkeys(("kernel_regression", "ranking_scores"), "_ranking"),
     **dict.fromkeys(("Fields", "read_records"), "_records"),
     "TextRows": "_rows",
 }
