@@ -12,13 +12,12 @@ from torch import nn
 from finfluence._files import digest, write_json
 from finfluence._progress import Progress
 from finfluence._seeds import stream, torch_seed
-from finfluence.ensemble import RunSpec, final_models
 from finfluence.errors import DataError, explain
 from finfluence.jobs.tune._decide import Decided
 from finfluence.jobs.tune._estimate import Estimate
 from finfluence.jobs.tune._folder import CHECK, RETUNED, TuneFolder
 from finfluence.jobs.tune._prepared import Prepared
-from finfluence.runs import Query, initial_model, seeded
+from finfluence.runs import Query, Recipe, Stepper, initial_model, seeded
 from finfluence.stats import mean_interval, paired_difference
 from finfluence.verification import Chosen, group_estimates
 
@@ -77,20 +76,26 @@ def measured(model: nn.Module, queries: Sequence[Query], recipe: Any) -> list[fl
 
 
 def _value(prepared: Prepared, seed: int, keep: np.ndarray, folder: TuneFolder) -> list[float]:
-    """Return the behaviours after one tuning, NaN where it diverged."""
+    """Return the behaviours after one tuning; no numbers where it diverged."""
     recipe = prepared.recipe
     key = digest(recipe.digest().encode(), repr((seed, [q.name for q in prepared.queries])).encode(), keep.tobytes())
     key = digest(key.encode(), prepared.texts.digests["behaviours"].encode())
     path: Path = folder / RETUNED / f"{key}.json"
     if not path.exists():
-        (model,) = final_models(recipe, [RunSpec(0, seed, keep)], max_bytes=0)
-        found = [float("nan")] * len(prepared.queries)
-        if model is not None:
-            found = measured(model, prepared.queries, recipe)
-        write_json(path, found)
+        write_json(path, measured(_tuned(recipe, seed, keep), prepared.queries, recipe))
     with folder.reading(f"{RETUNED}/{path.name}"):
         values: list[float] = json.loads(path.read_text(encoding="utf-8"))
     return values
+
+
+def _tuned(recipe: Recipe, seed: int, keep: np.ndarray) -> nn.Module:
+    """Return the model after one tuning on some of the rows, in as many steps as on all of them."""
+    model = initial_model(recipe, 0)
+    stepper = Stepper(recipe, model, seed)
+    with seeded(0):
+        for t, rows in enumerate(recipe.order(seed, keep)):
+            stepper.step(t, rows)
+    return model
 
 
 def _as_long(lengths: np.ndarray, removed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
