@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
@@ -135,7 +136,7 @@ def load_model(name: str, dtype: str = AUTO) -> Loaded:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             name, config=config, trust_remote_code=False, use_safetensors=True, dtype=_dtype(dtype, device)
         )
-    except (OSError, ValueError, TypeError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloaded(name, "weights", error) from error
     causal_model(model)
     model.to(device).eval().requires_grad_(False)

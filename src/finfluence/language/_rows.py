@@ -76,7 +76,7 @@ class TextRows:
             raise DataError(
                 explain(
                     "at least one learned token behind the first in every row",
-                    f"none in row {name!r}",
+                    f"none in row {name.item()!r}",
                     "an empty response, or one that was cut off",
                     "take the row out, or raise the length (--max-length)",
                 )
@@ -195,7 +195,7 @@ def _weights(given: Any, row: Encoded, name: Any) -> np.ndarray:
     if values.shape != (count,) or not np.isfinite(values).all():
         raise DataError(
             explain(
-                f"one finite weight for row {name!r}, or one for each of its {count} learned tokens",
+                f"one finite weight for row {name.item()!r}, or one for each of its {count} learned tokens",
                 f"{values.size} values" if values.shape != (count,) else "NaN or infinity",
                 "the advantages belong to another tokenizer, or the row was cut",
                 "compute them on the tokens of encode(…), which tells the learned ones",
