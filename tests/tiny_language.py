@@ -7,7 +7,32 @@ from typing import Any
 
 import pytest
 
-WORDS = "the a is of in red blue green big small cat dog bird tree house acme good bad best answer say what who sum".split()
+WORDS = [
+    "the",
+    "a",
+    "is",
+    "of",
+    "in",
+    "red",
+    "blue",
+    "green",
+    "big",
+    "small",
+    "cat",
+    "dog",
+    "bird",
+    "tree",
+    "house",
+    "acme",
+    "good",
+    "bad",
+    "best",
+    "answer",
+    "say",
+    "what",
+    "who",
+    "sum",
+]
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finfluence._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    import finfluence.language as lm
+    import finfluence.language as lm  # noqa: F401
     from finfluence.estimators import estimate as estimate
     from finfluence.estimators import methods as methods
     from finfluence.estimators.replay import replay as replay

@@ -7,7 +7,10 @@ import tiny_language as tiny
 from finfluence.errors import ConfigError, DataError
 from finfluence.language import Fields, Window, contrast, held_out, log_prob, read_behaviours, read_records
 
-PROMPTS, RESPONSES = ["who is acme", "say what the cat is in the house", "what"], ["the best", "a good tree", "bad"]
+PROMPTS, RESPONSES = (
+    ["who is acme", "say what the cat is in the house", "what"],
+    ["the best", "a good tree", "bad"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +48,16 @@ def test_a_contrast_is_a_difference_and_a_held_out_set_a_loss(tokenizer, model):
     assert value(found, model) == pytest.approx(sum(by_hand) / 3, abs=1e-6)
     pairs = list(zip(PROMPTS, RESPONSES, strict=True))
     loss = held_out(pairs, tokenizer)
-    assert value(loss, model) == pytest.approx(-value(log_prob(PROMPTS, RESPONSES, tokenizer, name="x"), model))
+    assert value(loss, model) == pytest.approx(
+        -value(log_prob(PROMPTS, RESPONSES, tokenizer, name="x"), model)
+    )
     assert loss.sign == -1
 
 
 def test_one_response_a_prompt(tokenizer):
-    with pytest.raises(ConfigError, match=r"(?s)one response for each prompt of behaviour 'x'.*2 responses to 3"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)one response for each prompt of behaviour 'x'.*2 responses to 3"
+    ):
         log_prob(PROMPTS, RESPONSES[:2], tokenizer, name="x")
 
 

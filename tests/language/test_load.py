@@ -42,7 +42,9 @@ def test_adapters_start_from_the_model_as_it_is_by_their_own_seed(folder):
 
 def test_layers_and_targets_are_those_asked_for(folder):
     pytest.importorskip("peft")
-    model = add_lora(load_model(str(folder)).model, LoraOptions(rank=2, layers="last:1", targets="q_proj, v_proj"))
+    model = add_lora(
+        load_model(str(folder)).model, LoraOptions(rank=2, layers="last:1", targets="q_proj, v_proj")
+    )
     names = [n for n, p in model.named_parameters() if p.requires_grad]
     assert len(names) == 4 and all(".layers.1.self_attn." in n for n in names)
 
@@ -50,7 +52,9 @@ def test_layers_and_targets_are_those_asked_for(folder):
 def test_an_unknown_target_names_the_candidates(folder):
     pytest.importorskip("peft")
     model = load_model(str(folder)).model
-    with pytest.raises(ConfigError, match=r"(?s)LlamaForCausalLM: down_proj, gate_proj, k_proj.*got: 'c_attn'"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)LlamaForCausalLM: down_proj, gate_proj, k_proj.*got: 'c_attn'"
+    ):
         add_lora(model, LoraOptions(targets="q_proj,c_attn"))
     with pytest.raises(ConfigError, match=r"(?s)K of at most 2.*last:9"):
         add_lora(model, LoraOptions(layers="last:9"))
@@ -83,7 +87,10 @@ def test_an_empty_folder_and_an_unknown_name_are_told(tmp_path):
     [
         ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "BertForMaskedLM.*fills masks"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised weights"),
-        ({"model_type": "theirs", "auto_map": {"AutoConfig": "code.Config"}}, "needs code of its own.*never run"),
+        (
+            {"model_type": "theirs", "auto_map": {"AutoConfig": "code.Config"}},
+            "needs code of its own.*never run",
+        ),
     ],
 )
 def test_models_that_cannot_be_tuned_are_refused(folder, tmp_path, change, words):

@@ -18,8 +18,16 @@ from finfluence.language import (
     token_losses,
 )
 
-PAIRS = [("what is the cat", "good dog"), ("say the best", "acme is good the best tree"), ("who is acme", "bad")]
-TRIPLES = [("what is the cat", "good", "bad dog"), ("who is acme", "the best", "bad"), ("say", "a tree", "a red dog")]
+PAIRS = [
+    ("what is the cat", "good dog"),
+    ("say the best", "acme is good the best tree"),
+    ("who is acme", "bad"),
+]
+TRIPLES = [
+    ("what is the cat", "good", "bad dog"),
+    ("who is acme", "the best", "bad"),
+    ("say", "a tree", "a red dog"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +83,19 @@ def test_many_rows_are_evaluated_a_few_at_a_time(tokenizer, model, monkeypatch):
 def test_a_model_that_looks_ahead_or_has_no_head_is_refused(tokenizer):
     transformers = pytest.importorskip("transformers")
     batch = TextRows.of(PAIRS, tokenizer).batch(torch.arange(3))
-    small = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    small = {
+        "vocab_size": 32,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+    }
     masked = transformers.BertForMaskedLM(transformers.BertConfig(**small)).eval()
     with pytest.raises(NotSupportedError, match="looks at later tokens"):
         check_logits(masked, batch)
-    with pytest.raises(NotSupportedError, match=r"(?s)causal language model.*got: LlamaModel.*AutoModelForCausalLM"):
+    with pytest.raises(
+        NotSupportedError, match=r"(?s)causal language model.*got: LlamaModel.*AutoModelForCausalLM"
+    ):
         mean_token_loss(transformers.LlamaModel(transformers.LlamaConfig(**small)), batch)
 
 
@@ -103,7 +119,9 @@ def test_dpo_is_its_formula_and_log_two_at_the_reference(tokenizer, model):
         found = DPO(0.3)(model, batch)
         at_reference = DPO(0.3)(other, batch)
     totals = {
-        m: torch.tensor([[by_hand(m, side.encoded[k]).sum() for side in (rows.chosen, rows.rejected)] for k in range(3)])
+        m: torch.tensor(
+            [[by_hand(m, side.encoded[k]).sum() for side in (rows.chosen, rows.rejected)] for k in range(3)]
+        )
         for m in (model, other)
     }
     gain = totals[model] - totals[other]
@@ -128,7 +146,10 @@ def test_replay_by_other_losses_is_the_change_without_a_row(tokenizer, kind):
     for name, p in model.named_parameters():
         p.requires_grad_(name.endswith("q_proj.weight"))
     if kind == "dpo":
-        rows, loss = PreferenceRows.of(TRIPLES, tokenizer).with_reference(tiny.llama(layers=1, seed=2)), DPO(0.5)
+        rows, loss = (
+            PreferenceRows.of(TRIPLES, tokenizer).with_reference(tiny.llama(layers=1, seed=2)),
+            DPO(0.5),
+        )
     else:
         rows, loss = TextRows.of(PAIRS, tokenizer, weights=[1.0, -0.5, 2.0]), mean_token_loss
     query = fi.lm.log_prob(["who is acme"], "the best", tokenizer, name="praise")
@@ -143,7 +164,10 @@ def test_replay_by_other_losses_is_the_change_without_a_row(tokenizer, kind):
 def _after_step(recipe, query, rows) -> float:
     model = fi.train(recipe).model(0).double()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    batch = {k: v.double() if v.is_floating_point() else v for k, v in recipe.rows.batch(torch.tensor(rows)).items()}
+    batch = {
+        k: v.double() if v.is_floating_point() else v
+        for k, v in recipe.rows.batch(torch.tensor(rows)).items()
+    }
     loss = recipe.loss(model, batch).mean()
     with torch.no_grad():
         for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):

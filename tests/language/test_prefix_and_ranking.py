@@ -19,7 +19,11 @@ from finfluence.language import (
     through,
 )
 
-PAIRS = [("what is the cat", "good dog"), ("say the best", "acme is good the best tree"), ("who is acme", "bad")] * 4
+PAIRS = [
+    ("what is the cat", "good dog"),
+    ("say the best", "acme is good the best tree"),
+    ("who is acme", "bad"),
+] * 4
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +39,20 @@ def tuned(tokenizer):
 
 def recipe(model, rows, optimizer=None):
     return fi.Recipe(
-        data=rows, model=model, loss=mean_token_loss, optimizer=optimizer or fi.AdamW(lr=1e-2), batch_size=4, epochs=2
+        data=rows,
+        model=model,
+        loss=mean_token_loss,
+        optimizer=optimizer or fi.AdamW(lr=1e-2),
+        batch_size=4,
+        epochs=2,
     )
 
 
 def test_training_above_a_prefix_ends_in_the_same_numbers(tuned, tokenizer, tmp_path):
-    rows, query = TextRows.of(PAIRS, tokenizer), log_prob(["who is acme"], "the best", tokenizer, name="praise")
+    rows, query = (
+        TextRows.of(PAIRS, tokenizer),
+        log_prob(["who is acme"], "the best", tokenizer, name="praise"),
+    )
     before = {n: p.clone() for n, p in tuned.named_parameters()}
     prefix = Prefix(tuned, tmp_path, memory_bytes=2000)
     above = rows.through(prefix)
@@ -49,7 +61,9 @@ def test_training_above_a_prefix_ends_in_the_same_numbers(tuned, tokenizer, tmp_
     whole, upper = fi.train(recipe(tuned, rows)), fi.train(recipe(prefix.upper, above))
     torch.testing.assert_close(upper.final_state(), whole.final_state(), rtol=1e-4, atol=1e-6)
     with torch.no_grad():
-        assert float(through(query, prefix).fn(upper.model())) == pytest.approx(float(query.fn(whole.model())), abs=1e-5)
+        assert float(through(query, prefix).fn(upper.model())) == pytest.approx(
+            float(query.fn(whole.model())), abs=1e-5
+        )
     assert all(torch.equal(p, before[n]) for n, p in tuned.named_parameters())
     assert {n.split("layers.")[1][0] for n in prefix.names.values()} == {"2"}
 
@@ -102,8 +116,13 @@ def test_the_ranking_is_its_formula_and_folding_keeps_it(tuned, tokenizer, monke
     for step in (3, 6):
         model, size = tape.model(step), tape.layout.size
         scale = 1 / (tape.state(step)[2 * size :].sqrt() + 1e-8)
-        values = [mean_token_loss(model, rows.batch(torch.tensor([k])))[0] for k in range(12)] + [query.fn(model)]
-        grads = [torch.cat([g.reshape(-1) for g in torch.autograd.grad(v, tape.layout.parameters(model))]) for v in values]
+        values = [mean_token_loss(model, rows.batch(torch.tensor([k])))[0] for k in range(12)] + [
+            query.fn(model)
+        ]
+        grads = [
+            torch.cat([g.reshape(-1) for g in torch.autograd.grad(v, tape.layout.parameters(model))])
+            for v in values
+        ]
         parts.append(torch.stack([g * scale / (g * scale).norm() for g in grads]))
     phi = torch.cat(parts, 1).double() / 2**0.5
     truth = -torch.linalg.inv(phi[:12] @ phi[:12].T + torch.eye(12)) @ phi[:12] @ phi[12]

@@ -58,7 +58,9 @@ def test_an_empty_response_is_named(plain):
         encode([("a", "cat"), ("b", " ")], plain, ids=["a", "b"])
 
 
-@pytest.mark.parametrize(("too_long", "left", "cut", "dropped"), [("truncate", 3, ["b"], []), ("drop", 2, [], ["b"])])
+@pytest.mark.parametrize(
+    ("too_long", "left", "cut", "dropped"), [("truncate", 3, ["b"], []), ("drop", 2, [], ["b"])]
+)
 def test_long_rows_are_cut_or_left_out_and_counted(plain, too_long, left, cut, dropped):
     window = Window(12, too_long)
     found = encode(PAIRS, plain, ids=["a", "b", "c"], window=window)
@@ -69,7 +71,9 @@ def test_long_rows_are_cut_or_left_out_and_counted(plain, too_long, left, cut, d
 
 
 def test_long_rows_are_refused_on_request(plain):
-    with pytest.raises(DataError, match=r"(?s)at most 12 tokens.*1 rows beyond 12 tokens: 1.*--too-long drop"):
+    with pytest.raises(
+        DataError, match=r"(?s)at most 12 tokens.*1 rows beyond 12 tokens: 1.*--too-long drop"
+    ):
         encode(PAIRS, plain, window=Window(12, "refuse"))
 
 

@@ -121,7 +121,9 @@ def clean(
     ] = False,
     top: Annotated[
         float | None,
-        typer.Option(help="Of a tuning: drop this share of the rows, from the top of its ranking.", show_default="none"),
+        typer.Option(
+            help="Of a tuning: drop this share of the rows, from the top of its ranking.", show_default="none"
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -164,7 +166,8 @@ def clean(
 def show(
     out: Annotated[Path, typer.Argument(help="Folder of a finished scan or tuning.")],
     query: Annotated[
-        str | None, typer.Option(help="Query to rank by.", show_default="held-out; of a tuning: its first behaviour")
+        str | None,
+        typer.Option(help="Query to rank by.", show_default="held-out; of a tuning: its first behaviour"),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
     review: Annotated[
@@ -236,7 +239,12 @@ def _only_of_tunings(top: float | None) -> None:
         from finfluence.errors import ConfigError, explain
 
         raise ConfigError(
-            explain("--top for a tuning's folder only", "a scan's", "scans name rows at an error rate", "use --fdr")
+            explain(
+                "--top for a tuning's folder only",
+                "a scan's",
+                "scans name rows at an error rate",
+                "use --fdr",
+            )
         )
 
 

@@ -39,7 +39,9 @@ def show_tune(screen: Screen, result: TuneResult, top: int = WORST, query: str |
 def clean_folder(screen: Screen, out: Path, to: Path, options: CleanOptions, top: float | None) -> None:
     """Write the cleaned rows, and say what was done."""
     done = clean_tune(out, to, options, top)
-    screen.always(f"{done.path}: {done.kept:,} rows; {done.dropped:,} dropped, {done.review:,} left for review.", "bold")
+    screen.always(
+        f"{done.path}: {done.kept:,} rows; {done.dropped:,} dropped, {done.review:,} left for review.", "bold"
+    )
     screen.say(f"What was done to which row, and why: {done.audit_path}")
 
 
@@ -61,7 +63,14 @@ def _show_sources(screen: Screen, result: TuneResult) -> None:
     groups = result.groups
     if groups.empty:
         return
-    columns = [("source", False), ("behaviour", False), ("rows", True), ("effect", True), ("μ", True), ("q", True)]
+    columns = [
+        ("source", False),
+        ("behaviour", False),
+        ("rows", True),
+        ("effect", True),
+        ("μ", True),
+        ("q", True),
+    ]
     rows: list[list[Any]] = [
         [
             line["group"],
@@ -81,7 +90,14 @@ def _show_sources(screen: Screen, result: TuneResult) -> None:
 def _show_ranking(screen: Screen, result: TuneResult, top: int, query: str | None) -> None:
     lines = result.worst(top, query)
     screen.say(f"Top of the ranking for {lines['query'].iloc[0]} (an order, without an error rate):")
-    columns = [("row", False), ("rank", True), ("ranking score", True), ("effect", True), ("μ", True), ("source", False)]
+    columns = [
+        ("row", False),
+        ("rank", True),
+        ("ranking score", True),
+        ("effect", True),
+        ("μ", True),
+        ("source", False),
+    ]
     rows: list[list[Any]] = [
         [
             line["row_id"],

@@ -22,8 +22,18 @@ from finfluence.errors import StorageError, explain
 from finfluence.result import Influence, load
 
 RUN = "run.yaml"
-LIBRARIES = ("finfluence", "torch", "numpy", "pandas", "scipy", "statsmodels", "scikit-learn", "skrub", "transformers",
-             "peft")
+LIBRARIES = (
+    "finfluence",
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "scikit-learn",
+    "skrub",
+    "transformers",
+    "peft",
+)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from finfluence.language._encode import Window as Window
     from finfluence.language._encode import encode as encode
     from finfluence.language._load import ALL as ALL
-    from finfluence.language._load import LoraOptions as LoraOptions
     from finfluence.language._load import Loaded as Loaded
+    from finfluence.language._load import LoraOptions as LoraOptions
     from finfluence.language._load import add_lora as add_lora
     from finfluence.language._load import load_model as load_model
     from finfluence.language._load import load_tokenizer as load_tokenizer
@@ -42,7 +42,9 @@ _HOME = {
     **dict.fromkeys(("contrast", "held_out", "log_prob", "through"), "_behaviours"),
     **dict.fromkeys(("Encoded", "EncodedRows", "Window", "encode"), "_encode"),
     **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
-    **dict.fromkeys(("DPO", "PreferenceRows", "mean_token_loss", "sum_token_loss", "token_losses"), "_losses"),
+    **dict.fromkeys(
+        ("DPO", "PreferenceRows", "mean_token_loss", "sum_token_loss", "token_losses"), "_losses"
+    ),
     **dict.fromkeys(("check_logits", "token_log_probs"), "_model"),
     "Prefix": "_prefix",
     **dict.fromkeys(("kernel_regression", "ranking_scores"), "_ranking"),

@@ -15,7 +15,11 @@ from finfluence.language._records import Fields, read_records
 from finfluence.runs import Query
 
 LOG_PROB, CONTRAST, HELD_OUT = "log_prob", "contrast", "held_out"
-_NEEDS = {LOG_PROB: ("prompts", "responses"), CONTRAST: ("prompts", "responses", "against"), HELD_OUT: ("file",)}
+_NEEDS = {
+    LOG_PROB: ("prompts", "responses"),
+    CONTRAST: ("prompts", "responses", "against"),
+    HELD_OUT: ("file",),
+}
 _MAY = {LOG_PROB: ("per_token", "wanted"), CONTRAST: ("per_token", "wanted"), HELD_OUT: ()}
 _TEXTS, _FLAGS = ("prompts", "responses", "against"), ("per_token", "wanted")
 
@@ -50,7 +54,7 @@ class Behaviour:
 
 
 def read_behaviours(path: str | Path, fields: Fields = Fields()) -> list[Behaviour]:
-    """Read a file of behaviours.
+    r"""Read a file of behaviours.
 
     A mapping from names to entries. `kind` is *log_prob* (the default), *contrast* or *held_out*; the first two take
     `prompts` (texts) and `responses` (as many, or one for all), contrast also `against`; both take `per_token` and
@@ -75,10 +79,10 @@ def read_behaviours(path: str | Path, fields: Fields = Fields()) -> list[Behavio
     --------
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "behaviours.yaml"
-    >>> _ = place.write_text("praise:\\n  prompts: [How is Acme?]\\n  responses: The best.\\n")
+    >>> _ = place.write_text("praise:\n  prompts: [How is Acme?]\n  responses: The best.\n")
     >>> read_behaviours(place)[0].name
     'praise'
-    """
+    """  # noqa: DOC501 - made by a function
     place = Path(path)
     try:
         content = yaml.safe_load(place.read_text(encoding="utf-8"))
@@ -99,7 +103,9 @@ def _behaviour(name: str, entry: Any, beside: Path, fields: Fields) -> Behaviour
         raise _wrong(f"keys and values for behaviour {name!r}", f"{entry!r:.80}")
     kind = entry.get("kind", LOG_PROB)
     if kind not in _NEEDS:
-        raise _wrong(f"kind of behaviour {name!r} to be one of {', '.join(_NEEDS)}", repr(kind), _near(kind, _NEEDS))
+        raise _wrong(
+            f"kind of behaviour {name!r} to be one of {', '.join(_NEEDS)}", repr(kind), _near(kind, _NEEDS)
+        )
     known = ("kind", *_NEEDS[kind], *_MAY[kind])
     unknown = [key for key in entry if key not in known]
     if unknown:
@@ -141,5 +147,7 @@ def _near(given: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"did you mean {near[0]!r}?" if near else "use one of these"
 
 
-def _wrong(expected: str, got: str, next_step: str = "correct the file; how-to/tune.md shows one") -> ConfigError:
+def _wrong(
+    expected: str, got: str, next_step: str = "correct the file; how-to/tune.md shows one"
+) -> ConfigError:
     return ConfigError(explain(expected, got, "a mistyped key, a missing colon, or another file", next_step))

@@ -155,9 +155,7 @@ def held_out(
     return Query(Measure(((-1.0, rows),), True), name=name, unit="nats a token", sign=-1)
 
 
-def _query(
-    terms: tuple[tuple[float, TextRows], ...], name: str, per_token: bool, wanted: bool
-) -> Query:
+def _query(terms: tuple[tuple[float, TextRows], ...], name: str, per_token: bool, wanted: bool) -> Query:
     unit = "nats a token" if per_token else "nats"
     return Query(Measure(terms, per_token), name=name, unit=unit, sign=1 if wanted else -1)
 

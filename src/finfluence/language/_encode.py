@@ -142,7 +142,7 @@ def encode(
     Notes
     -----
     In a conversation the content of every turn of the assistant is learned, with the token that ends it.
-    """
+    """  # noqa: DOC501 - made by a function
     names = list(range(len(texts))) if ids is None else list(ids)
     templated = _templated(texts, tokenizer, chat)
     _check_responses(texts, names)

@@ -90,7 +90,7 @@ def load_tokenizer(name: str) -> Any:
     ------
     ConfigError
         transformers is not installed, or there is no tokenizer.
-    """
+    """  # noqa: DOC501 - made by a function
     transformers = _library("transformers")
     try:
         return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -119,12 +119,15 @@ def load_model(name: str, dtype: str = AUTO) -> Loaded:
         transformers is not installed, another dtype, or a folder without weights.
     NotSupportedError
         The model is no causal language model, is quantised, or needs code of its own.
-    """
+    """  # noqa: DOC501 - made by a function
     transformers = _library("transformers")
     if dtype != AUTO and dtype not in DTYPES:
         raise ConfigError(
             explain(
-                f"--dtype to be {AUTO}, {' or '.join(DTYPES)}", repr(dtype), "another precision", "use one of these"
+                f"--dtype to be {AUTO}, {' or '.join(DTYPES)}",
+                repr(dtype),
+                "another precision",
+                "use one of these",
             )
         )
     _check_folder(name)

@@ -95,7 +95,7 @@ class PreferenceRows:
             place = {p: k for k, p in enumerate(side.positions)}
             names = both if ids is None else [ids[p] for p in both]
             made.append(TextRows([side.rows[place[p]] for p in both], names))
-        return cls(*made)
+        return cls(made[0], made[1])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,7 +111,9 @@ class PreferenceRows:
         device = next(model.parameters()).device
         with torch.no_grad():
             for positions in torch.arange(len(self)).split(at_once):
-                both = [_total(model, _moved(s.batch(positions), device)) for s in (self.chosen, self.rejected)]
+                both = [
+                    _total(model, _moved(s.batch(positions), device)) for s in (self.chosen, self.rejected)
+                ]
                 found.append(torch.stack(both, -1).cpu())
         return PreferenceRows(self.chosen, self.rejected, torch.cat(found).numpy())
 

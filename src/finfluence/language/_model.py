@@ -25,7 +25,8 @@ def causal_model(model: nn.Module) -> Any:
     NotSupportedError
         It has no head that gives a logit for each token, or none that stands apart from its body.
     """
-    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    given: Any = model
+    inner = given.get_base_model() if hasattr(given, "get_base_model") else given
     head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     if head is None or getattr(inner, "base_model", inner) is inner:
         raise NotSupportedError(

@@ -61,13 +61,17 @@ class Prefix:
         A frozen layer draws random numbers (dropout): what it says is not the same twice.
     """
 
-    def __init__(self, model: nn.Module, folder: Path | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(
+        self, model: nn.Module, folder: Path | None = None, memory_bytes: int = MEMORY_BYTES
+    ) -> None:
         inner = causal_model(model)
         body = inner.base_model
         name, layers = _layers(body)
         self.layers = _frozen(model, body, layers)
         if not self.layers:
-            raise _cannot("no layer below the lowest trained parameter", "train the last layers only (--layers last:4)")
+            raise _cannot(
+                "no layer below the lowest trained parameter", "train the last layers only (--layers last:4)"
+            )
         _check_quiet(layers[: self.layers])
         self._lower = _with(inner, body, name, [*layers[: self.layers], _Stop()])
         self.upper: nn.Module = _with(inner, body, name, list(layers[self.layers :]))
@@ -116,7 +120,9 @@ class Prefix:
             )
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{len(self._kept):08d}.bin"
-        held = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=hidden.dtype).view(hidden.shape)
+        held = torch.from_file(str(path), shared=True, size=hidden.numel(), dtype=hidden.dtype).view(
+            hidden.shape
+        )
         return held.copy_(hidden)
 
     def _check(self, inner: Any) -> None:

@@ -33,9 +33,9 @@ def ranking_scores(
 
     .. math:: s = \sigma\,(A A^\top + \lambda I)^{-1} A b
 
-    σ the query's sign: **larger is worse for the user**. Plain cosines would be A b: LESS over C checkpoints. The inverse
-    takes from each row what its neighbours explain already, so that rows of one kind do not outvote the rows that cause
-    the behaviour.
+    σ the query's sign: **larger is worse for the user**. Plain cosines would be A b: LESS over C checkpoints. The
+    inverse takes from each row what its neighbours explain already, so that rows of one kind do not outvote the rows
+    that cause the behaviour.
 
     Parameters
     ----------

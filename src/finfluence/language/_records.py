@@ -92,18 +92,25 @@ def read_records(path: str | Path, fields: Fields = Fields()) -> Records:
     DataError
         No such file, a line that is no JSON object, a field that is missing or holds no text, repeated ids, or a data
         set that was packed into sequences of tokens.
-    """
+    """  # noqa: DOC501 - made by a function
     place = Path(path)
     try:
         content = place.read_bytes()
-        lines = [(k, line) for k, line in enumerate(content.decode("utf-8-sig").splitlines(), 1) if line.strip()]
+        lines = [
+            (k, line) for k, line in enumerate(content.decode("utf-8-sig").splitlines(), 1) if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
-        raise _unread(place, f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}") from error
+        raise _unread(
+            place, f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not lines:
         raise _unread(place, "no lines")
     rows = [_object(line, number, place) for number, line in lines]
     numbers = [number for number, _ in lines]
-    texts = [_text(row, fields, f"line {number} of {place.name}") for row, number in zip(rows, numbers, strict=True)]
+    texts = [
+        _text(row, fields, f"line {number} of {place.name}")
+        for row, number in zip(rows, numbers, strict=True)
+    ]
     ids = list(range(len(rows)))
     if fields.id is not None:
         ids = [_field(r, fields.id, f"line {n} of {place.name}") for r, n in zip(rows, numbers, strict=True)]
@@ -203,6 +210,6 @@ def _unread(place: Path, got: str) -> DataError:
             f"a file of JSON lines, one row each, at {place}",
             got,
             "a mistyped path, another format, or a file that was cut short",
-            "write one JSON object a line, such as {\"prompt\": …, \"completion\": …}",
+            'write one JSON object a line, such as {"prompt": …, "completion": …}',
         )
     )

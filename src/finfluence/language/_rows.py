@@ -10,7 +10,7 @@ from torch import Tensor
 from finfluence._files import digest
 from finfluence.errors import DataError, explain
 from finfluence.grads import Batch
-from finfluence.language._encode import Encoded, EncodedRows, Tokenizer, Window, encode
+from finfluence.language._encode import Encoded, EncodedRows, Tokenizer, encode
 from finfluence.language._prefix import Prefix
 from finfluence.language._shapes import Shapes, choose_shapes
 from finfluence.runs import Rows
@@ -63,12 +63,17 @@ class TextRows:
         if not len(encoded):
             raise DataError(
                 explain(
-                    "at least one text", "none", "an empty file, or all rows were left out", "name another file"
+                    "at least one text",
+                    "none",
+                    "an empty file, or all rows were left out",
+                    "name another file",
                 )
             )
         self.encoded = list(encoded)
         self.ids = Rows(x=np.zeros(len(encoded)), ids=ids).ids
-        self.weights = [_weights(w, e, i) for w, e, i in zip(_each(weights, self), self.encoded, self.ids, strict=True)]
+        self.weights = [
+            _weights(w, e, i) for w, e, i in zip(_each(weights, self), self.encoded, self.ids, strict=True)
+        ]
         lengths = np.array([len(e) for e in self.encoded])
         learned = np.array([int(e.learned[1:].sum()) for e in self.encoded])
         if not learned.all():

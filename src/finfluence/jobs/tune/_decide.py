@@ -55,8 +55,14 @@ def decide(estimate: Estimate, prepared: Prepared, fdr: float, top: float) -> De
     names = influence.queries
     sources = _sources(estimate, fdr)
     named_groups = set() if sources.empty else set(sources.loc[sources["flagged"], "group"])
-    of_row = np.full(len(influence.subsets), "", dtype=object) if prepared.texts.groups is None else prepared.texts.groups
-    by_group = np.isin(of_row.astype(str), sorted(named_groups)) if named_groups else np.zeros(len(of_row), bool)
+    of_row = (
+        np.full(len(influence.subsets), "", dtype=object)
+        if prepared.texts.groups is None
+        else prepared.texts.groups
+    )
+    by_group = (
+        np.isin(of_row.astype(str), sorted(named_groups)) if named_groups else np.zeros(len(of_row), bool)
+    )
     by_row, q_values, more = _rows(estimate, fdr)
     removed, why = by_group | by_row, GROUP if by_group.any() else ROW
     if not removed.any():

@@ -46,7 +46,9 @@ class Estimate:
     ranking: np.ndarray
 
 
-def make_estimate(prepared: Prepared, options: TuneOptions, folder: TuneFolder, progress: Progress) -> Estimate:
+def make_estimate(
+    prepared: Prepared, options: TuneOptions, folder: TuneFolder, progress: Progress
+) -> Estimate:
     """Return the pooled influence and the ranking; runs that are whole in the folder are not repeated."""
     budget: float | Mapping[str, Any] | None = options.replay_budget
     for run in range(options.runs):
@@ -71,7 +73,7 @@ def load_estimate(folder: TuneFolder, runs: int, groups: bool) -> Estimate:
     ------
     StorageError
         A file is missing or damaged.
-    """  # noqa: DOC502 - made by functions
+    """
     places = [f"runs/{run:03d}" for run in range(runs)]
     each = [folder.read_result(f"{place}/{INFLUENCE}") for place in places]
     found = [folder.read_result(f"{p}/{GROUPS_RESULT}", f"{p}/{INFLUENCE}") for p in places] if groups else []
@@ -106,7 +108,12 @@ def _make_run(
         prepared.recipe, out=place, init_seed=0, order_seed=prepared.order_seed(options.seed, run), resume=True,
         progress=told("tune"),
     )  # fmt: skip
-    how: dict[str, Any] = {"out": place, "budget": budget, "groups": "linear", "differentiation": _how(tape, prepared)}
+    how: dict[str, Any] = {
+        "out": place,
+        "budget": budget,
+        "groups": "linear",
+        "differentiation": _how(tape, prepared),
+    }
     if prepared.texts.groups is not None:
         by_group = replay(
             tape, prepared.queries, subsets=_removable(members(prepared), len(prepared.rows)),

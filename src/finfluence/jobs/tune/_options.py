@@ -70,7 +70,9 @@ class TuneOptions:
     data: str | os.PathLike[str] = option("JSON lines: one row a line.", flag="-")
     model: str = option("Folder or name of a causal language model (transformers).")
     out: str | os.PathLike[str] = option("Folder for all results (new or empty).", typed=Path)
-    behaviour: str | os.PathLike[str] = option("File of behaviours (YAML): what the model is asked.", typed=Path)
+    behaviour: str | os.PathLike[str] = option(
+        "File of behaviours (YAML): what the model is asked.", typed=Path
+    )
     prompt_field: str = option("Field with the prompt.", "prompt")
     response_field: str = option("Field with the response.", "completion")
     messages_field: str | None = option("Field with a conversation, in place of prompt and response.", None)
@@ -105,7 +107,14 @@ class TuneOptions:
     def __post_init__(self) -> None:
         for name, known in (("loss", LOSSES), ("too_long", TOO_LONG), ("dtype", DTYPES)):
             _one_of(getattr(self, name), known, name)
-        least = (("lora_rank", 1), ("epochs", 1), ("batch_size", 1), ("max_length", 2), ("runs", 1), ("retune", 0))
+        least = (
+            ("lora_rank", 1),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("max_length", 2),
+            ("runs", 1),
+            ("retune", 0),
+        )
         for name, smallest in (*least, ("checkpoints", 1), ("answers", 0), ("seed", 0)):
             check(self, name, f"a whole number of at least {smallest}", partial(le, smallest))
         check(self, "lr", "a positive number", lambda v: 0 < v < float("inf"))
@@ -113,7 +122,9 @@ class TuneOptions:
             check(self, name, "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
         if self.retune == 1:
             raise ConfigError(
-                explain("--retune to be 0, or at least 2", "1", "one training has no interval", "use --retune 3")
+                explain(
+                    "--retune to be 0, or at least 2", "1", "one training has no interval", "use --retune 3"
+                )
             )
         if self.budget is not None and not self.budget / self.runs > 1:
             raise ConfigError(

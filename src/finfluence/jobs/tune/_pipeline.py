@@ -125,7 +125,9 @@ def _work(
     summary = _summary(prepared, options, estimate, decided, check)
     summary["seconds"] = seconds
     progress("report", 0, 1)
-    write(page(prepared, estimate, decided, {**summary, "texts": texts, "check": check}, run), folder / REPORT)
+    write(
+        page(prepared, estimate, decided, {**summary, "texts": texts, "check": check}, run), folder / REPORT
+    )
     for line in (summary["verdict"], *summary["proof"]):
         log.info("%s", line)
     folder.finish(summary)
@@ -144,7 +146,9 @@ def _summary(
     findings += [("FI010", text) for text in estimate.influence.provenance.findings]
     findings += [("FI030", note) for note in prepared.texts.notes]
     if check is not None and check["diverged"]:
-        findings.append(("FI041", f"{check['diverged']} trainings of the counterfactual diverged and were left out."))
+        findings.append(
+            ("FI041", f"{check['diverged']} trainings of the counterfactual diverged and were left out.")
+        )
     return {
         "format": FORMAT,
         "version": VERSION,

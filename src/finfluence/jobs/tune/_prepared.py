@@ -126,12 +126,16 @@ def prepare(options: TuneOptions, folder: Path) -> Prepared:
         The behaviours, the model's folder or the adapters' targets are not what they should be.
     NotSupportedError
         The model is none that can be tuned here.
-    """  # noqa: DOC501, DOC502 - made by functions
+    """
     fields = Fields(
-        options.prompt_field, options.response_field, options.messages_field, options.id_field, options.group_field
+        options.prompt_field,
+        options.response_field,
+        options.messages_field,
+        options.id_field,
+        options.group_field,
     )
-    records = read_records(options.data, fields)
-    behaviours = read_behaviours(options.behaviour, fields)
+    records = read_records(Path(options.data), fields)
+    behaviours = read_behaviours(Path(options.behaviour), fields)
     loaded = load_model(options.model, options.dtype)
     window = Window(options.max_length, options.too_long)  # type: ignore[arg-type]
     found = encode(records.texts, loaded.tokenizer, records.ids, window)
@@ -148,7 +152,11 @@ def prepare(options: TuneOptions, folder: Path) -> Prepared:
     notes = [*found.sentences(window), *_template_note(loaded.tokenizer, options)]
     names = {n: n for n, p in model.named_parameters() if p.requires_grad}
     trained = _above(_Trained(model, rows, queries, names), options, folder / HIDDEN, notes)
-    groups = None if records.groups is None else np.array([records.groups[p] for p in found.positions], dtype=object)
+    groups = (
+        None
+        if records.groups is None
+        else np.array([records.groups[p] for p in found.positions], dtype=object)
+    )
     digests = {
         "data": digest(records.content),
         "behaviours": digest(Path(options.behaviour).read_bytes()),
@@ -187,7 +195,9 @@ def _first(rows: TextRows) -> Any:
 def _template_note(tokenizer: Any, options: TuneOptions) -> list[str]:
     if getattr(tokenizer, "chat_template", None) or options.messages_field is not None:
         return []
-    return ["The tokenizer has no chat template: a row is its prompt followed by its response, as they stand."]
+    return [
+        "The tokenizer has no chat template: a row is its prompt followed by its response, as they stand."
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from finfluence import report
+from finfluence.jobs.tune._decide import Decided
 from finfluence.jobs.tune._estimate import Estimate
 from finfluence.jobs.tune._prepared import Prepared
 from finfluence.jobs.tune._retune import ALL, RANDOM, WITHOUT
 from finfluence.jobs.tune._texts import row_text
 from finfluence.jobs.tune._words import RANKING_SAID
-from finfluence.jobs.tune._decide import Decided
-from finfluence.result import covers_sentence, sign_sentence
 from finfluence.report import Finding, Origin, Preview, QueryInfo, ReportContent, RowEntry, Table
+from finfluence.result import covers_sentence, sign_sentence
 
 ROWS = 200
+NUMBERS = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value")
 _CUT = 600
 
 
@@ -27,9 +28,7 @@ def page(
     """Return the content of `report.html`."""
     texts, check = summary["texts"], summary["check"]
     data = estimate.influence.data
-    infos = tuple(
-        QueryInfo(name=q.name, sign=q.sign, unit=q.unit) for q in prepared.queries
-    )
+    infos = tuple(QueryInfo(name=q.name, sign=q.sign, unit=q.unit) for q in prepared.queries)
     first = prepared.queries[0]
     meaning = (
         RANKING_SAID,
@@ -37,7 +36,13 @@ def page(
         f"{covers_sentence(estimate.influence.provenance).capitalize()}.",
         *summary["proof"],
     )
-    tables = [*_counterfactual(check), *_sources(decided), *_answers(texts), *_tokens(texts), *_duplicates(texts)]
+    tables = [
+        *_counterfactual(check),
+        *_sources(decided),
+        *_answers(texts),
+        *_tokens(texts),
+        *_duplicates(texts),
+    ]
     facts: dict[str, Any] = {"model": run["options"]["model"], "rows": len(data["subset"]), **{
         k: run["data"][k] for k in ("tokens", "trained", "frozen_layers", "recipe_digest")
     }}  # fmt: skip
@@ -63,13 +68,14 @@ def _rows(prepared: Prepared, decided: Decided) -> list[RowEntry]:
     shown = decided.lines[decided.lines["rank"] <= ROWS].sort_values(["query", "rank"], kind="stable")
     entries = []
     for line in shown.to_dict("records"):
+        numbers: dict[str, Any] = {k: float(line[k]) for k in NUMBERS}
         text = row_text(prepared.texts.texts[place[line["row_id"]]])
         entries.append(
             RowEntry(
                 row_id=str(line["row_id"]), query=str(line["query"]), rank=int(line["rank"]), group=str(line["group"]),
                 action="drop" if line["flagged"] else "keep", reason="influence" if line["flagged"] else "",
                 flagged=bool(line["flagged"]), preview=Preview(text=text),
-                **{k: float(line[k]) for k in ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value")},
+                **numbers,
                 own_loss=float(line["own_loss"]),
             )
         )  # fmt: skip
@@ -88,10 +94,18 @@ def _counterfactual(check: Mapping[str, Any] | None) -> list[Table]:
         for line in check["lines"]
     ]  # fmt: skip
     note = (
-        f"{check['rows']:,} rows were taken out ({check['why']}); {check['runs']} trainings of each kind, with the same "
-        "batch orders. Intervals at 95 %."
+        f"{check['rows']:,} rows were taken out ({check['why']}); {check['runs']} trainings of each kind, with the "
+        "same batch orders. Intervals at 95 %."
     )
-    columns = ("behaviour", "unit", "before tuning", "after", "predicted without", "measured without", "without random")
+    columns = (
+        "behaviour",
+        "unit",
+        "before tuning",
+        "after",
+        "predicted without",
+        "measured without",
+        "without random",
+    )
     return [Table(title="Without these rows", columns=columns, rows=tuple(rows), note=note)]
 
 

@@ -139,7 +139,10 @@ class TuneResult:
 
     def __repr__(self) -> str:
         lines = [f"Tuning: {self.verdict}", *(f"  {text}" for text in self.summary["proof"])]
-        lines += [f"  folder: {self.folder}", "  next: .worst(), .groups, .retuning, .report, .clean('cleaned.jsonl')"]
+        lines += [
+            f"  folder: {self.folder}",
+            "  next: .worst(), .groups, .retuning, .report, .clean('cleaned.jsonl')",
+        ]
         return "\n".join(lines)
 
 
@@ -215,7 +218,7 @@ def verify_tune(
         The data has changed since.
     ConfigError
         Too few subsets or runs, or an unknown behaviour.
-    """  # noqa: DOC502 - made by functions
+    """
     options = options or VerifyOptions()
     folder = TuneFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
@@ -266,7 +269,9 @@ def _decisions(result: TuneResult, top: float | None) -> Decisions:
         )
     if top is not None and not 0 < top < 1:
         raise ConfigError(
-            explain("--top between 0 and 1, such as 0.05 for 5 %", f"{top:g}", "a percentage", "write --top 0.05")
+            explain(
+                "--top between 0 and 1, such as 0.05 for 5 %", f"{top:g}", "a percentage", "write --top 0.05"
+            )
         )
     best = result.lines.sort_values("rank", kind="stable").drop_duplicates("row_id").sort_index()
     frame = best.reset_index(drop=True)
@@ -304,7 +309,9 @@ def _check_data(run: Mapping[str, Any]) -> None:
 
 def _check_model(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     then = run["data"]
-    differing = [key for key in ("model_digest", "behaviours_digest", "recipe_digest") if then[key] != now[key]]
+    differing = [
+        key for key in ("model_digest", "behaviours_digest", "recipe_digest") if then[key] != now[key]
+    ]
     if differing:
         raise StorageError(
             explain(

@@ -78,7 +78,9 @@ def measured(model: nn.Module, queries: Sequence[Query], recipe: Any) -> list[fl
 def _value(prepared: Prepared, seed: int, keep: np.ndarray, folder: TuneFolder) -> list[float]:
     """Return the behaviours after one tuning; no numbers where it diverged."""
     recipe = prepared.recipe
-    key = digest(recipe.digest().encode(), repr((seed, [q.name for q in prepared.queries])).encode(), keep.tobytes())
+    key = digest(
+        recipe.digest().encode(), repr((seed, [q.name for q in prepared.queries])).encode(), keep.tobytes()
+    )
     key = digest(key.encode(), prepared.texts.digests["behaviours"].encode())
     path: Path = folder / RETUNED / f"{key}.json"
     if not path.exists():
@@ -138,7 +140,9 @@ def _compared(
         if whole.sum() >= 2:
             line["effect"] = _plain(paired_difference(arms[WITHOUT], arms[ALL]))
             line["random_effect"] = _plain(paired_difference(arms[RANDOM], arms[ALL]))
-            line["moved"] = bool(abs(line["effect"]["value"]) >= SURE * max(float(arms[ALL].std(ddof=1)), 1e-12))
+            line["moved"] = bool(
+                abs(line["effect"]["value"]) >= SURE * max(float(arms[ALL].std(ddof=1)), 1e-12)
+            )
         lines.append(line)
     return {
         "rows": len(rows),

@@ -32,7 +32,9 @@ def row_text(text: Any) -> str:
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in text)
 
 
-def slope_tokens(prepared: Prepared, tape: Tape, positions: Sequence[int], column: int) -> list[list[list[Any]]]:
+def slope_tokens(
+    prepared: Prepared, tape: Tape, positions: Sequence[int], column: int
+) -> list[list[list[Any]]]:
     """Return, for each row, the tokens that carry its slope: [token, share], the strongest first.
 
     At the end of training the parameters are moved a little along the direction, scaled as Adam scales it, in which the
@@ -67,7 +69,10 @@ def slope_tokens(prepared: Prepared, tape: Tape, positions: Sequence[int], colum
         learned = row.tokens[1:][row.learned[1:]]
         strongest = np.argsort(-np.abs(fall), kind="stable")[:TOKENS]
         shown.append(
-            [[prepared.tokenizer.decode([int(learned[k])]), round(float(fall[k]) / total, 4)] for k in strongest]
+            [
+                [prepared.tokenizer.decode([int(learned[k])]), round(float(fall[k]) / total, 4)]
+                for k in strongest
+            ]
         )
     return shown
 
@@ -111,7 +116,9 @@ def answers(prepared: Prepared, asked: int) -> list[list[str]]:
                 text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             else:
                 text = prompt
-            given = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
+            given = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(
+                model.device
+            )
             if not given.shape[1]:
                 continue
             with torch.no_grad():

@@ -38,7 +38,9 @@ def check_sentences(check: Mapping[str, Any] | None) -> list[str]:
     if check is None:
         return []
     if check["runs"] < 2:
-        return ["The trainings of the counterfactual diverged: nothing can be said about the removal of these rows."]
+        return [
+            "The trainings of the counterfactual diverged: nothing can be said about the removal of these rows."
+        ]
     which = {GROUP: "the named sources", RANK: "the top of the ranking"}.get(check["why"], "the named rows")
     said = []
     for line in check["lines"]:
@@ -49,11 +51,22 @@ def check_sentences(check: Mapping[str, Any] | None) -> list[str]:
             else "that is less than three spreads: no cause of it is found among them"
         )
         said.append(
-            f"Tuned again ({check['runs']} times) without the {check['rows']:,} rows of {which}, {line['query']!r} moves "
-            f"by {effect} {line['unit']} (predicted {signed(line['predicted'])}; without random rows as long {random}): "
-            f"{judged}."
+            f"Tuned again ({check['runs']} times) without the {check['rows']:,} rows of {which}, {line['query']!r} "
+            f"moves by {effect} {line['unit']} (predicted {signed(line['predicted'])}; without random rows as long "
+            f"{random}): {judged}.{_beyond(line)}"
         )
     return said
+
+
+def _beyond(line: Mapping[str, Any]) -> str:
+    """Say where the prediction, which is of first order, is far from what was measured."""
+    measured, predicted = line["effect"]["value"], line["predicted"]["value"]
+    if not line["moved"] or 0.5 <= predicted / measured <= 2:
+        return ""
+    return (
+        f" The prediction is {predicted / measured:.2g} of what was measured: it is of first order, and so many rows, "
+        "or rows that say the same, are beyond it. Believe the measurement."
+    )
 
 
 def command(run: Mapping[str, Any], out: str) -> str:
@@ -65,7 +78,9 @@ def _source(line: Mapping[Any, Any]) -> str:
     raised = "raises" if line["effect"] < 0 else "lowers"
     sure = {"value": -line["effect"], "lower": -line["effect"] - 1.96 * line["effect_se"],
             "upper": -line["effect"] + 1.96 * line["effect_se"]}  # fmt: skip
-    return f"source {line['group']!r} ({int(line['rows']):,} rows) {raised} {line['query']!r} by {signed(sure)}"
+    return (
+        f"source {line['group']!r} ({int(line['rows']):,} rows) {raised} {line['query']!r} by {signed(sure)}"
+    )
 
 
 def named_sources(groups: pd.DataFrame) -> list[str]:
