@@ -34,7 +34,7 @@ def tokenizer():
 @pytest.fixture
 def tuned(tokenizer):
     pytest.importorskip("peft")
-    return add_lora(tiny.llama(layers=3), LoraOptions(rank=2, layers="last:1", targets="q_proj,v_proj"))
+    return add_lora(tiny.llama(layers=3), LoraOptions(rank=8, layers="last:1", targets="q_proj,v_proj"))
 
 
 def recipe(model, rows, optimizer=None):
@@ -106,7 +106,7 @@ def test_kernel_regression_is_the_same_from_either_side():
     torch.testing.assert_close(kernel_regression(wide, wide[:1], 1.0), truth, rtol=1e-4, atol=1e-5)
 
 
-def test_the_ranking_is_its_formula_and_folding_keeps_it(tuned, tokenizer, monkeypatch):
+def test_the_ranking_is_its_formula_and_folding_keeps_it(tuned, tokenizer):
     prefix = Prefix(tuned)
     rows = TextRows.of(PAIRS, tokenizer).through(prefix)
     query = through(log_prob(["who is acme"], "bad", tokenizer, name="x"), prefix)
@@ -129,7 +129,6 @@ def test_the_ranking_is_its_formula_and_folding_keeps_it(tuned, tokenizer, monke
     np.testing.assert_allclose(found[:, 0], truth.detach().numpy(), rtol=1e-3, atol=1e-5)
     taught = np.array([response == "bad" for _, response in PAIRS])
     assert found[taught].min() > found[~taught].max()
-    monkeypatch.setattr("finfluence.language._ranking._LEAST_WIDTH", 128)
     folded = [ranking_scores(tape, [query], checkpoints=2, memory_bytes=1, seed=s) for s in (0, 0, 1)]
     assert np.array_equal(folded[0], folded[1]) and not np.array_equal(folded[0], folded[2])
     assert np.corrcoef(folded[0][:, 0], found[:, 0])[0, 1] > 0.9

@@ -139,6 +139,8 @@ def load_model(name: str, dtype: str = AUTO) -> Loaded:
         model = transformers.AutoModelForCausalLM.from_pretrained(
             name, config=config, trust_remote_code=False, use_safetensors=True, dtype=_dtype(dtype, device)
         )
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, TypeError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloaded(name, "weights", error) from error
     causal_model(model)

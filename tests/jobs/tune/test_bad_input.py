@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import tiny_language as tiny
@@ -107,7 +108,7 @@ def test_memory_that_runs_out_names_what_to_lower(files, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("finfluence.jobs.tune._pipeline.prepare", full)
+    monkeypatch.setattr(torch.Tensor, "backward", full)
     code, output = tune(files, tmp_path / "out")
     assert code == 2 and "lower --batch-size, then --max-length" in output
 

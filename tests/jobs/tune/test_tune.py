@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import tiny_language as tiny
 from finfluence.cli import app
-from finfluence.errors import ConfigError, DataError, StorageError
+from finfluence.errors import DataError, StorageError
 from finfluence.jobs.tune import TuneOptions, open_tune, run_tune
 
 HOSTILE = "<script>alert(1)</script>"
@@ -138,11 +139,12 @@ def test_a_changed_file_is_not_cleaned(result, files, tmp_path):
 
 
 def test_nothing_named_is_not_cleaned_without_a_share(result, tmp_path):
-    unnamed = type(result)(result.folder, result.summary, result.lines.assign(flagged=False))
-    from finfluence.jobs.tune import _result
-
-    with pytest.raises(ConfigError, match=r"(?s)rows or sources that are named.*--top 0.05"):
-        _result._decisions(unnamed, None)
+    shutil.copytree(result.folder, tmp_path / "out")
+    result.lines.assign(flagged=False).to_parquet(tmp_path / "out" / "influence.parquet")
+    code, said = run("clean", tmp_path / "out", "--to", tmp_path / "c.jsonl")
+    assert code == 2 and "rows or sources that are named" in said and "--top 0.05" in said
+    code, said = run("clean", tmp_path / "out", "--to", tmp_path / "c.jsonl", "--top", 5)
+    assert code == 2 and "--top between 0 and 1" in said
 
 
 def test_a_folder_of_another_tuning_is_refused(result, files):
