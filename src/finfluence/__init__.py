@@ -64,7 +64,7 @@ _HOME = {
     **dict.fromkeys(("Verification", "verify"), "verification"),
 }
 
-_PACKAGES = {"lm": "language"}
+_PACKAGES = {"assess": "assess", "lm": "language"}
 
 __all__ = sorted([*_HOME, *_PACKAGES])
 

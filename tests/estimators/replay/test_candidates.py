@@ -151,7 +151,8 @@ def test_memory_order_of_rows_and_interruption_do_not_matter(tmp_path):
     recipe, candidates = many(epochs=4)
     tape, queries = fi.train(recipe), [fi.own_loss([3, 4])]
     whole = fi.replay(tape, queries, candidates=candidates).data
-    apart = fi.replay(tape, queries, candidates=candidates, memory_bytes=1).data
+    least = pt.least_memory(tape, queries, candidates=candidates)
+    apart = fi.replay(tape, queries, candidates=candidates, memory_bytes=least).data
     turn = np.random.default_rng(0).permutation(20)
     turned = fr.Rows(
         **{k: v[turn] for k, v in candidates.fields.items()}, ids=[f"new {i}" for i in turn.tolist()]

@@ -83,7 +83,7 @@ def counting(n: int = 40, epochs: int = 6) -> tuple[fr.Recipe, list[int]]:
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"rows": "full"}, {"horizon": 2}, {"memory_bytes": 1}, {"probe_budget": 4.0}, {"differentiation": "exact", "late": 0.0},
+        {}, {"rows": "full"}, {"horizon": 2}, {"memory_bytes": 2**22}, {"probe_budget": 4.0}, {"differentiation": "exact", "late": 0.0},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("snapshot_bytes", [2**30, 1])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finfluence.estimators.derivatives import StepAdjoint
+from finfluence.estimators.derivatives import Known, StepAdjoint
 from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._recomputed_states import RecomputedStates
@@ -27,12 +27,15 @@ class PassRules:
     tail : TailAverage
     candidates : Candidates or None
         Rows whose addition is asked about; None: the removal of the training rows is.
+    rows_at_once : int
+        Evaluated beside the step's own rows.
     """
 
     schedule: RowSchedule
     truncation: TruncationRule
     tail: TailAverage
     candidates: Candidates | None = None
+    rows_at_once: int = ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,8 @@ class BackwardPass:
         self.tape = tape
         self.rules = rules
         self.shape = RunShape.of(len(tape.rows), tape.epochs)
-        self._adjoint = adjoint
+        self._adjoint, adjoint.moves = adjoint, None
+        self._after: Tensor | None = None
         self.lam = _with_mean(start, rules.tail) if rules.tail.epochs else start
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self._targets = self.shape.rows if rules.candidates is None else len(rules.candidates)
@@ -99,12 +103,14 @@ class BackwardPass:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the pass, for saving."""
         scalars = {"active": self.active, "next_epoch": torch.tensor([self.next_epoch])}
-        return {"lam": self.lam, **scalars, **self.totals.tensors()}
+        moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
+        return {"lam": self.lam, **scalars, **moves, **self.totals.tensors()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
         device = self.lam.device
         self.lam = tensors["lam"].to(device)
+        self._adjoint.moves = tensors.get("moves")
         self.active = tensors["active"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
@@ -131,12 +137,22 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        self.lam, slopes, direction = self._adjoint.step(state, step.hyper, step.batch, self.lam, step.seed)
+        known = Known(self._state_after(t), self.tape.row_losses(t))
+        self.lam, slopes, direction = self._adjoint.step(
+            state, step.hyper, step.batch, self.lam, step.seed, known
+        )
+        self._after = state
         gradients = self.rules.tail.at(t, state)
         if gradients is not None:
             self.lam[-len(gradients) :, 0] += gradients
         visit = _Visit(t, step, state[: self.tape.layout.size], direction)
         return visit, step.unweighted(slopes)
+
+    def _state_after(self, t: int) -> Tensor:
+        """Return the state after step t: the one visited last, if there was one."""
+        if self._after is not None:
+            return self._after
+        return self.tape.state(t + 1).to(self.tape.layout.device)
 
     def _add_batch(self, sums: EpochSums, visit: _Visit, slopes: Tensor) -> Tensor:
         """Add what the step's own rows tell; return their slopes, with those that a batch of one is compared with."""
@@ -182,7 +198,7 @@ class BackwardPass:
             self._adjoint.row_derivatives(
                 visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
             )
-            for part in rows.split(ROWS_AT_ONCE)
+            for part in rows.split(self.rules.rows_at_once)
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if visit.step.total == 1.0 else slopes * visit.step.total
