@@ -139,7 +139,7 @@ def _how(tape: Tape, prepared: Prepared) -> Differentiation:
     with seeded(0):
         _, found = query_gradients(list(prepared.queries), tape.model(), tape)
     try:
-        choose_adjoint(tape, found, "finite-difference")
+        choose_adjoint(tape, found, "finite-difference", queries=len(found))
     except NotSupportedError:
         return "auto"
     return "finite-difference"
