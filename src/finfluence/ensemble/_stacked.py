@@ -18,6 +18,7 @@ _REPLICAS = {"cpu": 64, "cuda": 4096}
 # differently there. A number of replicas that is a multiple of this leaves no such rest, so that a replica's
 # numbers depend neither on its place nor on how many replicas there are.
 ALIGNED = 16
+_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +188,8 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
     str or None
         The reason; None where they can.
     """
+    if _padded(recipe.rows):
+        return "rows are padded to different lengths"
     models = [initial_model(recipe, seed) for seed in seeds[:2]]
     if Stepper(recipe, models[0], 0).stochastic:
         return "the loss draws random numbers (dropout or augmentation)"
@@ -213,6 +216,18 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
         if not torch.allclose(got[replica], want, rtol=1e-3, atol=1e-4 * float(want.abs().max())):
             return "stacked gradients differ from those of a single run"
     return None
+
+
+def _padded(rows: RowSource) -> bool:
+    """Whether single rows, looked at here and there, come in different shapes."""
+    if isinstance(rows, Rows):
+        return False
+    some = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(np.int64))
+    shapes = {
+        tuple((name, tuple(value.shape)) for name, value in sorted(rows.batch(torch.tensor([at])).items()))
+        for at in some.tolist()
+    }
+    return len(shapes) > 1
 
 
 def _same_frozen(models: list[nn.Module], layout: Layout) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._labels import doubt as doubt
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
+    from finfluence.jobs.scan._options import checked_names as checked_names
     from finfluence.jobs.scan._pipeline import run_scan as run_scan
     from finfluence.jobs.scan._result import ScanResult as ScanResult
     from finfluence.jobs.scan._result import in_short as in_short
@@ -48,7 +49,7 @@ _HOME = {
     "scan": "_from_python",
     "judge_groups": "_group_labels",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
-    **dict.fromkeys(("ScanOptions", "VerifyOptions"), "_options"),
+    **dict.fromkeys(("ScanOptions", "VerifyOptions", "checked_names"), "_options"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
