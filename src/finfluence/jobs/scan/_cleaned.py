@@ -56,12 +56,13 @@ def clean_scan(
     decisions = from_table(read_lines(folder), summary, float(summary["fdr"]))
     options = options or CleanOptions()
     raw = read_again(run["data"])
-    if options.group is None:
+    group = options.group
+    if group is None:
         _check_harmless(folder, summary, options)
     else:
-        decisions = _whole_group(decisions, raw, options.group)
+        decisions = _whole_group(decisions, raw, group)
         options = replace(options, action="suggested", fdr=None)
-        _check_group(folder, options.group, options.even_if_worse)
+        _check_group(folder, group, options.even_if_worse)
     _check_classes(decisions, options)
     source, id_column = run["data"]["source"], run["options"]["id_column"]
     if source["format"] == "builtin":
