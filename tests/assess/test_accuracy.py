@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from finfluence.assess import accuracy, accuracy_change
-from finfluence.assess._accuracy import baselines, cut
 from finfluence.errors import ConfigError, DataError
 
 SURE, RIGHT = np.array([0.9, 0.8, 0.7, 0.6, 0.55]), np.array([1, 1, 0, 1, 0], dtype=bool)
@@ -23,11 +22,11 @@ def world(n, seed, shift=0.0):
 
 
 def test_the_worked_example():
-    found = cut(SURE, RIGHT)
-    assert found.right(SURE).mean() == 0.6 and found.right(NEW).mean() == 0.6
-    simple = baselines(pair(SURE), RIGHT, pair(NEW))
-    assert simple["average confidence"] == pytest.approx(0.68)
-    assert simple["difference of confidences"] == pytest.approx(0.57)
+    labels = np.tile((~RIGHT).astype(int), 2)
+    found = accuracy(pair(np.tile(SURE, 2)), labels, pair(NEW), calibrated=False)
+    assert (found.estimate, found.source_accuracy) == pytest.approx((0.6, 0.6))
+    assert found.baselines["average confidence"] == pytest.approx(0.68)
+    assert found.baselines["difference of confidences"] == pytest.approx(0.57)
 
 
 @pytest.mark.parametrize("score", ["max_confidence", "negative_entropy"])

@@ -12,8 +12,8 @@ GRID = np.arange(-1, 5.25, 0.5)
 
 
 def kept(strength, feedback=True):
-    law = DesignLaw(DOMAIN, strength)
-    return feedback_interval(X, Y, DOMAIN[3], law, GRID, level=0.7, feedback=feedback)
+    law = DesignLaw(DOMAIN, strength, feedback=feedback)
+    return feedback_interval(X, Y, DOMAIN[3], law, GRID, level=0.7)
 
 
 def test_without_design_the_ordinary_full_conformal_set():

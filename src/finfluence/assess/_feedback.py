@@ -18,10 +18,17 @@ class DesignLaw:
         Feature vectors that could have been chosen, points × features, without intercept.
     strength
         :math:`\lambda`; 0 chooses blindly, a large one takes the largest prediction.
+    ridge
+        Penalty :math:`\gamma` of the fit :math:`\hat\mu`; its intercept is free.
+    feedback
+        Whether the labelled points made the fit that chose. False weighs every row by the fit to the labelled points
+        alone (ordinary covariate shift), as if the choice had not depended on them.
     """
 
     domain: np.ndarray
     strength: float
+    ridge: float = 1.0
+    feedback: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,7 @@ def feedback_interval(
     design: DesignLaw,
     grid: ArrayLike,
     *,
-    ridge: float = 1.0,
     level: float = 0.9,
-    feedback: bool = True,
 ) -> FeedbackInterval:
     r"""Return the full conformal set of a point that was chosen by a ridge fit to the data given.
 
@@ -77,13 +82,8 @@ def feedback_interval(
         How it was chosen.
     grid
         Candidate outcomes; should cover whatever is possible.
-    ridge
-        Penalty :math:`\gamma`.
     level
         Wanted coverage.
-    feedback
-        False weighs every row by the fit to the labelled points alone (ordinary covariate shift), which
-        ignores that the choice depended on them.
 
     Returns
     -------
@@ -110,8 +110,8 @@ def feedback_interval(
     >>> (found.lower, found.upper)
     (0.0, 3.0)
     """
-    x, y, candidates = _checked(features, outcomes, chosen, design, grid, ridge, level)
-    scores, weights = scores_and_weights(x, y, design, candidates, ridge=ridge, feedback=feedback)
+    x, y, candidates = _checked(features, outcomes, chosen, design, grid, level)
+    scores, weights = scores_and_weights(x, y, design, candidates)
     kept = np.array(
         [s[-1] <= weighted_quantile(s, w, level) + 1e-9 for s, w in zip(scores, weights, strict=True)]
     )
@@ -131,13 +131,13 @@ def feedback_interval(
 
 
 def scores_and_weights(
-    x: np.ndarray, y: np.ndarray, design: DesignLaw, candidates: np.ndarray, *, ridge: float, feedback: bool
+    x: np.ndarray, y: np.ndarray, design: DesignLaw, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and weights, candidates × points, the chosen point last."""
     x = np.column_stack([np.ones(len(x)), x])
     domain = np.column_stack([np.ones(len(design.domain)), np.asarray(design.domain, dtype=np.float64)])
     n = len(y)
-    penalty = ridge * np.eye(x.shape[1])
+    penalty = design.ridge * np.eye(x.shape[1])
     penalty[0, 0] = 0.0
     scores = np.empty((len(candidates), n + 1))
     logs = np.empty_like(scores)
@@ -151,7 +151,7 @@ def scores_and_weights(
         else:
             beta, truth = np.broadcast_to(fit @ y, (len(candidates), x.shape[1])), candidates
         scores[:, i] = np.abs(truth - beta @ x[i])
-        steering = beta if feedback else fixed[None]
+        steering = beta if design.feedback else fixed[None]
         chances = design.strength * (steering @ domain.T)
         top = chances.max(1, keepdims=True)
         partition = top[:, 0] + np.log(np.exp(chances - top).sum(1))
@@ -177,7 +177,6 @@ def _checked(
     chosen: ArrayLike,
     design: DesignLaw,
     grid: ArrayLike,
-    ridge: float,
     level: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
@@ -200,13 +199,13 @@ def _checked(
                 "pass features[:, None], and leave out the diverged ones",
             )
         )
-    if not 0.0 < level < 1.0 or ridge <= 0.0 or candidates.ndim != 1 or not len(candidates):
+    if not 0.0 < level < 1.0 or design.ridge <= 0.0 or candidates.ndim != 1 or not len(candidates):
         raise ConfigError(
             explain(
                 "level between 0 and 1, ridge above 0, a flat grid of candidates",
-                f"level {level!r}, ridge {ridge!r}, grid of shape {candidates.shape}",
+                f"level {level!r}, ridge {design.ridge!r}, grid of shape {candidates.shape}",
                 "a level in per cent or an empty grid",
-                "write level=0.9, ridge=1.0, grid=np.linspace(low, high, 200)",
+                "write level=0.9, DesignLaw(domain, strength, ridge=1.0), grid=np.linspace(low, high, 200)",
             )
         )
     return np.vstack([x, point]), y, np.sort(candidates)
