@@ -10,8 +10,7 @@ import finfluence.runs as fr
 import plain_training as pt
 from finfluence.errors import NotSupportedError
 from finfluence.estimators.derivatives import Adjoint, Known, OneSided
-from finfluence.estimators.derivatives import _quick as quick
-from finfluence.estimators.replay._chunks import SavedProgress
+from finfluence.estimators.replay import SavedProgress
 from finfluence.grads import RowLosses
 from four_parts import assert_parts
 
@@ -155,7 +154,7 @@ def test_what_training_left_saves_the_pass_at_theta(monkeypatch):
 def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
     tape = tape_of("attention", torch.float32)
     assert fi.replay(tape, QUERIES).data.attrs["differentiation"] == "exact"  # tiny
-    monkeypatch.setattr(quick, "LEAST_BYTES", 0)
+    monkeypatch.setattr("finfluence.estimators.derivatives._quick.LEAST_BYTES", 0)
     chosen = fi.replay(tape, [fi.own_loss([1, 5])])
     assert chosen.data.attrs["differentiation"] == "finite-difference"
     assert any("agree with the exact pass" in finding for finding in chosen.data.attrs["findings"])
@@ -164,7 +163,7 @@ def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
 
 
 def test_differences_that_turn_wrong_on_the_way_are_replaced_by_the_exact_pass(monkeypatch):
-    monkeypatch.setattr(quick, "LEAST_BYTES", 0)
+    monkeypatch.setattr("finfluence.estimators.derivatives._quick.LEAST_BYTES", 0)
     tape = tape_of("attention", torch.float32)
     right = OneSided._differences
     calls = []
