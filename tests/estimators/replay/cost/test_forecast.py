@@ -69,7 +69,7 @@ def test_cost_of_a_pass_counts_steps_and_evaluations():
     with_overhead = replace(TIMINGS, overhead=8.0, queries=2.0)
     assert one.runs(with_overhead, alone, 8) == pytest.approx(2.0 + 0.1)
     assert load(tape, late=0.1).runs(with_overhead, alone, 8) == pytest.approx(
-        2.0 + 10 / 80 + 0.1 + 7 * 2 / 80
+        2.0 + 20 / 80 + 0.1 + 7 * 2 / 80
     )
 
 
