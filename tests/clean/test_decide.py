@@ -146,7 +146,8 @@ DECIDED = [decide(np.arange(N), **scanned(seed)) for seed in range(3)]
 
 def _turned(value, shuffle):
     if isinstance(value, Predictions):
-        return Predictions(value.labels[shuffle], value.predicted[shuffle], value.confidence[shuffle])
+        columns = value.labels, value.predicted, value.confidence, value.q_wrong
+        return Predictions(*(column[shuffle] for column in columns))
     return value[shuffle]
 
 
