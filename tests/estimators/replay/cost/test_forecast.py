@@ -53,7 +53,7 @@ def test_cost_of_a_pass_counts_steps_and_evaluations():
     one, alone = load(tape), RowSchedule(False, 0.0, 0)
     assert one.pass_seconds(TIMINGS, RowSchedule(True, 0.25, 0), 8) == pytest.approx(80 * (2 + 0.5 + 2.0))
     assert one.pass_seconds(TIMINGS, alone, 3) == pytest.approx(30 * 2.0)
-    assert load(tape, late=0.2).pass_seconds(TIMINGS, alone, 8) == pytest.approx(20 * 3.0 + 60 * 2.0)
+    assert load(tape, late=0.2).pass_seconds(TIMINGS, alone, 8) == pytest.approx(30 * 3.0 + 50 * 2.0)
     assert TIMINGS.evaluation(2048) == pytest.approx(2 * 0.5 + 20.48)
     assert TIMINGS.evaluation(64) == TIMINGS.evaluation(1000, at_least=True) == TIMINGS.few
     three = MemorySplit(together=3, passes=3, capacity=4, interval=4)
@@ -68,7 +68,7 @@ def test_cost_of_a_pass_counts_steps_and_evaluations():
     with_overhead = replace(TIMINGS, overhead=8.0, queries=2.0)
     assert one.runs(with_overhead, alone, 8) == pytest.approx(2.0 + 0.1)
     assert load(tape, late=0.1).runs(with_overhead, alone, 8) == pytest.approx(
-        2.0 + 10 / 80 + 0.1 + 7 * 2 / 80
+        2.0 + 20 / 80 + 0.1 + 7 * 2 / 80
     )
 
 
