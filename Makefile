@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SHORT ?=
-EXTRAS := data,report,baselines,ray,lightning,oracle,test,dev,docs,hooks
+EXTRAS := data,report,baselines,ray,lightning,lm,oracle,test,dev,docs,hooks
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test slow calibration clock cluster bench docs house lint format setup clean

@@ -22,6 +22,7 @@ from finfluence.clean import DecisionOptions, Predictions, decide_influence
 from finfluence.ensemble import RunSpec, final_models
 from finfluence.estimators.baselines import cleanlab_score, loss_score, margin_score, random_score
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
+from finfluence.labels import judge_labels, out_of_fold
 from finfluence.result import Influence
 from finfluence.stats import empirical_fdr
 
@@ -71,19 +72,19 @@ def one_seed(problem: Problem, seed: int) -> tuple[dict[str, np.ndarray], dict[s
     is_flipped = np.isin(np.arange(n), problem.flipped)
     tapes = [fi.train(recipe, seed=100 * seed + r) for r in range(RUNS)]
     replayed = [fi.replay(tape, problem.queries) for tape in tapes]
-    models = [tape.model() for tape in tapes]
-    model = models[0]
+    model = tapes[0].model()
     probs, labels = probabilities(model, recipe), recipe.rows.fields["y"].numpy()
-    together = np.mean([probabilities(m, recipe) for m in models], axis=0)
     pooled = fi.pool(replayed)
-    predictions = Predictions(labels, together.argmax(1), together.max(1))
-    decided = decide_influence(
-        pooled, own_loss=True, predictions=predictions, options=DecisionOptions(FDR)
-    ).frame
+    verdict = judge_labels(out_of_fold(recipe.rows.fields["x"].numpy(), labels, seed=seed), labels)
+    predictions = Predictions(labels, verdict.predicted, verdict.confidence, verdict.q_values)
+    decided = decide_influence(pooled, predictions=predictions, options=DecisionOptions(FDR)).frame
     scores = {
         "replay, 1 run": _replayed(replayed[0]),
         "replay, 4 runs pooled": _replayed(pooled),
-        "replay and own loss together": (-decided["q_value"].to_numpy(), decided["flagged"].to_numpy()),
+        "replay and labels judged out of fold": (
+            -decided["q_value"].to_numpy(),
+            decided["flagged"].to_numpy(),
+        ),
         "fine (published, closed form)": _replayed(fi.estimate(tapes[0], problem.queries, "fine")),
         "own loss": _top(loss_score(probs, labels), None),
         "margin": _top(margin_score(probs, labels), None),

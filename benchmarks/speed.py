@@ -30,7 +30,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "cnn": fashion,
     "transformer": lambda: digits("transformer"),
 }
-SMOOTH = ("cnn", "transformer")
 
 
 def on(problem: Problem, device: str) -> Problem:
@@ -86,7 +85,7 @@ def recorded(recipe: fi.Recipe) -> None:
             tape.step(ids=rows)
 
 
-def cases(problem: Problem, smooth: bool) -> dict[str, Callable[[], object]]:
+def cases(problem: Problem) -> dict[str, Callable[[], object]]:
     """Return what is timed, by name."""
     recipe, (x, y) = problem.recipe, (problem.x_test, problem.y_test)
     tape = fi.train(recipe)
@@ -106,15 +105,15 @@ def cases(problem: Problem, smooth: bool) -> dict[str, Callable[[], object]]:
         "16 queries, all epochs": case(sixteen, every),
         "16 queries, last fifth": case(sixteen, fifth),
     }
-    if smooth:
-        found["one query, finite differences"] = case(one, every, differentiation="finite-difference")
-        found["16 queries, finite differences"] = case(sixteen, every, differentiation="finite-difference")
+    for way in ("exact", "finite-difference"):
+        found[f"one query, {way}"] = case(one, every, differentiation=way)
+        found[f"16 queries, {way}"] = case(sixteen, every, differentiation=way)
     return found
 
 
-def ratios(problem: Problem, device: str, repeats: int, smooth: bool) -> dict[str, float]:
+def ratios(problem: Problem, device: str, repeats: int) -> dict[str, float]:
     """Return median ratios to a plain training; each repeat times all cases in turn."""
-    timed = cases(problem, smooth)
+    timed = cases(problem)
     first: dict[str, float] = {}
     for name, case in timed.items():
         start = clock(device)
@@ -129,13 +128,12 @@ def ratios(problem: Problem, device: str, repeats: int, smooth: bool) -> dict[st
     base = np.array(seconds["plain"])
     out = {name: float(np.median(np.array(s) / base)) for name, s in seconds.items() if name != "plain"}
     out["marginal query of 16"] = (out["16 queries, all epochs"] - out["one query, all epochs"]) / 15
-    if smooth:
-        difference = out["16 queries, finite differences"] - out["one query, finite differences"]
-        out["marginal query of 16, finite differences"] = difference / 15
+    for way in ("exact", "finite-difference"):
+        out[f"marginal query of 16, {way}"] = (out[f"16 queries, {way}"] - out[f"one query, {way}"]) / 15
     for name in ("one query, all epochs", "16 queries, all epochs"):
-        out[f"tracing, once a tape: {name}"] = (first[name] - float(np.median(seconds[name]))) / float(
-            np.median(base)
-        )
+        out[f"first replay beyond later ones: {name}"] = (
+            first[name] - float(np.median(seconds[name]))
+        ) / float(np.median(base))
     out["plain training, seconds"] = float(np.median(base))
     return out
 
@@ -189,7 +187,7 @@ def memory(name: str, device: str) -> dict[str, float]:
 
 def peak(problem: Problem, device: str, case: str) -> float:
     """Return the peak MiB of a case beside what is held before it starts (a first training is done already)."""
-    call = cases(problem, smooth=False)[case]
+    call = cases(problem)[case]
     plain(problem.recipe)
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
@@ -236,7 +234,7 @@ def main() -> None:
             f"\n{name}: {len(recipe.rows):,} rows, {recipe.steps} steps; ratio to a plain training",
             flush=True,
         )
-        for case, ratio in ratios(problem, options.device, options.repeats, name in SMOOTH).items():
+        for case, ratio in ratios(problem, options.device, options.repeats).items():
             print(f"  {case:60s} {ratio:6.2f}", flush=True)
         print("\n".join(promises(problem, options.device)), flush=True)
         for case, size in memory(name, options.device).items() if options.memory else ():

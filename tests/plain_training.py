@@ -1,12 +1,16 @@
 """The slow truth: training written again with torch.optim only, with a weight on every row's loss."""
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import finfluence as fi
 import finfluence.runs as fr
+from finfluence.errors import ConfigError
 from finfluence.runs import seeded, step_seed
 
 DOUBLE = torch.float64
@@ -96,3 +100,12 @@ def plain(
 
 def flat(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters() if p.requires_grad])
+
+
+def least_memory(tape: fr.Tape, queries: Any, **options: Any) -> int:
+    """The least `memory_bytes` that a replay says would do: one query at a time."""
+    try:
+        fi.replay(tape, queries, memory_bytes=1, **options)
+    except ConfigError as error:
+        return int(re.search(r"pass memory_bytes=(\d+)", str(error))[1])
+    raise AssertionError("a replay within one byte")

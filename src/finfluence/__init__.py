@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finfluence._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    import finfluence.language as lm  # noqa: F401
     from finfluence.estimators import estimate as estimate
     from finfluence.estimators import methods as methods
     from finfluence.estimators.replay import replay as replay
@@ -63,14 +64,18 @@ _HOME = {
     **dict.fromkeys(("Verification", "verify"), "verification"),
 }
 
-__all__ = sorted(_HOME)
+_PACKAGES = {"assess": "assess", "lm": "language"}
+
+__all__ = sorted([*_HOME, *_PACKAGES])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"finfluence.{_PACKAGES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'finfluence' has no attribute {name!r}")
     return getattr(import_module(f"finfluence.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted({*globals(), *__all__})

@@ -155,8 +155,9 @@ def test_out_folder_that_cannot_be_made(tmp_path, source):
 )
 def test_diverging_training(out, source, optimizer, lr, words):
     done = run(
-        "scan", source, "--target", "label", "--out", out, "--lr", lr, "--optimizer", optimizer, *QUICK
-    )
+        "scan", source, "--target", "label", "--out", out, "--lr", lr, "--optimizer", optimizer,
+        "--model", "mlp", "--weight-decay", "0.01", *QUICK,
+    )  # fmt: skip
     assert done.exit_code == 2 and words in done.output and "tenfold" in done.output
 
 

@@ -21,7 +21,14 @@ def run(*arguments):
 def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify-command")
     run_scan(
-        ScanOptions(source=blobs_csv(folder, n=100, wrong=6), target="label", out=folder / "out", **QUICK)
+        ScanOptions(
+            source=blobs_csv(folder, n=100, wrong=6),
+            target="label",
+            out=folder / "out",
+            model="mlp",
+            weight_decay=0.01,
+            **QUICK,
+        )
     )
     shutil.copytree(folder / "out", folder / "before")
     done = run("verify", folder / "out", "--subsets", "8", "--runs", "12")
@@ -46,8 +53,11 @@ def test_it_says_the_cost_before_and_the_figures_after(verified):
     folder, output = verified
     lines = output.splitlines()
     told = next(i for i, line in enumerate(lines) if line.startswith("8 subsets of "))
-    assert "2 from the top, 2 from the bottom, 2 from the middle, 2 random. 130 trainings" in lines[told]
-    assert "34 on all rows and 12 without each subset, about " in lines[told]
+    assert "2 from the top, 2 from the bottom, 2 from the middle, 2 random. 108 trainings" in lines[told]
+    assert (
+        "12 on all rows and 12 without each subset, in pairs under common random numbers, about "
+        in lines[told]
+    )
     assert told < lines.index("retrain: done")
     for name in ("slope", "effect slope", "Pearson", "Spearman", "spread ratio", "coverage"):
         assert any(line.startswith(name) for line in lines)
@@ -114,7 +124,7 @@ def test_a_budget_is_held_against_the_measured_cost(out):
     cost.write_text('{"seconds_each": 0.5}')
     small = run("verify", out, "--budget", "20s")
     assert (
-        small.exit_code == 2 and "a budget of at least 36 s for 4 subsets with 10 trainings" in small.output
+        small.exit_code == 2 and "a budget of at least 60 s for 8 subsets with 10 trainings" in small.output
     )
     assert "one training takes 0.5 s here" in small.output and "raise the budget" in small.output
 

@@ -14,7 +14,7 @@ from finfluence.errors import ConfigError, NotSupportedError
 from finfluence.estimators import Source, method_class, methods_table, option_docs
 
 IN_WORDS = r"(?s)expected .*got: .*likely cause: .*next step: "
-KNOBS: dict[str, tuple[int, ...]] = {"rows_at_once": (1, 5), "memory_bytes": (1,), "max_bytes": (1,)}
+KNOBS: dict[str, tuple[int, ...]] = {"rows_at_once": (1, 5), "memory_bytes": (2**22,), "max_bytes": (1,)}
 
 
 def check_rows_may_stand_elsewhere(method: str, problem: Problem) -> None:

@@ -21,8 +21,11 @@ def tables(mixed):
 
 def test_every_column_is_used_or_dropped_with_a_reason(tables, mixed):
     train, held = tables
-    assert train.dropped == {"empty": "every cell is missing", "same": "constant"}
-    assert set(train.used) == {"age", "income", "city", "member", "joined", "review", "zip"}
+    assert train.dropped == {
+        "empty": "every cell is missing", "same": "constant",
+        "review": "text that tells nothing about the target: its words predict rows left out no better than a constant",
+    }  # fmt: skip
+    assert set(train.used) == {"age", "income", "city", "member", "joined", "zip"}
     assert train.used["age"] in ("number", "number, 1 cells that are no number taken as missing")
     assert train.used["income"].startswith("number, ") and train.used["income"].endswith(
         "replaced by the median"
@@ -31,7 +34,6 @@ def test_every_column_is_used_or_dropped_with_a_reason(tables, mixed):
     assert train.used["member"] == "category of 2 levels"
     assert train.used["zip"] == "category of 10 levels"
     assert train.used["joined"].startswith("date")
-    assert train.used["review"] == "text"
     assert "column 'same' not used: constant" in train.notes
     for table in (train, held):
         assert table.x.dtype == np.float32 and np.isfinite(table.x).all()
@@ -226,3 +228,21 @@ def test_text_without_long_words(letters):
 def test_a_declared_category_of_digits_is_a_category():
     frame = pd.DataFrame({"x": pd.Categorical([str(i % 5) for i in range(40)]), "label": ["a", "b"] * 20})
     assert split(from_frame(frame, target="label"))[0].used == {"x": "category of 5 levels"}
+
+
+def test_a_text_that_tells_nothing_about_the_target_is_left_out():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 300)
+    said = np.where(y == 1, "the screen is bright", "the box came late")
+    filler = [" ".join(rng.choice(["one", "two", "three", "four", "five", "six"], 6)) for _ in y]
+    frame = pd.DataFrame(
+        {"told": [f"{a} {b}" for a, b in zip(said, filler, strict=True)], "empty talk": filler,
+         "label": np.where(y == 1, "good", "bad")}
+    )  # fmt: skip
+    train, held = split(from_frame(frame, target="label"))
+    told = [name for name in train.features if name.startswith("told text")]
+    assert 1 <= len(told) < 60 and train.x.shape[1] == held.x.shape[1] == len(told)
+    assert "tells nothing about the target" in train.dropped["empty talk"]
+    assert any("'empty talk' (text that tells nothing" in text for text in train.warnings)
+    alone, _ = split(from_frame(frame[["empty talk", "label"]], target="label"))
+    assert alone.used["empty talk"] == "text" and 1 <= alone.x.shape[1] <= 4

@@ -39,7 +39,7 @@ def world(
     one = np.ones((n, 1))
     pairs = Pairs(
         estimate[:, None], (estimate - 0.5)[:, None], (estimate + 0.5)[:, None], found[:, None], se * one,
-        estimate[:, None], found[:, None], one, one, shared, 0.95,
+        estimate[:, None], found[:, None], one, one, shared, shared, 0.95,
     )  # fmt: skip
     return pairs, true
 
@@ -140,7 +140,8 @@ def test_no_movement_is_noticed_and_movement_too() -> None:
 
 
 def said(pairs: Pairs, runs: int = RUNS, size: int = 5) -> tuple[str, str]:
-    return judge(by_name(pairs), evidence(pairs), runs, size)
+    judged = judge(by_name(pairs), evidence(pairs), runs, size)
+    return judged.verdict, judged.sentence
 
 
 def test_verdicts_and_their_words() -> None:
@@ -190,6 +191,27 @@ def test_undecided_says_what_would_decide() -> None:
     assert "more subsets would, for instance 48" in words
 
 
+def test_a_known_order_is_not_undecided_because_the_size_is() -> None:
+    """Order and size are judged, and said, apart."""
+    rng = np.random.default_rng(20)
+    pairs = world(rng, factor=0.52, misfit=0.02)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.size, judged.verdict) == ("passed", "undecided", "order-only")
+    assert judged.sentence.startswith(
+        "Trust the order; too few retrainings to tell the size: the factor of effects"
+    )
+    pairs = world(rng, misfit=0.85)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.verdict) == ("undecided", "undecided") and judged.size in (
+        "passed",
+        "undecided",
+    )
+    assert ("The size is right" in judged.sentence) == (judged.size == "passed")
+    pairs = world(rng, factor=0.2, misfit=0.02)[0]
+    judged = judge(by_name(pairs), evidence(pairs), RUNS, 5)
+    assert (judged.order, judged.size, judged.verdict) == ("passed", "failed", "failed")
+
+
 def test_narrow_intervals_and_a_wrong_spread_are_told() -> None:
     pairs, _ = world(np.random.default_rng(11), misfit=0.25)
     narrow = Pairs(
@@ -211,7 +233,7 @@ def test_a_method_without_effects_or_intervals_has_the_other_figures() -> None:
     found = by_name(bare)
     assert np.isnan([found[k].value for k in ("effect slope", "spread ratio", "coverage")]).all()
     assert np.isfinite([found[k].value for k in ("slope", "Pearson", "Spearman")]).all()
-    assert judge(found, evidence(bare), 100, 5)[0] == "passed"
+    assert judge(found, evidence(bare), 100, 5).verdict == "passed"
 
 
 def test_evidence_is_a_value() -> None:

@@ -18,6 +18,7 @@ from finfluence.verification import (
     runs_on_all,
     seconds_of,
     select_queries,
+    shrunken_sums,
     trainings,
 )
 
@@ -182,19 +183,41 @@ def test_durations() -> None:
 def test_runs_go_first_then_subsets() -> None:
     full = trainings(100, 24)
     assert full == 490 + 2400 == runs_on_all(100, 24) + 2400
-    assert fit_to_budget(24, 100, full, 60, 0.02) == (24, 100)
-    assert fit_to_budget(24, 100, full - 1, 60, 0.02) == (24, 99)
-    count, runs = fit_to_budget(24, 100, 600, 60, 0.1)
+
+    def fit(subsets: int, runs: int, allowed: float, paired: bool = False) -> tuple[int, int]:
+        return fit_to_budget(subsets, runs, (allowed + 1e-6) / 0.95, 0.0, 1.0, paired)
+
+    assert fit(24, 100, full) == (24, 100)
+    assert fit(24, 100, full - 1) == (24, 99)
+    count, runs = fit(24, 100, 600)
     assert 8 <= count < 24 and runs == 30 and trainings(runs, count) <= 600 < trainings(runs, count + 1)
-    assert fit_to_budget(24, 100, 120, 60, 0.5) == (9, 10)
-    assert fit_to_budget(24, 100, trainings(10, 4), 60, 1.0) == (4, 10)
-    assert fit_to_budget(24, 12, 10_000, 60, 1.0) == (24, 12)
+    assert fit(24, 100, 120) == (9, 10)
+    assert fit(24, 12, 10_000) == (24, 12)
+    assert trainings(10, 8, True) == 90 and fit(24, 100, 90, True) == (8, 10)
+    assert fit(4, 100, trainings(10, 4)) == (4, 10)  # as few as were asked for
 
 
-def test_a_budget_in_which_nothing_fits_names_what_would() -> None:
+def test_a_budget_that_pays_for_no_verdict_is_refused_and_the_one_it_names_does() -> None:
+    """One message says that 8 subsets are the least, and the other never lets a budget end below."""
     with pytest.raises(ConfigError) as caught:
-        fit_to_budget(24, 100, 59, 60, 1.0)
+        fit_to_budget(24, 100, 60, 2.0, 1.0)
     words = str(caught.value)
-    assert "a budget of at least 72 s for 4 subsets with 10 trainings each" in words
-    assert "got: 60 s" in words and "one training takes 1 s here, and 60 are the least" in words
-    assert re.search("24 subsets with 100 trainings each need about 58 min", words)
+    found = re.search(r"a budget of at least (\d+) min for 8 subsets with 10 trainings each", words)
+    assert found and "got: 60 s" in words
+    assert "one training takes 1 s here, and 108 are the least that a verdict is given on" in words
+    assert re.search("24 subsets with 100 trainings each need about 53 min", words)
+    assert fit_to_budget(24, 100, 60 * int(found[1]) + 30, 2.0, 1.0)[0] >= 8
+    assert duration(60 * int(found[1])) in words
+
+
+def test_groups_are_predicted_by_shrunken_rows() -> None:
+    """Effects that differ by nothing but their errors: the top as estimated is chance, as predicted it is next to nothing."""
+    mu = np.random.default_rng(0).normal(size=400)
+    one = influence(mu, spread=1.0, effect_se=1.0)
+    chosen = [Chosen("top", "top", np.argsort(-mu)[:20])]
+    summed = group_estimates([one], chosen, ["q"])
+    predicted = shrunken_sums(summed, one, chosen)
+    assert summed.data["effect"].item() > 35 and abs(predicted.data["effect"].item()) < 5
+    assert predicted.data["effect_se"].item() < summed.data["effect_se"].item()
+    inside = predicted.data["lower"].item() < predicted.data["mu"].item() < predicted.data["upper"].item()
+    assert inside

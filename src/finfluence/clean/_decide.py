@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from finfluence.clean._rule import act
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.result import Influence, need_mu, one_of
-from finfluence.stats import RowTest, check_fdr, label_errors, name_rows
+from finfluence.stats import RowTest, check_fdr, name_rows
 
 COLUMNS = (
     "row_id",
@@ -47,7 +47,7 @@ class Decisions:
     fdr
         Expected share of false names among the flagged rows.
     tests
-        Number of tests that could flag a row: 1, or 2 where own losses or q-values of the labels were given.
+        Number of tests that could flag a row: 1, or 2 where q-values of the labels were given.
     relabel_confidence
         Probability that the model must give to another label before relabelling is suggested.
     direction
@@ -95,7 +95,7 @@ class Predictions:
         Probability that the model gives to `predicted`; NaN where there is none.
     q_wrong : array [n], optional
         q-values of the labels by models that have not seen the row, as `finfluence.labels` gives them: then these are
-        the second test, and the own losses only a column.
+        the second test.
     p_wrong : array [n], optional
         Chance that the label is wrong, by the same models; NaN where nothing can be told.
     oof_loss : array [n], optional
@@ -133,7 +133,6 @@ def decide_influence(
     influence: Influence,
     query: str | None = None,
     *,
-    own_loss: bool = False,
     predictions: Predictions | None = None,
     options: DecisionOptions | None = None,
 ) -> Decisions:
@@ -145,8 +144,6 @@ def decide_influence(
         Over single rows.
     query : str, optional
         The first one unless named.
-    own_loss : bool
-        Whether the rows' own final losses, those of a classification by cross-entropy, are a second test.
     predictions, options : optional
         As in `decide`.
 
@@ -169,7 +166,7 @@ def decide_influence(
         data["mu"].values,
         sign=int(data["sign"]) * influence.provenance.harmful_side,
         p_values=data["p_value"].values if influence.has_effect else None,
-        own_loss=data["own_loss"].values if own_loss else None,
+        own_loss=data["own_loss"].values,
         predictions=predictions,
         options=options,
     )
@@ -185,9 +182,9 @@ def decide(
     predictions: Predictions | None = None,
     options: DecisionOptions | None = None,
 ) -> Decisions:
-    r"""Decide about every row from its influence on one query and, if given, its own final loss.
+    r"""Decide about every row from its influence on one query and, if given, what is known of its label.
 
-    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{loss}})),
+    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{label}})),
               \quad \text{flagged} = \{i : q_i \le \mathrm{fdr}\}
 
     with V the number of tests: the rule of `finfluence.stats.name_rows`.
@@ -201,8 +198,8 @@ def decide(
     sign
         +1 if a larger value of the query is better (accuracy), -1 if worse (loss). Harmful is sign * mu > 0.
     own_loss
-        Cross-entropy of each row under the final model, in nats; None for regression. A second test unless
-        `predictions` holds q-values of the labels.
+        Loss of each row under the final model: a column, no test. A model that was trained on a wrong label has learned
+        it, and one that learned nothing gives every label of a rare class a large loss.
     p_values
         Two-sided, for the few-rows fallback of `finfluence.stats.empirical_fdr`; NaN counts as 1.
     predictions
@@ -267,11 +264,6 @@ def decide(
     losses = _column(own_loss, n, "own_loss", float)
     if said.q_wrong is not None:
         tests, q_loss = 2, _column(said.q_wrong, n, "q_wrong", float)
-    elif own_loss is not None:
-        tests = 2
-        verdict = label_errors(losses, fdr=fdr / tests)
-        q_loss = verdict.q_values
-        findings += verdict.findings
     frame = pd.DataFrame(
         {
             "row_id": ids,

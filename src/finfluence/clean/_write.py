@@ -76,6 +76,8 @@ class CleanOptions:
         Of a scan: write the file although training again on the cleaned rows did worse on held-out rows.
     yes
         Of a scan: write the file although a class loses more than a fifth of its rows.
+    group
+        Of a scan: drop all rows of this group, held-out ones in the file included, and change nothing else.
     """
 
     action: Action = "suggested"
@@ -84,6 +86,7 @@ class CleanOptions:
     force: bool = False
     even_if_worse: bool = False
     yes: bool = False
+    group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from finfluence.cli._errors import reported
 from finfluence.cli._from_options import Quiet, takes
 from finfluence.cli._screen import Screen
 from finfluence.jobs.scan import ScanOptions, VerifyOptions
+from finfluence.jobs.tune import TuneOptions
 
 app = typer.Typer(
     name="finfluence",
@@ -70,8 +71,25 @@ def scan(quiet: bool, columns: bool, **given: Any) -> None:
 
 
 @app.command()
+@takes(TuneOptions)
+def tune(quiet: bool, **given: Any) -> None:
+    """Tune a language model, and find the rows that made it behave as it does."""
+    screen, out = Screen(quiet), given["out"]
+    goes_on = f"The same command with --resume goes on; everything finished so far is in {out}."
+    with reported(goes_on, out / "tune.log"):
+        from finfluence.cli._numbers import number
+        from finfluence.cli._tune import show_tune
+        from finfluence.jobs.tune import run_tune
+
+        options = TuneOptions(**_filled(TuneOptions, given, budget=number(given["budget"], "--budget")))
+        with screen.progress() as progress:
+            result = run_tune(options, progress)
+        show_tune(screen, result)
+
+
+@app.command()
 def clean(
-    out: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
+    out: Annotated[Path, typer.Argument(help="Folder of a finished scan or tuning.")],
     to: Annotated[Path, typer.Option(help="New file to write; its audit is written beside it.")],
     fdr: Annotated[
         float | None,
@@ -101,6 +119,16 @@ def clean(
     yes: Annotated[
         bool, typer.Option("--yes", help="Write although a class loses more than a fifth of its rows.")
     ] = False,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Drop all rows of this group and change nothing else.", show_default="single rows"),
+    ] = None,
+    top: Annotated[
+        float | None,
+        typer.Option(
+            help="Of a tuning: drop this share of the rows, from the top of its ranking.", show_default="none"
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write the scanned file without the rows that do damage, and say what was done to which row."""
@@ -108,12 +136,19 @@ def clean(
     with reported():
         from finfluence.clean import CleanOptions
         from finfluence.cli._shown import show_verified
+        from finfluence.jobs import kind_of
         from finfluence.jobs.scan import open_scan
 
         options = CleanOptions(
             action=cast(Any, action or "suggested"), fdr=fdr, escape_formulas=escape_formulas, force=force,
-            even_if_worse=even_if_worse, yes=yes,
+            even_if_worse=even_if_worse, yes=yes, group=group,
         )  # fmt: skip
+        if kind_of(out) == "tune":
+            from finfluence.cli._tune import clean_folder
+
+            clean_folder(screen, out, to, options, top)
+            return
+        _only_of_tunings(top)
         result = open_scan(out)
         done = result.clean(to, **vars(options))
         screen.always(
@@ -133,8 +168,11 @@ def clean(
 
 @app.command()
 def show(
-    out: Annotated[Path, typer.Argument(help="Folder of a finished scan.")],
-    query: Annotated[str, typer.Option(help="Query to rank by.")] = "held-out",
+    out: Annotated[Path, typer.Argument(help="Folder of a finished scan or tuning.")],
+    query: Annotated[
+        str | None,
+        typer.Option(help="Query to rank by.", show_default="held-out; of a tuning: its first behaviour"),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 20,
     review: Annotated[
         bool, typer.Option("--review", help="Rank by how doubtful the label is, for a person to look at.")
@@ -145,8 +183,15 @@ def show(
     screen = Screen(quiet)
     with reported():
         from finfluence.cli._shown import next_commands, show_result, show_review
+        from finfluence.jobs import kind_of
         from finfluence.jobs.scan import open_scan, read_run
 
+        if kind_of(out) == "tune":
+            from finfluence.cli._tune import show_folder
+
+            show_folder(screen, out, top, query)
+            return
+        query = query or "held-out"
         result = open_scan(out)
         result.worst(1, query)
         if review:
@@ -157,16 +202,22 @@ def show(
 
 
 @app.command()
-@takes(VerifyOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
+@takes(VerifyOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan or tuning.")])
 def verify(out: Path, quiet: bool, **given: Any) -> None:
     """Hold a scan's estimates against retraining: whether their order and their size can be trusted."""
     screen = Screen(quiet)
     goes_on = f"The same command goes on; finished trainings are kept in {out / 'verify'}."
     with reported(goes_on, out / "scan.log"):
         from finfluence.cli._shown import show_plan, show_verification
+        from finfluence.jobs import kind_of
         from finfluence.jobs.scan import verify_scan
 
         options = VerifyOptions(**_filled(VerifyOptions, given))
+        if kind_of(out) == "tune":
+            from finfluence.cli._tune import verify_folder
+
+            verify_folder(screen, out, options)
+            return
         with screen.progress() as progress:
             done = verify_scan(out, options, announce=partial(show_plan, screen), progress=progress)
         show_verification(screen, done, out)
@@ -184,6 +235,21 @@ def demo(
         from finfluence.cli._demo import run_demo
 
         run_demo(screen, out, short)
+
+
+def _only_of_tunings(top: float | None) -> None:
+    """Raise if a scan is asked for the top of a ranking, which it does not have."""
+    if top is not None:
+        from finfluence.errors import ConfigError, explain
+
+        raise ConfigError(
+            explain(
+                "--top for a tuning's folder only",
+                "a scan's",
+                "scans name rows at an error rate",
+                "use --fdr",
+            )
+        )
 
 
 def _filled(options: Any, given: dict[str, Any], **changed: Any) -> dict[str, Any]:

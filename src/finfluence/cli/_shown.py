@@ -6,19 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from finfluence.cli._screen import Screen
-from finfluence.jobs.scan import ScanResult, in_short, q_in_short, row_cells
+from finfluence.jobs.scan import (
+    ScanResult,
+    in_short,
+    network_columns,
+    network_rows,
+    q_in_short,
+    row_cells,
+)
 from finfluence.result import verification_sentence
 from finfluence.verification import Plan, Verification
 
 WORST = 10
+SAID = ("FI026", "FI027", "FI028")
+"""Findings that stand above already, in the words of the verdict."""
 
 
 def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str = "held-out") -> None:
     """Print the verdict, what it means, the worst rows and the next command."""
     summary = result.summary
     screen.always(summary["verdict"], "bold")
-    for text in summary.get("labels_said", ()):
-        screen.say(text)
+    for name in ("choice_said", "labels_said", "nothing_said"):
+        for text in summary.get(name, ()):
+            screen.say(text)
     if summary["proof"]:
         screen.say(summary["proof"])
     if summary.get("budget"):
@@ -27,9 +37,10 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
         screen.say(summary["self_test"])
     show_verified(screen, summary)
     for code, text in summary["findings"]:
-        if code.startswith(("FI02", "FI04")) and code != "FI026":
+        if code.startswith(("FI02", "FI04")) and code not in SAID:
             screen.say(f"note: {text}")
     screen.say("")
+    show_networks(screen, summary)
     show_groups(screen, summary)
     show_rows(screen, result, top, query)
     screen.say("")
@@ -55,6 +66,7 @@ def show_plan(screen: Screen, plan: Plan) -> None:
 def show_verification(screen: Screen, done: Verification, folder: Path) -> None:
     """Print verdict and figures of a verification."""
     screen.always(verification_sentence(done.outcome()), "bold red" if done.verdict == "failed" else "bold")
+    screen.say(f"Order: {done.made['order']}. Size: {done.made['size']}.")
     screen.say("")
     level = f"{100 * done.made['level']:.0f} % interval"
     columns = [("figure", False), ("value", True), (level, True), ("at best", True), ("meaning", False)]
@@ -76,6 +88,16 @@ def show_verification(screen: Screen, done: Verification, folder: Path) -> None:
         screen.say(f"note: {finding}")
     screen.say("")
     screen.say(f"Report: {folder / 'report.html'}")
+
+
+def show_networks(screen: Screen, summary: Mapping[str, Any]) -> None:
+    """Print the networks that were tried and the constant, the best first, if there was a choice."""
+    choice = summary.get("choice") or {}
+    if len(choice.get("tried", ())) < 2:
+        return
+    columns = [(name, place > 0) for place, name in enumerate(network_columns(choice["task"]))]
+    screen.table([*columns[:-1], (columns[-1][0], False)], network_rows(choice))
+    screen.say("")
 
 
 def show_groups(screen: Screen, summary: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Training many copies of a recipe in one step: states [R, P], gradients by vmap, updates elementwise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ _REPLICAS = {"cpu": 64, "cuda": 4096}
 # differently there. A number of replicas that is a multiple of this leaves no such rest, so that a replica's
 # numbers depend neither on its place nor on how many replicas there are.
 ALIGNED = 16
+_LOOKED_AT = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,12 @@ class StackedRuns:
         by_seed = {s: self.layout.theta(initial_model(self.recipe, s)) for s in dict.fromkeys(seeds)}
         return torch.stack([by_seed[s] for s in seeds])
 
-    def train(self, runs: Sequence[RunSpec], padded: bool = True) -> Tensor:
+    def train(
+        self,
+        runs: Sequence[RunSpec],
+        padded: bool = True,
+        after_epoch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Train the runs side by side.
 
         Parameters
@@ -77,6 +83,8 @@ class StackedRuns:
             Their seeds and rows.
         padded : bool
             Fill the stack with copies of the last run up to a multiple of `ALIGNED` replicas.
+        after_epoch : callable, optional
+            Called as `after_epoch(epochs done, parameters [R, P])`.
 
         Returns
         -------
@@ -95,6 +103,8 @@ class StackedRuns:
                 positions = torch.stack([order[step] for order in orders])
                 state = self._advance(state, self.batch(positions), t)
                 t += 1
+            if after_epoch is not None:
+                after_epoch(epoch + 1, state[0][:wanted])
         finite = torch.stack([torch.isfinite(part).all(1) for part in state]).all(0)
         return state[0].masked_fill(~finite[:, None], torch.nan)[:wanted]
 
@@ -178,6 +188,8 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
     str or None
         The reason; None where they can.
     """
+    if _padded(recipe.rows):
+        return "rows are padded to different lengths"
     models = [initial_model(recipe, seed) for seed in seeds[:2]]
     if Stepper(recipe, models[0], 0).stochastic:
         return "the loss draws random numbers (dropout or augmentation)"
@@ -204,6 +216,18 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
         if not torch.allclose(got[replica], want, rtol=1e-3, atol=1e-4 * float(want.abs().max())):
             return "stacked gradients differ from those of a single run"
     return None
+
+
+def _padded(rows: RowSource) -> bool:
+    """Whether single rows, looked at here and there, come in different shapes."""
+    if isinstance(rows, Rows):
+        return False
+    some = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(np.int64))
+    shapes = {
+        tuple((name, tuple(value.shape)) for name, value in sorted(rows.batch(torch.tensor([at])).items()))
+        for at in some.tolist()
+    }
+    return len(shapes) > 1
 
 
 def _same_frozen(models: list[nn.Module], layout: Layout) -> bool:

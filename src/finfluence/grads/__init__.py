@@ -4,16 +4,21 @@ from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._double import InDouble
 from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
+from finfluence.grads._frozen import Frozen, Pieces
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._projection import Projection
 from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads.tracing import Traced, Traces, trace, trace_gradient, trace_values
 
 __all__ = [
     "Batch",
     "Elementary",
+    "Frozen",
     "InDouble",
     "Layout",
+    "Pieces",
+    "Projection",
     "RowLoss",
     "RowLosses",
     "Traced",

@@ -61,6 +61,7 @@ class RowLosses:
 
     def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout, fused: bool = False) -> None:
         self._bound = _Bound(model, loss)
+        self.model, self.loss = model, loss
         self.layout = layout
         self.fused = fused
 

@@ -54,7 +54,7 @@ class Encoded:
     low_high: tuple[float, float] = (0.0, 255.0)
 
 
-def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encoded:
+def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.ndarray) -> Encoded:
     """Return both parts as features.
 
     Parameters
@@ -65,6 +65,8 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encod
         Of the projection of texts.
     whole
         All rows of the training file, to find columns that number them.
+    y
+        Encoded targets of the training part, to find texts that tell nothing about them.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encod
         No feature is left, or hold-out cells cannot be read as in training.
     """
     if train.frame is not None and held.frame is not None:
-        return _tables(train, held, seed, whole)
+        return _tables(train, held, seed, whole, y)
     if train.pixels is not None and held.pixels is not None:
         pixels = PixelScaler().fit(train.pixels)
         return Encoded(
@@ -110,7 +112,7 @@ def _of_arrays(x: np.ndarray, constant: int) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Encoded:
+def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.ndarray) -> Encoded:
     assert whole.frame is not None and train.frame is not None
     given = {train.target_name: "target", train.id_column: "id", train.group_column: "group"}
     roles = {name: role for name, role in given.items() if name is not None}
@@ -127,7 +129,7 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable) -> Enco
     foreign = None if held.reading is train.reading else held.reading
     encoder = TableEncoder(seed, train.reading, left_out=left_out)
     with _one_thread():
-        x = encoder.fit_transform(_features(train, names), foreign)
+        x = encoder.fit_transform(_features(train, names), foreign, y)
         x_held = encoder.transform(_features(held, names), foreign)
     warnings = warnings_of(encoder.columns, left_out, encoder.accounts, encoder.cuts, (len(train), len(held)))
     warnings += tuple(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ from finfluence.ingest._values import texts
 CLIP = 3.0
 """Standardised numbers are cut here, so that one typing error cannot burst a training."""
 LEVEL_BUDGET = 1000
-TEXT_BUDGET = 400
+TEXT_BUDGET, LEAST_TEXT = 400, 4
+SAYS_NOTHING = (
+    "text that tells nothing about the target: its words predict rows left out no better than a constant"
+)
 
 Key = tuple[str, str]
 """Column, and which part of it: "" for the number itself."""
@@ -35,7 +38,8 @@ class TableEncoder:
 
     Numbers and dates: missing cells replaced by the median and marked by a column of their own, then
     standardised and cut at ±3. Categories: one 0/1 column a level (at most 40 levels). Text: hashed words or
-    character n-grams, TF-IDF, truncated SVD (at most 200 columns). Constant and empty columns are left out.
+    character n-grams, TF-IDF, truncated SVD (at most 200 columns, as many as tell about the target). Constant and empty
+    columns are left out.
     The frame's index names the rows in messages.
 
     Attributes
@@ -70,7 +74,9 @@ class TableEncoder:
     _levels: Any = None
     _texts: dict[str, TextEncoder] = field(default_factory=dict)
 
-    def fit_transform(self, frame: pd.DataFrame, other: FileReading | None = None) -> np.ndarray:
+    def fit_transform(
+        self, frame: pd.DataFrame, other: FileReading | None = None, y: np.ndarray | None = None
+    ) -> np.ndarray:
         """Decide how each column is used, estimate what that takes, and return float32 `[n, features]`.
 
         Parameters
@@ -79,6 +85,9 @@ class TableEncoder:
             The training rows.
         other
             How a hold-out file spells its cells, for dates whose order the training file leaves open.
+        y
+            Class indices or numbers: a text then becomes as many columns as help to predict them, and is left out where
+            it tells nothing.
 
         Returns
         -------
@@ -93,10 +102,7 @@ class TableEncoder:
             encoder = require("skrub", "turns dates into numbers").DatetimeEncoder(add_weekday=True)
             moments, _ = date_part(column, frame[column.name], None)
             self._dates[column.name] = encoder.fit(moments)
-        size = int(np.clip(TEXT_BUDGET // max(len(self._of("text")), 1), 4, 200))
-        for column in self._of("text"):
-            words = TextEncoder(size, torch_seed(self.seed, f"text of {column.name}") % 2**32)
-            self._texts[column.name] = words.fit(texts(frame[column.name]))
+        self._fit_texts(frame, y)
         blocks = [*self._fit_numbers(frame), *self._fit_levels(frame), *self._transform_texts(frame)]
         self.features = _different([key for keys, _ in blocks for key in keys], list(map(str, frame.columns)))
         return _joined([block for _, block in blocks], len(frame))
@@ -211,6 +217,26 @@ class TableEncoder:
             for level in levels
         ]
         return [(keys, block)]
+
+    def _fit_texts(self, frame: pd.DataFrame, y: np.ndarray | None) -> None:
+        wordy = self._of("text")
+        size = int(np.clip(TEXT_BUDGET // max(len(wordy), 1), 4, 200))
+        for column in wordy:
+            self._texts[column.name] = self._text_encoder(column, size).fit(texts(frame[column.name]), y)
+        silent = [column for column in wordy if y is not None and not self._texts[column.name].width]
+        if len(silent) == sum(column.kind != "dropped" for column in self.columns):
+            first = silent.pop(0)  # something has to be learned from
+            self._texts[first.name] = self._text_encoder(first, LEAST_TEXT).fit(texts(frame[first.name]))
+        for column in silent:
+            del self._texts[column.name]
+            self._drop(column, SAYS_NOTHING)
+
+    def _text_encoder(self, column: Column, size: int) -> TextEncoder:
+        return TextEncoder(size, torch_seed(self.seed, f"text of {column.name}") % 2**32)
+
+    def _drop(self, column: Column, why: str) -> None:
+        at = self.columns.index(column)
+        self.columns[at] = replace(column, kind="dropped", about=why)
 
     def _transform_texts(self, frame: pd.DataFrame) -> list[Block]:
         blocks: list[Block] = []

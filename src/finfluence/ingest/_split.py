@@ -181,7 +181,7 @@ def _prepare(
         y_held, said = target.encode(numbers), (*said, *target_doubts(train), *more)
     else:
         y, y_held = target.encode(train.labels), target.encode(held.labels)
-    encoded = encode(train, held, seed, whole or train)
+    encoded = encode(train, held, seed, whole or train, y)
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finfluence.ingest._messages import require
+from finfluence.ingest._text_width import telling_width
 
 BUCKETS = 2**16
 FIT_ROWS = 10_000
@@ -19,6 +20,8 @@ LONG_TEXT = 3
 @dataclass(eq=False)
 class TextEncoder:
     """One text column: at most `size` columns (30 for short texts), mean 0 and mean variance 1 in training.
+
+    Where the target is given, as many of them as help to predict it for rows left out (`telling_width`), perhaps none.
 
     The vocabulary is hashed into 65,536 buckets and the projection fitted on at most 10,000 rows, so memory
     is bounded whatever the texts are.
@@ -33,8 +36,8 @@ class TextEncoder:
     _mean: np.ndarray = field(default_factory=lambda: np.empty(0))
     _scale: float = 1.0
 
-    def fit(self, cells: np.ndarray) -> "TextEncoder":
-        """Estimate weights and projection from cells (texts, None where missing)."""
+    def fit(self, cells: np.ndarray, y: np.ndarray | None = None) -> "TextEncoder":
+        """Estimate weights and projection from cells (texts, None where missing), and from the targets their width."""
         text = require("sklearn.feature_extraction.text", "turns text into numbers")
         decomposition = require("sklearn.decomposition", "turns text into numbers")
         present = [cell for cell in cells if cell]
@@ -58,9 +61,19 @@ class TextEncoder:
         dense = self._projection.transform(weighted)
         variance = dense.var(axis=0)
         self._keep = np.flatnonzero(variance > 1e-9 * max(variance.max(), 1e-30))
+        if y is not None:
+            told = (
+                telling_width(dense[sample][:, self._keep], np.asarray(y)[sample]) if len(self._keep) else 0
+            )
+            self._keep = self._keep[:told]
         self._mean = dense[:, self._keep].mean(axis=0)
         self._scale = float(np.sqrt(variance[self._keep].mean())) if len(self._keep) else 1.0
         return self
+
+    @property
+    def width(self) -> int:
+        """How many columns the text becomes."""
+        return len(self._keep)
 
     def transform(self, cells: np.ndarray) -> np.ndarray:
         """Return float32 `[n, columns]`."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finfluence.jobs._folder import Job as Job
     from finfluence.jobs._folder import JobFolder as JobFolder
+    from finfluence.jobs._folder import kind_of as kind_of
     from finfluence.jobs._options import flag_of as flag_of
     from finfluence.jobs._options import option as option
 
 _HOME = {
-    **dict.fromkeys(("Job", "JobFolder"), "_folder"),
+    **dict.fromkeys(("Job", "JobFolder", "kind_of"), "_folder"),
     **dict.fromkeys(("flag_of", "option"), "_options"),
 }
 

@@ -22,7 +22,18 @@ from finfluence.errors import StorageError, explain
 from finfluence.result import Influence, load
 
 RUN = "run.yaml"
-LIBRARIES = ("finfluence", "torch", "numpy", "pandas", "scipy", "statsmodels", "scikit-learn", "skrub")
+LIBRARIES = (
+    "finfluence",
+    "torch",
+    "numpy",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "scikit-learn",
+    "skrub",
+    "transformers",
+    "peft",
+)
 
 
 @dataclass(frozen=True)
@@ -340,6 +351,16 @@ class JobFolder:
                 f"name the folder that was given to finfluence {self.job.name} as --out",
             )
         )
+
+
+def kind_of(path: str | os.PathLike[str]) -> str | None:
+    """Return the name of the job that made a folder; None where there is none that can be told."""
+    try:
+        run = yaml.safe_load((Path(path) / RUN).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    made = run.get("format") if isinstance(run, dict) else None
+    return made.removeprefix("finfluence-") if isinstance(made, str) else None
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 from finfluence.errors import ConfigError, explain
 
 MOST_BOOSTED_FEATURES = 120
-MOST_BOOSTED_CLASSES = 10
+MOST_BOOSTED_CLASSES = 5
 MOST_LINEAR_CELLS = 2e8
-TREES = 200
+TREES = 100
 BOOSTED = "boosted trees"
 
 Candidate = Callable[[], Any]
@@ -20,7 +20,7 @@ def candidates(task: str, rows: int, features: int, classes: int, seed: int) -> 
     """Return factories of unfitted models by name.
 
     A regularised linear model, extremely randomised trees and boosted trees; a model is left out where its cost grows
-    out of proportion: boosting above 120 features or 10 classes, the linear one above 2e8 cells times classes.
+    out of proportion: boosting above 120 features or 5 classes, the linear one above 2e8 cells times classes.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Out-of-fold predictions: every row is predicted by models that were trained without it."""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,6 +19,7 @@ LEAST_CHANCE = 1e-3
 NEAR, FURTHER, SLACK = 0.1, 0.25, 0.02
 SURELY = 3.0
 MOST_SPREADS = 10.0
+CLEARLY = float(np.e)
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,16 @@ class OutOfFold:
     task
         "classification" or "regression".
     predicted
-        Probabilities [n, classes], the normalised geometric mean of the models used, each at the temperature of its
-        least log loss; or predictions [n], their mean.
+        Probabilities [n, classes], the normalised geometric mean over the models used and the rounds, each at the
+        temperature of its least log loss; or predictions [n], their mean.
     scores
         Every model tried, the constant one included, best first.
     used
         Names of the models whose predictions are averaged: the best, and those nearly as good.
     gain
-        By how many standard errors the models used together predict better than the constant model.
+        By how many standard errors the models used together predict better than the constant model, in the first round.
+    each
+        What every model tried says in the first round, the constant one left out; empty where it was not kept.
     """
 
     task: str
@@ -58,6 +62,7 @@ class OutOfFold:
     scores: tuple[Score, ...]
     used: tuple[str, ...]
     gain: float
+    each: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def informative(self) -> bool:
@@ -85,7 +90,11 @@ def out_of_fold(
     repeats: int = REPEATS,
     progress: Progress = silent,
 ) -> OutOfFold:
-    """Predict every row by models trained on the other folds.
+    """Predict every row by models trained on the other folds, and again without the rows that these surely contradict.
+
+    A wrong label that is trained on makes the models less sure of the rows around it. So from the second round on, rows
+    whose label the first round contradicts, its first class being e times as likely as its second, are not trained on
+    (they are predicted like all others); what the rounds say is averaged.
 
     Parameters
     ----------
@@ -98,7 +107,7 @@ def out_of_fold(
     seed : int
         Of the folds and of the models.
     repeats : int
-        How often the folds are drawn anew; predictions are averaged.
+        Rounds, each with folds drawn anew; from the second on only of the models that are used.
     progress : callable
         Called as `progress("out of fold", done, total)`.
 
@@ -126,42 +135,61 @@ def out_of_fold(
     _check(x, y, task)
     classes = int(y.max()) + 1 if task == "classification" else 0
     models = candidates(task, len(x), x.shape[1], classes, torch_seed(seed, "out-of-fold models") % 2**32)
+    folds = [partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
     found = {
-        name: _predictions(make, x, y, classes, _folds(y, classes, groups, seed, repeats), name, progress)
+        name: _predictions(make, x, y, classes, folds[0], _told(progress, name))
         for name, make in models.items()
     }
     constant = _constant(y, classes)
-    losses = {name: _losses(p, y, classes) for name, p in {**found, "constant": constant}.items()}
+    with_constant = {**found, "constant": constant}
+    losses = {name: _losses(p, y, classes) for name, p in with_constant.items()}
     scores = sorted(
-        (
-            _score(name, loss, {**found, "constant": constant}[name], y, classes)
-            for name, loss in losses.items()
-        ),
+        (_score(name, loss, with_constant[name], y, classes) for name, loss in losses.items()),
         key=lambda s: s.loss,
     )
     used = _nearly_best(scores, classes)
     together = _average([found[name] for name in used], classes) if used else constant
     gained = losses["constant"] - _losses(together, y, classes)
     spread = gained.std(ddof=1) / np.sqrt(len(y))
+    gain = float(gained.mean() / spread) if spread > 0 else 0.0
+    left_out = _surely_contradicted(together, y) if classes and used else np.empty(0, dtype=np.int64)
+    each = [found[name] for name in used]
+    for place, fold in enumerate(folds[1:] if used else (), 2):
+        each += [
+            _predictions(models[name], x, y, classes, fold, _told(progress, name, place), left_out)
+            for name in used
+        ]
     return OutOfFold(
-        task,
-        together,
-        tuple(scores),
-        used or ("constant",),
-        float(gained.mean() / spread) if spread > 0 else 0.0,
+        task, _average(each, classes) if used else constant, tuple(scores), used or ("constant",), gain, found
     )
 
 
-def _folds(
-    y: np.ndarray, classes: int, groups: np.ndarray | None, seed: int, repeats: int
-) -> list[list[np.ndarray]]:
-    """Return `repeats` partitions of the positions into folds: classes spread evenly, groups kept together."""
-    return [_partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
+def _told(progress: Progress, name: str, place: int = 1) -> Callable[[int, int], None]:
+    stage = f"out of fold, {name}" + (f", round {place}" if place > 1 else "")
+    return lambda done, total: progress(stage, done, total)
 
 
-def _partition(
+def _surely_contradicted(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the positions of labels that the models contradict, surely rather than narrowly.
+
+    Rows of a class that would lose more than half of itself stay: then it is the class that the models do not know.
+
+    Returns
+    -------
+    array
+    """
+    ranked = np.sort(p, axis=1)
+    chosen = (p.argmax(1) != y) & (ranked[:, -1] > CLEARLY * ranked[:, -2])
+    for label in np.unique(y):
+        if chosen[y == label].mean() > 0.5:
+            chosen = chosen & (y != label)
+    return np.flatnonzero(chosen)
+
+
+def partition(
     y: np.ndarray, classes: int, groups: np.ndarray | None, rng: np.random.Generator
 ) -> list[np.ndarray]:
+    """Return positions of 5 folds: classes (numbers by rank, if `classes` is 0) spread evenly, groups kept together."""
     if groups is not None and len(np.unique(groups)) >= FOLDS:
         names, member = np.unique(groups.astype(str), return_inverse=True)
         sizes = np.bincount(member)
@@ -186,21 +214,18 @@ def _predictions(
     x: np.ndarray,
     y: np.ndarray,
     classes: int,
-    partitions: list[list[np.ndarray]],
-    name: str,
-    progress: Progress,
+    folds: list[np.ndarray],
+    tell: Callable[[int, int], None],
+    left_out: np.ndarray | None = None,
 ) -> np.ndarray:
-    total = np.zeros((len(y), classes) if classes else len(y))
-    count, steps = 0, len(partitions) * FOLDS
-    for partition in partitions:
-        for held in partition:
-            progress(f"out of fold, {name}", count, steps)
-            train = np.setdiff1d(np.arange(len(y)), held)
-            total[held] += _fit_predict(make, x, y, train, held, classes)
-            count += 1
-    progress(f"out of fold, {name}", steps, steps)
-    mean = total / len(partitions)
-    return _tempered(mean, y) if classes else mean
+    """Return what a model says of each fold [n, …] that is trained on the others, but for the rows left out."""
+    found = np.zeros((len(y), classes) if classes else len(y))
+    for k, held in enumerate(folds):
+        tell(k, FOLDS)
+        train = np.setdiff1d(np.arange(len(y)), held if left_out is None else np.r_[held, left_out])
+        found[held] = _fit_predict(make, x, y, train, held, classes)
+    tell(FOLDS, FOLDS)
+    return _tempered(found, y) if classes else found
 
 
 def _tempered(p: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -139,12 +139,12 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
     With p_k the models' probability of class k and j their first class,
 
     .. math:: P(k \mid x) = (1 - \varepsilon) \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
-              + \varepsilon N(k \mid j), \quad
-              P(\text{wrong} \mid k, x) = \frac{\varepsilon N(k \mid j)}{P(k \mid x)} \text{ for } k \ne j
+              + \varepsilon N(k \mid x), \quad
+              P(\text{wrong} \mid k, x) = \frac{\varepsilon N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
 
-    a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to the labels
-    that contradict the models where they are sure,
-    averaged over the posterior of (ε, a, b, N) on a grid: a tenth of the prior on ε = 0, the rest uniform in ε.
+    a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to their p (a
+    wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a tenth of the
+    prior on ε = 0, the rest uniform in ε.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
     some = rows[:: -(-len(rows) // MOST_FITTED)]
     own, top = log_p[rows, labels], log_p[rows, first]
     agrees = first == labels
-    noises = [law[first, labels] for law in _noise_laws(p, first, labels)]
+    noises = _noise_laws(p, first, labels)
     weights = np.empty((len(noises), len(_STEEPNESS), len(_BONUS), len(_RATES)))
     for i, b in enumerate(_STEEPNESS):
         total = logsumexp(b * log_p[some], axis=1)
@@ -267,18 +267,13 @@ def _softmax(
 
 
 def _noise_laws(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Return laws N(k | j) of wrong labels [classes, classes]: uniform, and as labels contradict sure models."""
-    classes = p.shape[1]
-    uniform = np.full((classes, classes), 1 / (classes - 1))
-    np.fill_diagonal(uniform, 0)
-    if classes == 2:
+    """Return chances of a wrong label to be the given one [n]: all other classes alike, or as they are like the row."""
+    other = first != labels
+    uniform = np.where(other, 1 / (p.shape[1] - 1), 0.0)
+    if p.shape[1] == 2:
         return [uniform]
-    ranked = np.sort(p, axis=1)
-    margin = ranked[:, -1] / ranked[:, -2]
-    sure = (margin >= np.median(margin)) & (first != labels)
-    seen = uniform.copy()
-    np.add.at(seen, (first[sure], labels[sure]), 1)
-    return [uniform, seen / seen.sum(1, keepdims=True)]
+    rows = np.arange(len(p))
+    return [uniform, np.where(other, p[rows, labels] / (1 - p[rows, first]), 0.0)]
 
 
 def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:

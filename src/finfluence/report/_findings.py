@@ -109,6 +109,35 @@ FINDINGS = {
             "Look at how the labels of that source were made; the rows named in it are the first ones to check.",
         ),
         FindingKind(
+            "FI027",
+            "warning",
+            "The network is no better than a constant",
+            "In cross-validation the trained network predicts rows that it has not seen no better than a constant does "
+            "(by two standard errors of the difference, row by row), or there are fewer than 20 rows to try: "
+            "what it learned is noise, and its influence names no row.",
+            "Look at how the columns were read (finfluence scan FILE --columns), add columns or rows, or name a model "
+            "that suits the data by --model.",
+        ),
+        FindingKind(
+            "FI028",
+            "info",
+            "Why influence names nothing",
+            "Whether the network learned doubtful labels by heart, and how large the effect of a row would have had to "
+            "be to be named.",
+            "Ask for more runs (--runs 8) to see smaller effects; look at the list for review (finfluence show FOLDER "
+            "--review) for doubtful labels.",
+        ),
+        FindingKind(
+            "FI029",
+            "warning",
+            "Extremes that chance explains",
+            "Of many effects that differ by little more than their errors, the largest are those whose errors are "
+            "largest. Of the rows that are strongest on this query more than a quarter is expected to have no such "
+            "effect, or the opposite one.",
+            "Do not act on single rows of the top. Pool several runs (their errors average out), ask about groups, or "
+            "hold the estimate against retraining by verify.",
+        ),
+        FindingKind(
             "FI030",
             "info",
             "What was done to the data",
@@ -164,6 +193,15 @@ FINDINGS = {
             "whether the estimate is "
             "right.",
             "Verify with more trainings; finished ones are kept and used again.",
+        ),
+        FindingKind(
+            "FI052",
+            "info",
+            "Retraining settled the order, not the size",
+            "Groups of rows, or single ones, were removed and the model was trained again: the estimate orders them "
+            "rightly; by what its effects have to be multiplied, these trainings do not tell.",
+            "Use the ranking. Verify with more subsets if the size of effects matters; finished trainings are used "
+            "again.",
         ),
     )
 }

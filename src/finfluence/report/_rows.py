@@ -90,6 +90,8 @@ class TableView:
             "effect_cell": self._effect(row),
             "unit": text.visible(query.unit, _MAX_KEY) if math.isfinite(row.effect) else "",
             "effect_text": _with_unit(text.number(row.effect), query.unit),
+            "shrunken_text": _with_unit(_plus_minus(row.shrunken, row.shrunken_sd), query.unit),
+            "sign_text": text.probability(row.sign_error),
             "spread_text": _with_unit(text.number(row.spread), query.unit),
             "p_text": text.probability(row.p_value),
             "q_text": text.probability(row.q_value),
@@ -174,6 +176,14 @@ def _look(kind: str, summary: str = "", **content: object) -> PreviewView:
 def _brief(shown: str) -> str:
     flat = " ".join(shown[: 4 * _SUMMARY].split())
     return flat if len(flat) <= _SUMMARY else f"{flat[: _SUMMARY - 1]}…"
+
+
+def _plus_minus(value: float, sd: float) -> str:
+    return (
+        f"{text.number(value)} ± {text.number(sd)}"
+        if math.isfinite(value) and math.isfinite(sd)
+        else text.MISSING
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -53,8 +53,9 @@ class Preview:
 class RowEntry:
     """One row of the training data (or one group) against one query.
 
-    `mu` is signed: positive means that removing the row raises the query. `rank` 1 is the most harmful row of
-    its query. Numbers that are unknown are NaN or None and are shown as "not available".
+    `mu` is signed: positive means that removing the row raises the query. `rank` 1 is the most harmful row of its
+    query. `shrunken` is the effect with chance taken out, `sign_error` the chance that its sign is wrong. Numbers that
+    are unknown are NaN or None and are shown as "not available".
     """
 
     row_id: str
@@ -65,6 +66,9 @@ class RowEntry:
     upper: float = NAN
     se: float = NAN
     effect: float = NAN
+    shrunken: float = NAN
+    shrunken_sd: float = NAN
+    sign_error: float = NAN
     spread: float = NAN
     p_value: float = NAN
     q_value: float = NAN
@@ -174,7 +178,7 @@ class Verification:
     sentence: str
     points: tuple[Point, ...]
     figures: tuple[Agreement, ...] = ()
-    verdict: Literal["passed", "failed", "undecided", ""] = ""
+    verdict: Literal["passed", "order-only", "failed", "undecided", ""] = ""
     slope: float = NAN
     note: str = ""
 

@@ -16,6 +16,9 @@ _GLOSSARY = {
     "μ": "Effect divided by spread, signed: positive means that {doing} the row raises the query, "
     "negative that {doing} it lowers the query.",
     "effect": "What {doing} the row does to the query, on average over training runs, in the query's unit.",
+    "shrunken effect": "The effect with chance taken out: the largest of many estimates owe part of their size to "
+    "their errors. Rows are ranked by it, and sums over chosen rows are made of it.",
+    "sign error": "Chance that {doing} the row has the opposite effect, or none.",
     "spread": "Standard deviation of the query between training runs that differ only in their randomness.",
     "interval": "Range that holds the true value with the level stated, as far as the estimate knows it.",
     "query": "The measured behaviour of the trained model, one number: a held-out loss, an accuracy, "

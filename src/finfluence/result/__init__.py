@@ -1,6 +1,7 @@
 """Results: labelled, immutable in spirit, saved without pickle."""
 
 from finfluence.result._compare import Comparison, QueryAgreement
+from finfluence.result._extremes import Removed, chance_findings, extremes, extremes_sentence, removed
 from finfluence.result._grid import Grid
 from finfluence.result._influence import Influence
 from finfluence.result._load import load
@@ -9,7 +10,7 @@ from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
-from finfluence.result._schema import ESTIMATES
+from finfluence.result._schema import ESTIMATES, TWIN
 from finfluence.result._stream import Held, Stream
 from finfluence.result._summary import (
     distribution,
@@ -20,21 +21,27 @@ from finfluence.result._summary import (
     verification_findings,
 )
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._views import need_effect, need_mu
+from finfluence.result._twin import with_twin
+from finfluence.result._views import need_effect, need_mu, strongest
 
 __all__ = [
     "ESTIMATES",
     "MOST_DF",
     "SPREAD_ERROR",
+    "TWIN",
     "Comparison",
     "Grid",
     "Held",
     "Influence",
     "Provenance",
     "QueryAgreement",
+    "Removed",
     "Stream",
+    "chance_findings",
     "covers_sentence",
     "distribution",
+    "extremes",
+    "extremes_sentence",
     "load",
     "meaning",
     "model_error",
@@ -45,10 +52,13 @@ __all__ = [
     "pool",
     "query_infos",
     "ratio_interval",
+    "removed",
     "report_content",
     "row_entries",
     "sign_sentence",
+    "strongest",
     "two_sided",
     "verification_findings",
     "verification_sentence",
+    "with_twin",
 ]

@@ -4,7 +4,6 @@ import html
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -14,7 +13,7 @@ from finfluence.result._schema import kind_of
 from finfluence.result._select import decide_rows
 from finfluence.result._summary import meaning, verdict, verification_findings
 from finfluence.result._text import describe
-from finfluence.result._views import frame, query_names, ranking
+from finfluence.result._views import frame, query_names, ranking, strongest
 
 FDR = 0.1
 SHOWN = 10
@@ -41,9 +40,8 @@ def notebook_html(data: xr.Dataset) -> str:
         lines = lines.assign(q_value=named.q_values)
         notes += [finding("FI020", text) for text in named.findings]
     notes += [finding("FI010", text) for text in made.findings]
-    order = np.argsort(-np.nan_to_num(value, nan=-np.inf), kind="stable")
-    order = order[np.isfinite(value[order])]
-    half = [order[value[order] > 0][:SHOWN], order[value[order] < 0][::-1][:SHOWN]]
+    ends = [(strongest(data, name, "harmful"), value > 0), (strongest(data, name, "helpful"), value < 0)]
+    half = [order[side[order]][:SHOWN] for order, side in ends]
     tables = "".join(
         _table(f"Most {side}", lines.iloc[rows])
         for side, rows in zip(("harmful", "helpful"), half, strict=True)

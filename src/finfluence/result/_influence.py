@@ -13,18 +13,20 @@ from scipy.stats import norm
 from finfluence.errors import DataError, explain
 from finfluence.report import write_report
 from finfluence.result._compare import Comparison, compare
+from finfluence.result._extremes import as_line, removed
 from finfluence.result._grid import Grid, grid, items_of
 from finfluence.result._html import notebook_html
 from finfluence.result._io import save
 from finfluence.result._names import one_of
 from finfluence.result._plot import plot
 from finfluence.result._provenance import Provenance
-from finfluence.result._schema import ESTIMATES, kind_of
+from finfluence.result._schema import COLUMNS, TWIN, kind_of
 from finfluence.result._select import select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
-from finfluence.result._views import frame, need_mu, query_names, ranking
-from finfluence.stats import Direction, towards
+from finfluence.result._twin import with_twin
+from finfluence.result._views import frame, need_effect, need_mu, query_names, ranking, strongest
+from finfluence.stats import Direction
 from finfluence.tradeoff import Gaussian
 
 if TYPE_CHECKING:
@@ -44,8 +46,9 @@ class Influence:
     Attributes
     ----------
     data : xarray.Dataset
-        Over (subset, query): effect, effect_se, spread, mu, se, lower, upper, p_value; or mu; or score. Over subset:
-        own_loss, size; over query: unit, sign. Its attributes are `provenance` in plain values.
+        Over (subset, query): effect, effect_se; shrunken, shrunken_sd, sign_error; spread, mu, se, lower, upper,
+        p_value; or mu; or score. Over subset: own_loss, size; over query: unit, sign. Its attributes are `provenance`
+        in plain values.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class Influence:
         signs: Sequence[int] | None = None,
         sizes: Sequence[int] | np.ndarray | None = None,
         own_loss: Any = None,
+        twin: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> "Influence":
         """Assemble a result from arrays [subsets, queries] of one of three kinds.
@@ -107,6 +111,8 @@ class Influence:
             Rows in each subset; 1 unless given.
         own_loss : array [subsets], optional
             Mean final loss of the subset's own rows.
+        twin : mapping, optional
+            `shrunken`, `shrunken_sd`, `sign_error` of the effects; computed from all subsets of a query unless given.
         extra : mapping, optional
             Further arrays [subsets, queries], by name.
 
@@ -127,11 +133,12 @@ class Influence:
         }  # fmt: skip
         present = {name: np.asarray(v, dtype=np.float64) for name, v in given.items() if v is not None}
         further = {name: np.asarray(v, dtype=np.float64) for name, v in (extra or {}).items()}
-        _check_parts(present, further, shape)
+        twins = {name: np.asarray((twin or {})[name], dtype=np.float64) for name in (TWIN if twin else ())}
+        _check_parts(present, {**twins, **further}, shape)
         if kind_of(present) == "effect":
-            present = _completed(present, made.level)
+            present = with_twin({**_completed(present, made.level), **twins})
         own = np.full(shape[0], np.nan) if own_loss is None else np.asarray(own_loss, dtype=np.float64)
-        arrays = {**{name: present[name] for name in (*ESTIMATES, "score") if name in present}, **further}
+        arrays = {**{name: present[name] for name in COLUMNS if name in present}, **further}
         data = xr.Dataset(
             {**{name: (("subset", "query"), a) for name, a in arrays.items()}, "own_loss": ("subset", own)},
             coords={
@@ -256,7 +263,7 @@ class Influence:
         return ranking(self.data, self._query(query))
 
     def top(self, n: int = 10, query: str | None = None, direction: Direction = "harmful") -> pd.DataFrame:
-        """Return the n subsets with the strongest μ (or score) in a direction, strongest first.
+        """Return the n strongest subsets in a direction, strongest first: by `shrunken`/`spread`, else by μ or score.
 
         Parameters
         ----------
@@ -273,9 +280,53 @@ class Influence:
             As `to_frame`.
         """
         one_of(direction, ("harmful", "helpful", "both"), "direction")
-        score = towards(ranking(self.data, self._query(query)), direction)
-        order = np.argsort(-np.nan_to_num(score, nan=-np.inf), kind="stable")[:n]
+        order = strongest(self.data, self._query(query), direction)[:n]
         return self.to_frame(self._query(query)).iloc[order].reset_index(drop=True)
+
+    def predict(self, subsets: Sequence[Any], query: str | None = None) -> pd.DataFrame:
+        r"""Return what removing subsets together (adding them, if that was asked) is predicted to do to each query.
+
+        .. math:: \widehat{\text{effect}}(S) = \frac{n-1}{n-|S|} \sum_{i \in S} \text{shrunken}_i
+
+        Subsets that were chosen for being extreme are the ones whose errors are extreme: the sum of their effects as
+        estimated exaggerates. That of the shrunken ones does not, whichever way they were chosen by the estimate.
+
+        Parameters
+        ----------
+        subsets : sequence
+            Ids of rows, or names of groups that share no row.
+        query : str, optional
+            All of them unless named.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by query: `rows`, `effect` and its `sd` (errors of rows taken as independent), `unshrunken`, the sum
+            as estimated, and `sign_error`, the share of subsets expected to have no effect or the opposite one.
+
+        Raises
+        ------
+        DataError
+            There is no such subset.
+        NotSupportedError
+            There are no effects.
+
+        Examples
+        --------
+        >>> made = Provenance(method="example", runs=1, covers=("batch order",), n_rows=40)
+        >>> effect = np.where(np.arange(40) < 4, 9.0, np.random.default_rng(0).normal(size=40))[:, None]
+        >>> influence = Influence.build(effect=effect, effect_se=np.ones((40, 1)), spread=np.ones((40, 1)),
+        ...     se=np.ones((40, 1)), p_value=np.ones((40, 1)), subsets=range(40), queries=["q"], provenance=made)
+        >>> influence.predict([0, 1, 2, 3])[["rows", "effect", "sd", "unshrunken"]].round(0).values.tolist()
+        [[4.0, 38.0, 2.0, 39.0]]
+        """
+        need_effect(self.data, "a prediction")
+        at = pd.Index(self.subsets.tolist()).get_indexer(list(subsets))
+        if (at < 0).any():
+            raise DataError(_unknown_subset(list(subsets)[int(np.argmin(at))], self.subsets))
+        names = self.queries if query is None else [self._query(query)]
+        lines = [as_line(removed(self.data, name, np.unique(at)), query=name) for name in names]
+        return pd.DataFrame(lines).set_index("query")
 
     def select(
         self, fdr: float = 0.1, query: str | Sequence[str] | None = None, direction: Direction = "harmful"

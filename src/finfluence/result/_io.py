@@ -16,7 +16,8 @@ import zarr.errors
 from finfluence.errors import DataError, StorageError, explain
 from finfluence.result._other_folders import made_again, result_in, what_it_is
 from finfluence.result._provenance import Provenance, plain
-from finfluence.result._schema import FORMAT, HOLDS, VERSION, kind_of
+from finfluence.result._schema import FORMAT, HOLDS, TWIN, VERSION, kind_of
+from finfluence.result._twin import dataset_with_twin
 
 BLOCK_BYTES = 4 * 2**20
 _LABELS = ("subset", "query", "unit", "sign", "size")
@@ -73,7 +74,8 @@ def read(path: Path, *, lazy: bool) -> xr.Dataset:
     except (OSError, KeyError, ValueError, RuntimeError, DataError) as error:
         got = f"damaged arrays ({type(error).__name__}: {error})"
         raise StorageError(_foreign(place, got, made_again(place))) from error
-    return _without_unknown(data) if header["version"] == 1 else data
+    found = _without_unknown(data) if header["version"] == 1 else data
+    return found if lazy or TWIN[0] in found else dataset_with_twin(found)
 
 
 def _check_whole(data: xr.Dataset, header: Mapping[str, Any], arrays: xr.Dataset) -> None:

@@ -22,6 +22,18 @@ FIELDS = (
     Field("effect", ("subset", "query"), "E[q without the subset] − E[q with it], in the query's unit"),
     Field("effect_se", ("subset", "query"), "standard error of effect as an estimate, in the query's unit"),
     Field(
+        "shrunken",
+        ("subset", "query"),
+        "effect with chance taken out: its posterior mean given all effects on the query; a sum over subsets that were "
+        "chosen for being extreme is not exaggerated",
+    ),
+    Field(
+        "shrunken_sd", ("subset", "query"), "posterior standard deviation of the effect, in the query's unit"
+    ),
+    Field(
+        "sign_error", ("subset", "query"), "chance that the effect has not the sign of shrunken, or is zero"
+    ),
+    Field(
         "spread", ("subset", "query"), "standard deviation of q over training randomness, in the query's unit"
     ),
     Field("mu", ("subset", "query"), "effect / spread; positive: removing the subset raises the query"),
@@ -37,7 +49,9 @@ FIELDS = (
     Field("own_loss", ("subset",), "mean final training loss of the subset's own rows, in nats"),
     Field("size", ("subset",), "number of rows in the subset"),
 )
-ESTIMATES = tuple(f.name for f in FIELDS if f.dims == ("subset", "query") and f.name != "score")
+TWIN = ("shrunken", "shrunken_sd", "sign_error")
+COLUMNS = tuple(f.name for f in FIELDS if f.dims == ("subset", "query"))
+ESTIMATES = tuple(name for name in COLUMNS if name not in (*TWIN, "score"))
 HOLDS: dict[Kind, tuple[str, ...]] = {"effect": ESTIMATES, "mu": ("mu",), "score": ("score",)}
 
 

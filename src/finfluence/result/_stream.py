@@ -15,7 +15,8 @@ from finfluence.result._influence import Influence
 from finfluence.result._io import BLOCK_BYTES, check_place, header_of, name_folder, writing
 from finfluence.result._load import load
 from finfluence.result._provenance import Provenance
-from finfluence.result._schema import ESTIMATES
+from finfluence.result._schema import ESTIMATES, TWIN
+from finfluence.result._twin import with_twin
 
 
 class Held:
@@ -43,8 +44,9 @@ class Held:
     def finish(self, provenance: Provenance) -> Influence:
         """Return the result."""
         given: dict[str, Any] = {**self._labels, **{k: v for k, v in self._held.items() if k in ESTIMATES}}
-        extra = {k: v for k, v in self._held.items() if k not in ESTIMATES}
-        return Influence.build(provenance=provenance, extra=extra, **given)
+        twin = {k: self._held[k] for k in TWIN if k in self._held}
+        extra = {k: v for k, v in self._held.items() if k not in (*ESTIMATES, *TWIN)}
+        return Influence.build(provenance=provenance, twin=twin, extra=extra, **given)
 
 
 class Stream:
@@ -115,7 +117,7 @@ class Stream:
     def write(self, columns: range, values: Mapping[str, np.ndarray]) -> None:
         """Write the estimates [S, q] of the queries in `columns`."""
         with writing(self._target):
-            for name, value in values.items():
+            for name, value in with_twin(values).items():
                 if name not in self._group:
                     self._create(name, len(columns))
                 array: Any = self._group[name]

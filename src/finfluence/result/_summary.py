@@ -17,12 +17,13 @@ from finfluence.report import (
     Table,
     finding,
 )
+from finfluence.result._extremes import chance_findings, extremes, extremes_sentence, removed
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
-from finfluence.result._schema import kind_of
+from finfluence.result._schema import TWIN, kind_of
 from finfluence.result._select import decide_rows
-from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._views import SCORES_ONLY, frame, query_names, ranking
+from finfluence.result._text import DOING, covers_sentence, sign_sentence, verification_sentence
+from finfluence.result._views import SCORES_ONLY, frame, order_by, query_names, ranking, shrunken_mu
 
 SHOWN = 250
 _BINS = 60
@@ -72,8 +73,11 @@ def report_content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1)
         rows += row_entries(lines, ranking(data, name))
         distributions += distribution(data, name, named.thresholds[k])
     findings = [finding("FI020", t) for t in named.findings]
+    findings += [finding("FI029", f"{t[:1].upper()}{t[1:]}.") for t in chance_findings(data, names)]
+    said = (*common.pop("meaning"), *_extremes(data, names[:3]), *_predicted(data, names, named.flagged))
     return ReportContent(
         **common,
+        meaning=said,
         verdict=verdict(int(named.flagged.sum()), n, names, fdr),
         rows=tuple(rows),
         findings=(*verification_findings(made.verification), *findings, *noted),
@@ -103,6 +107,25 @@ def verdict(named: int, rows: int, queries: Sequence[str], fdr: float) -> str:
     )
 
 
+def _extremes(data: xr.Dataset, names: Sequence[str]) -> list[str]:
+    """Say what the strongest rows of some queries add up to."""
+    found = [one for name in names if (one := extremes(data, name)) is not None]
+    return [f"{text[:1].upper()}{text[1:]}." for text in map(extremes_sentence, found)]
+
+
+def _predicted(data: xr.Dataset, names: Sequence[str], flagged: np.ndarray) -> tuple[str, ...]:
+    """Say what removing all named rows together is predicted to do to the first query, if any are named."""
+    if kind_of(data) != "effect" or TWIN[0] not in data or not flagged.any():
+        return ()
+    found, unit = (
+        removed(data, names[0], np.flatnonzero(flagged)),
+        str(data["unit"].sel(query=names[0]).item()),
+    )
+    doing = DOING[Provenance.from_dict(data.attrs).contrast].capitalize()
+    by = f"{found.effect:+.2g} ± {found.sd:.2g} {unit}".rstrip()
+    return (f"{doing} all named rows together is predicted to change '{names[0]}' by {by}.",)
+
+
 def _ranking(data: xr.Dataset, name: str) -> Table:
     """Return the most harmful and the most helpful rows by score on one query, the most harmful first."""
     value = ranking(data, name)
@@ -127,7 +150,8 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
     frame
         As `Influence.to_frame` of one query, with `q_value` and `flagged`.
     harm
-        Orientation of each line: larger is more harmful.
+        μ of each line, turned so that larger is more harmful. Lines are ranked by their shrunken effect where it is
+        known, else by this.
     **more
         Further fields of `RowEntry`, each a sequence over the lines of `frame`.
 
@@ -135,13 +159,13 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
     -------
     list[RowEntry]
     """
-    order = np.argsort(-np.nan_to_num(harm, nan=-np.inf), kind="stable")
+    order = _strongest_lines(frame, harm)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(1, len(order) + 1)
     wanted = np.asarray(frame["flagged"], dtype=bool).copy()
     wanted[order[:shown]] = True
     wanted[order[max(0, len(order) - shown) :]] = True
-    names = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value", "own_loss")
+    names = ("mu", "lower", "upper", "se", "effect", *TWIN, "spread", "p_value", "q_value", "own_loss")
     columns = {name: frame[name].to_numpy(dtype=np.float64) for name in names if name in frame}
     ids, queries, flagged = frame["row_id"].tolist(), frame["query"].tolist(), frame["flagged"].tolist()
     return [
@@ -155,6 +179,14 @@ def row_entries(frame: pd.DataFrame, harm: np.ndarray, shown: int = SHOWN, **mor
         )
         for i in order[wanted[order]]
     ]
+
+
+def _strongest_lines(lines: pd.DataFrame, harm: np.ndarray) -> np.ndarray:
+    if not {"shrunken", "spread", "mu"} <= set(lines):
+        return order_by(harm, harm)
+    mu, shrunken, spread = (lines[name].to_numpy(dtype=np.float64) for name in ("mu", "shrunken", "spread"))
+    side = -1.0 if np.nansum(harm * mu) < 0 else 1.0
+    return order_by(harm, shrunken_mu(shrunken, spread, mu) * side)
 
 
 def distribution(data: xr.Dataset, name: str, threshold: float = float("nan")) -> list[Distribution]:
@@ -218,8 +250,10 @@ def meaning(data: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def verification_findings(outcome: Mapping[str, Any] | None) -> tuple[Finding, ...]:
-    """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided."""
-    code = {"failed": "FI050", "undecided": "FI051"}.get((outcome or {}).get("verdict", ""))
+    """Return the finding of a verification that did not pass: FI050 failed, FI051 undecided, FI052 only in order."""
+    code = {"failed": "FI050", "undecided": "FI051", "order-only": "FI052"}.get(
+        (outcome or {}).get("verdict", "")
+    )
     return () if code is None else (finding(code, verification_sentence(outcome)),)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from finfluence.result._extremes import extremes, extremes_sentence, too_few_to_shrink
 from finfluence.result._provenance import Contrast, Provenance
 from finfluence.result._schema import Kind, kind_of
 from finfluence.result._views import SCORES_ONLY
@@ -92,6 +93,7 @@ def verification_sentence(outcome: Mapping[str, Any] | None) -> str:
         return ""
     opening = {
         "passed": "Verified against retraining",
+        "order-only": "Order verified against retraining, size not settled",
         "failed": "VERIFICATION FAILED",
         "undecided": "Verification undecided",
     }
@@ -115,9 +117,11 @@ def describe(data: xr.Dataset) -> str:
             "  " + sign_sentence(name, str(part["unit"].item()), int(part["sign"]), made.contrast, kind)
         )
         lines += _range(part, kind)
+        if (found := extremes(data, name)) is not None:
+            lines.append(f"    {extremes_sentence(found)}")
     if q > 6:
         lines.append(f"  … and {q - 6} more queries")
-    lines += [f"  note: {finding}" for finding in made.findings]
+    lines += [f"  note: {text}" for text in (*too_few_to_shrink(data), *made.findings)]
     named = ".to_frame()" if kind == "score" else ".select(fdr=0.1)"
     lines.append(f"  next: .top(10), {named}, .report('report.html'), .data")
     return "\n".join(lines)

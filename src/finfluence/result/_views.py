@@ -8,7 +8,8 @@ import xarray as xr
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.result._provenance import Provenance
-from finfluence.result._schema import ESTIMATES, kind_of
+from finfluence.result._schema import COLUMNS, kind_of
+from finfluence.stats import Direction, towards
 
 SCORES_ONLY = "scores only: they rank, they carry no unit and no error rate"
 
@@ -69,9 +70,42 @@ def ranking(data: xr.Dataset, query: str) -> np.ndarray:
     return oriented
 
 
+def strongest(data: xr.Dataset, query: str, direction: Direction = "harmful") -> np.ndarray:
+    """Return the positions of all subsets, the strongest in a direction first; what is unknown comes last.
+
+    Where there are effects with errors by the shrunken effect over the spread, so that the ends are not those whose
+    error is largest; what ties there, and all else, by μ or score.
+
+    Returns
+    -------
+    array of int [S]
+    """
+    value = ranking(data, query)
+    if kind_of(data) != "effect" or "shrunken" not in data:
+        return order_by(value, value, direction)
+    part = data.sel(query=query)
+    side = Provenance.from_dict(data.attrs).harmful_side * int(part["sign"])
+    return order_by(
+        value, shrunken_mu(part["shrunken"].values, part["spread"].values, value) * side, direction
+    )
+
+
+def shrunken_mu(shrunken: np.ndarray, spread: np.ndarray, mu: np.ndarray) -> np.ndarray:
+    """Return shrunken effects over their spread; NaN where μ is; where no shrunken effect is known, zeros."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = shrunken / spread
+    return np.zeros(len(mu)) if np.isnan(value).all() else np.where(np.isfinite(mu), value, np.nan)
+
+
+def order_by(value: np.ndarray, shrunken: np.ndarray, direction: Direction = "harmful") -> np.ndarray:
+    """Return positions by the shrunken value first, then by the value itself; NaN last."""
+    keys = [-np.nan_to_num(towards(v, direction), nan=-np.inf) for v in (value, shrunken)]
+    return np.lexsort(keys)
+
+
 def frame(data: xr.Dataset, names: Sequence[str]) -> pd.DataFrame:
     """Return one line per (subset, query): row_id, query, the estimates or the score, what else there is."""
-    first = [v for v in (*ESTIMATES, "score") if v in data]
+    first = [v for v in COLUMNS if v in data]
     columns = [*first, *(str(v) for v in data.data_vars if v not in first)]
     parts = []
     for name in names:

@@ -17,6 +17,7 @@ from finfluence.runs.describe import (
     gradients,
     mean_loss,
     own_loss,
+    query_values,
 )
 from finfluence.runs.describe.optimizers import SGD, Adam, AdamW, Optimizer
 from finfluence.runs.steps import (
@@ -34,8 +35,6 @@ from finfluence.runs.tape import Tape, TapeRecorder, dry_run, finished, interval
 __all__ = [
     "SCHEDULES", "SGD", "Adam", "AdamW", "AnyQuery", "DatasetRows", "Optimizer", "Processes", "Query", "Recipe",
     "RowSource", "Rows", "Step", "Stepper", "Steps", "Tape", "TapeRecorder", "Task", "Together", "Update", "as_rows",
-    "check_queries", "check_unchanged", "dry_run",
-    "each_loss", "finished", "gradients", "initial_model", "interval_for", "mean_loss", "own_loss", "read_tensors",
-    "seeded",
-    "step_seed", "train",
+    "check_queries", "check_unchanged", "dry_run", "each_loss", "finished", "gradients", "initial_model",
+    "interval_for", "mean_loss", "own_loss", "query_values", "read_tensors", "seeded", "step_seed", "train",
 ]  # fmt: skip

@@ -11,7 +11,6 @@ from finfluence.stats._local_level import inside, local_error
 from finfluence.stats._mu_intervals import delong_interval, pooled_d_interval
 from finfluence.stats._multiplicity import Direction, Discoveries, check_fdr, empirical_fdr, one_sided
 from finfluence.stats._one_run import certify_one_run, certify_one_run_epsilon
-from finfluence.stats._own_loss import LossVerdict, label_errors, log_odds
 from finfluence.stats._permutation import (
     PermutationTest,
     block_permutation_p,
@@ -28,8 +27,10 @@ from finfluence.stats._series import (
     effective_size,
     series_mean_interval,
 )
+from finfluence.stats._shrink import FEWEST_SHRUNKEN, ScaleMixture, Shrunken, fit_mixture, posterior, shrink
 
 __all__ = [
+    "FEWEST_SHRUNKEN",
     "Binormal",
     "BootstrapMethod",
     "Certificate",
@@ -39,10 +40,11 @@ __all__ = [
     "Direction",
     "Discoveries",
     "Interval",
-    "LossVerdict",
     "Named",
     "PermutationTest",
     "RowTest",
+    "ScaleMixture",
+    "Shrunken",
     "auc",
     "auc_probit",
     "binormal",
@@ -62,10 +64,9 @@ __all__ = [
     "departure",
     "effective_size",
     "empirical_fdr",
+    "fit_mixture",
     "inside",
-    "label_errors",
     "local_error",
-    "log_odds",
     "max_scan",
     "mean_difference",
     "mean_interval",
@@ -76,9 +77,11 @@ __all__ = [
     "pooled_d",
     "pooled_d_interval",
     "pooled_d_se",
+    "posterior",
     "rank_p",
     "runs_needed",
     "series_mean_interval",
+    "shrink",
     "towards",
     "welch_difference",
 ]

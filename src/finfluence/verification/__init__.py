@@ -12,8 +12,9 @@ from finfluence.verification._figures import (
     pearson,
     spearman,
 )
-from finfluence.verification._groups import group_estimates, select_queries
-from finfluence.verification._judge import judge
+from finfluence.verification._groups import group_estimates, select_queries, shrunken_sums
+from finfluence.verification._judge import Judgement, judge
+from finfluence.verification._own import OwnEffort, verify_own_losses
 from finfluence.verification._plan import Plan
 from finfluence.verification._verification import Verification
 from finfluence.verification._verify import compare, verify
@@ -22,6 +23,8 @@ __all__ = [
     "Chosen",
     "Evidence",
     "Figure",
+    "Judgement",
+    "OwnEffort",
     "Pairs",
     "Plan",
     "Verification",
@@ -40,7 +43,9 @@ __all__ = [
     "runs_on_all",
     "seconds_of",
     "select_queries",
+    "shrunken_sums",
     "spearman",
     "trainings",
     "verify",
+    "verify_own_losses",
 ]

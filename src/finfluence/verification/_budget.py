@@ -7,6 +7,7 @@ from finfluence.errors import ConfigError, explain
 
 FEWEST_RUNS, FAIR_RUNS = 10, 30
 FEWEST, FAIR_SUBSETS = 4, 8
+RESERVE = 0.95
 _PARTS = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -61,25 +62,37 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def runs_on_all(runs: int, subsets: int) -> int:
-    """Return how many trainings on all rows serve best: every subset is compared with them, so √S times as many."""
-    return round(runs * math.sqrt(subsets))
+def runs_on_all(runs: int, subsets: int, paired: bool = False) -> int:
+    """Return how many trainings on all rows serve best.
+
+    Every subset is compared with them, so √S times as many; in pairs each has one of its own seed, which all share.
+
+    Returns
+    -------
+    int
+    """
+    return runs if paired else round(runs * math.sqrt(subsets))
 
 
-def trainings(runs: int, subsets: int) -> int:
+def trainings(runs: int, subsets: int, paired: bool = False) -> int:
     """Return the number of trainings in all."""
-    return runs_on_all(runs, subsets) + runs * subsets
+    return runs_on_all(runs, subsets, paired) + runs * subsets
 
 
-def fit_to_budget(subsets: int, runs: int, allowed: float, seconds: float, each: float) -> tuple[int, int]:
-    """Return (subsets, runs) that fit into `allowed` trainings: fewer runs first, then fewer subsets.
+def fit_to_budget(
+    subsets: int, runs: int, seconds: float, spent: float, each: float, paired: bool = False
+) -> tuple[int, int]:
+    """Return (subsets, runs) that fit into a budget: fewer runs first, then fewer subsets.
 
-    Runs go down to 30, subsets then to 8; if that is still too much, runs to 10 and subsets to 4.
+    Runs go down to 30, subsets then to 8, runs then to 10: with fewer subsets than 8 no verdict is given, so that a
+    budget which cannot pay for them is refused, not spent. (Where fewer are asked for, as many.)
 
     Parameters
     ----------
-    seconds, each
-        The budget and the measured cost of one training, for the message.
+    seconds, spent
+        The budget, and what measuring took of it.
+    each
+        Measured seconds of one training. A twentieth of the time is kept in reserve.
 
     Returns
     -------
@@ -88,29 +101,30 @@ def fit_to_budget(subsets: int, runs: int, allowed: float, seconds: float, each:
     Raises
     ------
     ConfigError
-        Not even 4 subsets with 10 runs fit.
+        Not even 8 subsets with 10 runs fit.
     """
-    steps = (
-        (FAIR_RUNS, subsets),
-        (FAIR_RUNS, FAIR_SUBSETS),
-        (FEWEST_RUNS, FAIR_SUBSETS),
-        (FEWEST_RUNS, FEWEST),
-    )
-    for least_runs, least_subsets in steps:
+    allowed = max(0.0, RESERVE * (seconds - spent)) / each
+    for least_runs, least_subsets in (
+        (FAIR_RUNS, subsets), (FAIR_RUNS, FAIR_SUBSETS), (FEWEST_RUNS, FAIR_SUBSETS),
+    ):  # fmt: skip
         for count in range(subsets, min(subsets, least_subsets) - 1, -1):
-            most = int(allowed / (math.sqrt(count) + count))
-            while most > 0 and trainings(most, count) > allowed:
+            most = int(allowed / (count + (1 if paired else math.sqrt(count))))
+            while most > 0 and trainings(most, count, paired) > allowed:
                 most -= 1
             if most >= min(runs, least_runs):
                 return count, min(runs, most)
-    least = trainings(min(runs, FEWEST_RUNS), min(subsets, FEWEST))
+    fewest = min(subsets, FAIR_SUBSETS)
+    least = trainings(min(runs, FEWEST_RUNS), fewest, paired)
+
+    def needed(count: int) -> str:
+        return duration(math.ceil(1.05 * (spent + count * each / RESERVE)))
+
     raise ConfigError(
         explain(
-            f"a budget of at least {duration(1.2 * least * each)} for {FEWEST} subsets with {FEWEST_RUNS} trainings "
-            "each",
+            f"a budget of at least {needed(least)} for {fewest} subsets with {min(runs, FEWEST_RUNS)} trainings each",
             duration(seconds),
-            f"one training takes {each:.2g} s here, and {least:,} are the least that say anything",
+            f"one training takes {each:.2g} s here, and {least:,} are the least that a verdict is given on",
             f"raise the budget; {subsets} subsets with {runs} trainings each need about "
-            f"{duration(1.2 * trainings(runs, subsets) * each)}",
+            f"{needed(trainings(runs, subsets, paired))}",
         )
     )

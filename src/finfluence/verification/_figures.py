@@ -49,6 +49,8 @@ class Pairs:
     shared
         Standard error, in units of μ, of the part of the truth's error that all subsets of a query share: the trainings
         on all rows.
+    shared_spread
+        Relative standard error of their spread, times √2: one over the root of their number.
     level
         Of every interval.
     """
@@ -63,6 +65,7 @@ class Pairs:
     spread: np.ndarray
     true_spread: np.ndarray
     shared: float
+    shared_spread: float
     level: float
 
     @property
@@ -132,7 +135,7 @@ def figures(pairs: Pairs, seed: int, resamples: int = RESAMPLES) -> tuple[Figure
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = pairs.true_spread / pairs.spread
         # the spread of the runs on all rows is half of every true variance: its error is shared, too
-        common = np.exp(0.25 * np.sqrt(2.0) * pairs.shared * rng.normal(size=resamples))
+        common = np.exp(0.25 * np.sqrt(2.0) * pairs.shared_spread * rng.normal(size=resamples))
         drawn = {
             "slope": _slope(e, t),
             "effect slope": _slope(x[pick].reshape(resamples, -1), (y[pick] + offset).reshape(resamples, -1)),

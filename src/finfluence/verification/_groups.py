@@ -31,6 +31,45 @@ def group_estimates(
     return pool([_sum_rows(one, chosen, queries) for one in results])
 
 
+def shrunken_sums(summed: Influence, rows: Influence, chosen: Sequence[Chosen]) -> Influence:
+    """Return the estimates of groups as predicted: sums of shrunken effects in place of sums of effects.
+
+    Intervals keep their width relative to the error of the group, times what shrinking left of its rows' errors.
+
+    Parameters
+    ----------
+    summed
+        Over the chosen groups, as `group_estimates` gives it.
+    rows
+        Over all rows (or given groups), with the shrunken effects that are summed.
+
+    Returns
+    -------
+    Influence
+        `summed` itself where there are no effects.
+    """
+    if not summed.has_effect or "shrunken" not in rows.data:
+        return summed
+    made, data = rows.provenance, rows.data.sel(query=summed.queries)
+    scale = np.array([(made.n_rows - 1) / (made.n_rows - len(c.rows)) for c in chosen])[:, None]
+    effect = scale * _totals(data["shrunken"].values, chosen)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mu = effect / summed.data["spread"].values
+        error, left = (np.sqrt(_totals(data[k].values ** 2, chosen)) for k in ("effect_se", "shrunken_sd"))
+        kept = np.where(error > 0, np.minimum(left / error, 1.0), 1.0)
+    dims = ("subset", "query")
+    old = summed.data
+    found = old.assign(
+        effect=(dims, effect),
+        mu=(dims, mu),
+        effect_se=(dims, old["effect_se"].values * kept),
+        se=(dims, old["se"].values * kept),
+        lower=(dims, mu - kept * (old["mu"] - old["lower"]).values),
+        upper=(dims, mu + kept * (old["upper"] - old["mu"]).values),
+    )
+    return Influence(found)
+
+
 def select_queries(influence: Influence, queries: Sequence[str]) -> Influence:
     """Return the result over these queries alone, what its attributes say of each query included."""
     at, made = [influence.queries.index(q) for q in queries], influence.provenance

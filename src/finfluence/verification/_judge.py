@@ -1,12 +1,14 @@
-"""The verdict on an estimate, by stated thresholds, and its plain sentence."""
+"""The verdicts on an estimate, on its order and on its size, by stated thresholds, and the plain sentence."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from finfluence.verification._figures import Evidence, Figure
 
-Verdict = Literal["passed", "failed", "undecided"]
+Part = Literal["passed", "failed", "undecided"]
+Verdict = Literal["passed", "order-only", "failed", "undecided"]
 
 FEWEST_SUBSETS = 8
 ORDER = 0.8
@@ -16,16 +18,35 @@ LOWEST_CEILING = 0.7
 NO_SIGNAL = 0.001
 
 
-def judge(found: Mapping[str, Figure], evidence: Evidence, runs: int, size: int) -> tuple[Verdict, str]:
-    """Return the verdict and what it means.
+@dataclass(frozen=True)
+class Judgement:
+    """What is held of an estimate: of the order of its subsets, of the size of its effects, and in words."""
+
+    order: Part
+    size: Part
+    sentence: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """Failed where either is refuted; else as far as they are settled: both, the order alone, or not the order."""
+        if "failed" in (self.order, self.size):
+            return "failed"
+        if self.order == "undecided":
+            return "undecided"
+        return "passed" if self.size == "passed" else "order-only"
+
+
+def judge(found: Mapping[str, Figure], evidence: Evidence, runs: int, size: int) -> Judgement:
+    """Return the verdicts on order and size, and what they mean.
 
     The thresholds, each held against the whole interval:
 
     - *order*: Pearson over its ceiling at least 0.8 (the correlation with a noise-free truth);
     - *size*: slope between 1/2 and 2.
 
-    Passed: both hold. Failed: one is refuted. Undecided: anything else, among it fewer than 8 subsets, a ceiling below
-    0.7, and truths that do not differ by more than their noise (χ² test at 0.001).
+    Passed: it holds. Failed: it is refuted. Undecided: anything else, among it fewer than 8 subsets, a ceiling below
+    0.7, and truths that do not differ by more than their noise (χ² test at 0.001). The two are judged apart: more
+    subsets settle the order long before they settle the size.
 
     Parameters
     ----------
@@ -38,49 +59,71 @@ def judge(found: Mapping[str, Figure], evidence: Evidence, runs: int, size: int)
 
     Returns
     -------
-    tuple[Verdict, str]
+    Judgement
     """
     if evidence.subsets < FEWEST_SUBSETS:
-        return "undecided", (
-            f"Too few subsets to tell: {evidence.subsets} were measured, at least {FEWEST_SUBSETS} are needed."
-        )
+        text = f"Too few subsets to tell: {evidence.subsets} were measured, at least {FEWEST_SUBSETS} are needed."
+        return Judgement("undecided", "undecided", text)
     pearson, slope = found["Pearson"], found["slope"]
     if evidence.p_signal > NO_SIGNAL or evidence.signal == 0:
         return _nothing_moves(slope, evidence, runs, size)
     if evidence.predicted == 0 or math.isnan(pearson.value):
-        return "failed", (
-            "The order is not to be trusted: the estimate says the same of every subset, and the truth does not."
+        return Judgement(
+            "failed",
+            "undecided",
+            "The order is not to be trusted: the estimate says the same of every subset, and the truth does not.",
         )
+    order, text = _order(pearson, evidence, runs)
+    if order == "passed":
+        return Judgement(order, *_size_of_ordered(found, slope))
+    part = _size(slope) if order == "undecided" else "undecided"
+    said = {
+        "passed": f" The size is right: the factor of effects (μ) is {slope.value:.2g} ({_bounds(slope)}).",
+        "failed": f" The size is wrong: the factor of effects (μ) is {slope.value:.2g} ({_bounds(slope)}).",
+        "undecided": "" if order == "failed" else " Nor is the size known.",
+    }
+    return Judgement(order, part, text + said[part])
+
+
+def _order(pearson: Figure, evidence: Evidence, runs: int) -> tuple[Part, str]:
     low, high = pearson.lower / pearson.best, pearson.upper / pearson.best
-    if pearson.best < LOWEST_CEILING and not high < ORDER:
-        return "undecided", (
-            f"Too few retrainings to tell: their noise lets even a perfect estimate reach a Pearson correlation of "
-            f"{pearson.best:.2f} only; about {_runs_for(evidence, runs):,} runs would do."
-        )
     if high < ORDER:
         return "failed", (
             f"The order is not to be trusted: Pearson {pearson.value:.2f} ({pearson.lower:.2f} to {pearson.upper:.2f}) "
             f"where a perfect estimate would reach {pearson.best:.2f}."
         )
-    if not low >= ORDER:
-        return (
-            "undecided",
-            f"Too few retrainings to tell whether the order holds: {_more(pearson, evidence, runs)}.",
+    if pearson.best < LOWEST_CEILING:
+        return "undecided", (
+            f"Too few retrainings to tell: their noise lets even a perfect estimate reach a Pearson correlation of "
+            f"{pearson.best:.2f} only; about {_runs_for(evidence, runs):,} runs would do."
         )
-    return _size(found, slope)
+    if low >= ORDER:
+        return "passed", ""
+    more = _more(pearson, evidence, runs)
+    return "undecided", f"Too few retrainings to tell whether the order holds: {more}."
 
 
-def _size(found: Mapping[str, Figure], slope: Figure) -> tuple[Verdict, str]:
-    bounds = f"{slope.lower:.2f} to {slope.upper:.2f}"
+def _size(slope: Figure) -> Part:
     if slope.upper < 1 / SIZE or slope.lower > SIZE:
+        return "failed"
+    return "passed" if slope.lower >= 1 / SIZE and slope.upper <= SIZE else "undecided"
+
+
+def _bounds(slope: Figure) -> str:
+    return f"{slope.lower:.2f} to {slope.upper:.2f}"
+
+
+def _size_of_ordered(found: Mapping[str, Figure], slope: Figure) -> tuple[Part, str]:
+    part, bounds = _size(slope), _bounds(slope)
+    if part == "failed":
         off = "too large" if slope.value < 1 else "too small"
         factor = 1 / slope.value if slope.value < 1 else slope.value
-        return "failed", (
+        return part, (
             f"Trust the order, not the size: effects (μ) are about {factor:.2g} times {off}; multiply them by "
             f"{slope.value:.2g} ({bounds}).{_in_units(found)}"
         )
-    if slope.lower < 1 / SIZE or slope.upper > SIZE:
-        return "undecided", (
+    if part == "undecided":
+        return part, (
             f"Trust the order; too few retrainings to tell the size: the factor of effects (μ) is "
             f"{slope.value:.2g} ({bounds}).{_in_units(found)}"
         )
@@ -90,7 +133,7 @@ def _size(found: Mapping[str, Figure], slope: Figure) -> tuple[Verdict, str]:
         if close
         else f"Trust the order, multiply effects (μ) by {slope.value:.2g} ({bounds}).{_in_units(found)}"
     )
-    return "passed", text + _intervals(found["coverage"])
+    return part, text + _intervals(found["coverage"])
 
 
 def _in_units(found: Mapping[str, Figure]) -> str:
@@ -115,12 +158,13 @@ def _intervals(coverage: Figure) -> str:
     )
 
 
-def _nothing_moves(slope: Figure, evidence: Evidence, runs: int, size: int) -> tuple[Verdict, str]:
+def _nothing_moves(slope: Figure, evidence: Evidence, runs: int, size: int) -> Judgement:
     if evidence.predicted > 3 * evidence.noise and slope.upper < 1 / SIZE:
-        return "failed", (
+        return Judgement(
+            "undecided",
+            "failed",
             f"The size is not to be trusted: the estimate says that these subsets differ by {evidence.predicted:.2g} "
-            f"spreads, and retraining tells none from noise (factor {slope.value:.2g}, {slope.lower:.2f} to "
-            f"{slope.upper:.2f})."
+            f"spreads, and retraining tells none from noise (factor {slope.value:.2g}, {_bounds(slope)}).",
         )
     ratio = 6 * evidence.noise / evidence.predicted if evidence.predicted else math.inf
     rows = math.ceil(size * ratio) if ratio < 1e6 else 0
@@ -129,7 +173,8 @@ def _nothing_moves(slope: Figure, evidence: Evidence, runs: int, size: int) -> t
         if rows > size
         else f"more runs might ({4 * runs:,} instead of {runs:,})"
     )
-    return "undecided", f"Nothing to verify: no subset moves the query by more than noise; {remedy}."
+    text = f"Nothing to verify: no subset moves the query by more than noise; {remedy}."
+    return Judgement("undecided", "undecided", text)
 
 
 def _runs_for(evidence: Evidence, runs: int) -> int:

@@ -1,12 +1,13 @@
 """The plan of a verification: which subsets, how many trainings, and what they will cost."""
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,10 +37,11 @@ from finfluence.verification._budget import (
     runs_on_all,
     seconds_of,
 )
-from finfluence.verification._choose import KINDS, Chosen, choose, choose_given, measurable_size
+from finfluence.verification._choose import CLEAR, KINDS, Chosen, choose, choose_given, measurable_size
 
 _FIRST, _TIMED = 2, 128
-_RESERVE = 0.95
+PILOT, _PILOT_SHARE = 10, 0.1
+Design = Literal["leave-out", "paired"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,8 @@ class Plan:
         Trainings that are not in the store yet.
     notes
         What the budget cut.
+    design
+        "paired": run k without a subset shares initial weights and, as far as it can, batches with run k on all rows.
     """
 
     subsets: tuple[Chosen, ...]
@@ -66,6 +70,7 @@ class Plan:
     seconds_each: float
     left: int
     notes: tuple[str, ...] = field(default=())
+    design: Design = "leave-out"
 
     @property
     def trainings(self) -> int:
@@ -89,7 +94,8 @@ class Plan:
             kept, cost = " (all there already)", ""
         return (
             f"{len(kinds)} subsets of {rows} row{'' if rows == '1' else 's'}{listed}. {self.trainings:,} trainings"
-            f"{kept}, {self.runs_with:,} on all rows and {self.runs:,} without each subset{cost}."
+            f"{kept}, {self.runs_with:,} on all rows and {self.runs:,} without each subset"
+            f"{', in pairs under common random numbers' if self.design == 'paired' else ''}{cost}."
         )
 
 
@@ -114,6 +120,16 @@ class Request:
         """Names of the queries."""
         return [name for query in self.queries for name in query.names]
 
+    def ranked(self) -> np.ndarray:
+        """Return what subsets are chosen by [S, Q]: shrunken effects over their spread, or μ where there are none."""
+        data = self.estimate.data.sel(query=self.names)
+        mu = data["mu"].values
+        if "shrunken" not in data:
+            return mu
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shrunken = data["shrunken"].values / data["spread"].values
+        return np.where(np.isfinite(shrunken), shrunken, mu)
+
 
 def make_plan(request: Request, measure: bool, progress: Progress = silent) -> Plan:
     """Return the plan; one that was written for the same request is read, so that what was interrupted goes on.
@@ -127,7 +143,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     ConfigError
         Too few subsets or runs, or a budget in which not even the fewest fit.
     """
-    _check_counts(request.subsets, request.runs)
+    check_counts(request.subsets, request.runs)
     seconds = None if request.budget is None else seconds_of(request.budget)
     base = signature(request.recipe, list(request.queries))
     path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
@@ -139,20 +155,24 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     notes = [f"the estimate has {most} groups: all are retrained"] if subsets < request.subsets else []
     runs = request.runs
     each = _cost(request, base, progress) if measure or seconds is not None else float("nan")
+    affordable = math.inf if seconds is None else _PILOT_SHARE * seconds / each
+    design = _design(request, subsets, runs) if affordable >= 2 * PILOT else "leave-out"
     if seconds is not None:
-        left = _RESERVE * (seconds - (time.perf_counter() - started))
-        subsets, runs = fit_to_budget(subsets, runs, max(0.0, left) / each, seconds, each)
+        spent = time.perf_counter() - started
+        subsets, runs = fit_to_budget(subsets, runs, seconds, spent, each, design == "paired")
         if (subsets, runs) != (min(request.subsets, most), request.runs):
             notes.append(
                 f"the budget of {duration(seconds)} allows {subsets} subsets with {runs} trainings each, instead of "
                 f"{request.subsets} with {request.runs}"
             )
-    plan = _of(_choose_subsets(request, subsets, runs), runs, each, notes, request, base)
+    chosen = _choose_subsets(request, subsets, runs, design)
+    plan = _of(chosen, design, runs, each, notes, request, base)
     if path is not None:
         write_json(
             path,
             {
                 "runs": runs,
+                "design": design,
                 "seconds_each": None if each != each else each,
                 "notes": notes,
                 "subsets": [[s.name, s.kind, s.rows.tolist()] for s in plan.subsets],
@@ -161,20 +181,58 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     return plan
 
 
+def _design(request: Request, subsets: int, runs: int) -> Design:
+    """Return "paired" where single rows can be measured so, by a few pairs without the two strongest rows.
+
+    Runs that share their random numbers differ by what removal does and by what chaos makes of it: how much that is,
+    only trainings show. Where differences of single rows as predicted are six times the noise that is left, single rows
+    are verified; else groups, against independent trainings.
+
+    Returns
+    -------
+    {"leave-out", "paired"}
+    """
+    if request.groups is not None:
+        return "leave-out"
+    mu, n = request.ranked(), len(request.recipe.rows)
+    chosen = choose(mu, subsets, 1, request.seed, class_labels(request.recipe))
+    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
+    lab = CachedTrainer(request.recipe, list(request.queries), store, Workers(**request.options))
+    ends = [without(n, c.rows) for c in (chosen[0], next(c for c in chosen if c.kind == "bottom"))]
+    values = lab.values(
+        [seeds.run(keep, k, keep is not None) for keep in (None, *ends) for k in range(PILOT)]
+    )
+    values = values.reshape(3, PILOT, -1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        noise = (values[1:] - values[0]).std(1, ddof=1) / values[0].std(0, ddof=1) / np.sqrt(runs)
+    predicted = np.stack([mu[c.rows[0]] for c in chosen])
+    clear = predicted.std() >= CLEAR * np.sqrt((noise**2).mean())
+    return "paired" if clear else "leave-out"  # NaN, where runs diverged: not clear
+
+
 def _of(
-    chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str], request: Request, base: str
+    chosen: Sequence[Chosen],
+    design: Design,
+    runs: int,
+    each: float,
+    notes: Sequence[str],
+    request: Request,
+    base: str,
 ) -> Plan:
-    runs_with = runs_on_all(runs, len(chosen))
+    paired = design == "paired"
+    runs_with = runs_on_all(runs, len(chosen), paired)
     store = RunStore(request.out)
     left = runs_with + runs * len(chosen)
     if len(store):
         seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
         arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
         keys = (
-            run_key(base, request.recipe, seeds.run(keep, k)) for keep, count in arms for k in range(count)
+            run_key(base, request.recipe, seeds.run(keep, k, paired and keep is not None))
+            for keep, count in arms
+            for k in range(count)
         )
         left = sum(store.get(key) is None for key in keys)
-    return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes))
+    return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes), design)
 
 
 def _read(path: Path, request: Request, base: str) -> Plan:
@@ -183,7 +241,8 @@ def _read(path: Path, request: Request, base: str) -> Plan:
         chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
         each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
         runs, notes = int(saved["runs"]), [str(note) for note in saved["notes"]]
-    return _of(chosen, runs, each, notes, request, base)
+        design: Design = "paired" if saved.get("design") == "paired" else "leave-out"
+    return _of(chosen, design, runs, each, notes, request, base)
 
 
 @contextmanager
@@ -202,12 +261,26 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _choose_subsets(request: Request, subsets: int, runs: int) -> list[Chosen]:
-    mu = request.estimate.data["mu"].sel(query=request.names).values
+def make_own_plan(
+    request: Request, chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str]
+) -> Plan:
+    """Return the plan of removing given rows in pairs."""
+    return _of(chosen, "paired", runs, each, notes, request, signature(request.recipe, list(request.queries)))
+
+
+def measured_cost(request: Request, progress: Progress = silent) -> float:
+    """Return seconds per training, measured once for each recipe and list of queries in a folder."""
+    return _cost(request, signature(request.recipe, list(request.queries)), progress)
+
+
+def _choose_subsets(request: Request, subsets: int, runs: int, design: Design) -> list[Chosen]:
+    mu = request.ranked()
     if request.groups is not None:
         return choose_given(mu, request.estimate.subsets.tolist(), request.groups, subsets, request.seed)
-    noise = float(np.sqrt(1 / runs + 1 / runs_on_all(runs, subsets)))
     labels = class_labels(request.recipe)
+    if design == "paired":
+        return choose(mu, subsets, 1, request.seed, labels)
+    noise = float(np.sqrt(1 / runs + 1 / runs_on_all(runs, subsets)))
     size = measurable_size(mu, subsets, request.seed, noise, labels)
     return choose(mu, subsets, size, request.seed, labels)
 
@@ -285,11 +358,17 @@ def seconds_each(clock: Sequence[tuple[int, float]], began: float) -> float:
 def _key(request: Request, base: str) -> str:
     groups = None if request.groups is None else [[str(k), v.tolist()] for k, v in request.groups.items()]
     asked = (request.subsets, request.runs, request.budget, request.seed, request.vary, groups)
-    mu = np.ascontiguousarray(request.estimate.data["mu"].sel(query=request.names).values)
+    mu = np.ascontiguousarray(request.ranked())
     return digest(base.encode(), repr(asked).encode(), mu.tobytes())
 
 
-def _check_counts(subsets: int, runs: int) -> None:
+def check_counts(subsets: int, runs: int) -> None:
+    """Raise unless there are subsets and runs enough to say anything.
+
+    Raises
+    ------
+    ConfigError
+    """
     if subsets < FEWEST:
         raise ConfigError(
             explain(

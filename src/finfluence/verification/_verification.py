@@ -20,7 +20,7 @@ from finfluence.verification._judge import Verdict
 FORMAT, VERSION = "finfluence-verification", 1
 COLUMNS = (
     "subset", "kind", "query", "size", "estimate", "estimate_lower", "estimate_upper", "truth", "truth_lower",
-    "truth_upper", "truth_se", "effect", "true_effect", "spread", "true_spread",
+    "truth_upper", "truth_se", "effect", "true_effect", "true_effect_se", "spread", "true_spread",
 )  # fmt: skip
 _TEXT, _WHOLE = COLUMNS[:3], ("size",)
 
@@ -32,7 +32,8 @@ class Verification:
     Attributes
     ----------
     verdict
-        "passed", "failed" or "undecided"; the thresholds stand in `docs/explanation/verification.md`.
+        "passed"; "order-only": the order holds, the size is not settled; "failed" or "undecided". The thresholds
+        stand in `docs/explanation/verification.md`; `made` holds the verdicts on "order" and "size" apart.
     sentence
         What it means for the use of the estimate.
     figures
@@ -120,7 +121,7 @@ class Verification:
         """
         plain = _read(Path(path))
         try:
-            points = pd.DataFrame(plain["points"], columns=list(COLUMNS))
+            points = pd.DataFrame(plain["points"]).reindex(columns=list(COLUMNS))
             numbers = [c for c in COLUMNS if c not in (*_TEXT, *_WHOLE)]
             return cls(
                 plain["verdict"],
@@ -136,6 +137,8 @@ class Verification:
 
     def __repr__(self) -> str:
         lines = [f"Verification {self.verdict}: {self.sentence}"]
+        if "order" in self.made:
+            lines.append(f"  order {self.made['order']}, size {self.made['size']}")
         lines.append(
             f"  {self.points['subset'].nunique()} subsets, {self.points['query'].nunique()} queries; "
             f"{self.made['runs_with']:,} trainings on all rows, {self.made['runs']:,} without each subset"

@@ -18,7 +18,7 @@ from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
 from finfluence.verification._figures import Pairs, evidence, figures
-from finfluence.verification._groups import group_estimates, select_queries
+from finfluence.verification._groups import group_estimates, select_queries, shrunken_sums
 from finfluence.verification._judge import judge
 from finfluence.verification._plan import Plan, Request, check_matches, make_plan
 from finfluence.verification._verification import Verification
@@ -44,8 +44,9 @@ def verify(
     """Hold an estimate against retraining: whether it orders subsets rightly, and whether its size is right.
 
     Groups of rows from the top, the bottom and the middle of the estimate, and random ones, are removed; the recipe is
-    trained many times with and without each. The estimate of a group is the sum of its rows' at first order,
-    effect(S) = (n−1)/(n−|S|) · Σ_{i∈S} effect_i.
+    trained many times with and without each. The estimate of a group is the sum of its rows' shrunken effects,
+    effect(S) = (n−1)/(n−|S|) · Σ_{i∈S} shrunken_i. Single rows are removed, by common random numbers, where a few pairs
+    of trainings show that these tell them apart.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ def verify(
 
     Notes
     -----
-    Cost: runs · (subsets + √subsets) trainings, stacked where the model allows.
+    Cost: runs · (subsets + √subsets) trainings, stacked where the model allows; in pairs runs · (subsets + 1). The few
+    pairs that decide which are 30, most of them used again.
 
     What varies between trainings is what the estimate claims to cover: with "initialisation" among it, each draws its
     own; otherwise all start where the estimated run did.
@@ -119,7 +121,7 @@ def verify(
     estimate = _over(results, names)
     check_matches(estimate, recipe)
     positions = _group_positions(estimate, recipe, groups)
-    vary, trained = _vary_as_covered(estimate, recipe)
+    vary, trained = vary_as_covered(estimate, recipe)
     options: dict[str, Any] = {"executor": executor, "n_jobs": n_jobs}
     request = Request(
         estimate, trained, listed, subsets, runs, positions, budget, seed, vary, None if out is None else Path(out),
@@ -131,11 +133,12 @@ def verify(
     ids = recipe.rows.ids
     members = {c.name: [_plain(i) for i in ids[c.rows]] for c in plan.subsets}
     truth = retrain(
-        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, vary=vary, seed=seed, out=out,
+        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary,
+        seed=seed, out=out,
         level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
     )  # fmt: skip
     if positions is None:
-        predicted = group_estimates(results, plan.subsets, names)
+        predicted = shrunken_sums(group_estimates(results, plan.subsets, names), estimate, plan.subsets)
     else:
         order = {id(rows): k for k, rows in enumerate(positions.values())}
         predicted = _name_as_planned(estimate, [order[id(c.rows)] for c in plan.subsets], plan, names)
@@ -151,7 +154,7 @@ def compare(
     pairs, findings = _pairs(points, predicted.queries, plan, level)
     found = figures(pairs, seed)
     size = int(np.median([len(c.rows) for c in plan.subsets]))
-    verdict, sentence = judge({f.name: f for f in found}, evidence(pairs), plan.runs, size)
+    judged = judge({f.name: f for f in found}, evidence(pairs), plan.runs, size)
     trained = truth.provenance
     made = {
         "subsets": len(plan.subsets),
@@ -159,6 +162,9 @@ def compare(
         "runs": plan.runs,
         "runs_with": plan.runs_with,
         "trainings": plan.trainings,
+        "design": plan.design,
+        "order": judged.order,
+        "size": judged.size,
         "queries": list(predicted.queries),
         "covers": list(trained.covers),
         "seed": seed,
@@ -166,7 +172,7 @@ def compare(
         "method": predicted.provenance.method,
     }
     notes = [*plan.notes, *findings, *trained.findings]
-    return Verification(verdict, sentence, found, points, members, tuple(notes), made)
+    return Verification(judged.verdict, judged.sentence, found, points, members, tuple(notes), made)
 
 
 def _points(predicted: Influence, truth: Influence, plan: Plan) -> pd.DataFrame:
@@ -191,6 +197,7 @@ def _points(predicted: Influence, truth: Influence, plan: Plan) -> pd.DataFrame:
                     "truth_se": b["se"].values,
                     "effect": _known(a, "effect"),
                     "true_effect": b["effect"].values,
+                    "true_effect_se": _known(b, "effect_se"),
                     "spread": _known(a, "spread"),
                     "true_spread": b["spread"].values,
                 }
@@ -241,8 +248,24 @@ def _pairs(points: pd.DataFrame, queries: Sequence[str], plan: Plan, level: floa
 
     return Pairs(
         cut("estimate"), cut("estimate_lower"), cut("estimate_upper"), cut("truth"), cut("truth_se"), cut("effect"),
-        cut("true_effect"), cut("spread"), cut("true_spread"), float(1 / np.sqrt(plan.runs_with)), level,
+        cut("true_effect"), cut("spread"), cut("true_spread"), _shared(plan, cut("true_effect_se"), cut("true_spread")),
+        float(1 / np.sqrt(plan.runs_with)), level,
     ), findings  # fmt: skip
+
+
+def _shared(plan: Plan, effect_se: np.ndarray, spread: np.ndarray) -> float:
+    """Return the error that all subsets share, in units of μ: that of the trainings on all rows.
+
+    In pairs no more of it than half of the variance of a difference: the other half comes from the runs without.
+
+    Returns
+    -------
+    float
+    """
+    alone = float(1 / np.sqrt(plan.runs_with))
+    if plan.design != "paired":
+        return alone
+    return min(alone, float(np.sqrt(np.mean((effect_se / spread) ** 2) / 2)))
 
 
 def _over(results: Sequence[Influence], names: Sequence[str]) -> Influence:
@@ -286,7 +309,7 @@ def _unknown_rows(got: str) -> DataError:
     )
 
 
-def _vary_as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
+def vary_as_covered(estimate: Influence, recipe: Recipe) -> tuple[Vary, Recipe]:
     """Return what varies, and the recipe, its initialisation fixed where the estimate covers only one."""
     made = estimate.provenance
     if "initialisation" in made.covers:

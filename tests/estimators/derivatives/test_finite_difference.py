@@ -188,17 +188,11 @@ def test_without_forward_derivative_auto_takes_differences():
     np.testing.assert_allclose(exact.data.effect.values, want.data.effect.values, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.SELU, nn.Hardswish])
-def test_kinks_are_refused_by_name(activation):
-    tape = fi.train(described("kinked", model=pt.made(lambda: pt.mlp(activation=activation))))
+def test_kinks_that_cannot_be_held_are_refused_by_name():
+    tape = fi.train(described("kinked", model=pt.made(lambda: pt.mlp(activation=nn.SELU))))
     with pytest.raises(NotSupportedError) as caught:
         fi.replay(tape, QUERIES, differentiation="finite-difference")
-    name = {"ReLU": "Relu", "LeakyReLU": "LeakyRelu", "SELU": "Elu"}.get(
-        activation.__name__, activation.__name__
-    )
-    assert_parts(
-        caught.value, "smooth operations only", name, "two sides of the kink", "differentiation='exact'"
-    )
+    assert_parts(caught.value, "smooth operations", "Elu", "two sides of the kink", "differentiation='exact'")
     assert fi.replay(tape, QUERIES).data.attrs["differentiation"] == "exact"
 
 
@@ -216,28 +210,25 @@ def test_a_kink_beside_an_operation_without_forward_derivative_is_taken_reverse_
     assert_parts(caught.value, "smooth operations only", "Relu", "kink", "smooth activation")
 
 
-class Hidden(nn.Module):
-    """A jump in the derivative that no operation names: a saw of many teeth by `where`."""
+class Coarse(nn.Module):
+    """A layer in half precision, of which differences see steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body, self.head = nn.Linear(4, 40), nn.Linear(40, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.body(x)
-        with torch.no_grad():
-            up = (500 * h).floor() % 2 == 0
-        return self.head(torch.where(up, h, -h))
+        return self.head(torch.tanh(self.body(x).bfloat16()).float())
 
 
-def test_a_kink_without_a_name_is_found_by_comparing():
+def test_too_low_a_precision_is_found_by_comparing():
     tape = fi.train(
-        described("hidden", model=pt.made(Hidden, dtype=torch.float32), data=pt.table(dtype=torch.float32))
+        described("coarse", model=pt.made(Coarse, dtype=torch.float32), data=pt.table(dtype=torch.float32))
     )
     with pytest.raises(NotSupportedError) as caught:
         fi.replay(tape, QUERIES, differentiation="finite-difference")
     assert_parts(
-        caught.value, "agree with the exact pass", "relative difference", "bends within the step", "smooth"
+        caught.value, "agree with the exact pass", "relative difference", "too low a precision", "smooth"
     )
 
 

@@ -155,6 +155,26 @@ def test_a_bad_source_among_ten_is_named_from_its_own_file(tmp_path, bad, named)
     if named:
         assert shown.index("bad source") < shown.index("own loss")
         assert groups["row_id"][0] == "s3"
+        check_that_it_leaves(out, tmp_path)
+
+
+def check_that_it_leaves(out, folder):
+    """By `clean --group` all rows of the bad source leave, held-out ones too, and no others."""
+    said = CliRunner().invoke(app, ["clean", str(out), "--to", str(folder / "without.csv"), "--group", "s3"])
+    assert said.exit_code == 0, said.output
+    before, after = pd.read_csv(folder / "d.csv"), pd.read_csv(folder / "without.csv")
+    pd.testing.assert_frame_equal(after, before[before["source"] != "s3"].reset_index(drop=True))
+    with pytest.raises(
+        ConfigError, match=r"one of 10 groups\n  got: 's11'\n  likely cause: a misspelt group"
+    ):
+        clean_scan(out, folder / "other.csv", CleanOptions(group="s11"))
+    groups = pd.read_parquet(out / "groups.parquet")
+    needed = (groups["row_id"] == "s5") & (groups["query"] == "held-out")
+    groups.loc[needed, ["effect", "lower", "upper"]] = 0.2, 0.1, 0.3
+    groups.to_parquet(out / "groups.parquet")
+    with pytest.raises(ConfigError, match=r"removing s5 raises the held-out loss by 0\.2"):
+        clean_scan(out, folder / "other.csv", CleanOptions(group="s5"))
+    clean_scan(out, folder / "other.csv", CleanOptions(group="s5", even_if_worse=True))
 
 
 def test_groups_of_varying_difficulty_are_not_named_beyond_the_level():

@@ -33,7 +33,7 @@ def attempt(out, last, resume):
 
     if not (child := os.fork()):
         try:
-            options = dict(target="label", runs=2, epochs=4, proof_runs=2, fdr=0.3)
+            options = dict(target="label", model="mlp", weight_decay=0.01, runs=2, epochs=4, proof_runs=2, fdr=0.3)
             run_scan(ScanOptions(source=source, out=out, resume=resume, **options), progress)
             with open(out + ".calls", "w") as file:
                 file.write(str(calls))
@@ -55,7 +55,7 @@ for name, kills in whole.items():
         codes.append(attempt(out, 0, True))
     print(json.dumps([name, codes]), flush=True)
 """
-OPTIONS = {"runs": 2, "epochs": 4, "proof_runs": 2, "fdr": 0.3}
+OPTIONS = {"model": "mlp", "weight_decay": 0.01, "runs": 2, "epochs": 4, "proof_runs": 2, "fdr": 0.3}
 SHARES = {"replay": [0.55], "stopped": [0.3]}
 MORE = {"early": [0.05], "training": [0.3], "proof": [0.8], "often": [0.3, 0.3, 0.2]}
 
@@ -128,5 +128,5 @@ def test_resuming_a_finished_scan_only_reads_it(scans):
 def test_run_yaml_holds_what_is_needed_to_repeat(scans):
     run = yaml.safe_load((scans[1] / "whole/run.yaml").read_text())
     assert run["training"]["seeds"] and run["command"].startswith("finfluence scan")
-    wanted = "--epochs 4 --batch-size 4 --lr 0.001 --optimizer adamw --runs 2 --seed 0 --fdr 0.3"
+    wanted = "--epochs 4 --batch-size 4 --lr 0.001 --weight-decay 0.01 --optimizer adamw --runs 2 --seed 0 --fdr 0.3"
     assert wanted.replace("size 4", f"size {run['training']['batch_size']}") in run["command"]

@@ -76,7 +76,7 @@ def test_mixed_table_with_groups_and_all_queries(tmp_path):
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "</script><b>" not in page and "\x1b" not in page and "Groups of rows" in page
     run = yaml.safe_load((tmp_path / "out/run.yaml").read_text(encoding="utf-8"))
-    assert run["training"]["model"] == "mlp" and run["training"]["batch_size"] == 8
+    assert run["training"]["model"] in ("linear", "mlp-small", "mlp") and run["training"]["batch_size"] == 8
     assert run["data"]["source"]["digest"] and run["versions"]["torch"]
 
 

@@ -36,19 +36,28 @@ def verified(tmp_path_factory):
 def test_the_outcome_is_written_everywhere(verified):
     folder, done, plan, stages = verified
     out = folder / "out"
-    assert stages == ["measure", "retrain"] and plan.trainings == 34 + 8 * 12
+    assert (
+        stages == ["measure", "retrain"]
+        and plan.trainings == plan.runs_with + 8 * 12
+        and plan.runs_with == {"leave-out": 34, "paired": 12}[plan.design]
+    )
     assert done.made["queries"] == ["held-out", "class cat", "class dog"] and len(done.to_frame()) == 24
     assert Verification.load(out / "verification.json").to_frame().equals(done.to_frame())
     summary = open_scan(out).summary
     assert summary["verification"]["sentence"] == done.sentence and summary["verification"]["seed"] == 0
     codes = [code for code, _ in summary["findings"] if code.startswith("FI05")]
-    assert codes == {"passed": [], "failed": ["FI050"], "undecided": ["FI051"]}[done.verdict]
+    assert (
+        codes
+        == {"passed": [], "failed": ["FI050"], "undecided": ["FI051"], "order-only": ["FI052"]}[done.verdict]
+    )
     stored = fi.load(out / "influence.zarr")
     assert stored.data.attrs["verification"] == json.loads(json.dumps(done.outcome()))
     assert done.sentence in repr(stored)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Against the truth" in page and done.sentence[:40] in page and "At best" in page
-    assert "130 trainings: 34 on all rows and 12 without each of 8 subsets" in page
+    assert (
+        f"{plan.trainings} trainings: {plan.runs_with} on all rows and 12 without each of 8 subsets" in page
+    )
 
 
 def test_the_rest_of_the_scan_is_as_it_was(verified):
@@ -73,7 +82,7 @@ def test_again_it_reads_what_is_there_and_replaces_the_outcome(verified, tmp_pat
     shutil.copytree(folder / "out", tmp_path / "out")
     plans = []
     again = verify_scan(tmp_path / "out", ASKED, announce=plans.append)
-    assert plans[0].left == 0 and "130 trainings (all there already), 34 on all" in plans[0].sentence
+    assert plans[0].left == 0 and "108 trainings (all there already), 12 on all" in plans[0].sentence
     for name in ("verification.json", "report.html", "scan.json"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes()
     assert again.figures == done.figures
@@ -151,3 +160,22 @@ def test_what_cannot_be_verified(verified, tmp_path):
     (tmp_path / "out/scan.json").unlink()
     with pytest.raises(StorageError, match=r"one that was interrupted[\s\S]*--resume"):
         verify_scan(tmp_path / "out", ASKED)
+
+
+def test_own_losses_are_verified_by_removing_each_row(verified, tmp_path):
+    shutil.copytree(verified[0] / "before", tmp_path / "out")
+    plans = []
+    done = verify_scan(
+        tmp_path / "out", VerifyOptions(subsets=8, runs=10, queries=("own",)), announce=plans.append
+    )
+    assert plans[0].trainings == 90 and "in pairs under common random numbers" in plans[0].sentence
+    frame = done.to_frame()
+    assert done.made["queries"] == ["own"] and len(frame) == 8 and (frame["size"] == 1).all()
+    assert (
+        done.made["design"] == "paired" and (frame["true_effect"] > 0).mean() > 0.5
+    )  # a row lowers its own loss
+    assert done.sentence in open_scan(tmp_path / "out").summary["verification"]["sentence"]
+    with pytest.raises(ConfigError) as caught:
+        verify_scan(tmp_path / "out", VerifyOptions(subsets=8, runs=10, queries=("own", "held-out")))
+    for words in ("--query own alone", "'own', 'held-out'", "by removing each of them", "verify twice"):
+        assert words in str(caught.value)

@@ -1,10 +1,12 @@
 """One step of training differentiated: exactly, by finite differences, over processes."""
 
+from finfluence.estimators.derivatives._checked import DifferentGradientError
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference
-from finfluence.estimators.derivatives._protocol import StepAdjoint
-from finfluence.estimators.derivatives._query_gradients import query_gradients
+from finfluence.estimators.derivatives._one_sided import OneSided
+from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
+from finfluence.estimators.derivatives._query_gradients import checked_values, query_gradients
 from finfluence.estimators.derivatives._select import (
     DIFFERENTIATIONS,
     Differentiation,
@@ -18,13 +20,17 @@ __all__ = [
     "DIFFERENTIATIONS",
     "Adjoint",
     "Choice",
+    "DifferentGradientError",
     "Differentiation",
     "FiniteDifference",
+    "Known",
+    "OneSided",
     "ShardedRows",
     "StepAdjoint",
     "TransposedAdjoint",
     "adjoint_of",
     "by_rows",
+    "checked_values",
     "choose_adjoint",
     "exact_choice",
     "query_gradients",

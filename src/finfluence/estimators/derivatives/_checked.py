@@ -5,13 +5,19 @@ from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._check import FEW_ROWS, GradientCheck, Maker, Point, few_rows
-from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._one_sided import OneSided
+from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._returned import ReturnedGradient
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Tape, Update, seeded
 
 FIRST, GROWTH = 4, 4
 ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
+TOLERANCE, ROUNDING = 0.02, 100
+
+
+class DifferentGradientError(NotSupportedError):
+    """What went backwards is not the adjoint of the step that was taken."""
 
 
 class CheckedAdjoint:
@@ -26,12 +32,30 @@ class CheckedAdjoint:
         Makes the same kind of adjoint of other row losses: those in double precision.
     fused : bool
         Whether those run the kernels of training.
+    exact : StepAdjoint, optional
+        Compared with, too: of differences.
     """
 
-    def __init__(self, inner: StepAdjoint, tape: Tape, make: Maker, fused: bool = False) -> None:
+    def __init__(
+        self,
+        inner: StepAdjoint,
+        tape: Tape,
+        make: Maker,
+        fused: bool = False,
+        exact: StepAdjoint | None = None,
+    ) -> None:
         self.inner = inner
-        self._tape, self._make, self._fused = tape, make, fused
+        self._tape, self._make, self._fused, self.exact = tape, make, fused, exact
         self._taken, self._next = 0, FIRST
+
+    @property
+    def moves(self) -> Tensor | None:
+        """What one step takes over from the one before."""
+        return self.inner.moves
+
+    @moves.setter
+    def moves(self, value: Tensor | None) -> None:
+        self.inner.moves = value
 
     @property
     def differentiation(self) -> str:
@@ -55,10 +79,20 @@ class CheckedAdjoint:
 
     def around(self, inner: StepAdjoint) -> "CheckedAdjoint":
         """Return the same checks around another adjoint."""
-        return CheckedAdjoint(inner, self._tape, self._make, self._fused)
+        return CheckedAdjoint(inner, self._tape, self._make, self._fused, self.exact)
+
+    def fresh(self) -> StepAdjoint:
+        """Return an adjoint of the same kind that has traced nothing yet."""
+        return self._make(self.losses)
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments as those of `StepAdjoint.step`.
 
@@ -71,7 +105,7 @@ class CheckedAdjoint:
         NotSupportedError
             What goes backwards is not the adjoint of the step that was taken.
         """
-        found = self.inner.step(state, hyper, batch, adjoint, seed)
+        found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
         if self._taken == self._next:
             self._next *= GROWTH
@@ -106,6 +140,11 @@ class CheckedAdjoint:
         allowed = ALLOWED.get(theta.dtype, LOWEST) * scale + rounding
         if bool(((along - mean).abs() > allowed).any()):
             raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
+        if self.exact is not None and isinstance(self.inner, OneSided):
+            some = few_rows(batch, of_rows.shape[1], FEW_ROWS)
+            error = apart(self.inner, self.exact, theta, direction[:1], some, seed)
+            if not error <= TOLERANCE:
+                raise _differs(self._taken, "finite differences", error)
         check = GradientCheck(self._tape)
         adjoint, error = check.adjoint(self._make, self._fused), torch.inf
         for rows in (FEW_ROWS, 1):  # of many rows, one may have a kink within any width
@@ -116,8 +155,32 @@ class CheckedAdjoint:
             raise _differs(self._taken, "products with ∂g/∂θ", error)
 
 
-def _differs(taken: int, what: str, error: float) -> NotSupportedError:
-    return NotSupportedError(
+def apart(
+    one: OneSided, other: StepAdjoint, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None
+) -> float:
+    """Return the largest relative difference of two adjoints' products and row derivatives along u [1, P].
+
+    Where the loss hardly changes along u, both see rounding: what is below it counts as nothing.
+
+    Returns
+    -------
+    float
+    """
+    length = direction.norm()
+    unit = direction / torch.where(length > 0, length, 1.0)
+    mine = one.products(theta, unit, batch, seed)
+    theirs = other.products(theta, unit, batch, seed)
+    gradient, losses = one.plain.gradient(theta, batch, seed)
+    rounding = ROUNDING * torch.finfo(theta.dtype).eps / (theta.norm() + 1e-30) / one.kappa
+    found = [
+        (a - b).norm() / torch.maximum(b.norm(), rounding * of.norm()).clamp_min(1e-30)
+        for a, b, of in zip(mine, theirs, (gradient, losses), strict=True)
+    ]
+    return max(float(error.nan_to_num(torch.inf)) for error in found)
+
+
+def _differs(taken: int, what: str, error: float) -> DifferentGradientError:
+    return DifferentGradientError(
         explain(
             "a backward pass that belongs to the gradients that training got",
             f"{what} that are {error:.1g} from them {taken} steps back, though a few steps agreed before",

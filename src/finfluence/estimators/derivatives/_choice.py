@@ -15,6 +15,7 @@ class Choice:
     agreement : with the gradients that training got.
     error : of finite differences: their largest relative difference from those that they were compared with, `against`,
     along the gradients of queries.
+    exact : of finite differences taken because they cost less: the exact pass, should they differ on the way.
     """
 
     adjoint: CheckedAdjoint
@@ -22,6 +23,7 @@ class Choice:
     agreement: Agreement
     error: float | None = None
     against: str | None = None
+    exact: "Choice | None" = None
 
     @property
     def name(self) -> str:
@@ -40,7 +42,12 @@ class Choice:
         elif self.name == "finite-difference":
             found.append(
                 f"derivatives were taken by finite differences: {self.reason}; "
-                f"on a few steps they agree with {self.against} to {self.error:.1g}; {self.agreement.sentence}"
+                f"on a few steps they agree with {self.against} to {self.error:.1g}; "
+                + (
+                    f"of the exact pass, {self.agreement.sentence}"
+                    if self.adjoint.exact
+                    else self.agreement.sentence
+                )
             )
         if self.agreement.coupled:
             found.append(

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traces
 from finfluence.grads.tracing import split_short_rows
 from finfluence.runs import Tape, Update
@@ -45,6 +46,8 @@ class Adjoint:
 
     differentiation = "exact"
 
+    moves: Tensor | None = None
+
     def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
         self.losses = losses
         self.optimizer = optimizer
@@ -57,7 +60,13 @@ class Adjoint:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards.
 
@@ -133,9 +142,9 @@ class Adjoint:
         pull = pull_back(self.optimizer, theta, tuple(slots), primal, hyper)
 
         def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            to_theta, to_slots, direction = pull(after)
+            before, direction = pull(after)
             _, (curved, of_rows), *_ = jvp(gradient, (theta,), (direction,))
-            return torch.stack([to_theta + curved, *to_slots]), of_rows, direction
+            return torch.cat([before[:1] + curved, before[1:]]), of_rows, direction
 
         result: tuple[Tensor, Tensor, Tensor] = each(one, adjoint)
         return result
@@ -183,16 +192,23 @@ def adjoint_of(tape: Tape) -> Adjoint:
 
 def pull_back(
     optimizer: Update, theta: Tensor, slots: tuple[Tensor, ...], gradient: Tensor, hyper: Tensor
-) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]]:
-    """Return the map λ_{t+1} [1+S, P] to (∂U/∂θ)ᵀλ, (∂U/∂slots)ᵀλ and u = (∂U/∂g)ᵀλ."""
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the map λ_{t+1} [1+S, P] to (∂U/∂s)ᵀλ [1+S, P] and u = (∂U/∂g)ᵀλ [P]: in closed form, if there is one."""
+    written = optimizer.pull_back(theta, slots, gradient, hyper.unbind())
+    if written is not None:
+        return written
 
     def update(theta: Tensor, slots: tuple[Tensor, ...], g: Tensor) -> Tensor:
         new_theta, new_slots = optimizer.update(theta, slots, g, hyper.unbind())
         return torch.stack([new_theta, *new_slots])
 
     _, pull, *_ = vjp(update, theta, slots, gradient)
-    found: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...], Tensor]] = pull
-    return found
+
+    def one(after: Tensor) -> tuple[Tensor, Tensor]:
+        to_theta, to_slots, direction = pull(after)
+        return torch.stack([to_theta, *to_slots]), direction
+
+    return one
 
 
 def each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from finfluence.estimators.derivatives._exact import each, pull_back
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traced, Traces
 from finfluence.runs import Update
 
@@ -42,6 +43,8 @@ class FiniteDifference:
 
     differentiation = "finite-difference"
 
+    moves: Tensor | None = None
+
     def __init__(
         self,
         losses: RowLosses,
@@ -63,7 +66,13 @@ class FiniteDifference:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]
@@ -106,13 +115,9 @@ class FiniteDifference:
 
         def function(state: Tensor, hyper: Tensor, gradient: Tensor, adjoint: Tensor) -> tuple[Tensor, ...]:
             theta, *slots = state.view(1 + self._slots, -1).unbind()
-            pull = pull_back(self.optimizer, theta, tuple(slots), gradient, hyper)
-
-            def one(after: Tensor) -> tuple[Tensor, Tensor]:
-                to_theta, to_slots, direction = pull(after)
-                return torch.stack([to_theta, *to_slots]), direction
-
-            result: tuple[Tensor, ...] = each(one, adjoint)
+            result: tuple[Tensor, ...] = each(
+                pull_back(self.optimizer, theta, tuple(slots), gradient, hyper), adjoint
+            )
             return result
 
         return self._traces.of("pull", function, state, hyper, state[: self.losses.layout.size], adjoint)

@@ -1,11 +1,20 @@
 """What a step adjoint does, however it differentiates."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Update
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What training left of a step: the state after it [(1+S)·P], and its row losses [B], if they were kept."""
+
+    after: Tensor | None = None
+    losses: Tensor | None = None
 
 
 class StepAdjoint(Protocol):
@@ -16,6 +25,9 @@ class StepAdjoint(Protocol):
 
         u_t = (∂U_t/∂g)ᵀ λ_{t+1},   x_{t,i} = ⟨u_t, g_{t,i}⟩,   λ_t = (∂U_t/∂s)ᵀ λ_{t+1} + [(∂g_t/∂θ)ᵀ u_t ; 0].
     """
+
+    moves: Tensor | None
+    """What one step takes over from the one before [Q]; set to None before a pass, or to what it was."""
 
     @property
     def differentiation(self) -> str:
@@ -34,7 +46,13 @@ class StepAdjoint(Protocol):
         """The update U, which is differentiated."""
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards.
 
@@ -50,6 +68,8 @@ class StepAdjoint(Protocol):
             λ_{t+1}.
         seed : int, optional
             Of the step's random numbers.
+        known : Known, optional
+            What need not be computed again.
 
         Returns
         -------

@@ -17,7 +17,8 @@ from torch.func import vjp
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import InDouble, RowLosses, trace_values
-from finfluence.runs import AnyQuery, Query, Rows, Tape, gradients, seeded
+from finfluence.runs import AnyQuery, Query, Rows, Tape, gradients, query_values, seeded
+from finfluence.runs.describe import chosen
 from finfluence.runs.tape import Key
 
 DIRECTIONS, WIDTHS, TOLERANCE, ROUNDING = 2, (1e-6, 1e-8), 1e-5, 100
@@ -31,8 +32,15 @@ class _IsDerivative(Key[bool]):
     query: AnyQuery
 
 
-def query_gradients(queries: Sequence[AnyQuery], model: nn.Module, tape: Tape) -> tuple[np.ndarray, Tensor]:
-    """Return values [Q] and gradients [Q, P] of all queries at the model's parameters, in evaluation mode.
+def query_gradients(
+    queries: Sequence[AnyQuery], model: nn.Module, tape: Tape, columns: range | None = None
+) -> tuple[np.ndarray, Tensor]:
+    """Return values [Q] and gradients [Q, P] of queries at the model's parameters, in evaluation mode.
+
+    Parameters
+    ----------
+    columns : range, optional
+        Those of the queries' names that are asked for, one after the other; default: all.
 
     Returns
     -------
@@ -46,14 +54,34 @@ def query_gradients(queries: Sequence[AnyQuery], model: nn.Module, tape: Tape) -
         Autograd does not give the derivative of a query's value, and it cannot be had otherwise.
     """
     parameters = tape.layout.parameters(model)
-    values, found = gradients(queries, model, tape, list[Tensor](parameters))
-    column = 0
-    for query in queries:
-        count = len(query.names)
+    values, found = gradients(queries, model, tape, list[Tensor](parameters), columns)
+    for query, place, some in chosen(queries, columns):
         if not _checked(query, model, tape):
-            found[column : column + count] = _written_out(query, model, tape)
-        column += count
+            found[place : place + len(some)] = 0.0
+            for part, offset, weight in query.parts(some):
+                first = place + offset
+                found[first : first + len(part.names)] += weight * _written_out(part, model, tape)
     return values, found
+
+
+def checked_values(queries: Sequence[AnyQuery], model: nn.Module, tape: Tape) -> np.ndarray:
+    """Return values [Q] of all queries, whose gradients were compared with their values, without the gradients.
+
+    Returns
+    -------
+    array [Q]
+
+    Raises
+    ------
+    ConfigError
+        A query is not finite, or not differentiable.
+    NotSupportedError
+        Autograd does not give the derivative of a query's value, and it cannot be had otherwise.
+    """
+    values = query_values(queries, model, tape)
+    for query in queries:
+        _checked(query, model, tape)
+    return values
 
 
 def _checked(query: AnyQuery, model: nn.Module, tape: Tape) -> bool:

@@ -1,6 +1,6 @@
 """Which step adjoint takes a tape backwards: exact derivatives, or finite differences; none is taken unchecked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -14,6 +14,7 @@ from finfluence.estimators.derivatives._checked import CheckedAdjoint
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._differences import differences
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
+from finfluence.estimators.derivatives._quick import one_sided, pays
 from finfluence.estimators.derivatives._transposed import TransposedAdjoint, refused
 from finfluence.grads import RowLosses
 from finfluence.runs import Tape, seeded
@@ -26,10 +27,14 @@ QUERIES_CHECKED = 2
 
 @dataclass(frozen=True)
 class _ChoiceFor(Key[Choice]):
-    """What a choice depends on beside the tape; `queries` is a digest of the gradients it was checked along."""
+    """What a choice depends on beside the tape.
+
+    count : queries, 0 if rows are shared among processes. queries : a digest of the gradients it was checked along.
+    """
 
     differentiation: str
     memory_bytes: float
+    count: int
     queries: str
 
 
@@ -39,20 +44,28 @@ class _ForwardOf(Key[Choice | NotSupportedError]):
 
 
 def choose_adjoint(
-    tape: Tape, start: Tensor, differentiation: Differentiation = "auto", memory_bytes: float = 2**30
+    tape: Tape,
+    start: Tensor,
+    differentiation: Differentiation = "auto",
+    memory_bytes: float = 2**30,
+    queries: int | None = None,
 ) -> Choice:
     """Choose and check the step adjoint for a tape.
 
     *exact* is forward over reverse where that is the adjoint of the gradient that training got, and else reverse over
     reverse of that gradient. *auto* is the same, but takes finite differences, if no kink lies on the way and the
     derivative is symmetric, where the model has no forward-over-reverse derivative, or where one query's tangents
-    exceed `memory_bytes` and the activations of training itself do not (fused attention over long sequences). Nothing
-    depends on a clock: the same tape gets the same adjoint everywhere.
+    exceed `memory_bytes` and the activations of training itself do not (fused attention over long sequences). For up to
+    four queries of more than a tiny model it takes one-sided differences, at a plain step a query and step, if they
+    agree with the exact pass. Nothing depends on a clock: the same tape gets the same adjoint everywhere.
 
     Parameters
     ----------
     start : Tensor [Q, P]
         Gradients of the queries at the end of training.
+    queries : int, optional
+        Queries that one process takes through the steps: the exact pass shares work among them. 0 where several
+        processes share the rows; by default those of `start`.
 
     Returns
     -------
@@ -68,9 +81,10 @@ def choose_adjoint(
 
     def choose() -> Choice:
         with seeded(0):
-            return _choose(tape, checked, differentiation, memory_bytes)
+            return _choose(tape, checked, differentiation, memory_bytes, most)
 
-    return tape.cache.get(_ChoiceFor(differentiation, memory_bytes, digest(content)), choose)
+    most = len(start) if queries is None else queries
+    return tape.cache.get(_ChoiceFor(differentiation, memory_bytes, most, digest(content)), choose)
 
 
 def exact_choice(tape: Tape) -> Choice:
@@ -96,14 +110,17 @@ def exact_choice(tape: Tape) -> Choice:
             raise found from None
 
 
-def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float) -> Choice:
+def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float, queries: int) -> Choice:
     if differentiation == "exact":
         return exact_choice(tape)
     check = GradientCheck(tape)
     if differentiation == "finite-difference":
+        found = _forward_over_reverse(tape, check) if queries else None
+        if isinstance(found, Choice) and found.name == "exact":
+            return one_sided(tape, check, start, "as asked", found)
         return differences(tape, check, start, "as asked", partial(_is_symmetric, tape))
-    needed = 4 * _saved_bytes(tape, fused=False)
-    if needed > memory_bytes >= _saved_bytes(tape, fused=True):
+    needed, fused = 4 * _saved_bytes(tape, fused=False), _saved_bytes(tape, fused=True)
+    if needed > memory_bytes >= fused:
         try:
             reason = f"the exact pass would need {needed / 2**30:.2g} GiB a query"
             return differences(tape, check, start, reason, partial(_is_symmetric, tape))
@@ -111,11 +128,23 @@ def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float
             return exact_choice(tape)
     found = _forward_over_reverse(tape, check)
     if isinstance(found, Choice):
-        return found
+        return _quicker(tape, check, start, found) if queries and pays(tape, queries, fused) else found
     try:
         return differences(tape, check, start, _missing(found), lambda: False)
     except NotSupportedError:
         return _reverse_over_reverse(tape, check, _missing(found))
+
+
+def _quicker(tape: Tape, check: GradientCheck, start: Tensor, exact: Choice) -> Choice:
+    """Return one-sided differences where they agree with the exact pass; else that, with what was against them."""
+    if exact.name != "exact":
+        return exact
+    try:
+        reason = "a plain step a query and step costs less than the exact pass"
+        return replace(one_sided(tape, check, start, reason, exact), exact=exact)
+    except NotSupportedError as error:
+        got = str(error).partition("got: ")[2].splitlines()[0]
+        return replace(exact, reason=f"{exact.reason}; finite differences would cost less, but: {got[:150]}")
 
 
 def _is_symmetric(tape: Tape) -> bool:

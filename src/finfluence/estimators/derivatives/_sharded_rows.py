@@ -22,7 +22,7 @@ from torch import Tensor
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives._exact import Adjoint
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference, reads
-from finfluence.estimators.derivatives._protocol import StepAdjoint
+from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._returned import batch_normalised
 from finfluence.grads import Batch, Traces
 from finfluence.runs import Tape
@@ -56,6 +56,8 @@ class ShardedRows:
     bits.
     """
 
+    moves: Tensor | None = None
+
     def __init__(self, inner: StepAdjoint, processes: Processes) -> None:
         self._inner = inner
         self._processes = processes
@@ -73,7 +75,13 @@ class ShardedRows:
         return own if own != "traced" else self._inner.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self._parts.losses.layout.size]

@@ -20,6 +20,7 @@ from torch.func import vjp, vmap
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._exact import pull_back
 from finfluence.estimators.derivatives._finite_difference import no_fallback
+from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, RowLosses, Traces, trace_gradient
 from finfluence.runs import Update
 
@@ -36,6 +37,8 @@ class TransposedAdjoint:
 
     differentiation = "reverse-over-reverse"
 
+    moves: Tensor | None = None
+
     def __init__(self, losses: RowLosses, optimizer: Update) -> None:
         self.losses = losses
         self.optimizer = optimizer
@@ -50,7 +53,13 @@ class TransposedAdjoint:
         return self._traces.engine
 
     def step(
-        self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None = None
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        batch: Batch,
+        adjoint: Tensor,
+        seed: int | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments as those of `StepAdjoint.step`.
 
@@ -74,9 +83,9 @@ class TransposedAdjoint:
             pull = pull_back(self.optimizer, theta, tuple(slots), value, hyper)
 
             def one(after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-                to_theta, to_slots, direction = pull(after)
+                before, direction = pull(after)
                 curved, of_rows = back(direction)
-                return torch.stack([to_theta + curved, *to_slots]), of_rows, direction
+                return torch.cat([before[:1] + curved, before[1:]]), of_rows, direction
 
             return self._each(one, adjoint)
 

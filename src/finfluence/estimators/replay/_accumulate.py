@@ -112,8 +112,8 @@ class Accumulators:
     """Sums over the epochs accepted so far, and what their error is estimated from."""
 
     NAMES = (
-        "effects", "roughness", "compared", "shares", "previous", "previous_share", "profile", "profile_error",
-        "accepted",
+        "effects", "roughness", "compared", "shares", "previous", "previous_share", "gap", "paired", "change",
+        "changed", "profile", "profile_error", "accepted",
     )  # fmt: skip
 
     def __init__(self, rows: int, queries: int, epochs: int, device: torch.device) -> None:
@@ -126,6 +126,10 @@ class Accumulators:
         self.shares = filled(0.0)
         self.previous = filled(0.0, rows)
         self.previous_share = filled(1.0)
+        self.gap = filled(0.0)
+        self.paired = filled(0.0)
+        self.change = filled(0.0)
+        self.changed = filled(0.0)
         self.profile = filled(torch.nan, epochs)
         self.profile_error = filled(0.0, epochs)
         self.accepted = torch.zeros(queries, dtype=torch.int64, device=device)
@@ -142,6 +146,12 @@ class Accumulators:
         weight = torch.where(both, (share**2 + self.previous_share**2) / 2, torch.zeros_like(self.compared))
         self.roughness += weight * (kept / share - self.previous / self.previous_share) ** 2
         self.compared += weight
+        gap = torch.where(both, ((kept - self.previous) ** 2).sum(0), self.gap)
+        self.paired += torch.where(both & (self.accepted % 2 == 1), gap, torch.zeros_like(gap))
+        self.gap = gap
+        change = torch.where(both, _change(kept, self.previous), self.change)
+        self.changed += torch.where(both & (self.accepted % 2 == 1), change, torch.zeros_like(change))
+        self.change = change
         self.shares += active * share**2
         self.previous = kept
         self.previous_share = torch.full_like(self.previous_share, share)
@@ -158,16 +168,36 @@ class Accumulators:
 
         Σ_e r_e² · v, v the mean of (c_e/r_e − c_{e+1}/r_{e+1})²/2 weighed by (r_e² + r_{e+1}²)/2, r_e the shares of the
         epochs: neighbouring terms have nearly the same mean. With all shares 1, Σ_e (c_e − c_{e+1})²/2 · E/(E−1).
+        That is right for epochs which vary alike. Often one at an end outweighs all others (the last, or Adam's first)
+        and is counted half: the variances are scaled so that they add up over rows to Σ (c_e − c_{e+1})² over separate
+        pairs of epochs, in which each counts once.
 
         Returns
         -------
         Tensor [n, Q]
             NaN where one epoch was accepted.
         """
-        factor = torch.where(
-            self.compared > 0, self.shares / self.compared, torch.full_like(self.compared, torch.nan)
-        )
-        return self.roughness / 2 * factor
+        unknown = torch.full_like(self.compared, torch.nan)
+        found = self.roughness / 2 * torch.where(self.compared > 0, self.shares / self.compared, unknown)
+        pairs = self.paired + torch.where(self.accepted % 2 == 1, self.gap / 2, torch.zeros_like(self.gap))
+        total = found.sum(0)
+        return found * torch.where(total > 0, pairs / total, torch.ones_like(total))
+
+    def steady_share(self) -> Tensor:
+        """Return how much of `effect_variance` is left where epochs may differ by a common factor [Q], at most 1.
+
+        The terms of rows may all grow or fade from one epoch to the next: no error of theirs. Two epochs of the same
+        reliability, correlated by ρ over rows, hold (1−ρ)·Σ(c_e² + c_{e+1}²) of noise.
+
+        Returns
+        -------
+        Tensor [Q]
+        """
+        odd = self.accepted % 2 == 1
+        half = torch.zeros_like(self.gap)
+        pairs = self.paired + torch.where(odd, self.gap / 2, half)
+        noise = self.changed + torch.where(odd, self.change / 2, half)
+        return torch.where(pairs > 0, (noise / pairs).clamp(0.0, 1.0), torch.ones_like(pairs))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors, for saving."""
@@ -177,3 +207,10 @@ class Accumulators:
         """Take everything back from `tensors()`."""
         for name in self.NAMES:
             setattr(self, name, tensors[name].to(self.effects.device))
+
+
+def _change(now: Tensor, before: Tensor) -> Tensor:
+    """Return (1−ρ)·Σ(c² + c'²) [Q] of the terms of two epochs [n, Q], ρ their correlation over rows, at least 0."""
+    a, b = (now**2).sum(0), (before**2).sum(0)
+    correlation = (now * before).sum(0) / (a * b).sqrt()
+    return (1 - correlation.nan_to_num(0.0).clamp(0.0, 1.0)) * (a + b)

@@ -12,7 +12,15 @@ from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._chunks import ChunkResult
 from finfluence.estimators.replay._context import Context
 from finfluence.estimators.replay.leave_out import LARGE_SHARE, CoupledEffects
-from finfluence.result import SPREAD_ERROR, Provenance, model_error, ratio_interval, two_sided
+from finfluence.result import (
+    SPREAD_ERROR,
+    TWIN,
+    Provenance,
+    model_error,
+    ratio_interval,
+    two_sided,
+    with_twin,
+)
 from finfluence.runs import Tape
 from finfluence.runs.describe import Subsets, sum_over
 
@@ -86,6 +94,9 @@ def estimates(
         "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
         "p_value": p_value, **extra,
     }  # fmt: skip
+    sampled = effect_se * np.where(coupled.chosen[:, None], 1.0, np.sqrt(chunk.steady_share))
+    twin = with_twin({"effect": effect, "effect_se": sampled, "spread": spread, "se": se})
+    found_values |= {name: twin[name] for name in TWIN}
     return _without_empty(found_values, estimand.subsets.sizes == 0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.estimators.derivatives import StepAdjoint
+from finfluence.estimators.derivatives import Known, StepAdjoint
 from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._recomputed_states import RecomputedStates
@@ -33,6 +33,8 @@ class PassRules:
         Of the training rows at the end of training: by them rows are drawn for the variance.
     candidates : Candidates or None
         Rows whose addition is asked about; None: the removal of the training rows is.
+    rows_at_once : int
+        Evaluated beside the step's own rows.
     """
 
     schedule: RowSchedule
@@ -40,6 +42,7 @@ class PassRules:
     tail: TailAverage
     losses: np.ndarray
     candidates: Candidates | None = None
+    rows_at_once: int = ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,8 @@ class BackwardPass:
         self.tape = tape
         self.rules = rules
         self.shape = RunShape.of(len(tape.rows), tape.epochs)
-        self._adjoint = adjoint
+        self._adjoint, adjoint.moves = adjoint, None
+        self._after: Tensor | None = None
         self.lam = start
         self._curved = torch.zeros(2, len(start), dtype=torch.float64, device=start.device)
         if rules.tail.epochs:
@@ -121,12 +125,14 @@ class BackwardPass:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the pass, for saving."""
         scalars = {"active": self.active, "apart": self.apart, "next_epoch": torch.tensor([self.next_epoch])}
-        return {"lam": self.lam, **scalars, **self.totals.tensors()}
+        moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
+        return {"lam": self.lam, **scalars, **moves, **self.totals.tensors()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
         device = self.lam.device
         self.lam = tensors["lam"].to(device)
+        self._adjoint.moves = tensors.get("moves")
         self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
@@ -157,12 +163,22 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        self.lam, slopes, direction = self._adjoint.step(state, step.hyper, step.batch, self.lam, step.seed)
+        known = Known(self._state_after(t), self.tape.row_losses(t))
+        self.lam, slopes, direction = self._adjoint.step(
+            state, step.hyper, step.batch, self.lam, step.seed, known
+        )
+        self._after = state
         gradients = self.rules.tail.at(t, state)
         if gradients is not None:
             self.lam[-len(gradients) :, 0] += gradients
         visit = _Visit(t, step, state[: self.tape.layout.size], direction)
         return visit, step.unweighted(slopes)
+
+    def _state_after(self, t: int) -> Tensor:
+        """Return the state after step t: the one visited last, if there was one."""
+        if self._after is not None:
+            return self._after
+        return self.tape.state(t + 1).to(self.tape.layout.device)
 
     def _add_batch(self, sums: EpochSums, visit: _Visit, slopes: Tensor) -> Tensor:
         """Add what the step's own rows tell; return their slopes, with those that a batch of one is compared with."""
@@ -208,7 +224,7 @@ class BackwardPass:
             self._adjoint.row_derivatives(
                 visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
             )
-            for part in rows.split(ROWS_AT_ONCE)
+            for part in rows.split(self.rules.rows_at_once)
         ]
         slopes = torch.cat(parts, dim=1)
         return slopes if visit.step.total == 1.0 else slopes * visit.step.total

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,10 +16,11 @@ from finfluence._files import atomic
 from finfluence._progress import Progress
 from finfluence.distributed import Processes
 from finfluence.errors import StorageError
+from finfluence.estimators.derivatives import DifferentGradientError
 from finfluence.estimators.replay._backward import BackwardPass, PassRules
 from finfluence.estimators.replay._context import Context, work_key
 from finfluence.estimators.replay._tail import TailAverage
-from finfluence.runs import read_tensors, seeded
+from finfluence.runs import Tape, read_tensors, seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class ChunkResult:
         Of the queries.
     effects, effect_variance : array [n, q]
         Of the rows, or of the candidates.
+    steady_share : array [q]
+        Of the effects' variance: what is left where epochs may differ by a common factor.
     variance, variance_error : array [q]
         Var(q) over batch orders, and the variance of that estimate.
     profile : array [E, q]
@@ -43,6 +46,7 @@ class ChunkResult:
     columns: range
     effects: np.ndarray
     effect_variance: np.ndarray
+    steady_share: np.ndarray
     variance: np.ndarray
     variance_error: np.ndarray
     profile: np.ndarray
@@ -96,22 +100,41 @@ def _exchange(
 
 
 def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
-    """Follow some queries together."""
+    """Follow some queries together; anew with exact derivatives, where cheaper ones turn out to differ on the way."""
+    try:
+        return _follow(context, columns, tell)
+    except DifferentGradientError as error:
+        exact = context.derivative.exact
+        if exact is None:
+            raise
+        got = str(error).partition("got: ")[2].splitlines()[0]
+        context.notes.append(f"queries {columns.start} to {columns.stop - 1} were replayed exactly: {got}")
+        return _follow(replace(context, derivative=exact), columns, tell)
+
+
+def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
     tape, asked = context.tape, context.asked
-    chunk = asked.gradients[columns.start : columns.stop]
-    shape = len(chunk), 1 + len(tape.optimizer.slots), tape.layout.size
-    start = torch.zeros(shape, dtype=chunk.dtype, device=chunk.device)
-    start[:, 0] = chunk
     tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
-    rules = PassRules(context.schedule, context.truncation, tail, asked.losses, context.candidates)
+    rules = PassRules(
+        context.schedule,
+        context.truncation,
+        tail,
+        asked.losses,
+        context.candidates,
+        context.memory.rows_at_once,
+    )
+    start = _start(tape, asked.take(columns))
+    key = (
+        None
+        if context.folder is None
+        else work_key(tape, context.derivative, start, (rules.schedule, rules.truncation, rules.candidates))
+    )
     backward = BackwardPass(tape, context.derivative.adjoint, start, rules, context.states)
+    del start
     with seeded(0):
         if context.folder is None:
             backward.run(tell)
         else:
-            key = work_key(
-                tape, context.derivative, chunk, (rules.schedule, rules.truncation, rules.candidates)
-            )
             saved = SavedProgress(context.folder / f"replay-{key}.safetensors", context)
             saved.run(backward, tell)
     totals = backward.totals
@@ -119,11 +142,19 @@ def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) ->
         columns,
         totals.effects.cpu().numpy(),
         totals.effect_variance().cpu().numpy(),
+        totals.steady_share().cpu().numpy(),
         totals.variance().cpu().numpy(),
         totals.profile_error.sum(0).cpu().numpy(),
         totals.profile.cpu().numpy(),
         totals.accepted.cpu().numpy(),
     )
+
+
+def _start(tape: Tape, gradients: Tensor) -> Tensor:
+    """Return λ_T [q, 1+S, P] from the gradients [q, P]: nothing in the optimiser's part."""
+    start = gradients.new_zeros(len(gradients), 1 + len(tape.optimizer.slots), tape.layout.size)
+    start[:, 0] = gradients
+    return start
 
 
 class SavedProgress:

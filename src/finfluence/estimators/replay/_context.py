@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from finfluence._clock import clock
 from finfluence._files import digest
 from finfluence.distributed import Processes
-from finfluence.estimators.derivatives import Choice, by_rows, choose_adjoint, query_gradients, shares
+from finfluence.estimators.derivatives import Choice, by_rows, choose_adjoint, shares
+from finfluence.estimators.replay._asked import AskedQueries
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._recomputed_states import RecomputedStates, remove_left_over
@@ -25,62 +24,15 @@ from finfluence.estimators.replay.cost import (
     StateSizes,
     Timings,
     Workload,
-    activation_bytes,
     allocate,
     allocation_from,
-    candidates_at_once,
+    fitted_memory,
     measure,
     remembered,
-    split_memory,
 )
-from finfluence.runs import AnyQuery, Tape, seeded
-from finfluence.runs.tape import final_losses
+from finfluence.runs import Tape
 
 AGREED = "tape, queries and options of replay"
-
-
-@dataclass(frozen=True, eq=False)
-class AskedQueries:
-    """The queries, and what is known of them at the end of training.
-
-    Parameters
-    ----------
-    queries : list of Query
-    model : nn.Module
-        A working copy.
-    values : array [Q]
-    gradients : Tensor [Q, P]
-    losses : array [n]
-        Of the training rows.
-    seconds : float
-        What asking took.
-    """
-
-    queries: list[AnyQuery]
-    model: nn.Module
-    values: np.ndarray
-    gradients: Tensor
-    losses: np.ndarray
-    seconds: float
-
-    @classmethod
-    def of(cls, tape: Tape, queries: list[AnyQuery], model: nn.Module) -> "AskedQueries":
-        """Ask."""
-        began = clock(tape.layout.device)
-        with seeded(0):
-            values, found = query_gradients(queries, model, tape)
-            losses = final_losses(tape, model)
-        return cls(queries, model, values, found, losses, clock(tape.layout.device) - began)
-
-    def of_first(self, processes: Processes) -> "AskedQueries":
-        """Return the same with the losses that process 0 found: rows are drawn by them."""
-        if processes.size == 1:
-            return self
-        own = {"losses": torch.from_numpy(self.losses)} if processes.rank == 0 else None
-        return replace(self, losses=processes.shared(own, 0)["losses"].numpy())
-
-    def __len__(self) -> int:
-        return len(self.gradients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +126,13 @@ def prepare(
     """
     processes = Processes.of(options.processes)
     asked = asked.of_first(processes)
-    derivative = choose_adjoint(tape, asked.gradients, options.differentiation, options.memory_bytes)
+    derivative = choose_adjoint(
+        tape,
+        asked.first,
+        options.differentiation,
+        options.memory_bytes,
+        queries=len(asked) if processes.size == 1 else 0,
+    )
     several = processes.size > 1 and by_rows(tape, len(asked), processes)
     sharing = Sharing(processes, several and not derivative.agreement.coupled)
     folder = Path(options.out) if options.out is not None else None
@@ -221,7 +179,7 @@ class _Draft:
         )
 
         def measured() -> Timings:
-            start, tail = self.asked.gradients, options.late > 0
+            start, tail = self.asked.gradients(range(memory.together)), options.late > 0
             timings = measure(self.tape, self.derivative.adjoint, start, memory.together, tail)
             spent = timings.measuring + self.asked.seconds + overhead()
             return replace(timings, queries=self.asked.seconds, overhead=spent)
@@ -251,29 +209,29 @@ class _Draft:
         states = RecomputedStates(tape, memory.capacity, memory.passes, self.folder, self._disk(options))
         return Context(
             tape, self.asked, derivative, settled.schedule, self.truncation, allocation, memory, states, self.sharing,
-            self._sized_candidates(memory, options.memory_bytes), self.folder,
+            self._sized_candidates(memory), self.folder,
         )  # fmt: skip
 
     def _memory(self, options: ReplayOptions, tail: bool) -> MemorySplit:
         added = 0 if self.candidates is None else len(self.candidates)
         sizes = StateSizes.of(self.tape, added)
         alone = self.sharing.queries_of_one(len(self.asked))
-        return split_memory(sizes, alone, tail, options.memory_bytes, self._disk(options))
+        return fitted_memory(
+            self.tape, self.derivative, sizes, alone, tail, options.memory_bytes, self._disk(options)
+        )
 
     def _disk(self, options: ReplayOptions) -> int:
         return 0 if self.folder is None else options.snapshot_bytes
 
-    def _sized_candidates(self, memory: MemorySplit, memory_bytes: int) -> Candidates | None:
+    def _sized_candidates(self, memory: MemorySplit) -> Candidates | None:
         """Return the candidates in batches that fit in memory."""
         if self.candidates is None:
             return None
-        activations, batch = activation_bytes(self.tape), len(self.tape.at(0).rows)
-        at_once = candidates_at_once(activations, batch, memory.together, memory_bytes)
-        return replace(self.candidates, rows_at_once=at_once)
+        return replace(self.candidates, rows_at_once=memory.rows_at_once)
 
     def _key(self, more: str) -> str:
         rules = (self.schedule, self.truncation, self.candidates)
-        return work_key(self.tape, self.derivative, self.asked.gradients, rules, more)
+        return work_key(self.tape, self.derivative, torch.from_numpy(self.asked.values), rules, more)
 
 
 def work_key(

@@ -49,10 +49,9 @@ class ReplayOptions:
     snapshot_bytes : int
         How much of `out` recomputed states may take until further passes have used them, where memory has no room.
     differentiation : {"auto", "exact", "finite-difference"}
-        How steps are differentiated. *exact*: forward over reverse. *finite-difference*: from gradients at θ ± εu, for
-        smooth models only; it passes through fused attention and operations without a second derivative. *auto*: exact
-        where the model allows it and its tangents fit in `memory_bytes`, else finite differences; the result says which
-        and why.
+        How steps are differentiated. *exact*: forward over reverse. *finite-difference*: from gradients beside θ, for
+        smooth models, or with kinks that can be held on their side (ReLU, max pooling). *auto*: the cheaper one that
+        can be had and agrees with the exact one where it was compared; the result says which and why.
     budget : float or mapping, optional
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
         and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and

@@ -15,6 +15,7 @@ from finfluence.distributed import Together
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators import AbstractEstimator, Cost
 from finfluence.estimators.derivatives import Differentiation, choose_adjoint
+from finfluence.estimators.replay._asked import AskedQueries
 from finfluence.estimators.replay._assemble import (
     Estimand,
     QueryRecord,
@@ -26,7 +27,7 @@ from finfluence.estimators.replay._assemble import (
 )
 from finfluence.estimators.replay._candidates import Candidates, check_candidates
 from finfluence.estimators.replay._chunks import run_chunks
-from finfluence.estimators.replay._context import AskedQueries, Context, prepare
+from finfluence.estimators.replay._context import Context, prepare
 from finfluence.estimators.replay._draws import check_draws, draw_findings, drawn
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
@@ -274,10 +275,10 @@ class _Replayed:
         tape, options = self.tape, self.options
         began, device = clock(tape.layout.device), tape.layout.device
         model = tape.model()
-        asked = AskedQueries.of(tape, self.queries, model)
+        asked = AskedQueries.of(tape, self.queries, model, options.memory_bytes)
         labels = self._labels(model, asked.losses)
         coupled = self._coupled(len(labels["queries"]))
-        so_far, replicas = clock(device) - began - asked.seconds, self._replicas
+        so_far, replicas = max(0.0, clock(device) - began - asked.seconds), self._replicas
 
         def overhead() -> float:
             return so_far + coupled_seconds(tape, int(coupled.sum()), replicas, tape.steps)

@@ -146,14 +146,8 @@ class TailAverage:
     def _gradients(self, state: Tensor) -> Tensor:
         layout = self.tape.layout
         layout.assign(self.model, state[: layout.size])
-        wanted, column = [], 0
-        for query in self.queries:
-            wanted.append([column + k in self.columns for k in range(len(query.names))])
-            column += len(query.names)
-        chosen = [query for query, some in zip(self.queries, wanted, strict=True) if any(some)]
-        kept = [flag for some in wanted if any(some) for flag in some]
-        _, slopes = query_gradients(chosen, self.model, self.tape)
-        return slopes[kept]
+        _, slopes = query_gradients(self.queries, self.model, self.tape, self.columns)
+        return slopes
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._budget import planned as planned
     from finfluence.jobs.scan._budget import runs_for as runs_for
     from finfluence.jobs.scan._budget import spent as spent
+    from finfluence.jobs.scan._choice import Choice as Choice
+    from finfluence.jobs.scan._choice import choose as choose
     from finfluence.jobs.scan._cleaned import clean_scan as clean_scan
     from finfluence.jobs.scan._data import read_data as read_data
     from finfluence.jobs.scan._decisions import decide_rows as decide_rows
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._labels import doubt as doubt
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
+    from finfluence.jobs.scan._options import checked_names as checked_names
     from finfluence.jobs.scan._pipeline import run_scan as run_scan
     from finfluence.jobs.scan._result import ScanResult as ScanResult
     from finfluence.jobs.scan._result import in_short as in_short
@@ -30,11 +33,15 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._result import row_cells as row_cells
     from finfluence.jobs.scan._self_test import Named as Named
     from finfluence.jobs.scan._self_test import judge as judge
+    from finfluence.jobs.scan._tables import network_columns as network_columns
+    from finfluence.jobs.scan._tables import network_rows as network_rows
+    from finfluence.jobs.scan._training import as_trained as as_trained
     from finfluence.jobs.scan._training import plan_training as plan_training
     from finfluence.jobs.scan._verify import verify_scan as verify_scan
 
 _HOME = {
     **dict.fromkeys(("planned", "runs_for", "spent"), "_budget"),
+    **dict.fromkeys(("Choice", "choose"), "_choice"),
     "clean_scan": "_cleaned",
     "read_data": "_data",
     **dict.fromkeys(("decide_rows", "line_tests"), "_decisions"),
@@ -42,13 +49,14 @@ _HOME = {
     "scan": "_from_python",
     "judge_groups": "_group_labels",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
-    **dict.fromkeys(("ScanOptions", "VerifyOptions"), "_options"),
+    **dict.fromkeys(("ScanOptions", "VerifyOptions", "checked_names"), "_options"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
     ),
     **dict.fromkeys(("Named", "judge"), "_self_test"),
-    "plan_training": "_training",
+    **dict.fromkeys(("network_columns", "network_rows"), "_tables"),
+    **dict.fromkeys(("as_trained", "plan_training"), "_training"),
     "verify_scan": "_verify",
 }
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from finfluence.errors import ConfigError, explain
 from finfluence.ingest import RawTable
 from finfluence.jobs.scan._data import read_again
 from finfluence.jobs.scan._decisions import from_table, read_lines
-from finfluence.jobs.scan._folder import CHECK, ScanFolder
+from finfluence.jobs.scan._folder import CHECK, GROUPS, ScanFolder
+from finfluence.jobs.scan._options import HELD_OUT
 from finfluence.jobs.scan._words import check_sentence, harmed
 
 MOST_OF_CLASS = 0.2
@@ -46,15 +48,22 @@ def clean_scan(
         The source has changed since.
     ConfigError
         A file of another format than the source; a plan that the retraining check shows to do harm, without
-        `even_if_worse`; or one that takes more than a fifth of a class, without `yes`.
+        `even_if_worse`; one that takes more than a fifth of a class, without `yes`; or a group that the scan does not
+        know.
     """
     folder = ScanFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
     decisions = from_table(read_lines(folder), summary, float(summary["fdr"]))
     options = options or CleanOptions()
-    _check_harmless(folder, summary, options)
-    _check_classes(decisions, options)
     raw = read_again(run["data"])
+    group = options.group
+    if group is None:
+        _check_harmless(folder, summary, options)
+    else:
+        decisions = _whole_group(decisions, raw, group)
+        options = replace(options, action="suggested", fdr=None)
+        _check_group(folder, group, options.even_if_worse)
+    _check_classes(decisions, options)
     source, id_column = run["data"]["source"], run["options"]["id_column"]
     if source["format"] == "builtin":
         with tempfile.TemporaryDirectory() as place:
@@ -65,6 +74,50 @@ def clean_scan(
     details = source["details"]
     layout = Layout(delimiter=details.get("delimiter"), encoding=details.get("encoding"))
     return write_clean(decisions, source["name"], to, raw.target_name, id_column, layout, options)
+
+
+def _whole_group(decisions: Decisions, raw: RawTable, name: str) -> Decisions:
+    """Return the decision to drop every row of a group, and nothing else."""
+    groups = np.array([] if raw.groups is None else [str(g) for g in raw.groups])
+    if name not in groups:
+        known = list(dict.fromkeys(groups.tolist()))
+        raise ConfigError(
+            explain(
+                f"one of {len(known):,} groups" if known else "a scan with groups",
+                repr(name),
+                f"a misspelt group; the first ones are {known[:5]}" if known else "the scan named no groups",
+                "name a group of the scan" if known else "scan again with --group COLUMN",
+            )
+        )
+    chosen = groups == name
+    ids = np.array([str(i) for i in raw.ids], dtype=object)
+    rows = decisions.frame.assign(row_id=decisions.frame["row_id"].map(str)).set_index("row_id")
+    rows = rows.reindex(ids).rename_axis("row_id").reset_index()
+    rows["label"] = rows["label"].where(rows["label"].notna(), raw.labels)
+    rows = rows.assign(
+        flagged=chosen,
+        suggested_action=np.where(chosen, "drop", "keep"),
+        suggested_label=None,
+        reason=np.where(chosen, "group", ""),
+    )
+    return replace(decisions, frame=rows)
+
+
+def _check_group(folder: ScanFolder, name: str, even_if_worse: bool) -> None:
+    """Raise if a group is no bad source of labels and removing it surely raises the held-out loss."""
+    frame = folder.read_frame(GROUPS)
+    line = frame[(frame["row_id"].astype(str) == name) & (frame["query"] == HELD_OUT)]
+    if even_if_worse or line.empty or bool(line["named"].iloc[0]) or not line["lower"].iloc[0] > 0:
+        return
+    effect = float(line["effect"].iloc[0])
+    raise ConfigError(
+        explain(
+            "a group whose removal does not make the model worse on held-out rows",
+            f"removing {name} raises the held-out loss by {effect:.3g}",
+            "the group is no bad source of labels: the model learns from it",
+            "look at the groups by finfluence show, or write the file all the same by --even-if-worse",
+        )
+    )
 
 
 def _check_harmless(folder: ScanFolder, summary: Mapping[str, Any], options: CleanOptions) -> None:

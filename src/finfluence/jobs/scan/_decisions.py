@@ -18,6 +18,7 @@ COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
     "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "oof_loss", "p_wrong", "label",
     "predicted", "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
+    "shrunken", "shrunken_sd", "sign_error",
 )  # fmt: skip
 
 
@@ -29,7 +30,9 @@ class Decided:
     lines: pd.DataFrame
 
 
-def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels | None = None) -> Decided:
+def decide_rows(
+    estimate: Estimate, train: Table, fdr: float, judged: RowLabels | None = None, *, told: bool = True
+) -> Decided:
     """Decide about every row by its worst query and by what models that have not seen it say of its label.
 
     Each of V tests (the queries, and the label) is held against fdr / V by `name_rows`, so that what they name together
@@ -40,6 +43,9 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels 
     judged
         Of the training rows, in their order; None where there are too few rows to judge labels: then the queries alone
         decide, and `predicted` is what the finished models say.
+    told
+        Whether the network predicts rows that it has not seen better than a constant does: otherwise its influence
+        names nothing.
 
     Returns
     -------
@@ -62,6 +68,9 @@ def decide_rows(estimate: Estimate, train: Table, fdr: float, judged: RowLabels 
         q_each[name] = found.q_each[0]
         findings += [f"{name}: {text}" for text in found.findings]
     frame = first.frame.copy()
+    if not told:
+        q_each = {name: np.ones(len(frame)) for name in q_each}
+        findings, frame["q_opposite"] = [], 1.0
     frame["own_loss"] = data["own_loss"].values
     tests = len(queries) + (0 if judged is None else 1)
     lines = _lines(influence.to_frame(), q_each, frame, train)
@@ -106,9 +115,10 @@ def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
 
 
 def read_lines(folder: ScanFolder) -> pd.DataFrame:
-    """Return the table of a finished scan; scans made before labels were judged out of fold get empty columns."""
+    """Return the table of a finished scan; columns that earlier versions did not write are empty."""
     lines = folder.read_frame(TABLE)
-    return lines.assign(**{c: np.nan for c in ("oof_loss", "p_wrong") if c not in lines})
+    later = ("oof_loss", "p_wrong", "shrunken", "shrunken_sd", "sign_error")
+    return lines.assign(**{c: np.nan for c in later if c not in lines})
 
 
 def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Decisions:

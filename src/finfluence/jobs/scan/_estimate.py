@@ -18,7 +18,7 @@ from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._folder import INFLUENCE, ScanFolder
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._training import Training, predictions
-from finfluence.result import Influence, load, pool
+from finfluence.result import TWIN, Influence, load, pool
 from finfluence.runs import AnyQuery, Tape, mean_loss, own_loss, read_tensors, train
 from finfluence.runs.tape import final_losses
 
@@ -275,6 +275,7 @@ def _only_own(pooled: Influence, rows: Sequence[int]) -> Influence:
         signs=[*main["sign"].values.tolist(), -1],
         sizes=data["size"].values,
         own_loss=data["own_loss"].values,
+        twin={name: values[name] for name in TWIN},
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from finfluence.jobs._folder import Job, JobFolder
 
-BUDGET = "budget"
+BUDGET, CHOICE = "budget", "choice"
 SCAN = Job("scan", version=1, chosen=(BUDGET,), parts=("runs/*", "self-test/runs/*"))
 FORMAT, VERSION, LOG, SUMMARY = SCAN.format, SCAN.version, SCAN.log, SCAN.summary
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"

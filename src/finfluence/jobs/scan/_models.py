@@ -43,6 +43,13 @@ def mlp(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
     )
 
 
+def mlp_small(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
+    """Return one hidden layer of 16 GELU units."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(input_shape), 16), nn.GELU(), nn.Linear(16, n_outputs)
+    )
+
+
 def cnn(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
     """Return two 3×3 convolutions (16 and 32 channels, GELU, 2×2 mean pooling) and a linear read-out.
 
@@ -64,7 +71,9 @@ def cnn(input_shape: Shape, n_outputs: int, seed: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * math.prod(size), n_outputs))
 
 
-BUILT_IN: dict[str, Factory] = {"linear": linear, "mlp": mlp, "cnn": cnn}
+BUILT_IN: dict[str, Factory] = {"linear": linear, "mlp-small": mlp_small, "mlp": mlp, "cnn": cnn}
+SMALL = ("linear", "mlp-small", "mlp")
+"""Models of which many train side by side nearly as fast as one."""
 
 
 def choose_model(name: str, input_shape: Shape, n_outputs: int) -> SeededModel:

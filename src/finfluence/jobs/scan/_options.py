@@ -17,7 +17,8 @@ from finfluence.jobs.scan._budget import check_scan_budget, runs_for
 
 HELD_OUT, PER_CLASS, OWN = QUERIES = ("held-out", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
-MODELS = ("auto", "linear", "mlp", "cnn")
+AUTO = "auto"
+MODELS = (AUTO, "linear", "mlp-small", "mlp", "cnn")
 _NOT_NUMBERS = ("out", "resume", "keep_tapes")
 """Options on which no number depends: `run.yaml` is silent about them."""
 
@@ -41,10 +42,11 @@ class ScanOptions:
     queries
         Some of "held-out" (always asked), "per-class" and "own".
     model
-        "auto", "linear", "mlp", "cnn" or `package.module:factory`, called as
-        `factory(input_shape, n_outputs, seed)`.
-    epochs, batch_size, lr, optimizer
-        The training; chosen by the number of rows where None.
+        "linear", "mlp-small", "mlp", "cnn" or `package.module:factory`, called as
+        `factory(input_shape, n_outputs, seed)`; "auto" tries the usual ones by cross-validation.
+    epochs, batch_size, lr, weight_decay, optimizer
+        The training. Where None, epochs are those of the least loss in cross-validation, the batch size is chosen by
+        the number of rows, and the weight decay of adamw is 0.3.
     runs
         Trainings to replay; by default 4, or what `budget` pays for. One: its initialisation is fixed and the spread
         covers the batch order. More: each draws its own initialisation and order, and the spread covers both.
@@ -95,10 +97,17 @@ class ScanOptions:
         flag="--query",
         shown=HELD_OUT,
     )
-    model: str = option("auto (images: cnn, else mlp), linear, mlp, cnn or package.module:factory.", "auto")
-    epochs: int | None = option("Passes over the rows.", None, shown="by the number of rows")
+    model: str = option(
+        "auto (tries the next three and, for images, cnn by cross-validation), linear, mlp-small, mlp, cnn or "
+        "package.module:factory.",
+        AUTO,
+    )
+    epochs: int | None = option("Passes over the rows.", None, shown="by cross-validation")
     batch_size: int | None = option("Rows per step.", None, shown="by the number of rows")
-    lr: float | None = option("Learning rate.", None, shown="adamw 0.001, linear 0.005, sgd 0.05")
+    lr: float | None = option(
+        "Learning rate.", None, shown="adamw 0.001, linear 0.005, mlp-small 0.002, sgd 0.05"
+    )
+    weight_decay: float | None = option("Weight decay.", None, shown="adamw 0.3, sgd 0")
     optimizer: str = option("sgd or adamw.", "adamw")
     runs: int | None = option(
         "Trainings to record and replay; each costs about four trainings. With 1 the initialisation is fixed and the "
@@ -123,7 +132,9 @@ class ScanOptions:
         flag="--proof/--no-proof",
     )
     proof_runs: int | None = option(
-        "Trainings of the check for each of the three.", None, shown="20, fewer above 5,000 rows"
+        "Trainings of the check for each of the three.",
+        None,
+        shown="20, fewer above 5,000 rows; cnn or your own model: 5",
     )
     self_test: bool = option(
         "Train and replay once more with planted neutral rows, and print how many do not come out neutral.",
@@ -145,6 +156,7 @@ class ScanOptions:
         if self.budget is not None:
             check_scan_budget(self.budget, self.runs)
         check(self, "lr", "a positive number", lambda v: 0 < v < float("inf"))
+        check(self, "weight_decay", "a number of at least 0", lambda v: 0 <= v < float("inf"))
         check(self, "fdr", "a number between 0 and 1, such as 0.1 for 10 %", lambda v: 0 < v < 1)
 
     @property
@@ -214,7 +226,8 @@ class VerifyOptions:
     subsets, runs, budget, seed
         As `finfluence.verification.verify`.
     queries
-        Names of the queries to verify; all that decide by default.
+        Names of the queries to verify; all that decide by default. "own", alone: the rows' own losses, of a scan that
+        asked for them.
     """
 
     subsets: int = option(

@@ -8,12 +8,23 @@ from finfluence import report
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
-from finfluence.jobs.scan._folder import BUDGET, FORMAT, REPORT, VERSION, ScanFolder
+from finfluence.jobs.scan._folder import BUDGET, CHOICE, FORMAT, REPORT, VERSION, ScanFolder
 from finfluence.jobs.scan._group_labels import groups_sentence
+from finfluence.jobs.scan._nothing import learned_by_heart, visible_effect
 from finfluence.jobs.scan._options import HELD_OUT, ScanOptions
 from finfluence.jobs.scan._report_content import agreement, content
-from finfluence.jobs.scan._words import check_sentence, counts, harmed, label_sentences, surer, verdict
-from finfluence.result import covers_sentence, sign_sentence
+from finfluence.jobs.scan._words import (
+    check_sentence,
+    choice_sentences,
+    counts,
+    harmed,
+    label_sentences,
+    memorised_sentence,
+    power_sentence,
+    surer,
+    verdict,
+)
+from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
 
@@ -47,10 +58,14 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
     decisions, influence = found.decided.decisions, found.estimate.influence
     named = counts(decisions)
     main = influence.data.sel(query=HELD_OUT)
+    nothing = _why_nothing(found, named, options.fdr)
     return {
         "format": FORMAT,
         "version": VERSION,
         "verdict": f"{_of_groups(found)} {verdict(named, options.fdr)}".strip(),
+        "choice": found.run.get(CHOICE),
+        "choice_said": choice_sentences(found.run.get(CHOICE)),
+        "nothing_said": nothing,
         "labels_said": label_sentences(found.labels, named["doubted"]),
         "labels_told": found.labels is not None and bool(found.labels["told"]),
         "groups": [] if found.labels is None else list(found.labels["groups"]),
@@ -63,7 +78,9 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
         "covers": covers_sentence(influence.provenance),
         "queries": influence.queries,
         "agreement": agreement(found.estimate.each, found.data.train.ids),
-        "findings": [list(finding) for finding in _findings(found)],
+        "findings": [
+            list(finding) for finding in [*_findings(found), *(("FI028", text) for text in nothing)]
+        ],
         "proof": check_sentence(found.check),
         "self_test": "" if found.tested is None else found.tested["sentence"],
         "budget": found.run[BUDGET]["sentence"] if options.budget is not None else "",
@@ -98,7 +115,10 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     made, shown = found.estimate.influence.provenance, found.data.train.warnings
     notes = [note for note in found.data.notes if note not in shown]
     findings = [("FI026", text) for text in [_of_groups(found)] if text]
+    if not found.run.get(CHOICE, {}).get("told", True):
+        findings += [("FI027", text) for text in choice_sentences(found.run[CHOICE])]
     findings += [("FI020", text) for text in found.decided.decisions.findings]
+    findings += [("FI029", text) for text in chance_findings(found.estimate.influence.data, [HELD_OUT])]
     findings += _findings_of_labels(found.labels)
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
@@ -112,6 +132,16 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     columns = [note for note in notes if note.startswith("column ")]
     findings += [("FI030", note) for note in notes if note not in columns]
     return findings + ([("FI030", "; ".join(columns))] if columns else [])
+
+
+def _why_nothing(found: Outcome, named: Mapping[str, Any], fdr: float) -> list[str]:
+    """Return what stands beside "none is named for its influence": memorising, and the effect that could be seen."""
+    if named["harmful"]:
+        return []
+    told = found.run.get(CHOICE, {}).get("told", True)
+    effects = visible_effect(found.estimate, found.decided, fdr) if told else None
+    by_heart = learned_by_heart(found.estimate, found.decided, found.data.train)
+    return [text for text in (memorised_sentence(by_heart), power_sentence(effects)) if text]
 
 
 def _of_groups(found: Outcome) -> str:

@@ -2,16 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
-from finfluence.jobs._folder import versions, write_frame
+from finfluence.jobs._folder import RUN, versions, write_frame
 from finfluence.jobs._log import logged, recorded
 from finfluence.jobs.scan._budget import planned, spent
+from finfluence.jobs.scan._choice import Choice, choose
 from finfluence.jobs.scan._data import ScanData, read_data
 from finfluence.jobs.scan._decisions import Decided, decide_rows
 from finfluence.jobs.scan._estimate import (
@@ -24,6 +25,7 @@ from finfluence.jobs.scan._estimate import (
 )
 from finfluence.jobs.scan._folder import (
     BUDGET,
+    CHOICE,
     FORMAT,
     GROUPS,
     INFLUENCE,
@@ -41,7 +43,7 @@ from finfluence.jobs.scan._report_content import short_previews
 from finfluence.jobs.scan._result import ScanResult, open_scan
 from finfluence.jobs.scan._retraining_check import automatic_runs, check_by_retraining
 from finfluence.jobs.scan._self_test import self_test
-from finfluence.jobs.scan._training import Training, plan_training
+from finfluence.jobs.scan._training import Training, as_trained, plan_training
 from finfluence.jobs.scan._words import command
 
 
@@ -81,7 +83,7 @@ def run_scan(
     Notes
     -----
     Cost: out-of-fold predictions by scikit-learn's models (seconds for 1,000 rows), and in trainings of the model:
-    `runs` trainings, each replayed at about three more (or `budget` for both), and
+    one or two for each network tried, `runs` trainings, each replayed at about three more (or `budget` for both), and
     three times `proof_runs` trainings for the retraining check (small models train side by side, at about a fifth of
     that).
     """
@@ -90,11 +92,15 @@ def run_scan(
     if write_rows is not None:
         write_rows(folder)
     with one_thread():
+        before: dict[str, float] = {}
         progress("read", 0, 1)
-        data = read_data(options)
-        training = plan_training(options, data.train)
-        run = _described(options, data, training)
+        with _timed(before, "read"):
+            data = read_data(options)
         progress("read", 1, 1)
+        with _timed(before, "choose a network"):
+            settled, choice = _chosen(options, data, folder, progress)
+        training = plan_training(settled, data.train)
+        run = _described(options, data, training, choice)
         folder.start(run)
         if folder.finished:
             return open_scan(folder.path)
@@ -102,12 +108,18 @@ def run_scan(
             announce(planned(options.budget, options.n_runs))
         with logged(folder / LOG) as log:
             context = Context(training, data, folder, recorded(log, progress))
-            return _work(options, context, run, log)
+            return _work(options, context, run, log, before)
 
 
-def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logging.Logger) -> ScanResult:
-    """Run the stages one after another."""
-    seconds: dict[str, float] = {}
+def _work(
+    options: ScanOptions,
+    context: Context,
+    run: dict[str, Any],
+    log: logging.Logger,
+    before: Mapping[str, float],
+) -> ScanResult:
+    """Run the stages one after another; `before`: seconds of those that came first."""
+    seconds = dict(before)
     folder = context.folder
     _log_start(log, run, context.data)
     with _timed(seconds, "judge labels", log):
@@ -125,7 +137,7 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
         found = _estimate(options, context)
     run = _with_budget(options, context, run)
     with _timed(seconds, "decide", log):
-        decided = _decide(context, found, options.fdr, judged)
+        decided = _decide(context, found, options.fdr, judged, told=run.get(CHOICE, {}).get("told", True))
     check, tested = None, None
     if options.proof:
         with _timed(seconds, "retraining check", log):
@@ -144,7 +156,9 @@ def _work(options: ScanOptions, context: Context, run: dict[str, Any], log: logg
     said = (
         summary["budget"],
         summary["verdict"],
+        *summary["choice_said"],
         *summary["labels_said"],
+        *summary["nothing_said"],
         summary["proof"],
         summary["self_test"],
     )
@@ -171,8 +185,8 @@ def _estimate(options: ScanOptions, context: Context) -> Estimate:
     return found
 
 
-def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None) -> Decided:
-    decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train)
+def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None, *, told: bool) -> Decided:
+    decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train, told=told)
     write_frame(context.folder / TABLE, decided.lines)
     if found.groups is not None:
         of_groups = [] if judged is None else judged.summary["groups"]
@@ -180,14 +194,29 @@ def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None
     return decided
 
 
-def _described(options: ScanOptions, data: ScanData, training: Training) -> dict[str, Any]:
-    runs = options.proof_runs or automatic_runs(len(data.train))
+def _chosen(
+    options: ScanOptions, data: ScanData, folder: ScanFolder, progress: Progress
+) -> tuple[ScanOptions, Choice | None]:
+    """Return the options with a network settled on: as an interrupted scan in the folder did, or chosen now."""
+    if (folder / RUN).exists():
+        run = folder.read_run()
+        if all(run["options"].get(name) == value for name, value in options.described().items()):
+            made = run.get(CHOICE)
+            return as_trained(options, run), None if made is None else Choice.of_run(made)
+    return choose(options, data.train, progress)
+
+
+def _described(
+    options: ScanOptions, data: ScanData, training: Training, choice: Choice | None
+) -> dict[str, Any]:
+    runs = options.proof_runs or automatic_runs(len(data.train), training.model.name)
     run = {
         "format": FORMAT,
         "version": VERSION,
         "options": options.described(),
         "data": data.described(),
         "training": training.described(),
+        **({} if choice is None else {CHOICE: choice.described()}),
         "proof_runs": runs if options.proof else 0,
         "recipe_digest": training.recipe.digest(),
         "versions": versions(),
@@ -208,8 +237,9 @@ def _with_budget(options: ScanOptions, context: Context, run: dict[str, Any]) ->
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str, log: logging.Logger) -> Iterator[None]:
+def _timed(seconds: dict[str, float], stage: str, log: logging.Logger | None = None) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = round(time.perf_counter() - start, 3)
-    log.info("%s: %.1f s", stage, seconds[stage])
+    if log is not None:
+        log.info("%s: %.1f s", stage, seconds[stage])

@@ -12,8 +12,10 @@ from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
+from finfluence.jobs.scan._folder import CHOICE
 from finfluence.jobs.scan._labels import doubt
 from finfluence.jobs.scan._options import HELD_OUT, OWN
+from finfluence.jobs.scan._tables import networks_tried
 from finfluence.jobs.scan._words import check_sentence
 from finfluence.report import (
     Agreement,
@@ -62,7 +64,8 @@ def content(
         if name != OWN:
             distributions += distribution(influence.data, name, _threshold(decided, name, influence))
     of_groups = [] if labels is None else labels["groups"]
-    tables = [*_groups(estimate.groups, of_groups), *_models_tried(labels), *_review(labels, decided.lines)]
+    tables = [*_groups(estimate.groups, of_groups), *networks_tried(run.get(CHOICE)), *_models_tried(labels)]
+    tables += [*_review(labels, decided.lines)]
     tables += [*_agreement(estimate, train.ids), *_self_test(tested)]
     tables += _columns(train.column_decisions)
     source = run["options"]["source"]

@@ -97,7 +97,7 @@ class ScanResult:
         return decisions if fdr is None else decisions.at(fdr)
 
     def worst(self, top: int = WORST, query: str = HELD_OUT) -> pd.DataFrame:
-        """Return the worst rows of a query: named ones first, then by μ.
+        """Return the worst rows of a query: named ones first, then by their shrunken effect, then by μ.
 
         Returns
         -------
@@ -110,10 +110,10 @@ class ScanResult:
         """
         lines = self.lines[self.lines["query"] == one_of(query, list(self.summary["queries"]), "query")]
         sign = 1.0 if query == OWN else -1.0
-        order = lines.assign(_harm=sign * lines["mu"]).sort_values(
-            ["flagged", "_harm"], ascending=False, kind="stable"
-        )
-        return order.drop(columns="_harm").head(top).reset_index(drop=True)
+        order = lines.assign(
+            _left=sign * lines["shrunken"] / lines["spread"], _harm=sign * lines["mu"]
+        ).sort_values(["flagged", "_left", "_harm"], ascending=False, kind="stable")
+        return order.drop(columns=["_left", "_harm"]).head(top).reset_index(drop=True)
 
     def review(self, top: int = 100) -> pd.DataFrame:
         """Return the rows with the most doubtful labels: by log-odds of `p_wrong` plus `oof_loss`."""

@@ -1,6 +1,7 @@
 """How a scan trains: losses, and batch size, epochs and learning rate by the number of rows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from finfluence.runs import SGD, AdamW, Optimizer, Recipe, Rows, initial_model
 
 STEPS = 450
 LEAST_EPOCHS = 5
+RATES = {"linear": 5e-3, "mlp-small": 2e-3}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,8 @@ def row_squared_error(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def plan_training(options: ScanOptions, train: Table) -> Training:
     """Return the recipe for the training rows.
 
-    About 450 steps are made, by batches of n/40 rows (a power of two between 8 and 256) and at least 5 epochs: enough
-    to learn, too few to memorise wrong labels.
+    Where the options leave it open, about 450 steps are made, by batches of n/40 rows (a power of two between 8 and
+    256) and at least 5 epochs; `choose` stops earlier where rows outside the training are then predicted better.
 
     Returns
     -------
@@ -133,10 +135,26 @@ def predictions(model: nn.Module, x: Tensor, classes: bool, rows_at_once: int = 
     return outputs.softmax(1) if classes else outputs
 
 
+def as_trained(options: ScanOptions, run: Mapping[str, Any]) -> ScanOptions:
+    """Return the options of a scan with the model and the training that run.yaml says were chosen."""
+    training = run["training"]
+    optimizer = training["optimizer"]
+    return replace(
+        options,
+        model=training["model"],
+        epochs=training["epochs"],
+        batch_size=training["batch_size"],
+        lr=optimizer["lr"],
+        weight_decay=optimizer["weight_decay"],
+    )
+
+
 def _optimizer(options: ScanOptions, model: str) -> Optimizer:
+    decay = options.weight_decay
     if options.optimizer == "sgd":
-        return SGD(lr=options.lr or 0.05)
-    return AdamW(lr=options.lr or (5e-3 if model == "linear" else 1e-3))
+        return SGD(lr=options.lr or 0.05, weight_decay=decay or 0.0)
+    lr = options.lr or RATES.get(model, 1e-3)
+    return AdamW(lr=lr) if decay is None else AdamW(lr=lr, weight_decay=decay)
 
 
 def _try_model(training: Training) -> None:

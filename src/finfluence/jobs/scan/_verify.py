@@ -2,18 +2,18 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finfluence import verification
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
-from finfluence.errors import DataError, StorageError, explain
+from finfluence.errors import ConfigError, DataError, StorageError, explain
 from finfluence.jobs._log import logged, recorded
 from finfluence.jobs.scan._data import ScanData, read_data
 from finfluence.jobs.scan._decisions import Decided, from_table, read_lines
-from finfluence.jobs.scan._estimate import load_estimate, main_queries
+from finfluence.jobs.scan._estimate import hardest, load_estimate, main_queries
 from finfluence.jobs.scan._folder import (
     CHECK,
     INFLUENCE,
@@ -25,10 +25,11 @@ from finfluence.jobs.scan._folder import (
     ScanFolder,
 )
 from finfluence.jobs.scan._labels import read_left_out, without_doubtful
-from finfluence.jobs.scan._options import ScanOptions, VerifyOptions
+from finfluence.jobs.scan._options import OWN, ScanOptions, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
-from finfluence.jobs.scan._training import Training, plan_training
+from finfluence.jobs.scan._training import Training, as_trained, plan_training
 from finfluence.result import one_of, verification_findings
+from finfluence.runs import own_loss
 from finfluence.verification import Plan, Verification
 
 
@@ -85,7 +86,7 @@ def verify_scan(
     scanned = ScanOptions.of_run(run, folder.path)
     with one_thread(), logged(folder / LOG) as log:
         data = read_data(scanned)
-        training = plan_training(scanned, data.train)
+        training = plan_training(as_trained(scanned, run), data.train)
         _check_unchanged(run, data, training)
         left_out = read_left_out(folder)
         if left_out is not None:
@@ -106,19 +107,35 @@ def _verified(
     log: logging.Logger,
 ) -> Verification:
     main = main_queries(finished.data, finished.options.per_class, finished.training.unit)
-    names = [query.names[0] for query in main]
+    names = [query.names[0] for query in main] + ([OWN] if finished.options.own else [])
     for name in options.queries:
         one_of(name, names, "query to verify")
+    if OWN in options.queries and len(options.queries) > 1:
+        raise ConfigError(_own_alone(options.queries))
 
     def tell(plan: Plan) -> None:
         log.info("verification: %s", plan.sentence)
         if announce is not None:
             announce(plan)
 
-    folder = finished.folder
+    folder, training = finished.folder, finished.training
+    results = [folder.read_result(f"runs/{r:03d}/{INFLUENCE}") for r in range(len(training.seeds))]
+    if OWN in options.queries:
+        rows = hardest(results[0].data["own_loss"].values)
+        return verification.verify_own_losses(
+            results,
+            training.recipe,
+            own_loss(finished.data.train.ids[rows].tolist(), unit=training.unit),
+            rows,
+            verification.OwnEffort(
+                options.subsets, options.runs, options.budget, options.seed, folder / RETRAINED
+            ),
+            tell,
+            recorded(log, progress),
+        )
     return verification.verify(
-        [folder.read_result(f"runs/{r:03d}/{INFLUENCE}") for r in range(len(finished.training.seeds))],
-        finished.training.recipe,
+        results,
+        training.recipe,
         [query for query in main if not options.queries or query.names[0] in options.queries],
         subsets=options.subsets,
         runs=options.runs,
@@ -128,6 +145,15 @@ def _verified(
         measure=True,
         announce=tell,
         progress=recorded(log, progress),
+    )
+
+
+def _own_alone(asked: Sequence[str]) -> str:
+    return explain(
+        f"--query {OWN} alone",
+        ", ".join(map(repr, asked)),
+        "rows are verified on their own losses by removing each of them, the other queries by removing groups",
+        f"verify twice: with --query {OWN}, and with the others; finished trainings are kept",
     )
 
 

@@ -115,6 +115,104 @@ def label_sentences(labels: Mapping[str, Any] | None, doubted: int) -> list[str]
     return said
 
 
+def choice_sentences(choice: Mapping[str, Any] | None) -> list[str]:
+    """Say which network was trained, and how well it predicts training rows that it has not seen.
+
+    Parameters
+    ----------
+    choice
+        What `Choice.described` returned; None for a scan that made no choice.
+
+    Returns
+    -------
+    list of str
+    """
+    if choice is None:
+        return []
+    if not choice["rows"]:
+        return [
+            f"Too few rows to compare networks: {choice['model']} was trained, and its influence names nothing."
+        ]
+    by_name = {one["model"]: one for one in choice["tried"]}
+    best, constant = by_name[choice["model"]], by_name["constant"]
+    how = "as asked" if choice["asked"] else "the simplest of the best in cross-validation"
+    passes = f"{best['epochs']} {'epoch' if best['epochs'] == 1 else 'epochs'}"
+    reached = f"{_score(best, choice['task'])}; a constant reaches {_score(constant, choice['task'])}"
+    if not choice["told"]:
+        who = (
+            f"The network asked for ({choice['model']}) predicts rows that it has not seen no better"
+            if choice["asked"]
+            else "No network predicts rows that it has not seen better"
+        )
+        return [
+            f"{who} than a constant does, by two standard errors ({choice['model']}: {reached}). What it learned is "
+            "noise, and its influence names nothing."
+        ]
+    return [
+        f"Network: {choice['model']}, {passes} ({how}). On training rows that it had not seen it reaches {reached}."
+    ]
+
+
+def memorised_sentence(fitted: tuple[int, int] | None) -> str:
+    """Say whether the network learned doubtful labels by heart.
+
+    Parameters
+    ----------
+    fitted
+        Training labels that models which had not seen them contradict, and how many of these the trained network
+        predicts; None where that was not asked.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> memorised_sentence((40, 36))[:88]
+    'Of 40 labels that models which had not seen them contradict, the trained network predict'
+    """
+    if fitted is None or not fitted[0]:
+        return ""
+    doubtful, learned = fitted
+    by_heart = (
+        "it learned many of them by heart, so that its own loss tells little of them"
+        if learned > 0.5 * doubtful
+        else "it did not learn them by heart"
+    )
+    return (
+        f"Of {doubtful:,} labels that models which had not seen them contradict, the trained network predicts "
+        f"{learned:,} as they are given: {by_heart}."
+    )
+
+
+def power_sentence(effects: Mapping[str, float] | None) -> str:
+    """Say how large the effect of a row would have had to be.
+
+    Parameters
+    ----------
+    effects
+        `needed`, `largest` (both on the held-out loss, `unit`) and `loss`, that loss itself.
+
+    Returns
+    -------
+    str
+    """
+    if effects is None:
+        return ""
+    needed, largest = effects["needed"], effects["largest"]
+    return (
+        f"To be named for its influence, a row would have had to raise the held-out loss by about {needed:.2g} "
+        f"{effects['unit']} ({100 * needed / effects['loss']:.2g} % of it; seen then four times in five); the largest "
+        f"estimate is {largest:.2g}."
+    )
+
+
+def _score(one: Mapping[str, Any], task: str) -> str:
+    if task != "classification":
+        return f"half a mean squared error of {one['loss']:.3f} (in standard deviations)"
+    return f"a log loss of {one['loss']:.3f} and an accuracy of {100 * one['accuracy']:.1f} %"
+
+
 def check_sentence(check: Mapping[str, Any] | None) -> str:
     """Say what cleaning did to the held-out loss and to the accuracy or error, beside random removal."""
     if check is None:
@@ -177,6 +275,7 @@ def command(run: Mapping[str, Any], out: str) -> str:
         "out": out,
         "task": run["data"]["task"],
         "lr": training["optimizer"]["lr"],
+        "weight_decay": training["optimizer"]["weight_decay"],
         **{name: training[name] for name in ("model", "epochs", "batch_size")},
         "proof_runs": run["proof_runs"] or None,
     }

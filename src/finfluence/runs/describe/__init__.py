@@ -15,10 +15,12 @@ from finfluence.runs.describe._queries import (
     AnyQuery,
     Query,
     check_queries,
+    chosen,
     each_loss,
     gradients,
     mean_loss,
     own_loss,
+    query_values,
 )
 from finfluence.runs.describe._recipe import SCHEDULES, Recipe, description_digest
 from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows, varies
@@ -56,6 +58,7 @@ __all__ = [
     "check_removable",
     "checksum",
     "checksums",
+    "chosen",
     "class_labels",
     "copy_model",
     "description_digest",
@@ -65,6 +68,7 @@ __all__ = [
     "gradients",
     "mean_loss",
     "own_loss",
+    "query_values",
     "rows_checksums",
     "sparse_gradient",
     "sum_over",

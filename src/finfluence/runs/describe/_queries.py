@@ -1,7 +1,8 @@
 """Queries: named scalar behaviours of a trained model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from finfluence.errors import ConfigError, explain
 from finfluence.grads import check_row_losses, no_checkpointing
 from finfluence.runs.describe._rows import Rows, RowSource
 from finfluence.runs.describe._task import Task
+
+ROWS_TOGETHER, ROWS_OF_MEAN = 32, 1024
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Query:
             )
         return value.reshape(1)
 
+    def parts(self, columns: range) -> Iterator[tuple["Query", int, float]]:
+        """Yield the query itself, whole, its place and weight: of what it is made is not known."""
+        yield self, 0, 1.0
+
 
 @dataclass(frozen=True)
 class _LossQuery:
@@ -83,12 +90,28 @@ class _LossQuery:
     mean: bool
     unit: str = "nats"
     sign: int = -1
+    taken: range | None = None
+
+    def parts(self, columns: range) -> Iterator[tuple["_LossQuery", int, float]]:
+        """Yield queries of few rows, with place and weight: some of the columns, or summands of the mean."""
+        count = len(self.ids) if self.rows is None else len(self.rows)
+        rows, size = (range(count), ROWS_OF_MEAN) if self.mean else (columns, ROWS_TOGETHER)
+        for k in range(0, len(rows), size):
+            part = rows[k : k + size]
+            if len(part) == count:
+                yield self, 0, 1.0
+            elif self.mean:
+                yield replace(self, taken=part), 0, len(part) / count
+            else:
+                yield replace(self, names=self.names[part.start : part.stop], taken=part), k, 1.0
 
     def values(self, model: nn.Module, recipe: Task) -> Tensor:
         """Return the losses [len(names)], with their graph."""
         source = recipe.rows if self.rows is None else self.rows
-        places = _places(self.ids, source) if self.rows is None else range(len(source))
-        positions = torch.tensor(list(places), dtype=torch.int64)
+        places = _places(self.ids, source) if self.rows is None else list(range(len(source)))
+        if self.taken is not None:
+            places = places[self.taken.start : self.taken.stop]
+        positions = torch.tensor(places, dtype=torch.int64)
         device = next(model.parameters()).device
         batch = {k: v.to(device) for k, v in source.batch(positions).items()}
         if self.rows is not None:
@@ -234,45 +257,124 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
 
 
 def gradients(
-    queries: Sequence[AnyQuery], model: nn.Module, recipe: Task, parameters: Sequence[Tensor]
+    queries: Sequence[AnyQuery],
+    model: nn.Module,
+    recipe: Task,
+    parameters: Sequence[Tensor],
+    columns: range | None = None,
 ) -> tuple[np.ndarray, Tensor]:
-    """Return values [Q] and gradients [Q, P] of all queries at the model's parameters, in evaluation mode."""
+    """Return values [Q] and gradients [Q, P] at the model's parameters, in evaluation mode, few rows at a time.
+
+    Parameters
+    ----------
+    columns : range, optional
+        Those of the queries' names that are asked for, one after the other; default: all.
+
+    Returns
+    -------
+    values [Q], gradients [Q, P]
+
+    Raises
+    ------
+    ConfigError
+        A query is not finite, or not differentiable.
+    """
+    count = sum(len(q.names) for q in queries) if columns is None else len(columns)
+    values, size = np.zeros(count), sum(p.numel() for p in parameters)
+    found = torch.zeros(count, size, dtype=parameters[0].dtype, device=parameters[0].device)
+    with _evaluated(model):
+        for part, place, weight in _parts(queries, columns):
+            with no_checkpointing():
+                outputs = part.values(model, recipe)
+            for k, name in enumerate(part.names):
+                values[place + k] += weight * _checked_value(outputs[k], name)
+                grads = torch.autograd.grad(
+                    outputs[k], parameters, retain_graph=k + 1 < len(part.names), allow_unused=True
+                )
+                _add_flat(found[place + k], grads, parameters, weight)
+    return values, found
+
+
+def query_values(queries: Sequence[AnyQuery], model: nn.Module, recipe: Task) -> np.ndarray:
+    """Return the values [Q] alone, checked as `gradients` does.
+
+    Returns
+    -------
+    array [Q]
+
+    Raises
+    ------
+    ConfigError
+        A query is not finite, or not differentiable.
+    """
+    values = np.zeros(sum(len(q.names) for q in queries))
+    with _evaluated(model):
+        for part, place, weight in _parts(queries, None):
+            with no_checkpointing():
+                outputs = part.values(model, recipe)
+            for k, name in enumerate(part.names):
+                values[place + k] += weight * _checked_value(outputs[k], name)
+    return values
+
+
+def _parts(queries: Sequence[AnyQuery], columns: range | None) -> Iterator[tuple[AnyQuery, int, float]]:
+    """Yield queries of few rows, the place of each one's first value, and its weight there."""
+    for query, first, some in chosen(queries, columns):
+        for part, place, weight in query.parts(some):
+            yield part, first + place, weight
+
+
+def chosen(queries: Sequence[AnyQuery], columns: range | None) -> Iterator[tuple[AnyQuery, int, range]]:
+    """Yield the queries that have some of the columns: each with the place of its first, and which of its names."""
+    first, place = 0, 0
+    for query in queries:
+        count = len(query.names)
+        start, stop = (0, count) if columns is None else (columns.start - first, columns.stop - first)
+        some = range(max(0, start), min(count, stop))
+        if len(some):
+            yield query, place, some
+            place += len(some)
+        first += count
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
     was_training = [m for m in model.modules() if m.training]
     model.eval()
-    values: list[float] = []
-    rows: list[Tensor] = []
     try:
-        for query in queries:
-            with no_checkpointing():
-                outputs = query.values(model, recipe)
-            for k, name in enumerate(query.names):
-                if not torch.isfinite(outputs[k]):
-                    raise ConfigError(
-                        explain(
-                            f"query '{name}' to be finite at the end of training",
-                            f"{outputs[k].item()}",
-                            "the training diverged, or the query takes the logarithm of zero",
-                            "check the trained model's loss, or bound the query",
-                        )
-                    )
-                if not outputs.requires_grad:
-                    raise ConfigError(
-                        explain(
-                            f"query '{name}' to be differentiable in the model's parameters",
-                            "a value without a gradient",
-                            "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model",
-                            "ask for a loss, a margin or a log-probability, or measure it with fi.retrain",
-                        )
-                    )
-                grads = torch.autograd.grad(
-                    outputs[k], parameters, retain_graph=k + 1 < len(query.names), allow_unused=True
-                )
-                parts = [
-                    torch.zeros_like(p) if g is None else g for g, p in zip(grads, parameters, strict=True)
-                ]
-                rows.append(torch.cat([p.reshape(-1) for p in parts]))
-                values.append(float(outputs[k].detach()))
+        yield
     finally:
         for module in was_training:
             module.training = True
-    return np.array(values), torch.stack(rows)
+
+
+def _add_flat(
+    row: Tensor, grads: Sequence[Tensor | None], parameters: Sequence[Tensor], weight: float
+) -> None:
+    """Add gradients to a row [P] in place, parameter after parameter: no second row is made."""
+    lengths = [p.numel() for p in parameters]
+    for grad, part in zip(grads, row.split(lengths), strict=True):
+        if grad is not None:
+            part.add_(grad.reshape(-1), alpha=weight)
+
+
+def _checked_value(output: Tensor, name: str) -> float:
+    if not torch.isfinite(output):
+        raise ConfigError(
+            explain(
+                f"query '{name}' to be finite at the end of training",
+                f"{output.item()}",
+                "the training diverged, or the query takes the logarithm of zero",
+                "check the trained model's loss, or bound the query",
+            )
+        )
+    if not output.requires_grad:
+        raise ConfigError(
+            explain(
+                f"query '{name}' to be differentiable in the model's parameters",
+                "a value without a gradient",
+                "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model",
+                "ask for a loss, a margin or a log-probability, or measure it with fi.retrain",
+            )
+        )
+    return float(output.detach())

@@ -1,7 +1,7 @@
 """Training rows: named fields of equal length, read by position, named by id."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from finfluence.errors import DataError, explain
 from finfluence.grads import Batch
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """What a recipe needs of its data: a length, ids, and batches by position."""
 
@@ -131,7 +132,7 @@ class DatasetRows:
 
 
 def as_rows(data: Any) -> RowSource:
-    """Return `data` as a row source: `Rows`, a mapping of fields, or a map-style dataset.
+    """Return `data` as a row source: one already, a mapping of fields, or a map-style dataset.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def as_rows(data: Any) -> RowSource:
     DataError
         The data is none of these.
     """
-    if isinstance(data, (Rows, DatasetRows)):
+    if isinstance(data, RowSource):
         return data
     if isinstance(data, Mapping):
         return Rows(**data)

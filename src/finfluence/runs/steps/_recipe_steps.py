@@ -74,6 +74,11 @@ class RecipeSteps:
         """Take step t from the state set; return the mean loss before it."""
         return self.stepper.step(t, self.order[t])
 
+    @property
+    def last_losses(self) -> Tensor | None:
+        """Row losses of the last step taken [B]."""
+        return self.stepper.row_losses
+
     def set_state(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""
         self.stepper.set_state(t, state)

@@ -62,6 +62,7 @@ class RecordedSteps:
         self.epochs, self.reshuffled = find_epochs(
             order, r.rows.ids, r.sampling.kind, r.sampling.steps_per_epoch
         )
+        self.last_losses: Tensor | None = None
         self.stochastic = False
         self.stochastic = r.random and self._draws()
         several = any(len(e.rows) > 1 for e in r.entries)
@@ -162,9 +163,12 @@ class RecordedSteps:
         for m, part in enumerate(self._parts(entry)):
             if self.stochastic:
                 set_random_state(split_random_state(entry.random[m]), self.layout.device)
-            loss = self.loss(self.model, part).mean()
+            losses = self.loss(self.model, part)
+            loss = losses.mean()
             (loss if entry.weights[m] == 1.0 else loss * entry.weights[m]).backward()
             total += entry.weights[m] * loss.detach()
+        plain = len(entry.weights) == 1 and entry.weights[0] == 1.0
+        self.last_losses = losses.detach() if plain else None
         return total
 
     def gradient(self) -> Tensor:

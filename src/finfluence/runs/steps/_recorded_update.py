@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from finfluence.grads import Layout
+from finfluence.runs.describe.optimizers import Pull
 from finfluence.runs.steps._recording import Recording
 
 
@@ -50,10 +51,7 @@ class RecordedUpdate:
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
-        named = dict(zip(self._varying, hyper, strict=True))
-        if self._groups is not None:
-            named = {k: v[self._groups] for k, v in named.items()}
-        options: dict[str, Any] = {**self._flags, **self._fixed, **named}
+        options = self._options(hyper)
         grad = self._clipping.clip(grad)
         if self._flags.get("maximize"):
             grad = -grad
@@ -62,3 +60,40 @@ class RecordedUpdate:
             return new, held
         still = (torch.where(self._moves, a, b) for a, b in zip(held, slots, strict=True))
         return torch.where(self._moves, new, theta), tuple(still)
+
+    def pull_back(
+        self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
+    ) -> Pull | None:
+        """Return the map of λ to (∂U/∂s)ᵀλ and (∂U/∂g)ᵀλ; None if gradients are clipped, or it is not written out."""
+        if self._clipping.norm is not None or self._clipping.value is not None:
+            return None
+        sign, moves = -1.0 if self._flags.get("maximize") else 1.0, self._moves
+        pull = self._rule.pull_back(theta, slots, sign * grad, self._options(hyper))
+        if pull is None or (sign == 1.0 and moves is None):
+            return pull
+
+        def own(after: Tensor) -> tuple[Tensor, Tensor]:
+            before, direction = pull(after)
+            if moves is None:
+                return before, sign * direction
+            return torch.where(moves, before, after), torch.where(moves, sign * direction, 0.0)
+
+        return own
+
+    def gradient(
+        self, theta: Tensor, slots: tuple[Tensor, ...], after: tuple[Tensor, ...], hyper: tuple[Tensor, ...]
+    ) -> Tensor | None:
+        """Return the gradient of the step that left the buffers `after`; None where it was clipped."""
+        if self._clipping.norm is not None or self._clipping.value is not None:
+            return None
+        found = self._rule.gradient(theta, slots, after, self._options(hyper))
+        if found is None:
+            return None
+        found = -found if self._flags.get("maximize") else found
+        return found if self._moves is None else torch.where(self._moves, found, 0.0)
+
+    def _options(self, hyper: tuple[Tensor, ...]) -> dict[str, Any]:
+        named = dict(zip(self._varying, hyper, strict=True))
+        if self._groups is not None:
+            named = {k: v[self._groups] for k, v in named.items()}
+        return {**self._flags, **self._fixed, **named}

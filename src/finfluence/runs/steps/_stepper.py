@@ -55,7 +55,10 @@ def initial_model(recipe: Recipe, seed: int) -> nn.Module:
 
 
 class Stepper:
-    """Runs single training steps of a recipe; `state` is the flat vector [θ | slot₁ | …] of (1+S)·P numbers."""
+    """Runs single training steps of a recipe; `state` is the flat vector [θ | slot₁ | …] of (1+S)·P numbers.
+
+    `row_losses` are those of the last step [B], before it.
+    """
 
     def __init__(self, recipe: Recipe, model: nn.Module, seed: int) -> None:
         check_parameters(dict(model.named_parameters()), dict(model.named_modules()))
@@ -67,6 +70,7 @@ class Stepper:
         self.optimizer = recipe.optimizer.torch(self.parameters)
         self.width = (1 + len(recipe.optimizer.slots)) * self.layout.size
         self.stochastic = self._draws_randomness()
+        self.row_losses: Tensor | None = None
         self._views: list[Tensor] | None = None
         self._has_grad: list[bool] | None = None
 
@@ -77,7 +81,9 @@ class Stepper:
             group["lr"] = self.recipe.optimizer.lr * self.recipe.rate(t)
         if self.stochastic:
             seed_generators(step_seed(self.seed, t), self.layout.device)
-        mean = self.recipe.loss(self.model, batch).mean()
+        losses = self.recipe.loss(self.model, batch)
+        self.row_losses = losses.detach()
+        mean = losses.mean()
         mean.backward()
         self._check_same_parameters()
         self.optimizer.step()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from finfluence.grads import Batch, Layout, RowLoss
 from finfluence.runs.describe import RowSource
+from finfluence.runs.describe.optimizers import Pull
 
 
 class Update(Protocol):
@@ -31,6 +32,16 @@ class Update(Protocol):
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
+
+    def pull_back(
+        self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
+    ) -> Pull | None:
+        """Return the map of λ [..., 1+S, P] to (∂U/∂s)ᵀλ [..., 1+S, P] and (∂U/∂g)ᵀλ [..., P], if written out."""
+
+    def gradient(
+        self, theta: Tensor, slots: tuple[Tensor, ...], after: tuple[Tensor, ...], hyper: tuple[Tensor, ...]
+    ) -> Tensor | None:
+        """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +148,10 @@ class Steps(Protocol):
     @property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, up to one common factor."""
+
+    @property
+    def last_losses(self) -> Tensor | None:
+        """Row losses [B], as of `step_loss`, of the last step taken, before it; None where its rows are weighed."""
 
     @property
     def notes(self) -> list[str]:

@@ -37,10 +37,16 @@ class Tape(ReadView):
     """
 
     def __init__(
-        self, run: Steps, checkpoints: CheckpointStore, folder: Path | None = None, seed: int = 0
+        self,
+        run: Steps,
+        checkpoints: CheckpointStore,
+        folder: Path | None = None,
+        seed: int = 0,
+        row_losses: dict[int, Tensor] | None = None,
     ) -> None:
         super().__init__(run)
         self.checkpoints, self.folder, self.seed = checkpoints, folder, seed
+        self._row_losses = {} if row_losses is None else row_losses
 
     @classmethod
     def record(
@@ -161,7 +167,11 @@ class Tape(ReadView):
 
     def states_from(self, first: int, start: Tensor, stop: int, every: int = 1) -> Tensor:
         """Recompute from `start`, the state before step `first`: those before every `every`-th step up to `stop`."""
-        return states_from(self.run, first, start, stop, every)
+        return states_from(self.run, first, start, stop, every, self._row_losses)
+
+    def row_losses(self, t: int) -> Tensor | None:
+        """Return the row losses [B] of step t, as of `step_loss`, if they are known since it was taken."""
+        return self._row_losses.get(t)
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return a fresh copy of the model as it was before `step` (default: after the last)."""

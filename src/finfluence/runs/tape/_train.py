@@ -83,9 +83,10 @@ def train(
         run, checkpoints = _go_on(recipe, (init, order), folder, resume)
     else:
         run, checkpoints = _start(recipe, (init, order), folder, snapshot_bytes)
+    row_losses: dict[int, Tensor] = {}
     if not checkpoints.complete:
-        _run(run, checkpoints, progress)
-    return Tape(run, checkpoints, folder, order)
+        _run(run, checkpoints, progress, row_losses)
+    return Tape(run, checkpoints, folder, order, row_losses)
 
 
 def _go_on(
@@ -141,7 +142,9 @@ def interval_for(steps: int, state_bytes: int, snapshot_bytes: int) -> int:
     return min(max(1, -(-steps * state_bytes // snapshot_bytes)), steps)
 
 
-def _run(run: RecipeSteps, checkpoints: RegularCheckpoints, progress: Progress) -> None:
+def _run(
+    run: RecipeSteps, checkpoints: RegularCheckpoints, progress: Progress, row_losses: dict[int, Tensor]
+) -> None:
     stepper, interval, steps = run.stepper, checkpoints.interval, run.count
     start = max(0, len(checkpoints) - 1) * interval
     checkpoints.losses[start:] = []
@@ -154,6 +157,8 @@ def _run(run: RecipeSteps, checkpoints: RegularCheckpoints, progress: Progress) 
             if t % interval == 0 and t // interval == len(checkpoints):
                 checkpoints.append(stepper.get_state)
             checkpoints.losses.append(stepper.step(t, run.order[t]))
+            if stepper.row_losses is not None:
+                row_losses[t] = stepper.row_losses
             if (t + 1) % per_epoch == 0 or t + 1 == steps:
                 _check_finite(run, checkpoints.losses, t + 1 - per_epoch)
                 progress("train", t + 1, steps)

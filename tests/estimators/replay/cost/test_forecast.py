@@ -16,6 +16,7 @@ from finfluence.errors import ConfigError
 from finfluence.estimators.replay import RowSchedule, RunShape, truncation_for
 from finfluence.estimators.replay.cost import (
     MemorySplit,
+    PeakMemory,
     StepTimer,
     Timings,
     Workload,
@@ -234,7 +235,7 @@ def test_forecast_of_a_recipe_and_of_its_tape():
     saved = plan(described, QUERIES, saved=True, snapshot_bytes=4 * state)
     assert saved.states_every == 20 and saved.stages[0].disk_bytes == 5 * state
     assert saved.stages[0].memory_bytes == 0 and saved.disk_bytes > 5 * state
-    assert saved.stages[-2].memory_bytes == pytest.approx(6 * bytes_per_query(tape) + 20 * state, rel=1e-6)
+    assert 20 * state < saved.stages[-2].memory_bytes < 6 * bytes_per_query(tape) + 2**20
     assert saved.states.endswith(f"; snapshot_bytes={81 * state:,} would keep all")
 
 
@@ -319,3 +320,38 @@ def test_realised_memory_and_disk_are_near_the_promise(tmp_path):
     written = sum(p.stat().st_size for p in (tmp_path / "tape").iterdir())
     assert forecast.stages[0].disk_bytes / 1.5 < written < 1.5 * forecast.stages[0].disk_bytes
     assert len(tape.checkpoints.steps) * state == forecast.stages[0].disk_bytes
+
+
+@pytest.mark.slow
+def test_the_memory_foretold_is_the_peak_of_many_queries():
+    """Within 30 per cent of the most that tensors of a replay held, whether queries fit together or not."""
+    model = pt.made(
+        lambda: torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    )
+    asked = fi.each_loss(pt.table(60).fields["x"], pt.table(60).fields["y"])
+
+    def tape() -> fr.Tape:
+        return fi.train(recipe(model=model, batch_size=50, epochs=2))
+
+    least = pt.least_memory(tape(), asked)
+    for memory_bytes in (2**30, 3 * least):
+        stages = plan(tape(), asked, memory_bytes=memory_bytes).stages
+        foretold = max(s.memory_bytes for s in stages if s.name != "result")  # which is NumPy's
+        recorded = tape()
+        with PeakMemory() as counted:
+            fi.replay(recorded, asked, memory_bytes=memory_bytes)
+        assert foretold == pytest.approx(counted.peak, rel=0.3)
+    assert counted.peak < 1.3 * memory_bytes
+
+
+def test_less_memory_than_one_query_takes_is_refused_and_the_least_works():
+    tape = fi.train(recipe())
+    least = pt.least_memory(tape, QUERIES)
+    with pytest.raises(ConfigError) as caught:
+        fi.replay(tape, QUERIES, memory_bytes=least - 1)
+    assert_parts(
+        caught.value, f"memory_bytes of at least {least:,}", f"{least - 1:,}", "trained parameters", f"memory_bytes={least}"
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="memory_bytes of at least"):
+        plan(tape, QUERIES, memory_bytes=1)
+    fi.replay(tape, QUERIES, memory_bytes=least)

@@ -9,14 +9,19 @@ from finfluence.estimators.replay.cost._memory import (
     activation_bytes,
     bytes_per_query,
     candidates_at_once,
+    fitted_memory,
+    row_bytes,
     split_memory,
+    step_bytes,
 )
+from finfluence.estimators.replay.cost._peak import PeakMemory
 from finfluence.estimators.replay.cost._timing import StepTimer, Timings, Workload, measure
 
 __all__ = [
     "Allocation",
     "Forecast",
     "MemorySplit",
+    "PeakMemory",
     "RunCosts",
     "StateSizes",
     "StepTimer",
@@ -28,9 +33,12 @@ __all__ = [
     "backward_bytes",
     "bytes_per_query",
     "candidates_at_once",
+    "fitted_memory",
     "measure",
     "plan",
     "remembered",
+    "row_bytes",
     "split_memory",
+    "step_bytes",
     "trainings",
 ]

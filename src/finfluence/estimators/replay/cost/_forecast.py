@@ -5,16 +5,26 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from torch import Tensor
 
 from finfluence._clock import clock
 from finfluence.estimators.derivatives import Choice, Differentiation, choose_adjoint
+from finfluence.estimators.replay._asked import AskedQueries, gradient_bytes
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._recomputed_states import state_bytes
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
+from finfluence.estimators.replay._tail import tail_steps
 from finfluence.estimators.replay._truncation import truncation_for
 from finfluence.estimators.replay.cost._budget import Allocation, allocate
-from finfluence.estimators.replay.cost._memory import MemorySplit, StateSizes, bytes_per_query, split_memory
+from finfluence.estimators.replay.cost._memory import (
+    SUMS_PER_ROW,
+    MemorySplit,
+    StateSizes,
+    bytes_per_query,
+    fitted_memory,
+    row_bytes,
+    step_bytes,
+)
+from finfluence.estimators.replay.cost._peak import PeakMemory
 from finfluence.estimators.replay.cost._timing import Timings, Workload, measure
 from finfluence.estimators.replay.leave_out import NEGATIVE_CONTROLS, Groups, choose_coupled, coupled_seconds
 from finfluence.result import one_of
@@ -26,12 +36,9 @@ from finfluence.runs import (
     check_queries,
     dry_run,
     finished,
-    gradients,
     interval_for,
-    seeded,
 )
 from finfluence.runs.describe import Given, find_subsets
-from finfluence.runs.tape import final_losses
 
 DRY_STEPS = 2
 RESULT_FIELDS = 8
@@ -199,7 +206,7 @@ def forecast(
     found = find_subsets(tape, subsets)
     shape = RunShape.of(len(tape.rows), tape.epochs)
     dry = _Dry.of(run, tape, queries, options, saved)
-    chosen = choose_coupled(options.groups, found.sizes, len(dry.start))
+    chosen = choose_coupled(options.groups, found.sizes, len(dry.asked))
     replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
     coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
     workload = Workload(shape, dry.memory, options.late, equal_draws=tape.equal_draws)
@@ -213,15 +220,15 @@ def forecast(
     runs = workload.runs(dry.timings, schedule, limit)
     state, covered = state_bytes(tape.layout, tape.optimizer), shape.last(limit)
     stages = [
-        Stage("prepare", dry.seconds, int(dry.start.numel() * dry.start.itemsize), 0),
+        Stage("prepare", dry.seconds, dry.checked + dry.memory.together * gradient_bytes(tape), 0),
         Stage(
             "backward",
             runs * training,
-            backward_bytes(dry.memory, StateSizes.of(tape), options.late > 0, covered),
+            dry.pass_bytes(tape, schedule, has_tail(tape, options), limit),
             dry.memory.written(covered) * state,
         ),
         *_coupled_stage(coupling, chosen, replicas, bytes_per_query(tape)),
-        _result_stage(len(found), len(dry.start)),
+        _result_stage(len(found), len(dry.asked)),
     ]
     every = dry.memory.interval
     if isinstance(run, Recipe):
@@ -231,7 +238,7 @@ def forecast(
     if every > 1:
         states += f"; snapshot_bytes={(shape.steps + 1) * state:,} would keep all"
     return Forecast(
-        tuple(stages), training, runs, dry.derivative.name, len(dry.start), len(found), shape.rows, shape.steps,
+        tuple(stages), training, runs, dry.derivative.name, len(dry.asked), len(found), shape.rows, shape.steps,
         every, states, allocation,
     )  # fmt: skip
 
@@ -241,15 +248,23 @@ def backward_bytes(memory: MemorySplit, sizes: StateSizes, tail: bool, steps: in
     return int(memory.together * sizes.query) * (2 if tail else 1) + memory.held(steps) * sizes.state
 
 
+def has_tail(tape: Tape, options: ReplayOptions) -> bool:
+    """Whether a replay follows queries beside their means over several states."""
+    shape = RunShape.of(len(tape.rows), tape.epochs)
+    covered = shape.last(truncation_for(options.horizon, tape.noise).limit)
+    return len(tail_steps(shape.steps, covered, options.late)) > 1
+
+
 @dataclass(frozen=True, eq=False)
 class _Dry:
     """What is measured for a forecast, and how long that took.
 
     Parameters
     ----------
-    start : Tensor [Q, P]
-        Gradients of the queries.
+    asked : AskedQueries
     derivative : Choice
+    checked, copies : int
+        Bytes of asking and checking, and what stays of them: working copies of the model.
     memory : MemorySplit
     timings : Timings
     asking : float
@@ -258,8 +273,10 @@ class _Dry:
         All together.
     """
 
-    start: Tensor
+    asked: AskedQueries
     derivative: Choice
+    checked: int
+    copies: int
     memory: MemorySplit
     timings: Timings
     asking: float
@@ -270,23 +287,38 @@ class _Dry:
         cls, run: Tape | Recipe, tape: Tape, queries: list[AnyQuery], options: ReplayOptions, saved: bool
     ) -> "_Dry":
         """Measure."""
-        device, tail = tape.layout.device, options.late > 0
-        model, began = tape.model(), clock(tape.layout.device)
-        with seeded(0):
-            _, start = gradients(queries, model, tape, tape.layout.parameters(model))
-            at_one_state = clock(device) - began
-            final_losses(tape, model)
-        asking = clock(device) - began
-        derivative = choose_adjoint(tape, start, options.differentiation, options.memory_bytes)
+        device, tail = tape.layout.device, has_tail(tape, options)
+        began = clock(device)
+        with PeakMemory() as counted:
+            model = tape.model()
+            asked = AskedQueries.of(tape, queries, model, options.memory_bytes)
+            asking = clock(device) - began
+            derivative = choose_adjoint(
+                tape, asked.first, options.differentiation, options.memory_bytes, queries=len(asked)
+            )
+        copies = max(0, counted.held - asked.bytes_held)
         sizes = StateSizes.of(tape)
         if isinstance(run, Recipe):
             steps = sum(len(e) for e in tape.epochs)
             sizes = replace(sizes, interval=interval_for(steps, sizes.state, options.snapshot_bytes))
         disk = options.snapshot_bytes if saved else 0
-        memory = split_memory(sizes, len(start), tail, options.memory_bytes, disk)
+        memory = fitted_memory(tape, derivative, sizes, len(asked), tail, options.memory_bytes, disk)
+        start = asked.gradients(range(memory.together))
         timings = measure(tape, derivative.adjoint, start, memory.together, tail)
-        timings = replace(timings, queries=at_one_state, overhead=0.0)
-        return cls(start, derivative, memory, timings, asking, clock(device) - began)
+        timings = replace(timings, queries=asked.seconds, overhead=0.0)
+        return cls(asked, derivative, counted.peak, copies, memory, timings, asking, clock(device) - began)
+
+    def pass_bytes(self, tape: Tape, schedule: RowSchedule, tail: bool, horizon: int) -> int:
+        """Return the bytes of the backward pass: its dearest moment, what it keeps, and the states it holds."""
+        queries, shape = self.memory.together, RunShape.of(len(tape.rows), tape.epochs)
+        directions, state = queries * (2 if tail else 1), state_bytes(tape.layout, tape.optimizer)
+        adjoint = self.derivative.adjoint
+        moments = [step_bytes(tape, adjoint.fresh(), directions)]
+        counts = {min(rows, self.memory.rows_at_once) for rows, _ in schedule.evaluations(shape, horizon)}
+        along = directions if schedule.full else queries
+        moments += [directions * state + row_bytes(tape, adjoint.fresh(), along, n) for n in counts if n]
+        sums = 8 * SUMS_PER_ROW * shape.rows + (gradient_bytes(tape) if tail else 0)
+        return self.copies + max(moments) + queries * sums + self.memory.held(shape.last(horizon)) * state
 
 
 def _coupled_stage(seconds: float, chosen: np.ndarray, together: int, each: float) -> list[Stage]:

@@ -1,17 +1,31 @@
-"""How a replay divides its memory: queries of one backward pass, and states recomputed on the way."""
+"""How a replay divides its memory: queries of one backward pass, and states recomputed on the way.
 
-from dataclasses import dataclass
+What a step back takes is estimated from above, which costs nothing; where the queries might not fit together it is
+measured, on a step traced for two directions and for four.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from finfluence.estimators.replay._recomputed_states import capacity_for, recomputations, state_bytes
+from finfluence.errors import ConfigError, explain
+from finfluence.estimators.derivatives import Choice, StepAdjoint
+from finfluence.estimators.replay._asked import gradient_bytes
+from finfluence.estimators.replay._recomputed_states import (
+    LEAST,
+    capacity_for,
+    recomputations,
+    state_bytes,
+)
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE
+from finfluence.estimators.replay.cost._peak import PeakMemory
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
 STATES_SHARE = 4
 SUMS_PER_ROW = 8
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,8 @@ class MemorySplit:
         Of the states that the tape keeps.
     on_disk : int
         States that may be written for further passes.
+    rows_at_once : int
+        Rows evaluated together, beside those of a step.
     """
 
     together: int
@@ -37,6 +53,7 @@ class MemorySplit:
     capacity: int
     interval: int
     on_disk: int = 0
+    rows_at_once: int = ROWS_AT_ONCE
 
     def recomputed(self, steps: int) -> float:
         """Return how many steps are taken again in all passes over the last `steps` steps."""
@@ -80,26 +97,49 @@ class StateSizes:
 
     Parameters
     ----------
+    direction : float
+        Bytes of each direction followed: λ, and what a step back makes of it.
     query : float
-        Bytes of each further query.
+        Bytes of each query beside: sums for every row, and its gradient at another state.
     state : int
         Bytes of one state.
     interval : int
         Of the states that the tape keeps.
+    fixed : float
+        Bytes of a step back whatever its directions.
     """
 
+    direction: float
     query: float
     state: int
     interval: int
+    fixed: float = 0.0
 
     @classmethod
     def of(cls, tape: Tape, candidates: int = 0, interval: int | None = None) -> "StateSizes":
-        """Return the sizes on a tape; with another interval, if it kept another share of its states."""
+        """Estimate the sizes from above; with another interval, if the tape kept another share of its states."""
+        state = state_bytes(tape.layout, tape.optimizer)
         return cls(
-            bytes_per_query(tape) + 8 * SUMS_PER_ROW * candidates,
-            state_bytes(tape.layout, tape.optimizer),
+            float(4 * activation_bytes(tape) + 6 * state),
+            float(8 * SUMS_PER_ROW * (len(tape.rows) + candidates) + gradient_bytes(tape)),
+            state,
             tape.interval if interval is None else interval,
         )
+
+    def measured(self, tape: Tape, derivative: Choice) -> "StateSizes":
+        """Return the same with a step back measured, along two directions and along four."""
+        two, four = (step_bytes(tape, derivative.adjoint.fresh(), count) for count in (2, 4))
+        each = (four - two) / 2
+        return replace(self, direction=each, fixed=max(0.0, two - 2 * each))
+
+    def together(self, queries: int, tail: bool) -> float:
+        """Return the bytes of the backward pass of some queries, without states."""
+        return self.fixed + queries * ((2 if tail else 1) * self.direction + self.query)
+
+    @property
+    def fewest(self) -> int:
+        """States that a pass holds at least."""
+        return 1 if self.interval == 1 else min(LEAST, self.interval)
 
 
 def split_memory(
@@ -115,7 +155,7 @@ def split_memory(
     sizes : StateSizes
     queries : int
     tail : bool
-        Whether queries are followed beside their means over the tail: twice as many at once.
+        Whether queries are followed beside their means over the tail: twice as many directions.
     memory_bytes : float
     disk_bytes : float
         Room for states in a folder.
@@ -124,15 +164,124 @@ def split_memory(
     -------
     MemorySplit
     """
-    state, each = sizes.state, sizes.query * (2 if tail else 1)
-    between = 0.0 if sizes.interval == 1 else min(sizes.interval * state, memory_bytes / STATES_SHARE)
-    most = max(1, int((memory_bytes - between) // each))
+    state, each = sizes.state, sizes.together(1, tail) - sizes.fixed
+    between = 0.0
+    if sizes.interval > 1:
+        between = max(sizes.fewest * state, min(sizes.interval * state, memory_bytes / STATES_SHARE))
+    most = max(1, int((memory_bytes - between - sizes.fixed) // each))
     passes = -(-queries // most)
     together = -(-queries // passes)
-    capacity = capacity_for(sizes.interval, int((memory_bytes - together * each) // state))
+    left = memory_bytes - sizes.together(together, tail)
+    capacity = capacity_for(sizes.interval, int(left // state))
     return MemorySplit(
         together, passes, capacity, sizes.interval, int(disk_bytes // state) if passes > 1 else 0
     )
+
+
+def fitted_memory(
+    tape: Tape, derivative: Choice, sizes: StateSizes, queries: int, tail: bool, memory_bytes: float, disk_bytes: float
+) -> MemorySplit:  # fmt: skip
+    """Divide `memory_bytes` as `split_memory` does; measure a step back where the queries might not fit together.
+
+    Returns
+    -------
+    MemorySplit
+
+    Raises
+    ------
+    ConfigError
+        Not even one query fits; the message says what would do.
+    """
+    between = 0 if sizes.interval == 1 else min(sizes.interval * sizes.state, memory_bytes / STATES_SHARE)
+    if MARGIN * (sizes.together(queries, tail) + between) > memory_bytes:
+        sizes = sizes.measured(tape, derivative)
+        least = _least(tape, derivative, sizes, tail, memory_bytes)
+        if least > memory_bytes:
+            raise ConfigError(
+                explain(
+                    f"memory_bytes of at least {least:,}: what the backward pass of one query takes",
+                    f"memory_bytes={int(memory_bytes):,}",
+                    f"the model has {tape.layout.size:,} trained parameters, and a step {len(tape.at(0).rows):,} rows",
+                    f"pass memory_bytes={least}, or train fewer parameters (LoRA) in smaller batches",
+                )
+            )
+    memory = split_memory(sizes, queries, tail, memory_bytes, disk_bytes)
+    directions, batch = memory.together * (2 if tail else 1), len(tape.at(0).rows)
+    left = memory_bytes - memory.together * (sizes.query + (2 if tail else 1) * sizes.state)
+    rows = candidates_at_once(activation_bytes(tape), batch, directions, STATES_SHARE * left)
+    return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
+
+
+def _least(tape: Tape, derivative: Choice, sizes: StateSizes, tail: bool, memory_bytes: float) -> int:
+    """Return the bytes of one query's pass; a step along a single direction is measured, too, where it matters."""
+    states = sizes.fewest * sizes.state
+    least = int(sizes.together(1, tail) + states) + 1
+    if tail or memory_bytes > MARGIN * sizes.together(2, tail) + states:
+        return least
+    alone = step_bytes(tape, derivative.adjoint.fresh(), 1)
+    return max(least, int(alone + sizes.query + states) + 1)
+
+
+@dataclass(frozen=True)
+class _StepBytes(Key[int]):
+    """A fresh adjoint's first step back, tracing included."""
+
+    differentiation: str
+    directions: int
+
+
+def step_bytes(tape: Tape, adjoint: StepAdjoint, directions: int) -> int:
+    """Measure the bytes of a step back, with the λ that it starts from, and of tracing it.
+
+    Parameters
+    ----------
+    tape : Tape
+    adjoint : StepAdjoint
+        One that has traced nothing yet.
+    directions : int
+
+    Returns
+    -------
+    int
+    """
+
+    def measure() -> int:
+        step, layout = tape.at(0), tape.layout
+        state = tape.state(0).to(layout.device)
+        with seeded(0), PeakMemory() as counted:
+            shape = directions, 1 + len(tape.optimizer.slots), layout.size
+            adjoint.step(state, step.hyper, step.batch, torch.ones(shape).to(state), step.seed)
+        return counted.peak
+
+    return tape.cache.get(_StepBytes(adjoint.differentiation, directions), measure)
+
+
+@dataclass(frozen=True)
+class _RowBytes(Key[int]):
+    """The same for the slopes of some rows."""
+
+    differentiation: str
+    directions: int
+    rows: int
+
+
+def row_bytes(tape: Tape, adjoint: StepAdjoint, directions: int, rows: int) -> int:
+    """Measure the bytes of the slopes of `rows` rows, and of tracing them.
+
+    Returns
+    -------
+    int
+    """
+
+    def measure() -> int:
+        size, step = tape.layout.size, tape.at(0)
+        theta = tape.state(0)[:size].to(tape.layout.device)
+        with seeded(0), PeakMemory() as counted:
+            batch = tape.batch(torch.arange(rows), 0)
+            adjoint.row_derivatives(theta, theta.expand(directions, size).clone(), batch, step.seed)
+        return counted.peak
+
+    return tape.cache.get(_RowBytes(adjoint.differentiation, directions, rows), measure)
 
 
 @dataclass(frozen=True)
@@ -147,8 +296,7 @@ def activation_bytes(tape: Tape) -> int:
 
 def bytes_per_query(tape: Tape) -> float:
     """Estimate a pass's memory for each further query: states, accumulators, and tangents of all activations."""
-    sums = 8 * SUMS_PER_ROW * len(tape.rows)
-    return float(4 * activation_bytes(tape) + 6 * state_bytes(tape.layout, tape.optimizer) + sums)
+    return StateSizes.of(tape).together(1, False)
 
 
 def candidates_at_once(activations: int, batch: int, directions: int, memory_bytes: float) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finfluence._clock import clock
-from finfluence.estimators.derivatives import StepAdjoint
+from finfluence.estimators.derivatives import Known, StepAdjoint
 from finfluence.estimators.replay._accumulate import EpochSums
 from finfluence.estimators.replay._schedule import FEWEST_SAMPLED, ROWS_AT_ONCE, RowSchedule, RunShape
 from finfluence.estimators.replay._tail import STATES
@@ -165,6 +165,7 @@ class StepTimer:
     def __init__(self, tape: Tape, adjoint: StepAdjoint, start: Tensor) -> None:
         self._tape, self._adjoint, self._start = tape, adjoint, start
         self._state = tape.state(0).to(tape.layout.device)
+        self._known = Known(tape.state(1).to(tape.layout.device), tape.row_losses(0))
         shape = len(start), 1 + len(tape.optimizer.slots), tape.layout.size
         self._lam = torch.zeros(shape, dtype=start.dtype, device=start.device)
         self._lam[:, 0] = start
@@ -212,13 +213,15 @@ class StepTimer:
 
     def _back(self) -> None:
         step = self._tape.at(0)
-        _, slopes, _ = self._adjoint.step(self._state, step.hyper, step.batch, self._lam, step.seed)
+        _, slopes, _ = self._adjoint.step(
+            self._state, step.hyper, step.batch, self._lam, step.seed, self._known
+        )
         self._sums.add_batch(step.rows.to(slopes.device), step.centred(step.unweighted(slopes)))
 
     def _back_with_tail(self) -> None:
         step = self._tape.at(0)
         twice = torch.cat([self._lam, self._lam])
-        self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed)
+        self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed, self._known)
 
     def _evaluate(self, count: int) -> Callable[[], None]:
         tape, start, rows = self._tape, self._start, torch.arange(count)

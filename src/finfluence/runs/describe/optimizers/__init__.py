@@ -1,7 +1,7 @@
 """Optimisers, one file each: described, found in torch, and their updates as functions."""
 
 from finfluence.runs.describe.optimizers._adam import Adam, AdamW
-from finfluence.runs.describe.optimizers._arithmetic import clip_norm
+from finfluence.runs.describe.optimizers._arithmetic import Pull, clip_norm
 from finfluence.runs.describe.optimizers._muon import MUON_RULE
 from finfluence.runs.describe.optimizers._rule import (
     Group,
@@ -22,6 +22,7 @@ __all__ = [
     "AdamW",
     "Group",
     "Optimizer",
+    "Pull",
     "Rule",
     "clip_norm",
     "options_of",

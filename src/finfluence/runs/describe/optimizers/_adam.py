@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.runs.describe.optimizers._arithmetic import Number, Slots, is_zero
+from finfluence.runs.describe.optimizers._arithmetic import Number, Pull, Slots, is_zero
 from finfluence.runs.describe.optimizers._rule import Group, Optimizer, Rule, register
+
+MOST_REMEMBERED = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,60 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
     step = o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
     new = theta - torch.where(moved, step, torch.zeros_like(step))
     return new, (mean, square, largest) if o.amsgrad else (mean, square)
+
+
+def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -> Pull | None:
+    """Return the map of λ to (∂U/∂s)ᵀλ and (∂U/∂g)ᵀλ of `adam_step`, in closed form.
+
+    With D = √v'/√(1−β₂ᵗ) + eps, a = lr/(1−β₁ᵗ) and primes for what the step leaves:
+
+        b_m = λ_m − a·λ_θ/D,   b_v = λ_v + a·λ_θ·m'/(2D²√v'·√(1−β₂ᵗ)),   u = (1−β₁)·b_m + 2(1−β₂)·g·b_v.
+
+    Returns
+    -------
+    callable, or None with `amsgrad`
+    """
+    o = options
+    if o.amsgrad:
+        return None
+    decays = not o.decoupled and not is_zero(o.weight_decay)
+    if decays:
+        grad = grad + o.weight_decay * theta
+    mean = o.first * slots[0] + (1 - o.first) * grad
+    square = o.second * slots[1] + (1 - o.second) * grad * grad
+    moved = (square != 0).to(square.dtype)
+    root = square.sqrt() + (1 - moved)
+    step = moved * (o.lr / o.correct_first) / (root / o.correct_second + o.eps)
+    bend = moved * (o.lr / o.correct_first / o.correct_second / 2) * mean
+    bend = bend / (root * (root / o.correct_second + o.eps) ** 2)
+    twice = (2 * (1 - o.second)) * grad
+
+    def pull(after: Tensor) -> tuple[Tensor, Tensor]:
+        of_theta, of_mean, of_square = after.unbind(-2)
+        of_mean = of_mean - step * of_theta
+        of_square = of_square + bend * of_theta
+        direction = (1 - o.first) * of_mean + twice * of_square
+        if decays:
+            of_theta = of_theta + o.weight_decay * direction
+        elif o.decoupled:
+            of_theta = of_theta * (1 - o.lr * o.weight_decay)
+        return torch.stack([of_theta, o.first * of_mean, o.second * of_square], -2), direction
+
+    return pull
+
+
+def adam_gradient(slots: Slots, after: Slots, theta: Tensor, options: AdamOptions) -> Tensor | None:
+    """Return the gradient that took the buffers from `slots` to `after`: (m' − β₁m)/(1−β₁), less weight decay.
+
+    Returns
+    -------
+    Tensor [P], or None where 1 − β₁ is so small that rounding of m' would show
+    """
+    o = options
+    if isinstance(o.first, Tensor) or o.first > MOST_REMEMBERED:
+        return None
+    found = (after[0] - o.first * slots[0]) / (1 - o.first)
+    return found if o.decoupled or is_zero(o.weight_decay) else found - o.weight_decay * theta
 
 
 @dataclass(frozen=True)
@@ -96,11 +152,21 @@ class Adam(Optimizer):
         self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1})."""
+        return adam_step(theta, slots, grad, self._options(hyper))
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]) -> Pull | None:
+        """Return the map of λ to (∂U/∂s)ᵀλ and (∂U/∂g)ᵀλ."""
+        return adam_pull_back(theta, slots, grad, self._options(hyper))
+
+    def gradient(self, theta: Tensor, slots: Slots, after: Slots, hyper: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the gradient of the step that left the buffers `after`."""
+        return adam_gradient(slots, after, theta, self._options(hyper))
+
+    def _options(self, hyper: tuple[Tensor, ...]) -> AdamOptions:
         lr, correct_first, correct_second = hyper
-        options = AdamOptions(
+        return AdamOptions(
             lr, *self.betas, correct_first, correct_second, self.eps, self.weight_decay, self.decoupled
         )
-        return adam_step(theta, slots, grad, options)
 
 
 @dataclass(frozen=True)
@@ -154,11 +220,21 @@ class _AdamRule(Rule):
         options: Mapping[str, Any],
         shapes: Sequence[torch.Size],
     ) -> tuple[Tensor, Slots]:
+        return adam_step(theta, slots, grad, self._read(options))
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, options: Mapping[str, Any]) -> Pull | None:
+        return adam_pull_back(theta, slots, grad, self._read(options))
+
+    def gradient(
+        self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
+    ) -> Tensor | None:
+        return adam_gradient(slots, after, theta, self._read(options))
+
+    def _read(self, options: Mapping[str, Any]) -> AdamOptions:
         names = ("lr", "first", "second", "correct_first", "correct_second", "eps", "weight_decay")
         decoupled = options["decoupled_weight_decay"] or self.decoupled
         named = {name: options[name] for name in names}
-        read = AdamOptions(**named, decoupled=decoupled, amsgrad=options["amsgrad"])
-        return adam_step(theta, slots, grad, read)
+        return AdamOptions(**named, decoupled=decoupled, amsgrad=options["amsgrad"])
 
     def state_of(
         self, group: Group, slots: dict[str, Tensor], steps_done: int, device: torch.device

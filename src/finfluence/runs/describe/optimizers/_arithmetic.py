@@ -1,10 +1,13 @@
 """What the updates of several optimisers share; all of it differentiable."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 Number = float | Tensor
 Slots = tuple[Tensor, ...]
+Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def clip_norm(grad: Tensor, limit: float) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
-from finfluence.runs.describe.optimizers._arithmetic import Slots
+from finfluence.runs.describe.optimizers._arithmetic import Pull, Slots
 
 Group = dict[str, Any]
 
@@ -73,6 +73,14 @@ class Optimizer(ABC):
         self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1})."""
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]) -> Pull | None:
+        """Return the map of λ [..., 1+S, P] to (∂U/∂s)ᵀλ [..., 1+S, P] and (∂U/∂g)ᵀλ [..., P], if written out."""
+        return None
+
+    def gradient(self, theta: Tensor, slots: Slots, after: Slots, hyper: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
+        return None
 
 
 class Rule(ABC):
@@ -134,6 +142,16 @@ class Rule(ABC):
         shapes: Sequence[torch.Size],
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1}); `options` are those of `numbers_at` and the flags."""
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, options: Mapping[str, Any]) -> Pull | None:
+        """Return the map of λ [..., 1+S, P] to (∂U/∂s)ᵀλ [..., 1+S, P] and (∂U/∂g)ᵀλ [..., P], if written out."""
+        return None
+
+    def gradient(
+        self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
+    ) -> Tensor | None:
+        """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
+        return None
 
     def state_of(
         self, group: Group, slots: dict[str, Tensor], steps_done: int, device: torch.device

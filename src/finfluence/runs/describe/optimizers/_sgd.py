@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
-from finfluence.runs.describe.optimizers._arithmetic import Number, Slots, is_zero
+from finfluence.runs.describe.optimizers._arithmetic import Number, Pull, Slots, is_zero
 from finfluence.runs.describe.optimizers._rule import Group, Optimizer, Rule, register
+
+LEAST_FRESH = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,41 @@ def sgd_step(theta: Tensor, slots: Slots, grad: Tensor, options: SGDOptions) -> 
     buffer = o.momentum * slots[0] + o.fresh * grad
     direction = grad + o.momentum * buffer if o.nesterov else buffer
     return theta - o.lr * direction, (buffer,)
+
+
+def sgd_pull_back(options: SGDOptions) -> Pull:
+    """Return the map of λ [..., 1+S, P] to (∂U/∂s)ᵀλ and (∂U/∂g)ᵀλ of `sgd_step`, which is linear."""
+    o = options
+
+    def pull(after: Tensor) -> tuple[Tensor, Tensor]:
+        of_theta = after[..., 0, :]
+        if is_zero(o.momentum):
+            direction, parts = -o.lr * of_theta, []
+        else:
+            buffer = after[..., 1, :] - (o.lr * o.momentum if o.nesterov else o.lr) * of_theta
+            direction = o.fresh * buffer - o.lr * of_theta if o.nesterov else o.fresh * buffer
+            parts = [o.momentum * buffer]
+        if not is_zero(o.weight_decay):
+            of_theta = of_theta + o.weight_decay * direction
+        return torch.stack([of_theta, *parts], -2), direction
+
+    return pull
+
+
+def sgd_gradient(slots: Slots, after: Slots, theta: Tensor, options: SGDOptions) -> Tensor | None:
+    """Return the gradient that took the buffer from `slots` to `after`; None where there is none to read it from.
+
+    The parameters' own difference would lose too many digits.
+
+    Returns
+    -------
+    Tensor [P] or None
+    """
+    o = options
+    if not after or isinstance(o.momentum, Tensor) or (isinstance(o.fresh, float) and o.fresh < LEAST_FRESH):
+        return None  # a group without momentum keeps no buffer
+    found = (after[0] - o.momentum * slots[0]) / o.fresh
+    return found if is_zero(o.weight_decay) else found - o.weight_decay * theta
 
 
 @dataclass(frozen=True)
@@ -96,10 +133,19 @@ class SGD(Optimizer):
         self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1})."""
+        return sgd_step(theta, slots, grad, self._options(hyper))
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]) -> Pull | None:
+        """Return the map of λ to (∂U/∂s)ᵀλ and (∂U/∂g)ᵀλ."""
+        return sgd_pull_back(self._options(hyper))
+
+    def gradient(self, theta: Tensor, slots: Slots, after: Slots, hyper: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the gradient of the step that left the buffer `after`."""
+        return sgd_gradient(slots, after, theta, self._options(hyper))
+
+    def _options(self, hyper: tuple[Tensor, ...]) -> SGDOptions:
         lr, fresh = hyper
-        return sgd_step(
-            theta, slots, grad, SGDOptions(lr, self.momentum, fresh, self.weight_decay, self.nesterov)
-        )
+        return SGDOptions(lr, self.momentum, fresh, self.weight_decay, self.nesterov)
 
 
 class _SGDRule(Rule):
@@ -123,8 +169,19 @@ class _SGDRule(Rule):
         options: Mapping[str, Any],
         shapes: Sequence[torch.Size],
     ) -> tuple[Tensor, Slots]:
+        return sgd_step(theta, slots, grad, self._read(options))
+
+    def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, options: Mapping[str, Any]) -> Pull | None:
+        return sgd_pull_back(self._read(options))
+
+    def gradient(
+        self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
+    ) -> Tensor | None:
+        return sgd_gradient(slots, after, theta, self._read(options))
+
+    def _read(self, options: Mapping[str, Any]) -> SGDOptions:
         names = ("lr", "momentum", "fresh", "weight_decay", "nesterov")
-        return sgd_step(theta, slots, grad, SGDOptions(*(options[name] for name in names)))
+        return SGDOptions(*(options[name] for name in names))
 
     def state_of(
         self, group: Group, slots: dict[str, Tensor], steps_done: int, device: torch.device

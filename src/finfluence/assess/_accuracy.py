@@ -1,0 +1,254 @@
+"""Accuracy on rows without labels: average thresholded confidence, and the simple estimates beside it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from finfluence._seeds import stream
+from finfluence.assess import _scores as scores
+from finfluence.assess._scores import probabilities, temperature, tempered
+from finfluence.errors import ConfigError, DataError, explain
+
+_BINS = 10
+_SHIFTED = 0.001
+
+
+@dataclass(frozen=True)
+class AccuracyEstimate:
+    """Accuracy on rows without labels, as estimated.
+
+    Attributes
+    ----------
+    estimate, lower, upper, level
+        Share of right predictions by average thresholded confidence, with its bootstrap interval (source and
+        target rows drawn again). The interval covers chance, not a shift that breaks the assumption.
+    source_accuracy
+        Share of right predictions on the labelled rows.
+    threshold, temperature
+        Where the score is cut, and the temperature used before (1 if not calibrated).
+    baselines
+        "source accuracy" (nothing is corrected), "average confidence", "difference of confidences",
+        "importance weights" (ten bins of confidence).
+    rows
+        Labelled and unlabelled rows used.
+    findings
+        What the estimate assumes, and what on these rows speaks against it.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    level: float
+    source_accuracy: float
+    threshold: float
+    temperature: float
+    baselines: dict[str, float]
+    rows: tuple[int, int]
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        first = (
+            f"accuracy without labels {self.estimate:.1%} [{self.lower:.1%}, {self.upper:.1%}] "
+            f"({self.level:.0%} bootstrap), {self.source_accuracy:.1%} on labelled rows"
+        )
+        return "\n".join([first, *(f"  {f}" for f in self.findings)])
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Cut of the score: rows above count as right, rows at it with `share`."""
+
+    value: float
+    share: float
+
+    def right(self, scores: np.ndarray) -> np.ndarray:
+        """Return for each row 1 above the cut, `share` at it, 0 below."""
+        return np.where(scores == self.value, self.share, (scores > self.value).astype(np.float64))
+
+
+def cut(scores: np.ndarray, right: np.ndarray) -> Threshold:
+    """Return the cut below which lie as many labelled rows as are predicted wrong, ties shared."""
+    wrong = int((~right).sum())
+    if wrong == 0:
+        return Threshold(-np.inf, 1.0)
+    value = float(np.sort(scores)[wrong - 1])
+    ties = int((scores == value).sum())
+    above = int((scores > value).sum())
+    return Threshold(value, (len(scores) - wrong - above) / ties)
+
+
+def accuracy(
+    source: ArrayLike,
+    labels: ArrayLike,
+    target: ArrayLike,
+    *,
+    score: str = "max_confidence",
+    calibrated: bool = True,
+    level: float = 0.95,
+    seed: int = 0,
+) -> AccuracyEstimate:
+    r"""Estimate the accuracy on unlabelled rows from how sure the model is of them.
+
+    With a score s(x) (largest probability, or negative entropy), the threshold t is chosen on labelled rows
+    that took no part in training so that
+
+    .. math:: \Pr_{\text{source}}[s(x) > t] = \text{accuracy}_{\text{source}}, \qquad
+              \widehat{\text{accuracy}} = \Pr_{\text{target}}[s(x) > t].
+
+    Rows that tie with t count in part, so that the labelled rows fed back return their own accuracy exactly.
+    No estimate of this kind can hold for every shift: it assumes that rows of equal score are right equally
+    often in both places. New classes and a class whose share changes break that; a changed share of predicted
+    classes is tested and said, new classes cannot be seen.
+
+    Parameters
+    ----------
+    source
+        Probabilities on labelled rows that the model has not seen, rows × classes.
+    labels
+        Their labels as positions of classes.
+    target
+        Probabilities on the unlabelled rows.
+    score
+        "max_confidence" or "negative_entropy".
+    calibrated
+        Whether a temperature is fitted on the labelled rows first.
+    level
+        Of the bootstrap interval.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    AccuracyEstimate
+
+    Raises
+    ------
+    DataError
+        If probabilities are no laws, labels are no classes, or fewer than ten labelled rows are given.
+    ConfigError
+        If score or level is unknown.
+
+    References
+    ----------
+    Garg, Balakrishnan, Lipton, Neyshabur and Sedghi, "Leveraging unlabeled data to predict out-of-distribution
+    performance", ICLR 2022, equation 1. Difference of confidences: Guillory et al., ICCV 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> sure = rng.uniform(0.5, 1.0, 400)
+    >>> labels = (rng.random(400) > sure).astype(int)
+    >>> found = accuracy(np.column_stack([sure, 1 - sure]), labels, np.full((50, 2), [0.99, 0.01]))
+    >>> found.estimate > found.source_accuracy
+    True
+    """
+    p, q, y = checked(source, labels, target, level)
+    t = temperature(p, y) if calibrated else 1.0
+    p, q = tempered(p, t), tempered(q, t)
+    right = p.argmax(1) == y
+    s, u = _score(p, score), _score(q, score)
+    found = cut(s, right)
+    rng = stream(seed, "accuracy without labels")
+    draws = np.array([_again(s, right, u, rng) for _ in range(1000)])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return AccuracyEstimate(
+        float(found.right(u).mean()),
+        float(low),
+        float(high),
+        level,
+        float(right.mean()),
+        found.value,
+        t,
+        baselines(p, right, q),
+        (len(p), len(q)),
+        tuple(_findings(p, right, q)),
+    )
+
+
+def _score(p: np.ndarray, kind: str) -> np.ndarray:
+    return scores.score(p, kind)
+
+
+def _again(s: np.ndarray, right: np.ndarray, u: np.ndarray, rng: np.random.Generator) -> float:
+    i, j = rng.integers(len(s), size=len(s)), rng.integers(len(u), size=len(u))
+    return float(cut(s[i], right[i]).right(u[j]).mean())
+
+
+def checked(
+    source: ArrayLike, labels: ArrayLike, target: ArrayLike, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return source and target probabilities and labels after checking them."""
+    p, q = probabilities(source, "source"), probabilities(target, "target")
+    if p.shape[1] != q.shape[1]:
+        raise DataError(
+            explain(
+                "as many classes in source as in target",
+                f"{p.shape[1]} and {q.shape[1]}",
+                "two models, or a class that only one file holds",
+                "predict both with one model, all of its classes in order",
+            )
+        )
+    y = np.asarray(labels)
+    if y.shape != (len(p),) or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
+        raise DataError(
+            explain(
+                f"one label from 0 to {p.shape[1] - 1} for each of {len(p)} rows",
+                f"shape {y.shape}, type {y.dtype}",
+                "names of classes where positions belong, or labels of other rows",
+                "pass positions in the order of the columns of probabilities",
+            )
+        )
+    if len(p) < 10:
+        raise DataError(
+            explain(
+                "at least ten labelled rows",
+                f"{len(p)}",
+                "a hold-out too small to place a threshold",
+                "hold out more rows (some hundreds place it within a few points)",
+            )
+        )
+    if not 0.0 < level < 1.0:
+        raise ConfigError(explain("level between 0 and 1", f"{level!r}", "a level in per cent", "write 0.95"))
+    return p, q, y.astype(np.intp)
+
+
+def baselines(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> dict[str, float]:
+    """Return the simple estimates: nothing, mean confidence, its difference, importance weights in bins."""
+    c, d, known = p.max(1), q.max(1), float(right.mean())
+    edges = np.unique(np.quantile(c, np.linspace(0, 1, _BINS + 1))[1:-1])
+    i, j = np.digitize(c, edges), np.digitize(d, edges)
+    share = np.bincount(j, minlength=len(edges) + 1) / len(d)
+    inside = np.array([right[i == b].mean() if (i == b).any() else known for b in range(len(edges) + 1)])
+    return {
+        "source accuracy": known,
+        "average confidence": float(d.mean()),
+        "difference of confidences": float(np.clip(known + d.mean() - c.mean(), 0.0, 1.0)),
+        "importance weights": float((share * inside).sum()),
+    }
+
+
+def _findings(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> list[str]:
+    said = [
+        "assumes that rows of which the model is equally sure are right equally often with and without labels; "
+        "classes that the model has never seen break this unseen."
+    ]
+    if right.all():
+        said.append(
+            "No labelled row is predicted wrong: the threshold is not determined, every row counts as right."
+        )
+    if not right.any():
+        said.append("Every labelled row is predicted wrong: no row counts as right.")
+    counts = np.array([np.bincount(x.argmax(1), minlength=p.shape[1]) for x in (p, q)], dtype=np.float64)
+    counts = counts[:, counts.sum(0) > 0]
+    if counts.shape[1] > 1:
+        chance = float(stats.chi2_contingency(counts).pvalue)
+        moved = 0.5 * float(np.abs(counts[0] / counts[0].sum() - counts[1] / counts[1].sum()).sum())
+        if chance < _SHIFTED:
+            said.append(
+                f"The shares of predicted classes differ by {moved:.0%} (p = {chance:.1g}): if the classes' own "
+                "shares changed, rows of equal score need not be right equally often. Label some of the new rows."
+            )
+    return said

@@ -1,0 +1,113 @@
+"""The end of a tuning on the terminal: verdict, counterfactual, sources, the top of the ranking, what to type next."""
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finfluence.clean import CleanOptions
+from finfluence.cli._screen import Screen
+from finfluence.cli._shown import show_plan, show_verification, show_verified
+from finfluence.jobs.scan import VerifyOptions, in_short, q_in_short
+from finfluence.jobs.tune import TuneResult, clean_tune, open_tune, verify_tune
+
+WORST = 10
+
+
+def show_tune(screen: Screen, result: TuneResult, top: int = WORST, query: str | None = None) -> None:
+    """Print what a tuning found."""
+    summary = result.summary
+    screen.always(summary["verdict"], "bold")
+    for text in summary["proof"]:
+        screen.say(text)
+    show_verified(screen, summary)
+    for code, text in summary["findings"]:
+        if code in ("FI020", "FI030", "FI041"):
+            screen.say(f"note: {text}")
+    screen.say("")
+    _show_sources(screen, result)
+    _show_ranking(screen, result, top, query)
+    screen.say("")
+    screen.say(f"{summary['sign']}.")
+    screen.say(f"{summary['covers'].capitalize()}.")
+    screen.say(f"Report: {result.report}")
+    screen.say("Next:")
+    named = [] if summary["why"] != "ranking" else ["--top", "0.05"]
+    screen.command(shlex.join(["finfluence", "clean", str(result.folder), "--to", "cleaned.jsonl", *named]))
+
+
+def clean_folder(screen: Screen, out: Path, to: Path, options: CleanOptions, top: float | None) -> None:
+    """Write the cleaned rows, and say what was done."""
+    done = clean_tune(out, to, options, top)
+    screen.always(
+        f"{done.path}: {done.kept:,} rows; {done.dropped:,} dropped, {done.review:,} left for review.", "bold"
+    )
+    screen.say(f"What was done to which row, and why: {done.audit_path}")
+
+
+def show_folder(screen: Screen, out: Path, top: int, query: str | None) -> None:
+    """Print what a finished tuning found."""
+    result = open_tune(out)
+    result.worst(1, query)
+    show_tune(screen, result, top, query)
+
+
+def verify_folder(screen: Screen, out: Path, options: VerifyOptions) -> None:
+    """Verify a finished tuning, and print the outcome."""
+    with screen.progress() as progress:
+        done = verify_tune(out, options, announce=partial(show_plan, screen), progress=progress)
+    show_verification(screen, done, out)
+
+
+def _show_sources(screen: Screen, result: TuneResult) -> None:
+    groups = result.groups
+    if groups.empty:
+        return
+    columns = [
+        ("source", False),
+        ("behaviour", False),
+        ("rows", True),
+        ("effect", True),
+        ("μ", True),
+        ("q", True),
+    ]
+    rows: list[list[Any]] = [
+        [
+            line["group"],
+            line["query"],
+            int(line["rows"]),
+            f"{line['effect']:+.3g}",
+            in_short(line["mu"]),
+            q_in_short(line["q_value"]),
+            "yes" if line["flagged"] else "",
+        ]
+        for line in groups.sort_values("q_value", kind="stable").head(WORST).to_dict("records")
+    ]
+    screen.table([*columns, ("named", False)], rows)
+    screen.say("")
+
+
+def _show_ranking(screen: Screen, result: TuneResult, top: int, query: str | None) -> None:
+    lines = result.worst(top, query)
+    screen.say(f"Top of the ranking for {lines['query'].iloc[0]} (an order, without an error rate):")
+    columns = [
+        ("row", False),
+        ("rank", True),
+        ("ranking score", True),
+        ("effect", True),
+        ("μ", True),
+        ("source", False),
+    ]
+    rows: list[list[Any]] = [
+        [
+            line["row_id"],
+            int(line["rank"]),
+            f"{line['ranking_score']:.3f}",
+            f"{line['effect']:+.2g}",
+            in_short(line["mu"]),
+            line["group"],
+            "drop" if line["flagged"] else "",
+        ]
+        for line in lines.to_dict("records")
+    ]
+    screen.table([*columns, ("action", False)], rows)

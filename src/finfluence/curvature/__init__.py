@@ -1,0 +1,54 @@
+"""Curvatures of the training loss at one point, and solvers of (C + λ) x = v for them."""
+
+from finfluence.curvature._block import KroneckerBlock
+from finfluence.curvature._conjugate_gradients import ConjugateGradients
+from finfluence.curvature._datainf import DataInf
+from finfluence.curvature._dense import Dense, check_size, written_out
+from finfluence.curvature._kronecker import FISHERS, DampedKronecker, FisherKind, Kronecker
+from finfluence.curvature._lissa import Lissa
+from finfluence.curvature._low_rank import LowRank, arnoldi, nystrom
+from finfluence.curvature._objective import Objective, RowsAtHand
+from finfluence.curvature._operators import (
+    CURVATURES,
+    EVALUATIONS,
+    Curvature,
+    LossCurvature,
+    Matrix,
+    Operator,
+    largest_eigenvalue,
+    mean_eigenvalue,
+)
+from finfluence.curvature._outputs import loss_of_outputs, outputs_of
+from finfluence.curvature._solution import Solution, Solver, residuals
+
+__all__ = [
+    "CURVATURES",
+    "EVALUATIONS",
+    "FISHERS",
+    "ConjugateGradients",
+    "Curvature",
+    "DampedKronecker",
+    "DataInf",
+    "Dense",
+    "FisherKind",
+    "Kronecker",
+    "KroneckerBlock",
+    "Lissa",
+    "LossCurvature",
+    "LowRank",
+    "Matrix",
+    "Objective",
+    "Operator",
+    "RowsAtHand",
+    "Solution",
+    "Solver",
+    "arnoldi",
+    "check_size",
+    "largest_eigenvalue",
+    "loss_of_outputs",
+    "mean_eigenvalue",
+    "nystrom",
+    "outputs_of",
+    "residuals",
+    "written_out",
+]

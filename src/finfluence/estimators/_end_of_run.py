@@ -1,0 +1,72 @@
+"""The end of a run as a minimum of its loss: the objective there, its weight decay, and what removing rows does."""
+
+import numpy as np
+import torch
+
+from finfluence.curvature import Objective, RowsAtHand
+from finfluence.estimators._one_run import id_order
+from finfluence.runs import Tape
+from finfluence.runs.describe import sum_over
+
+
+def end_of_run(tape: Tape, rows_at_once: int, step: int | None = None) -> Objective:
+    """Return the mean loss of the training rows at the end of a run, or before `step`, in evaluation mode.
+
+    Random numbers are dealt out to rows in the order of their ids: where rows stand does not matter.
+
+    Returns
+    -------
+    Objective
+    """
+    order = torch.from_numpy(id_order(tape).copy())
+    rows = RowsAtHand(len(tape.rows), tape.batch, rows_at_once, order)
+    return Objective(tape.model(step), tape.loss, tape.layout, rows)
+
+
+def weight_decay(tape: Tape) -> tuple[float, tuple[str, ...]]:
+    """Return the optimiser's weight decay as a part (w/2)‖θ‖² of the objective, and what has to be said of it.
+
+    Returns
+    -------
+    float
+        w of SGD and Adam; 0 for AdamW, whose decay is of no objective, and where groups of parameters differ.
+    tuple of str
+        Findings.
+    """
+    described = tape.describe()["optimizer"]
+    name, value = str(described.get("name", "")), described.get("weight_decay")
+    decoupled = name.lower() == "adamw" or bool(described.get("decoupled_weight_decay"))
+    if (value is None and "groups" not in described) or value == 0:
+        return 0.0, ()
+    if value is not None and not decoupled and name.lower() in ("sgd", "adam"):
+        return float(value), ()
+    which = "differs between groups of parameters" if value is None else f"of {name} belongs to no objective"
+    return 0.0, (f"the optimiser's weight decay {which}, and is left out of the curvature",)
+
+
+def removal_effects(products: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
+    """Return the effect of removing each subset from a mean loss at its minimum [S, Q].
+
+    effect(S) = (Σ_{i∈S} x_i − |S| x̄) / (n − |S|),  x_i = ∇qᵀ(H+λ)⁻¹∇ℓ_i: to first order what training on the mean
+    loss of
+    the others does. At a minimum without weight decay x̄ = 0.
+
+    Parameters
+    ----------
+    products : array [n, Q]
+        x.
+    subsets : list of int arrays
+        Positions of the rows of each subset.
+
+    Returns
+    -------
+    array [S, Q]
+
+    Examples
+    --------
+    >>> removal_effects(np.array([[3.0], [-1.0], [-2.0]]), [np.array([0]), np.array([], dtype=int)]).tolist()
+    [[1.5], [0.0]]
+    """
+    sizes = np.array([len(s) for s in subsets])[:, None]
+    effects: np.ndarray = sum_over(subsets, products - products.mean(0)) / (len(products) - sizes)
+    return effects

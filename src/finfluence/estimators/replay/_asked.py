@@ -1,0 +1,103 @@
+"""The queries of a replay: values of all of them, gradients of few at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence._clock import clock
+from finfluence.distributed import Processes
+from finfluence.estimators.derivatives import checked_values, query_gradients
+from finfluence.runs import AnyQuery, Tape, seeded
+from finfluence.runs.tape import final_losses
+
+FEWEST, SHARE = 2, 8
+
+
+@dataclass(eq=False)
+class AskedQueries:
+    """The queries, and what is known of them at the end of training.
+
+    Parameters
+    ----------
+    tape : Tape
+    queries : list of Query
+    model : nn.Module
+        A working copy, overwritten.
+    values : array [Q]
+    losses : array [n]
+        Of the training rows.
+    seconds : float
+        What values and gradients of all queries take.
+    """
+
+    tape: Tape
+    queries: Sequence[AnyQuery]
+    model: nn.Module
+    values: np.ndarray
+    losses: np.ndarray
+    seconds: float = 0.0
+    _columns: range = field(default=range(0), repr=False)
+    _gradients: Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, tape: Tape, queries: list[AnyQuery], model: nn.Module, memory_bytes: float) -> "AskedQueries":
+        """Ask for all values, and for as many gradients as an eighth of the memory holds, two at least."""
+        began = clock(tape.layout.device)
+        with seeded(0):
+            values, losses = checked_values(queries, model, tape), final_losses(tape, model)
+        asked = cls(tape, queries, model, values, losses)
+        valued = clock(tape.layout.device)
+        count = min(len(values), max(FEWEST, int(memory_bytes / SHARE // gradient_bytes(tape))))
+        asked.gradients(range(count))
+        ended = clock(tape.layout.device)
+        asked.seconds = valued - began + (ended - valued) * len(values) / count
+        return asked
+
+    def of_first(self, processes: Processes) -> "AskedQueries":
+        """Return the same with the losses that process 0 found: rows are drawn by them."""
+        if processes.size == 1:
+            return self
+        own = {"losses": torch.from_numpy(self.losses)} if processes.rank == 0 else None
+        return replace(self, losses=processes.shared(own, 0)["losses"].numpy())
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def first(self) -> Tensor:
+        """The gradients [2, P] of the first queries, along which derivatives are checked."""
+        return self.gradients(range(min(FEWEST, len(self))))
+
+    @property
+    def bytes_held(self) -> int:
+        """The bytes of the gradients kept."""
+        return 0 if self._gradients is None else self._gradients.numel() * self._gradients.itemsize
+
+    def gradients(self, columns: range) -> Tensor:
+        """Return the gradients [q, P] of some queries; the last ones asked for are kept."""
+        held = self._columns
+        if self._gradients is None or not (held.start <= columns.start and columns.stop <= held.stop):
+            self._gradients = None
+            layout = self.tape.layout
+            layout.assign(self.model, self.tape.state()[: layout.size])
+            with seeded(0):
+                self._columns, self._gradients = (
+                    columns,
+                    query_gradients(self.queries, self.model, self.tape, columns)[1],
+                )
+        first = self._columns.start
+        return self._gradients[columns.start - first : columns.stop - first]
+
+    def take(self, columns: range) -> Tensor:
+        """Return the gradients [q, P] of some queries, and keep none."""
+        found = self.gradients(columns)
+        self._columns, self._gradients = range(0), None
+        return found
+
+
+def gradient_bytes(tape: Tape) -> int:
+    """Return the bytes of one query's gradient."""
+    return tape.layout.size * tape.layout.dtype.itemsize

@@ -1,0 +1,165 @@
+"""The page of a tuning: texts escaped and folded by the report, tables in the order in which one asks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finfluence import report
+from finfluence.jobs.tune._decide import Decided
+from finfluence.jobs.tune._estimate import Estimate
+from finfluence.jobs.tune._prepared import Prepared
+from finfluence.jobs.tune._retune import ALL, RANDOM, WITHOUT
+from finfluence.jobs.tune._texts import row_text
+from finfluence.jobs.tune._words import RANKING_SAID
+from finfluence.report import Origin, Preview, QueryInfo, ReportContent, RowEntry, Table, finding
+from finfluence.result import covers_sentence, sign_sentence
+
+ROWS = 200
+NUMBERS = ("mu", "lower", "upper", "se", "effect", "spread", "p_value", "q_value")
+_CUT = 600
+
+
+def page(
+    prepared: Prepared,
+    estimate: Estimate,
+    decided: Decided,
+    summary: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> ReportContent:
+    """Return the content of `report.html`."""
+    texts, check = summary["texts"], summary["check"]
+    data = estimate.influence.data
+    infos = tuple(QueryInfo(name=q.name, sign=q.sign, unit=q.unit) for q in prepared.queries)
+    first = prepared.queries[0]
+    meaning = (
+        RANKING_SAID,
+        f"{sign_sentence(first.name, first.unit, first.sign)}.",
+        f"{covers_sentence(estimate.influence.provenance).capitalize()}.",
+        *summary["proof"],
+    )
+    tables = [
+        *_counterfactual(check),
+        *_sources(decided),
+        *_answers(texts),
+        *_tokens(texts),
+        *_duplicates(texts),
+    ]
+    facts: dict[str, Any] = {"model": run["options"]["model"], "rows": len(data["subset"]), **{
+        k: run["data"][k] for k in ("tokens", "trained", "frozen_layers", "recipe_digest")
+    }}  # fmt: skip
+    return ReportContent(
+        title=str(run["options"]["data"]),
+        verdict=summary["verdict"],
+        queries=infos,
+        rows=tuple(_rows(prepared, decided)),
+        findings=tuple(finding(code, text) for code, text in summary["findings"]),
+        meaning=meaning,
+        tables=tuple(tables),
+        origin=Origin(facts=facts, command=run["command"]),
+    )
+
+
+def write(content: ReportContent, path: Any) -> None:
+    """Write the page."""
+    report.write_report(content, path)
+
+
+def _rows(prepared: Prepared, decided: Decided) -> list[RowEntry]:
+    place = {row: k for k, row in enumerate(prepared.rows.ids.tolist())}
+    shown = decided.lines[decided.lines["rank"] <= ROWS].sort_values(["query", "rank"], kind="stable")
+    entries = []
+    for line in shown.to_dict("records"):
+        numbers: dict[str, Any] = {k: float(line[k]) for k in NUMBERS}
+        text = row_text(prepared.texts.texts[place[line["row_id"]]])
+        entries.append(
+            RowEntry(
+                row_id=str(line["row_id"]), query=str(line["query"]), rank=int(line["rank"]), group=str(line["group"]),
+                action="drop" if line["flagged"] else "keep", reason="influence" if line["flagged"] else "",
+                flagged=bool(line["flagged"]), preview=Preview(text=text),
+                **numbers,
+                own_loss=float(line["own_loss"]),
+            )
+        )  # fmt: skip
+    return entries
+
+
+def _counterfactual(check: Mapping[str, Any] | None) -> list[Table]:
+    if check is None or check["runs"] < 2:
+        return []
+    rows = [
+        (
+            line["query"], line["unit"], _number(line["before"]), _number(line["arms"][ALL]["value"]),
+            _interval(line["predicted"], line["arms"][ALL]["value"]), _interval(line["arms"][WITHOUT]),
+            _interval(line["arms"][RANDOM]),
+        )
+        for line in check["lines"]
+    ]  # fmt: skip
+    note = (
+        f"{check['rows']:,} rows were taken out ({check['why']}); {check['runs']} trainings of each kind, with the "
+        "same batch orders. Intervals at 95 %."
+    )
+    columns = (
+        "behaviour",
+        "unit",
+        "before tuning",
+        "after",
+        "predicted without",
+        "measured without",
+        "without random",
+    )
+    return [Table(title="Without these rows", columns=columns, rows=tuple(rows), note=note)]
+
+
+def _sources(decided: Decided) -> list[Table]:
+    if decided.groups.empty:
+        return []
+    rows = [
+        (
+            str(line["group"]), str(line["query"]), int(line["rows"]),
+            _interval({"value": line["effect"], "lower": line["effect"] - 1.96 * line["effect_se"],
+                       "upper": line["effect"] + 1.96 * line["effect_se"]}),
+            _number(line["mu"]), _number(line["q_value"]), "yes" if line["flagged"] else "",
+        )
+        for line in decided.groups.sort_values("q_value", kind="stable").head(ROWS).to_dict("records")
+    ]  # fmt: skip
+    columns = ("source", "behaviour", "rows", "effect of removal", "μ", "q", "named")
+    return [Table(title="Sources", columns=columns, rows=tuple(rows))]
+
+
+def _answers(texts: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        (behaviour, prompt[:_CUT], before[2][:_CUT], after[:_CUT])
+        for before, (behaviour, prompt, after) in zip(texts["before"], texts["after"], strict=True)
+    ]
+    columns = ("behaviour", "prompt", "before tuning", "after")
+    return [Table(title="Answers before and after", columns=columns, rows=tuple(rows))] if rows else []
+
+
+def _tokens(texts: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        (name, str(row), ", ".join(f"{token!r} {share:+.2f}" for token, share in tokens))
+        for name, listed in texts["tokens"].items()
+        for row, tokens in listed
+    ]
+    note = "Shares of what the row's tokens gain, at the end of training, where the behaviour grows."
+    columns = ("behaviour", "row", "tokens that carry its slope")
+    return [Table(title="Tokens", columns=columns, rows=tuple(rows), note=note)] if rows else []
+
+
+def _duplicates(texts: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        (str(row), len(found), ", ".join(map(str, found[:10])) + (" …" if len(found) > 10 else ""))
+        for row, found in texts["duplicates"]
+        if found
+    ]
+    note = "Responses that share half of their runs of three tokens."
+    columns = ("row", "near-duplicates", "their ids")
+    return [Table(title="Near-duplicates", columns=columns, rows=tuple(rows), note=note)] if rows else []
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _interval(found: Mapping[str, float], base: float = 0.0) -> str:
+    value, lower, upper = (found[k] + base for k in ("value", "lower", "upper"))
+    return f"{value:.3g} [{lower:.3g}, {upper:.3g}]"

@@ -1,0 +1,172 @@
+"""What is asked of a causal language model: log-probabilities of learned tokens, their logits alone."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finfluence.errors import NotSupportedError, explain
+from finfluence.grads import Batch
+
+LOGIT_BYTES = 2**27
+"""Logits evaluated at once where no gradient is asked for."""
+
+
+def causal_model(model: nn.Module) -> Any:
+    """Return the model with a language-model head: itself, or what adapters of peft are in.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    NotSupportedError
+        It has no head that gives a logit for each token, or none that stands apart from its body.
+    """
+    given: Any = model
+    inner = given.get_base_model() if hasattr(given, "get_base_model") else given
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    if head is None or getattr(inner, "base_model", inner) is inner:
+        raise NotSupportedError(
+            explain(
+                "a causal language model of transformers (AutoModelForCausalLM)",
+                type(inner).__name__,
+                "a model that classifies or embeds, or a body without its head",
+                "load it by AutoModelForCausalLM.from_pretrained",
+            )
+        )
+    return inner
+
+
+def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the log-probability of every learned token [B, R]; 0 where there is padding.
+
+    The logits of other tokens are never formed. Without gradients, rows are taken a few at a time, so that the logits
+    of as many rows as one likes fit in memory.
+
+    Returns
+    -------
+    Tensor [B, R]
+    """
+    inner = causal_model(model)
+    rows, width = batch["targets"].shape
+    size = rows * width * inner.get_output_embeddings().weight.shape[0] * 4
+    if size <= LOGIT_BYTES or torch.is_grad_enabled():
+        return _log_probs(inner, batch)
+    at_once = max(1, rows * LOGIT_BYTES // size)
+    parts = [
+        _log_probs(inner, {k: v[start : start + at_once] for k, v in batch.items()})
+        for start in range(0, rows, at_once)
+    ]
+    return torch.cat(parts)
+
+
+def _log_probs(inner: Any, batch: Batch) -> Tensor:
+    logits = scaled_logits(inner, _at(last_hidden(inner, batch), batch["places"]))
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    found = logits.log_softmax(-1).gather(-1, batch["targets"].unsqueeze(-1)).squeeze(-1)
+    learned = torch.arange(found.shape[1], device=found.device) < batch["counts"].unsqueeze(-1)
+    return torch.where(learned, found, torch.zeros_like(found))
+
+
+def last_hidden(inner: Any, batch: Batch) -> Tensor:
+    """Return what the model's body says of every token [B, L, H], none looking at those behind it."""
+    given = batch["hidden"] if "hidden" in batch else batch["tokens"]
+    length, device = given.shape[1], given.device
+    name = "inputs_embeds" if "hidden" in batch else "input_ids"
+    dtype = inner.get_output_embeddings().weight.dtype
+    states = inner.base_model(
+        **{name: given},
+        attention_mask=causal_mask(length, dtype, device),
+        position_ids=torch.arange(length, device=device).unsqueeze(0),
+        use_cache=False,
+        return_dict=True,
+    )
+    found: Tensor = states.last_hidden_state
+    return found
+
+
+def causal_mask(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the mask [1, 1, L, L] that is added to attention: 0 up to the token itself, else the least number.
+
+    Written out in four dimensions, it is taken as it stands: no code then asks tensors for their values, which a trace
+    could not follow. Padding stands at the end, behind all that is read, and needs no mask of its own.
+
+    Returns
+    -------
+    Tensor
+    """
+    least = torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=device)
+    return torch.triu(least, diagonal=1)[None, None]
+
+
+def scaled_logits(inner: Any, hidden: Tensor) -> Tensor:
+    """Return logits as the model's own forward pass scales or caps them."""
+    logits: Tensor = inner.get_output_embeddings()(hidden)
+    config = inner.config
+    cap = getattr(config, "final_logit_softcapping", None)
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    if getattr(config, "logit_scale", None) is not None:
+        logits = logits * config.logit_scale
+    if getattr(config, "logits_scaling", None) is not None:
+        logits = logits / config.logits_scaling
+    return logits
+
+
+def check_logits(model: nn.Module, batch: Batch) -> None:
+    """Raise unless logits formed at learned tokens alone are those of the model's own forward pass.
+
+    Parameters
+    ----------
+    batch
+        With `tokens`.
+
+    Raises
+    ------
+    NotSupportedError
+        They differ, or the model looks at tokens behind, or it attends in a window shorter than the texts.
+    """
+    inner = causal_model(model)
+    window = getattr(inner.config, "sliding_window", None)
+    length = batch["tokens"].shape[1]
+    if window is not None and getattr(inner.config, "use_sliding_window", True) and window < length:
+        raise NotSupportedError(
+            explain(
+                f"texts within the model's attention window of {window} tokens",
+                f"up to {length} tokens",
+                "the model attends to the nearest tokens only",
+                f"lower the length (--max-length {window})",
+            )
+        )
+    with torch.no_grad():
+        ours = scaled_logits(inner, _at(last_hidden(inner, batch), batch["places"]))
+        seen = torch.ones_like(batch["tokens"])
+        logits = inner(input_ids=batch["tokens"], attention_mask=seen, use_cache=False).logits
+        whole = _at(logits, batch["places"])
+    apart, scale = float((ours - whole).abs().max()), float(whole.abs().max())
+    if not apart <= (1e-3 if ours.dtype == torch.float32 else 5e-2) * max(scale, 1.0):
+        raise NotSupportedError(
+            explain(
+                "a causal model whose logits are its head's output, perhaps scaled or capped",
+                f"logits of {type(inner).__name__} that differ by up to {apart:.2g} (of {scale:.2g})",
+                "the model looks at later tokens, or changes its logits in a way that is not known here",
+                "use another model, or record your own loop with a loss of your own (Tape.record)",
+            )
+        )
+
+
+def shallow(module: nn.Module) -> Any:
+    """Return another module object with the same parts: what is put in place of one stays there."""
+    made = copy.copy(module)
+    for name in ("_modules", "_parameters", "_buffers"):
+        made.__dict__[name] = dict(module.__dict__[name])
+    return made
+
+
+def _at(hidden: Tensor, places: Tensor) -> Tensor:
+    """Return the entries [B, R, …] of `hidden` [B, L, …] at these places of each row."""
+    return hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))

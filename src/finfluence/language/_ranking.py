@@ -1,0 +1,162 @@
+"""A ranking of rows for one behaviour: kernel regression on the directions in which rows push an Adam-tuned model."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence._progress import Progress, silent
+from finfluence._seeds import torch_seed
+from finfluence.errors import NotSupportedError, explain
+from finfluence.runs import AnyQuery, Tape, gradients, seeded
+
+RIDGE = 1.0
+MEMORY_BYTES = 2**30
+_LEAST_WIDTH = 256
+
+
+def ranking_scores(
+    tape: Tape,
+    queries: Sequence[AnyQuery],
+    checkpoints: int = 5,
+    *,
+    ridge: float = RIDGE,
+    memory_bytes: int = MEMORY_BYTES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> np.ndarray:
+    r"""Return how strongly each row is a cause of each behaviour, without unit: an order, not a size.
+
+    At C states along the run every row's gradient is scaled as Adam scales it and normalised,
+    a_i = (g_i / (√v + ε)) / ‖·‖, and so is the query's, b. With the features of all states side by side, divided by √C,
+
+    .. math:: s = \sigma\,(A A^\top + \lambda I)^{-1} A b
+
+    σ the query's sign: **larger is worse for the user**. Plain cosines would be A b: LESS over C checkpoints. The
+    inverse takes from each row what its neighbours explain already, so that rows of one kind do not outvote the rows
+    that cause the behaviour.
+
+    Parameters
+    ----------
+    tape : Tape
+        Of a training by Adam or AdamW.
+    queries : sequence of Query
+    checkpoints : int
+        C: at the ends of C equal parts of the run.
+    ridge : float
+        λ, on the scale of a row's own kernel entry, 1.
+    memory_bytes : int
+        For the features; where the gradients are longer, they are folded: each entry is added with a random sign to one
+        of as many sums as there is room for.
+    seed : int
+        Of the folding.
+    progress : callable
+        Called as `progress("rank", done, total)` in checkpoints.
+
+    Returns
+    -------
+    array [n, Q]
+
+    Raises
+    ------
+    NotSupportedError
+        Another optimiser, which keeps no second moments.
+
+    Notes
+    -----
+    Cost: C forward and backward passes of every row by itself. A score carries no error rate.
+
+    References
+    ----------
+    LESS, arXiv 2402.04333 (Adam-scaled, normalised features); TRAK, arXiv 2303.14186, equation 15 (the kernel).
+    """
+    slots = list(tape.optimizer.slots)
+    if "exp_avg_sq" not in slots:
+        raise NotSupportedError(
+            explain(
+                "a training by Adam or AdamW, to rank rows",
+                f"one by {type(tape.optimizer).__name__}, which keeps no second moments",
+                "another optimiser",
+                "rank by fi.estimate(tape, queries, 'grad-cosine'), or train with fi.AdamW",
+            )
+        )
+    signs = np.array([q.sign for q in queries for _ in q.names])
+    size, rows = tape.layout.size, len(tape.rows)
+    steps = sorted({-(-(k + 1) * tape.steps // checkpoints) for k in range(min(checkpoints, tape.steps))})
+    room = max(_LEAST_WIDTH, memory_bytes // (4 * len(steps) * (rows + len(signs))))
+    fold = _Fold(size, room, seed) if room < size else None
+    found = []
+    for done, step in enumerate(steps, 1):
+        found.append(_features(tape, queries, step, fold))
+        progress("rank", done, len(steps))
+    a = torch.cat([f[:rows] for f in found], 1) / len(found) ** 0.5
+    b = torch.cat([f[rows:] for f in found], 1) / len(found) ** 0.5
+    return signs * kernel_regression(a, b, ridge).numpy()
+
+
+def kernel_regression(a: Tensor, b: Tensor, ridge: float) -> Tensor:
+    """Return (A Aᵀ + λI)⁻¹ A bᵀ [n, Q], from the smaller of the two systems.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> kernel_regression(torch.eye(2), torch.tensor([[1.0, 0.0]]), ridge=1.0).tolist()
+    [[0.5], [0.0]]
+    """
+    a, b = a.double(), b.double()
+    n, width = a.shape
+    if n <= width:
+        return torch.linalg.solve(a @ a.T + ridge * torch.eye(n, dtype=a.dtype), a @ b.T)
+    return a @ torch.linalg.solve(a.T @ a + ridge * torch.eye(width, dtype=a.dtype), b.T)
+
+
+class _Fold:
+    """Sums entries with random signs: dot products stay the same on average."""
+
+    def __init__(self, size: int, width: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(torch_seed(seed, "fold") % 2**63)
+        self.width = width
+        self._place = torch.randint(width, (size,), generator=generator)
+        self._sign = torch.randint(2, (size,), generator=generator).float() * 2 - 1
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        return torch.zeros(self.width).index_add_(0, self._place, vector * self._sign)
+
+
+def _features(tape: Tape, queries: Sequence[AnyQuery], step: int, fold: _Fold | None) -> Tensor:
+    """Return scaled and normalised gradients of rows and queries [n + Q, width] before `step`."""
+    scale = _scale(tape, step)
+    model = tape.model(step).eval()
+    parameters: list[Tensor] = list(tape.layout.parameters(model))
+    parts = []
+    for vector in _gradients(tape, queries, model, parameters):
+        one = (vector * scale).float().cpu()
+        one = one if fold is None else fold(one)
+        parts.append(one / one.norm().clamp_min(1e-30))
+    return torch.stack(parts)
+
+
+def _scale(tape: Tape, step: int) -> Tensor:
+    """Return 1 / (√v + ε) [P], of the second moments before `step`."""
+    state, size = tape.state(step), tape.layout.size
+    place = 1 + list(tape.optimizer.slots).index("exp_avg_sq")
+    return 1 / (state[place * size : (place + 1) * size].sqrt() + 1e-8)
+
+
+def _gradients(
+    tape: Tape, queries: Sequence[AnyQuery], model: nn.Module, parameters: list[Tensor]
+) -> Iterator[Tensor]:
+    """Yield the gradient [P] of every row's loss, then of every query."""
+    for position in range(len(tape.rows)):
+        with seeded(0), torch.enable_grad():
+            loss = tape.loss(model, tape.batch(torch.tensor([position]))).sum()
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        yield tape.layout.flatten(
+            [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        )
+    with seeded(0):
+        yield from gradients(list(queries), model, tape, parameters)[1].unbind()

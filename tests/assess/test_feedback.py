@@ -1,0 +1,72 @@
+"""Feedback covariate shift: exact numbers, invariances, coverage where the naive interval fails."""
+
+import numpy as np
+import pytest
+
+from finfluence.assess import DesignLaw, feedback_interval
+from finfluence.errors import ConfigError, DataError
+
+DOMAIN = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1.0]])
+X, Y = DOMAIN[[0, 1, 2, 3, 0]], np.array([0, 1, 1, 3, 0.2])
+GRID = np.arange(-1, 5.25, 0.5)
+
+
+def kept(strength, feedback=True):
+    law = DesignLaw(DOMAIN, strength, feedback=feedback)
+    return feedback_interval(X, Y, DOMAIN[3], law, GRID, level=0.7)
+
+
+def test_without_design_the_ordinary_full_conformal_set():
+    assert kept(0.0).values.tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3]
+    assert (kept(0.0).lower, kept(0.0).upper) == (0.0, 3.0)
+
+
+@pytest.mark.parametrize("feedback", [True, False])
+def test_a_strong_design_keeps_the_whole_grid_and_says_unbounded(feedback):
+    found = kept(1.0, feedback)
+    assert found.values.tolist() == GRID.tolist()
+    assert (found.lower, found.upper) == (-np.inf, np.inf)
+
+
+def test_a_level_in_per_cent_is_told():
+    with pytest.raises(ConfigError, match=r"write level=0.9"):
+        feedback_interval(X, Y, DOMAIN[3], DesignLaw(DOMAIN, 1.0), GRID, level=90)
+
+
+def test_flat_features_are_told():
+    with pytest.raises(DataError, match=r"next step: pass features\[:, None\]"):
+        feedback_interval(X[:, 0], Y, DOMAIN[3], DesignLaw(DOMAIN, 1.0), GRID)
+
+
+def test_a_grid_beside_the_outcomes_is_told():
+    with pytest.raises(ConfigError, match="widen the grid"):
+        feedback_interval(X, Y, DOMAIN[3], DesignLaw(DOMAIN, 0.0), [50.0, 60.0], level=0.5)
+
+
+def noise(x):
+    return 0.1 + 0.9 * (x > 0.65)
+
+
+def coverage(strength, feedback, trials=150, n=16):
+    """Share of chosen points whose outcome is kept, in a world that scatters most where predictions are largest."""
+    rng = np.random.default_rng(5)
+    domain = np.linspace(-1, 1, 21)[:, None]
+    hits = []
+    for _ in range(trials):
+        x = domain[rng.integers(21, size=n)]
+        y = x[:, 0] + noise(x[:, 0]) * rng.standard_normal(n)
+        a = np.column_stack([np.ones(n), x])
+        fit = np.linalg.solve(a.T @ a + np.diag([0, 1.0]), a.T @ y)
+        chance = np.exp(strength * (fit[0] + fit[1] * domain[:, 0]))
+        point = domain[rng.choice(21, p=chance / chance.sum())]
+        truth = point[0] + noise(point[0]) * rng.standard_normal()
+        law = DesignLaw(domain, strength if feedback else 0.0)
+        found = feedback_interval(x, y, point, law, np.linspace(-4, 5, 91), level=0.8)
+        hits.append(np.abs(found.values - truth).min() <= 0.051)
+    return float(np.mean(hits))
+
+
+def test_a_chosen_point_is_covered_and_blind_weights_fall_short():
+    honest, blind = coverage(8.0, True), coverage(8.0, False)
+    assert honest >= 0.8 - 2.5 * np.sqrt(0.16 / 150)
+    assert blind < honest - 0.05
