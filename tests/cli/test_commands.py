@@ -142,8 +142,10 @@ def test_ctrl_c_says_how_to_go_on_and_loses_nothing(tmp_path):
         str(tmp_path / "o"),
         "--runs",
         "1",
+        "--model",
+        "mlp",
         "--epochs",
-        "5000",
+        "600",
         "--no-proof",
     ]
     # a shell lets what it starts in the background ignore SIGINT
