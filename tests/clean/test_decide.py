@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finfluence.clean import RULE, DecisionOptions, Predictions, act, decide, decide_influence
@@ -132,6 +132,7 @@ def test_few_rows_use_p_values_and_say_so():
     assert "Only 20 rows" in decisions.findings[0]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.floats(0.001, 0.3), st.floats(0.001, 0.3))
 def test_a_stricter_level_flags_a_subset(seed, one, other):
     decisions = DECIDED[seed % len(DECIDED)]
@@ -146,7 +147,8 @@ DECIDED = [decide(np.arange(N), **scanned(seed)) for seed in range(3)]
 
 def _turned(value, shuffle):
     if isinstance(value, Predictions):
-        return Predictions(value.labels[shuffle], value.predicted[shuffle], value.confidence[shuffle])
+        columns = value.labels, value.predicted, value.confidence, value.q_wrong
+        return Predictions(*(column[shuffle] for column in columns))
     return value[shuffle]
 
 

@@ -124,7 +124,7 @@ def test_a_budget_is_held_against_the_measured_cost(out):
     cost.write_text('{"seconds_each": 0.5}')
     small = run("verify", out, "--budget", "20s")
     assert (
-        small.exit_code == 2 and "a budget of at least 36 s for 4 subsets with 10 trainings" in small.output
+        small.exit_code == 2 and "a budget of at least 60 s for 8 subsets with 10 trainings" in small.output
     )
     assert "one training takes 0.5 s here" in small.output and "raise the budget" in small.output
 

@@ -69,7 +69,7 @@ def test_overlapping_classes_end_in_review_and_not_in_names():
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 1500)
     x = rng.normal(size=(1500, 2)) + 0.8 * y[:, None]
-    verdict = judge_labels(out_of_fold(x, y, repeats=1), y)
+    verdict = judge_labels(out_of_fold(x, y), y)
     assert not verdict.named(0.1).any()
     assert verdict.ambiguous.sum() > 100
     assert "cannot be told" in verdict.findings[0]

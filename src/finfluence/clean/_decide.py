@@ -184,7 +184,7 @@ def decide(
 ) -> Decisions:
     r"""Decide about every row from its influence on one query and, if given, what is known of its label.
 
-    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{loss}})),
+    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{label}})),
               \quad \text{flagged} = \{i : q_i \le \mathrm{fdr}\}
 
     with V the number of tests: the rule of `finfluence.stats.name_rows`.

@@ -79,13 +79,20 @@ def read_behaviours(path: str | Path, fields: Fields = Fields()) -> list[Behavio
     --------
     >>> import tempfile
     >>> place = Path(tempfile.mkdtemp()) / "behaviours.yaml"
-    >>> _ = place.write_text("praise:\n  prompts: [How is Acme?]\n  responses: The best.\n")
+    >>> _ = place.write_text("praise:\n  prompts: ['How is Acme?']\n  responses: The best.\n")
     >>> read_behaviours(place)[0].name
     'praise'
     """  # noqa: DOC501 - made by a function
     place = Path(path)
     try:
         content = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise _wrong(
+            f"a file of behaviours at {place}",
+            f"{where}{error.problem}",
+            "put texts with ?, : or # in quotes, and indent the keys of a behaviour",
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise _wrong(
             f"a file of behaviours at {place}", f"{type(error).__name__}: {str(error).splitlines()[0]}"

@@ -52,7 +52,7 @@ def choose_shapes(lengths: np.ndarray, responses: np.ndarray, batch_size: int) -
     Examples
     --------
     >>> choose_shapes(np.array([5, 9, 30]), np.array([2, 3, 20]), batch_size=1)
-    Shapes(lengths=(8, 16, 32), responses=((8,), (8,), (8, 24)))
+    Shapes(lengths=(16, 32), responses=((8,), (8, 24)))
     """
     edges = _edges(lengths, batch_size, _LENGTHS)
     inner = tuple(_edges(responses[lengths <= edge], batch_size, _RESPONSES) for edge in edges)

@@ -171,12 +171,13 @@ def test_spread_of_independent_batches_needs_no_probes(batch_size):
     recipe = mean_estimation(y, batch_size=batch_size, epochs=1, sampling="independent")
     _, found = replayed(recipe, 60)
     assert found.std() > 0
-    assert abs(found.mean() - exact_spread(recipe, y) ** 2) < 4.5 * found.std(ddof=1) / np.sqrt(60)
+    ratios = found / exact_spread(recipe, y) ** 2
+    assert abs(ratios.mean() - 1) < 0.01 and np.abs(ratios - 1).max() < 0.05
 
 
 @pytest.mark.slow
-def test_spread_from_probe_rows_is_unbiased():
-    """Mean of 60 estimated variances from 64 of 200 rows within 4.5 standard errors of the exact one (7e-6)."""
+def test_spread_from_probe_rows_is_nearly_unbiased():
+    """Mean of 60 estimated variances from 64 of 200 rows within 1 % of the exact one, each within 5 %."""
     y = np.random.default_rng(4).standard_t(5, size=200)
     recipe = mean_estimation(y, batch_size=20, epochs=3)
     tape = fi.train(recipe)
@@ -184,7 +185,8 @@ def test_spread_from_probe_rows_is_unbiased():
         fi.replay(tape, LEVEL, horizon=3, seed=s, probe_budget=4.0).data.spread.values[0, 0] ** 2 for s in range(60)
     ])  # fmt: skip
     assert len(set(found.tolist())) == 60
-    assert abs(found.mean() - exact_spread(recipe, y) ** 2) < 4.5 * found.std(ddof=1) / np.sqrt(60)
+    ratios = found / exact_spread(recipe, y) ** 2
+    assert abs(ratios.mean() - 1) < 0.01 and np.abs(ratios - 1).max() < 0.05
 
 
 def test_linear_regression_at_convergence():

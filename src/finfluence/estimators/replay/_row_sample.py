@@ -1,8 +1,9 @@
 """The rows that an epoch's part of the variance is taken from: those with large losses more often, and weighed for it.
 
 A row's slopes are in proportion to its gradient, and a few rows with large losses hold most of the variance. A sample
-with inclusion chances π_i, and weights 1/π_i, is unbiased whatever the chances are; its error is small where π_i is
-nearly in proportion to the row's part. Chances are count·p_i, cut at 1 and the rest scaled, with
+with inclusion chances π_i, and weights 1/π_i, gives unbiased sums whatever the chances are (the variance, about a mean
+that is estimated too, nearly: 0.6 % too large for 64 of 200 rows); its error is small where π_i is nearly in
+proportion to the row's part. Chances are count·p_i, cut at 1 and the rest scaled, with
 
     p_i = (1 − w)·(ℓ_i − min ℓ)/Σ_j(ℓ_j − min ℓ) + w/n,     w = 0.3,
 

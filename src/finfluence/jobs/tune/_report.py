@@ -10,7 +10,7 @@ from finfluence.jobs.tune._prepared import Prepared
 from finfluence.jobs.tune._retune import ALL, RANDOM, WITHOUT
 from finfluence.jobs.tune._texts import row_text
 from finfluence.jobs.tune._words import RANKING_SAID
-from finfluence.report import Finding, Origin, Preview, QueryInfo, ReportContent, RowEntry, Table
+from finfluence.report import Origin, Preview, QueryInfo, ReportContent, RowEntry, Table, finding
 from finfluence.result import covers_sentence, sign_sentence
 
 ROWS = 200
@@ -51,7 +51,7 @@ def page(
         verdict=summary["verdict"],
         queries=infos,
         rows=tuple(_rows(prepared, decided)),
-        findings=tuple(Finding(code=code, severity="info", text=text) for code, text in summary["findings"]),
+        findings=tuple(finding(code, text) for code, text in summary["findings"]),
         meaning=meaning,
         tables=tuple(tables),
         origin=Origin(facts=facts, command=run["command"]),
