@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import finfluence as fi
 import plain_training as pt
@@ -123,11 +124,20 @@ def test_a_replay_killed_half_way_goes_on_to_the_same_bits(tmp_path):
     assert 0 < sum(stage == "replay" for stage, *_ in seen) < 3 * 3 + 1  # not all epochs again
 
 
-def test_progress_that_cannot_be_read_is_made_again_and_said_so(tmp_path):
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def of_another_version(path: Path) -> None:
+    save_file({"lam": load_file(path)["lam"]}, path)
+
+
+@pytest.mark.parametrize("damage", [cut, of_another_version])
+def test_progress_that_cannot_be_read_is_made_again_and_said_so(tmp_path, damage):
     tape = fi.train(pt.recipe())
     whole = fi.replay(tape, QUERIES, out=tmp_path)
     (path,) = tmp_path.glob("replay-*.safetensors")
-    path.write_bytes(path.read_bytes()[:100])
+    damage(path)
     again = fi.replay(tape, QUERIES, out=tmp_path)
     np.testing.assert_array_equal(again.data.effect.values, whole.data.effect.values)
     assert any("saved progress could not be read" in f for f in again.data.attrs["findings"])

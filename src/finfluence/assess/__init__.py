@@ -1,4 +1,4 @@
-"""After the verdict: accuracy where there are no labels, intervals for what was chosen, effects from logs."""
+"""After the verdict: accuracy where there are no labels, and intervals for what was chosen."""
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
 from finfluence.assess._feedback import DesignLaw, feedback_interval

@@ -1,7 +1,7 @@
 """The backward passes of one replay: queries in chunks, as many together as memory allows; progress in a folder."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -176,7 +176,8 @@ class SavedProgress:
     def run(self, backward: BackwardPass, tell: Callable[[int], None]) -> None:
         """Run the pass, from where it was broken off, and save it now and then."""
         first = self._processes.rank == 0
-        kept = self._processes.shared(self._read() if first else None, 0)
+        wanted = backward.tensors().keys() - {"moves"}
+        kept = self._processes.shared(self._read(wanted) if first else None, 0)
         if kept:
             backward.restore(kept)
         saved_at = time.monotonic()
@@ -191,12 +192,15 @@ class SavedProgress:
 
         backward.run(after)
 
-    def _read(self) -> dict[str, Tensor]:
+    def _read(self, wanted: Set[str]) -> dict[str, Tensor]:
         """Return the state of a pass that was broken off; nothing if there is none, or none that can be read."""
         if not self._path.exists():
             return {}
         try:
-            return read_tensors(self._path)
+            found = read_tensors(self._path)
         except StorageError:
-            self._notes.append(f"saved progress could not be read and was made again: {self._path.name}")
-            return {}
+            found = {}
+        if wanted <= found.keys():
+            return found
+        self._notes.append(f"saved progress could not be read and was made again: {self._path.name}")
+        return {}
