@@ -154,7 +154,7 @@ def test_what_training_left_saves_the_pass_at_theta(monkeypatch):
 def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
     tape = tape_of("attention", torch.float32)
     assert fi.replay(tape, QUERIES).data.attrs["differentiation"] == "exact"  # tiny
-    monkeypatch.setattr("finfluence.estimators.derivatives._quick.LEAST_BYTES", 0)
+    monkeypatch.setattr(OneSided, "least_bytes", 0)
     chosen = fi.replay(tape, [fi.own_loss([1, 5])])
     assert chosen.data.attrs["differentiation"] == "finite-difference"
     assert any("agree with the exact pass" in finding for finding in chosen.data.attrs["findings"])
@@ -163,7 +163,7 @@ def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
 
 
 def test_differences_that_turn_wrong_on_the_way_are_replaced_by_the_exact_pass(monkeypatch):
-    monkeypatch.setattr("finfluence.estimators.derivatives._quick.LEAST_BYTES", 0)
+    monkeypatch.setattr(OneSided, "least_bytes", 0)
     tape = tape_of("attention", torch.float32)
     right = OneSided._differences
     calls = []

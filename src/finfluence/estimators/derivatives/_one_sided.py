@@ -14,6 +14,7 @@ exact one almost everywhere.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,8 +60,11 @@ class OneSided:
         κ, the relative move of the gradient that is aimed at.
     plain : PlainPass
         What evaluates losses and gradients.
+    least_bytes : int
+        Below this much saved for a step's backward pass, Python's own time decides, and the traced exact pass has less.
     """
 
+    least_bytes: ClassVar[int] = 2**18
     differentiation = "finite-difference"
     engine = "plain passes"
 

@@ -13,8 +13,6 @@ from finfluence.runs import Tape
 
 FEW_ROWS = 8
 MOST_QUERIES = 4
-LEAST_BYTES = 2**18
-"""Below this much saved for a step's backward pass, Python's own time decides, and the traced exact pass has less."""
 
 
 def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exact: Choice) -> Choice:
@@ -81,7 +79,7 @@ def pays(tape: Tape, queries: int, saved_bytes: float) -> bool:
     -------
     bool
     """
-    if queries > MOST_QUERIES or saved_bytes < LEAST_BYTES:
+    if queries > MOST_QUERIES or saved_bytes < OneSided.least_bytes:
         return False
     return tape.stochastic or _read(tape, tape.steps - 1) is not None
 
