@@ -7,10 +7,12 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from finfluence._seeds import stream
-from finfluence.assess import _scores as scores
 from finfluence.assess._scores import probabilities, temperature, tempered
-from finfluence.errors import ConfigError, DataError, explain
+from finfluence.assess._scores import score as row_score
+from finfluence.errors import DataError, explain
+from finfluence.stats import check_level
 
+REPLICATES = 1000
 _BINS = 10
 _SHIFTED = 0.001
 
@@ -77,6 +79,34 @@ def cut(scores: np.ndarray, right: np.ndarray) -> Threshold:
     ties = int((scores == value).sum())
     above = int((scores > value).sum())
     return Threshold(value, (len(scores) - wrong - above) / ties)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Rows as one model sees them: tempered probabilities, what is right, and how sure it is of each row."""
+
+    temperature: float
+    source: np.ndarray
+    target: np.ndarray
+    right: np.ndarray
+    source_scores: np.ndarray
+    target_scores: np.ndarray
+
+    @classmethod
+    def of(cls, p: np.ndarray, y: np.ndarray, q: np.ndarray, kind: str, *, calibrated: bool) -> "Scored":
+        """Temper source p and target q, if asked to, and score them; y are the labels of the source."""
+        t = temperature(p, y) if calibrated else 1.0
+        p, q = tempered(p, t), tempered(q, t)
+        return cls(t, p, q, p.argmax(1) == y, row_score(p, kind), row_score(q, kind))
+
+    def estimate(self, i: np.ndarray | slice, j: np.ndarray | slice) -> float:
+        """Return the accuracy estimated from source rows i on target rows j."""
+        return float(cut(self.source_scores[i], self.right[i]).right(self.target_scores[j]).mean())
+
+    def drawn(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions of source and target rows for one bootstrap replicate."""
+        n, m = len(self.source), len(self.target)
+        return rng.integers(n, size=n), rng.integers(m, size=m)
 
 
 def accuracy(
@@ -146,35 +176,28 @@ def accuracy(
     True
     """
     p, q, y = checked(source, labels, target, level)
-    t = temperature(p, y) if calibrated else 1.0
-    p, q = tempered(p, t), tempered(q, t)
-    right = p.argmax(1) == y
-    s, u = _score(p, score), _score(q, score)
-    found = cut(s, right)
+    seen = Scored.of(p, y, q, score, calibrated=calibrated)
+    return estimated(seen, level, seed)
+
+
+def estimated(seen: Scored, level: float, seed: int) -> AccuracyEstimate:
+    """Return the estimate with its interval, baselines and findings."""
+    everything = slice(None)
     rng = stream(seed, "accuracy without labels")
-    draws = np.array([_again(s, right, u, rng) for _ in range(1000)])
+    draws = np.array([seen.estimate(*seen.drawn(rng)) for _ in range(REPLICATES)])
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return AccuracyEstimate(
-        float(found.right(u).mean()),
+        seen.estimate(everything, everything),
         float(low),
         float(high),
         level,
-        float(right.mean()),
-        found.value,
-        t,
-        baselines(p, right, q),
-        (len(p), len(q)),
-        tuple(_findings(p, right, q)),
+        float(seen.right.mean()),
+        cut(seen.source_scores, seen.right).value,
+        seen.temperature,
+        baselines(seen.source, seen.right, seen.target),
+        (len(seen.source), len(seen.target)),
+        tuple(_findings(seen.source, seen.right, seen.target)),
     )
-
-
-def _score(p: np.ndarray, kind: str) -> np.ndarray:
-    return scores.score(p, kind)
-
-
-def _again(s: np.ndarray, right: np.ndarray, u: np.ndarray, rng: np.random.Generator) -> float:
-    i, j = rng.integers(len(s), size=len(s)), rng.integers(len(u), size=len(u))
-    return float(cut(s[i], right[i]).right(u[j]).mean())
 
 
 def checked(
@@ -210,8 +233,7 @@ def checked(
                 "hold out more rows (some hundreds place it within a few points)",
             )
         )
-    if not 0.0 < level < 1.0:
-        raise ConfigError(explain("level between 0 and 1", f"{level!r}", "a level in per cent", "write 0.95"))
+    check_level(level)
     return p, q, y.astype(np.intp)
 
 

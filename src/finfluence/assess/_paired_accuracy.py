@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence._seeds import stream
-from finfluence.assess._accuracy import AccuracyEstimate, accuracy, checked, cut
-from finfluence.assess._scores import score as row_score
-from finfluence.assess._scores import temperature, tempered
+from finfluence.assess._accuracy import REPLICATES, AccuracyEstimate, Scored, checked, estimated
 from finfluence.errors import DataError, explain
 
 
@@ -97,20 +95,12 @@ def accuracy_change(
                 "predict the same rows in the same order with both models",
             )
         )
-    sides = []
-    for p, q in ((p0, q0), (p1, q1)):
-        t = temperature(p, y) if calibrated else 1.0
-        p, q = tempered(p, t), tempered(q, t)
-        sides.append((row_score(p, score), p.argmax(1) == y, row_score(q, score)))
+    was, now = (Scored.of(p, y, q, score, calibrated=calibrated) for p, q in ((p0, q0), (p1, q1)))
     rng = stream(seed, "accuracy change")
     draws = []
-    for _ in range(1000):
-        i, j = rng.integers(len(p0), size=len(p0)), rng.integers(len(q0), size=len(q0))
-        was, now = (float(cut(s[i], right[i]).right(u[j]).mean()) for s, right, u in sides)
-        draws.append(now - was)
+    for _ in range(REPLICATES):
+        rows = was.drawn(rng)
+        draws.append(now.estimate(*rows) - was.estimate(*rows))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    first, second = (
-        accuracy(s, labels, t, score=score, calibrated=calibrated, level=level, seed=seed)
-        for s, t in (before, after)
-    )
+    first, second = estimated(was, level, seed), estimated(now, level, seed)
     return AccuracyChange(first, second, second.estimate - first.estimate, float(low), float(high), level)

@@ -3,6 +3,7 @@
 from finfluence.stats._band import CurveBand, curve_band
 from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
+from finfluence.stats._checks import check_level
 from finfluence.stats._corrected import CorrectedCurve, corrected_curve
 from finfluence.stats._decision import Named, RowTest, name_rows, towards
 from finfluence.stats._departure import Departure, departure
@@ -57,6 +58,7 @@ __all__ = [
     "certify_one_run",
     "certify_one_run_epsilon",
     "check_fdr",
+    "check_level",
     "clopper_pearson",
     "corrected_curve",
     "curve_band",
