@@ -1,7 +1,6 @@
 """Record the training of a transformers Trainer: the one file that imports its callback."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 from finfluence.errors import (
     ConfigError,
     DataError,
-    FinfluenceError,
     NotSupportedError,
     explain,
 )
+from finfluence.integrations._recording import Recording
 from finfluence.language import Encoded, TextRows, check_logits, sum_token_loss
-from finfluence.runs import Tape, TapeRecorder
+from finfluence.runs import Tape
 
 try:
     from transformers import TrainerCallback
@@ -91,9 +90,10 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self, out: str | os.PathLike[str] | None = None, *, ids: Sequence[Any] | None = None, **options: Any
     ) -> None:
         self._out, self._ids, self._options = out, ids, options
-        self._recorder: TapeRecorder | None = None
-        self._tape: Tape | None = None
-        self._error: FinfluenceError | None = None
+        self._recording = Recording(
+            "trainer.train was not called, goes on or was broken off; or it is not among its callbacks",
+            "call trainer.train with Trainer(callbacks=[recorded]), or recorded.end() if it was broken off",
+        )
         self._hook: Any = None
         self._names: dict[bytes, Any] = {}
         self._parts: list[tuple[list[Any], float]] = []
@@ -109,23 +109,13 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         FinfluenceError
             The training cannot be replayed, with the reason.
         """
-        if self._error is not None:
-            raise self._error
-        if self._tape is None:
-            raise ConfigError(
-                explain(
-                    "a training that was recorded",
-                    "none",
-                    "trainer.train was not called, goes on or was broken off; or it is not among its callbacks",
-                    "call trainer.train with Trainer(callbacks=[recorded]), or recorded.end() if it was broken off",
-                )
-            )
-        return self._tape
+        return self._recording.tape
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to record."""
         self.end()
-        self._tape, self._error, self._parts = None, None, []
+        self._recording.forget()
+        self._parts = []
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         _check_arguments(args, state)
         _check_model(model)
@@ -136,7 +126,7 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        self._recorder = Tape.record(
+        self._recording.recorder = Tape.record(
             model, optimizer, loss=sum_token_loss, data=rows, out=self._out, **options
         )
         self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
@@ -147,26 +137,21 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Name the rows of the step that was taken."""
-        assert self._recorder is not None
+        assert self._recording.recorder is not None
         parts, self._parts = self._parts, []
-        self._recorder.step([ids for ids, _ in parts], weights=[weight for _, weight in parts])
+        self._recording.recorder.step([ids for ids, _ in parts], weights=[weight for _, weight in parts])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the recording; what is wrong with it is a warning here, and an error where the tape is read."""
         self.end()
-        if self._error is not None:
-            warnings.warn(f"the training was recorded, but cannot be replayed: {self._error}", stacklevel=2)
+        self._recording.warn()
 
     def end(self) -> None:
         """End the recording of a training that an exception broke off; the Trainer's own end calls it too."""
         if self._hook is not None:
             self._hook.remove()
-        recorder, self._hook, self._recorder = self._recorder, None, None
-        try:
-            if recorder is not None:
-                self._tape = recorder.finish()
-        except FinfluenceError as error:
-            self._error = error
+        self._hook = None
+        self._recording.finish()
 
     def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Read the rows of a batch as the model is called with it."""

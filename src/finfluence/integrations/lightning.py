@@ -1,15 +1,15 @@
 """Record the training of a Lightning Trainer: the one file that imports Lightning."""
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from finfluence.errors import ConfigError, FinfluenceError, NotSupportedError, explain
-from finfluence.runs import Tape, TapeRecorder
+from finfluence.errors import ConfigError, NotSupportedError, explain
+from finfluence.integrations._recording import Recording
+from finfluence.runs import Tape
 
 try:
     from lightning.pytorch import Callback
@@ -59,6 +59,7 @@ class RecordTape(Callback):
     Examples
     --------
     >>> import lightning.pytorch as L
+    >>> import warnings
     >>> warnings.simplefilter("ignore")  # Lightning's own: few workers, names that torch has since changed
     >>> items = [{"id": i, "x": torch.eye(4)[i], "y": torch.tensor(float(i))} for i in range(4)]
     >>> def row_loss(module, batch):
@@ -93,9 +94,10 @@ class RecordTape(Callback):
     ) -> None:
         self._loss, self._data, self._out, self._ids, self._batches = loss, data, out, ids, batches
         self._options = options
-        self._recorder: TapeRecorder | None = None
-        self._tape: Tape | None = None
-        self._error: FinfluenceError | None = None
+        self._recording = Recording(
+            "trainer.fit was not called, took no step, or goes on; or it is not among the Trainer's callbacks",
+            "call trainer.fit with L.Trainer(callbacks=[recorded]), then read recorded.tape",
+        )
         self._done = 0
         self._now: Any = None
         self._parts: list[tuple[Any, Any]] = []
@@ -111,18 +113,7 @@ class RecordTape(Callback):
         FinfluenceError
             The training cannot be replayed, with the reason.
         """
-        if self._error is not None:
-            raise self._error
-        if self._tape is None:
-            raise ConfigError(
-                explain(
-                    "a training that was recorded",
-                    "none",
-                    "trainer.fit was not called, took no step, or goes on; or it is not among the Trainer's callbacks",
-                    "call trainer.fit with L.Trainer(callbacks=[recorded]), then read recorded.tape",
-                )
-            )
-        return self._tape
+        return self._recording.tape
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to record."""
@@ -130,11 +121,11 @@ class RecordTape(Callback):
         loss, plugin = self._loss, trainer.precision_plugin
         if plugin.precision in _MIXED:
             loss = _Autocast(loss, pl_module.device, _MIXED[plugin.precision])
-        self._recorder, self._tape, self._error = None, None, None
+        self._recording.forget()
         self._done, self._parts = trainer.global_step, []
         options = {"scaler": getattr(plugin, "scaler", None), **_clipping(trainer), **self._options}
         (optimizer,) = trainer.optimizers
-        self._recorder = Tape.record(
+        self._recording.recorder = Tape.record(
             pl_module, optimizer, loss=loss, data=self._data, out=self._out, **options
         )
 
@@ -160,25 +151,17 @@ class RecordTape(Callback):
             raise _without_loss(self._done - 1)
         weights = [1.0 / trainer.accumulate_grad_batches] * len(parts)
         ids, batches = [p[0] for p in parts], [p[1] for p in parts]
-        assert self._recorder is not None
-        self._recorder.step(ids, weights=weights, batch=batches if self._batches else None)
+        assert self._recording.recorder is not None
+        self._recording.recorder.step(ids, weights=weights, batch=batches if self._batches else None)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """End the recording; what is wrong with it is a warning here, and an error where the tape is read."""
-        self._end()
-        if self._error is not None:
-            warnings.warn(f"the training was recorded, but cannot be replayed: {self._error}", stacklevel=2)
+        self._recording.finish()
+        self._recording.warn()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the recording where the training was broken off."""
-        self._end()
-
-    def _end(self) -> None:
-        try:
-            if self._recorder is not None:
-                self._tape = self._recorder.finish()
-        except FinfluenceError as error:
-            self._error = error
+        self._recording.finish()
 
 
 class _Autocast:
