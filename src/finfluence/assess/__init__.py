@@ -1,9 +1,11 @@
-"""After the verdict: accuracy where there are no labels, and intervals for what was chosen."""
+"""After the verdict: accuracy where there are no labels, intervals for what was chosen, effects from logged runs."""
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
 from finfluence.assess._feedback import DesignLaw, feedback_interval
+from finfluence.assess._inclusion import InclusionEffects, inclusion
 from finfluence.assess._paired_accuracy import AccuracyChange, accuracy_change
 
 __all__ = [
-    "AccuracyChange", "AccuracyEstimate", "DesignLaw", "accuracy", "accuracy_change", "feedback_interval",
+    "AccuracyChange", "AccuracyEstimate", "DesignLaw", "InclusionEffects", "accuracy", "accuracy_change",
+    "feedback_interval", "inclusion",
 ]  # fmt: skip
