@@ -111,7 +111,7 @@ def test_rows_that_go_together_a_drifting_share_and_another_unit_are_said():
     assert any("most of all 3 and 9" in f for f in inclusion(included, outcome).findings)
     named = inclusion(included, outcome, names=[f"row {i}" for i in range(60)])
     assert any("row 3 and row 9" in f for f in named.findings)
-    included, outcome, effects, predicted = world(8, scale=0.5)
+    included, outcome, _, predicted = world(8, scale=0.5)
     assert any("another unit" in f for f in inclusion(included, outcome, predicted=1000 * predicted).findings)
     assert inclusion(included, outcome, predicted=predicted).findings == ()
     included[:200, 0], included[200:, 0] = True, False

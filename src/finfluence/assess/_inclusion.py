@@ -78,9 +78,9 @@ def inclusion(
 
     The posterior takes :math:`\hat\tau_i` and :math:`a_i` as two measurements of the same effect, which is zero for a
     share of the rows and normal or heavy-tailed (t with 3 degrees of freedom) for the others; share, scale, shape, the
-    prediction's noise and its slope are integrated out over all rows. Because inclusion is drawn by chance, both arms are
-    alike but for the row; the prediction takes away the noise of the other rows, too, and a wrong one does no harm:
-    b goes to 0, its noise to the top of the grid.
+    prediction's noise and its slope are integrated out over all rows. Because inclusion is drawn by chance, both arms
+    are alike but for the row; the prediction takes away the noise of the other rows, too, and a wrong one does no
+    harm: b goes to 0, its noise to the top of the grid.
 
     Parameters
     ----------
@@ -181,8 +181,9 @@ def _findings(t: np.ndarray, names: list[str], slope_at_edge: bool) -> list[str]
     if together[i, j] > min(bound, 0.999):
         pairs = int((together > min(bound, 0.999)).sum()) // 2
         found.append(
-            f"inclusion was not independent between rows: {pairs} pairs go together or exclude each other beyond chance, "
-            f"most of all {names[i]} and {names[j]} (correlation {together[i, j]:.2f}); their effects cannot be told apart"
+            f"inclusion was not independent between rows: {pairs} pairs go together or exclude each other beyond "
+            f"chance, most of all {names[i]} and {names[j]} (correlation {together[i, j]:.2f}); their effects cannot "
+            "be told apart"
         )
     half = len(t) // 2
     drift = np.abs(t[:half].mean(0) - t[half:].mean(0)) / np.sqrt(t.var(0) * (1 / half + 1 / (len(t) - half)))
@@ -228,7 +229,7 @@ def _checked(
         k = int(arms.argmin())
         raise DataError(
             explain(
-                f"at least {FEWEST_RUNS} runs, and for every row {_FEWEST_IN_AN_ARM} with and {_FEWEST_IN_AN_ARM} without",
+                f"at least {FEWEST_RUNS} runs, for every row {_FEWEST_IN_AN_ARM} with and {_FEWEST_IN_AN_ARM} without",
                 f"{len(t)} runs; row {k} was in {int(t[:, k].sum())} of them",
                 "rows that every run had (or none), or too short a log",
                 "leave such rows out of the table, or log more runs with random halves",

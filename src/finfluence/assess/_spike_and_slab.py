@@ -73,9 +73,9 @@ def effect_laws(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | 
     .. math:: \tau_i \sim (1-w)\,\delta_0 + w\,\sigma\,\{N(0,1)\ \text{or}\ t_3\}, \qquad
               \hat\tau_i \sim N(\tau_i, s_i^2), \qquad c\,a_i \sim N(\tau_i, (r\sigma)^2)
 
-    w, σ, shape, r and c are not chosen but integrated over a grid (w from .02 to .98, σ and r uniform in their logarithm,
-    log c ~ N(0, 0.4²)), weighted by how well they explain all rows; the sum over the worlds is written as an atom and
-    one normal a row.
+    w, σ, shape, r and c are not chosen but integrated over a grid (w from .02 to .98, σ and r uniform in their
+    logarithm, log c ~ N(0, 0.4²)), weighted by how well they explain all rows; the sum over the worlds is written as
+    an atom and one normal a row.
 
     Returns
     -------
@@ -148,6 +148,10 @@ def _parts(
     """Return densities of both measurements under spike and slab, and the effect's first two moments under the slab.
 
     Densities are relative to the larger of the two where `scaled`; then only their ratio means something.
+
+    Returns
+    -------
+    tuple of array [n]
     """
     if predicted is None:
         middle, variance = difference, se**2
