@@ -107,7 +107,6 @@ def test_the_seed_is_of_the_folds():
         (lambda t, y, w: ((t, y, np.where(w > 2, np.nan, w)), {}), DataError, "impute covariates"),
         (lambda t, y, w: ((np.arange(len(t)) < 5, y, w), {}), DataError, "5 included, 395 not"),
         (lambda t, y, w: ((t, y, w), {"propensity": "all"}), ConfigError, "outcome, covariates"),
-        (lambda t, y, w: ((t, y, w), {"folds_count": 1}), ConfigError, "at least two folds"),
     ],
 )
 def test_bad_subjects_are_told(change, error, words):

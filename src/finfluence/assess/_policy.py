@@ -13,6 +13,7 @@ from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import check_level
 
 CLIP = 0.01
+FOLDS = 5
 PROPENSITIES = ("outcome", "covariates")
 _FEWEST_IN_AN_ARM = 20
 _MUCH_CLIPPED = 0.05
@@ -63,7 +64,6 @@ def policy_effect(
     covariates: ArrayLike,
     *,
     propensity: str = "outcome",
-    folds_count: int = 5,
     models: tuple[Any, Any] | None = None,
     level: float = 0.95,
     seed: int = 0,
@@ -71,7 +71,7 @@ def policy_effect(
     r"""Estimate the mean effect of inclusion from subjects that a policy included or not.
 
     Subjects are shards, documents or runs; with an outcome regression :math:`\hat g(t, w)` and a chance of inclusion
-    :math:`\hat\pi`, both fitted on the other folds,
+    :math:`\hat\pi`, both fitted on the other four of five folds,
 
     .. math:: \psi_t = \hat g(t, W) + \frac{1[T = t]}{\hat\pi_t}\,(Y - \hat g(t, W)), \qquad
               \hat\tau = \overline{\psi_1 - \psi_0}, \qquad \text{se} = \text{sd}(\psi_1 - \psi_0)/\sqrt n
@@ -89,8 +89,6 @@ def policy_effect(
         Everything that the policy looked at and that bears on the outcome; numbers, none missing.
     propensity : {"outcome", "covariates"}
         "covariates" is plain AIPW.
-    folds_count : int
-        K of the cross-fitting, at least 2.
     models : (regressor, classifier), optional
         scikit-learn estimators, cloned for each fold. Default: ridge and logistic regression; from 500 subjects
         boosted trees and additive curves (splines), stacked and averaged.
@@ -128,10 +126,10 @@ def policy_effect(
     (True, True)
     """
     check_level(level)
-    t, y, w = _checked(included, outcome, covariates, propensity, folds_count)
+    t, y, w = _checked(included, outcome, covariates, propensity)
     regressor, classifier = models if models is not None else _default_models(len(t))
     predictions, chance = np.empty((2, len(t))), np.empty((2, len(t)))
-    for others, fold in folds(t, folds_count, seed, "policy folds"):
+    for others, fold in folds(t, FOLDS, seed, "policy folds"):
         g = _outcome_regression(regressor, t[others], y[others], w[others])
         for arm in (0, 1):
             predictions[arm, fold] = g(arm, w[fold])
@@ -215,13 +213,13 @@ def _default_models(n: int) -> tuple[Any, Any]:
 
 
 def _checked(
-    included: ArrayLike, outcome: ArrayLike, covariates: ArrayLike, propensity: str, k: int
+    included: ArrayLike, outcome: ArrayLike, covariates: ArrayLike, propensity: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if propensity not in PROPENSITIES or k < 2:
+    if propensity not in PROPENSITIES:
         raise ConfigError(
             explain(
-                f"propensity as one of {', '.join(PROPENSITIES)}, and at least two folds",
-                f"{propensity!r}, {k} folds",
+                f"propensity as one of {', '.join(PROPENSITIES)}",
+                f"{propensity!r}",
                 "a mistyped option",
                 'write propensity="outcome"',
             )
