@@ -55,9 +55,13 @@ def inclusion_table(worlds: int) -> str:
 
 
 def exposure_table(logs: int) -> str:
-    p = np.array([exposure(event_log(seed)).p for seed in range(logs)])
-    told = ", ".join(f"{(p < a).mean():.3f} at {a:.2f}" for a in (0.05, 0.1, 0.2))
-    return f"Exposure without an effect, {logs} logs: rejected {told}"
+    found = [exposure(event_log(seed)) for seed in range(logs)]
+    lines = [f"Exposure without an effect, {logs} logs: share rejected at .05, .10 and .20"]
+    for name, p in (("multipliers", [f.p for f in found]), ("limit law", [f.p_limit for f in found])):
+        lines.append(
+            f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def test_a_planted_effect_is_found_and_its_direction_told():
     found = [exposure(log(s, strength=0.03)) for s in range(6)]
     assert sum(f.p < 0.05 for f in found) >= 5
     assert "brings the event forward" in str(found[0])
-    assert all(f.band[0] > 0 and f.gamma.shape == (8,) for f in found)
+    assert all(np.abs(f.gamma).max() > f.band for f in found if f.p < 0.04)
+    assert all(f.gamma.shape == (8,) and (f.p_limit > 0.5 * f.p or f.p < 0.001) for f in found)
 
 
 def test_without_the_history_the_test_is_fooled():
@@ -92,6 +93,19 @@ def test_an_exposure_that_the_history_holds_leaves_nothing():
     same = np.stack([known.exposure, known.exposure**2], 2)
     found = exposure(EventLog(known.events, known.at_risk, known.exposure, same))
     assert found.p > 0.01 and np.abs(found.gamma).max() < 1e-2
+
+
+def test_first_well_and_first_not_well_any_more():
+    good = np.array([[0, 1, 1, 0, 0, 1], [1, 1, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
+    nothing = np.zeros((3, 5)), np.zeros((3, 5, 1))
+    learned = EventLog.of_outcomes(good, *nothing)
+    np.testing.assert_array_equal(learned.events, [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(learned.at_risk, [[1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    forgotten = EventLog.of_outcomes(good, *nothing, event="forgotten")
+    np.testing.assert_array_equal(forgotten.events, [[0, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(forgotten.at_risk, [[0, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]])
+    with pytest.raises(ConfigError, match="losses < bound"):
+        EventLog.of_outcomes(good, *nothing, event="right")
 
 
 def test_one_fold_is_told():

@@ -4,13 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from finfluence._seeds import stream
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import check_level
 
 _FEWEST_SUBJECTS, _FEWEST_EVENTS = 20, 10
 _TERMS = 200
+_REPLICATES, _CHUNK = 4000, 500
 _RIDGE = 1e-4
 _DEPTHS = (1, 2, 3)
 
@@ -36,6 +39,58 @@ class EventLog:
     exposure: np.ndarray
     history: np.ndarray
 
+    @classmethod
+    def of_outcomes(
+        cls, good: ArrayLike, exposure: ArrayLike, history: ArrayLike, *, event: str = "learned"
+    ) -> "EventLog":
+        """Return the log of when each subject was first answered well, or first not any more.
+
+        Parameters
+        ----------
+        good : array of bool [n, T + 1]
+            Whether the subject was answered well (right, or with a loss below a bound) at each state, the first one
+            before the first step of the log.
+        exposure, history : array [n, T], array [n, T, k]
+            As known at the states 0 to T − 1, before the steps to the states 1 to T.
+        event : {"learned", "forgotten"}
+            "learned": first well; subjects that were well from the start are never at risk. "forgotten": first not well
+            after having been well; at risk from the first time well on.
+
+        Returns
+        -------
+        EventLog
+
+        Raises
+        ------
+        ConfigError
+            Another event.
+
+        Examples
+        --------
+        >>> good = [[False, False, True, False], [True, True, False, True]]
+        >>> log = EventLog.of_outcomes(good, np.zeros((2, 3)), np.zeros((2, 3, 1)))
+        >>> log.events.tolist(), log.at_risk.tolist()
+        ([[False, True, False], [False, False, False]], [[True, True, False], [False, False, False]])
+        """
+        well = np.asarray(good, dtype=bool)
+        before, now = well[:, :-1], well[:, 1:]
+        ever = np.maximum.accumulate(before, 1)
+        if event == "learned":
+            at_risk, happens = ~ever, now
+        elif event == "forgotten":
+            lost = np.maximum.accumulate(ever & ~before, 1)
+            at_risk, happens = ever & ~lost, ~now
+        else:
+            raise ConfigError(
+                explain(
+                    'event as "learned" or "forgotten"',
+                    f"{event!r}",
+                    "a mistyped name",
+                    'for a loss below a bound pass good=losses < bound and "learned"',
+                )
+            )
+        return cls(happens & at_risk, at_risk, np.asarray(exposure), np.asarray(history))
+
 
 @dataclass(frozen=True, eq=False)
 class ExposureTest:
@@ -44,11 +99,14 @@ class ExposureTest:
     Attributes
     ----------
     statistic, p : float
-        :math:`\sqrt n \sup_t |\hat\gamma_t| / \hat\sigma_T` and its chance if the exposure drives nothing.
+        :math:`\sqrt n \sup_t |\hat\gamma_t| / \hat\sigma_T`, and the chance of so large a deviation if the exposure
+        drives nothing, by 4,000 draws of Gaussian weights of subjects.
+    p_limit : float
+        The same chance by the limit law of many subjects and a fine grid; on a coarse grid it is too large.
     gamma : array [T]
         Local covariance of exposure and event up to each time, events a subject. Positive: exposed subjects have more
         events than their history explains.
-    band : array [T]
+    band : float
         Half-width around gamma that holds for all times at once, at the level.
     level : float
         Of the band.
@@ -58,8 +116,9 @@ class ExposureTest:
 
     statistic: float
     p: float
+    p_limit: float
     gamma: np.ndarray
-    band: np.ndarray
+    band: float
     level: float
     subjects: int
     events: int
@@ -89,9 +148,13 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
               \quad \hat\sigma^2_t = \frac1n \sum_i \sum_{s \le t} G_{is}^2\,dN_{is}, \quad
               p = 1 - F\!\left(\sqrt n\,\sup_t |\hat\gamma_t| / \hat\sigma_T\right)
 
-    where F is the law of :math:`\sup_{[0,1]} |B|` of a Brownian motion. Errors of the two fits only matter as a
-    product: neither has to be right to the last digit. The intensity is fitted by boosted trees with a Poisson loss on
-    the person-period table, their depth chosen inside each fold; the exposure by ridge regression at each time.
+    where F is the law of :math:`\sup_{[0,1]} |B|` of a Brownian motion (`p_limit`). On a grid of few times
+    `p` is truer, by multipliers: :math:`\sup_t |\frac1n \sum_i \xi_i \sum_{s \le t} G\,dM|`
+    with normal ξ.
+
+    Errors of the two fits only matter as a product: neither has to be right to the last digit. The intensity is fitted
+    by boosted trees with a Poisson loss on the person-period table, their depth chosen inside each fold; the exposure
+    by ridge regression at each time.
 
     Parameters
     ----------
@@ -101,7 +164,7 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     level : float
         Of the band of gamma.
     seed : int
-        Of the folds.
+        Of the folds and the multipliers.
 
     Returns
     -------
@@ -149,12 +212,15 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     if variance[-1] == 0:
         raise DataError(_nothing_left(int(events.sum())))
     n = len(x)
-    statistic = float(np.sqrt(n) * np.abs(gamma).max() / np.sqrt(variance[-1]))
+    largest = np.abs(gamma).max()
+    statistic = float(np.sqrt(n) * largest / np.sqrt(variance[-1]))
+    chance = _largest_by_chance(residual * (events - np.where(at_risk, intensity, 0.0)), seed)
     return ExposureTest(
         statistic,
+        float((1 + (chance >= largest).sum()) / (1 + len(chance))),
         1 - sup_of_brownian_motion(statistic),
         gamma,
-        np.full(len(gamma), _quantile(level) * np.sqrt(variance[-1] / n)),
+        float(np.quantile(chance, level)),
         level,
         n,
         int(events.sum()),
@@ -199,12 +265,15 @@ def sup_of_brownian_motion(x: float) -> float:
     return float(np.clip(4 / np.pi * terms.sum(), 0.0, 1.0))
 
 
-def _quantile(level: float) -> float:
-    low, high = 0.0, 10.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if sup_of_brownian_motion(middle) < level else (low, middle)
-    return high
+def _largest_by_chance(increments: np.ndarray, seed: int) -> np.ndarray:
+    """Return draws of sup|gamma| where exposure drives nothing: each subject's path at a random Gaussian weight."""
+    paths = increments.cumsum(1)
+    rng = stream(seed, "exposure multipliers")
+    draws = [
+        np.abs(rng.standard_normal((_CHUNK, len(paths))) @ paths).max(1) / len(paths)
+        for _ in range(_REPLICATES // _CHUNK)
+    ]
+    return np.concatenate(draws)
 
 
 def _exposure_residual(
