@@ -11,6 +11,8 @@ from finfluence.jobs.bench._tools import TOOLS
 
 EXPERIMENTS: dict[str, str] = {
     "mislabels": "finfluence.jobs.bench.experiments:Mislabels",
+    "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
+    "consistency": "finfluence.jobs.bench.experiments:Consistency",
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",

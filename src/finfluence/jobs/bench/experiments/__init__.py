@@ -1,5 +1,7 @@
 """Experiments of the benchmark, a file each."""
 
+from finfluence.jobs.bench.experiments._consistency import Consistency
 from finfluence.jobs.bench.experiments._mislabels import Mislabels
+from finfluence.jobs.bench.experiments._truth import AgainstRetraining
 
-__all__ = ["Mislabels"]
+__all__ = ["AgainstRetraining", "Consistency", "Mislabels"]
