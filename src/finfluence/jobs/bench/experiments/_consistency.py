@@ -69,7 +69,8 @@ class Consistency:
                 "Mean over pairs of seeds, with the least and the largest.",
                 f"Jaccard: rows that both name over rows that either names; by chance {chance}. Kendall's W: 1 where "
                 f"all seeds rank alike, about {1 / bench.options.seeds:.2f} by chance. Right and the same: wrong "
-                "labels that both seeds name, over rows that either names. A method may agree with itself and be wrong.",
+                "labels that both seeds name, over rows that either names. A method may agree with itself and be "
+                "wrong.",
             ],
             lines(
                 [Line(m, SHARES, [_mean(found, m, s) for s in SHARES]) for m in order if m in score.index],
