@@ -13,6 +13,7 @@ EXPERIMENTS: dict[str, str] = {
     "mislabels": "finfluence.jobs.bench.experiments:Mislabels",
     "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
+    "removal": "finfluence.jobs.bench.experiments:Removal",
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",
