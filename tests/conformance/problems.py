@@ -25,8 +25,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "if-arnoldi": {"rank": 4, "iterations": 5},
     "if-nystrom": {"rank": 5},
     "trak": {"dimensions": 5, "checkpoints": 2},
+    "less": {"dimensions": 5},
     "if-ekfac-cg": {"iterations": 3, "tolerance": 1e-12},
 }
+
+# Evaluations of every row by the model's outputs, which no loss counts.
+OUTPUTS = {"margin": 1, "cleanlab": 1, "forgetting": EPOCHS, "neighbours": 2}
 
 
 class CountedLoss:
