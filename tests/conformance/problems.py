@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "if-arnoldi": {"rank": 4, "iterations": 5},
     "if-nystrom": {"rank": 5},
     "trak": {"dimensions": 5, "checkpoints": 2},
+    "kernel-trak": {"dimensions": 5, "checkpoints": 3},
     "less": {"dimensions": 5},
     "if-ekfac-cg": {"iterations": 3, "tolerance": 1e-12},
 }

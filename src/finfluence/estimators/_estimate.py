@@ -34,6 +34,8 @@ METHODS: dict[str, str] = {
     "datainf": "finfluence.estimators.influence_functions:ByDataInf",
     "relatif": "finfluence.estimators.influence_functions:Relatif",
     "trak": "finfluence.estimators.influence_functions:Trak",
+    "kernel-trak": "finfluence.estimators.influence_functions:KernelTrak",
+    "source": "finfluence.estimators.unrolling:Segments",
     "own-loss": "finfluence.estimators.baselines:OwnLoss",
     "mean-loss": "finfluence.estimators.baselines:MeanLoss",
     "forgetting": "finfluence.estimators.baselines:Forgetting",
