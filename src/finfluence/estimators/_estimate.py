@@ -36,6 +36,8 @@ METHODS: dict[str, str] = {
     "trak": "finfluence.estimators.influence_functions:Trak",
     "kernel-trak": "finfluence.estimators.influence_functions:KernelTrak",
     "source": "finfluence.estimators.unrolling:Segments",
+    "turn-over": "finfluence.estimators.resampling:TurnOverDropout",
+    "data-oob": "finfluence.estimators.resampling:DataOob",
     "own-loss": "finfluence.estimators.baselines:OwnLoss",
     "mean-loss": "finfluence.estimators.baselines:MeanLoss",
     "forgetting": "finfluence.estimators.baselines:Forgetting",
@@ -161,7 +163,7 @@ def methods() -> list[Method]:
     Examples
     --------
     >>> [m.name for m in methods() if m.needs == "recipe"]
-    ['retrain']
+    ['retrain', 'data-oob']
     """
     return [_described(method_class(name)) for name in METHODS]
 
