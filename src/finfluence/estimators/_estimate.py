@@ -36,6 +36,7 @@ METHODS: dict[str, str] = {
     "trak": "finfluence.estimators.influence_functions:Trak",
     "kernel-trak": "finfluence.estimators.influence_functions:KernelTrak",
     "source": "finfluence.estimators.unrolling:Segments",
+    "d-tda": "finfluence.estimators.unrolling:Distributional",
     "z0-inf": "finfluence.estimators.forward_only:Z0Inf",
     "mirrored": "finfluence.estimators.forward_only:Mirrored",
     "untrac": "finfluence.estimators.unlearning:UnTrac",
@@ -167,7 +168,7 @@ def methods() -> list[Method]:
     Examples
     --------
     >>> [m.name for m in methods() if m.needs == "recipe"]
-    ['retrain', 'data-oob']
+    ['retrain', 'd-tda', 'data-oob']
     """
     return [_described(method_class(name)) for name in METHODS]
 
