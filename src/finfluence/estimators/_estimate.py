@@ -20,6 +20,9 @@ METHODS: dict[str, str] = {
     "fine-mc": "finfluence.estimators.first_order:FineMonteCarlo",
     "grad-dot": "finfluence.estimators.first_order:GradientDot",
     "grad-cosine": "finfluence.estimators.first_order:GradientCosine",
+    "tracin": "finfluence.estimators.first_order:TracIn",
+    "less": "finfluence.estimators.first_order:Less",
+    "in-run-shapley": "finfluence.estimators.first_order:InRunShapley",
     "if-explicit": "finfluence.estimators.influence_functions:Explicit",
     "if-cg": "finfluence.estimators.influence_functions:ByConjugateGradients",
     "if-lissa": "finfluence.estimators.influence_functions:ByLissa",
@@ -31,8 +34,20 @@ METHODS: dict[str, str] = {
     "datainf": "finfluence.estimators.influence_functions:ByDataInf",
     "relatif": "finfluence.estimators.influence_functions:Relatif",
     "trak": "finfluence.estimators.influence_functions:Trak",
+    "kernel-trak": "finfluence.estimators.influence_functions:KernelTrak",
+    "source": "finfluence.estimators.unrolling:Segments",
+    "d-tda": "finfluence.estimators.unrolling:Distributional",
+    "z0-inf": "finfluence.estimators.forward_only:Z0Inf",
+    "mirrored": "finfluence.estimators.forward_only:Mirrored",
+    "untrac": "finfluence.estimators.unlearning:UnTrac",
+    "untrac-inv": "finfluence.estimators.unlearning:UnTracInv",
+    "turn-over": "finfluence.estimators.resampling:TurnOverDropout",
+    "data-oob": "finfluence.estimators.resampling:DataOob",
     "own-loss": "finfluence.estimators.baselines:OwnLoss",
+    "mean-loss": "finfluence.estimators.baselines:MeanLoss",
+    "forgetting": "finfluence.estimators.baselines:Forgetting",
     "margin": "finfluence.estimators.baselines:Margin",
+    "neighbours": "finfluence.estimators.baselines:Neighbours",
     "gradient-norm": "finfluence.estimators.baselines:GradientNorm",
     "cleanlab": "finfluence.estimators.baselines:Cleanlab",
     "random": "finfluence.estimators.baselines:Random",
@@ -153,7 +168,7 @@ def methods() -> list[Method]:
     Examples
     --------
     >>> [m.name for m in methods() if m.needs == "recipe"]
-    ['retrain']
+    ['retrain', 'd-tda', 'data-oob']
     """
     return [_described(method_class(name)) for name in METHODS]
 

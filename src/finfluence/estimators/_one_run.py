@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from finfluence.errors import ConfigError, explain
 from finfluence.result import Provenance
 from finfluence.runs import AnyQuery, Tape, seeded
-from finfluence.runs.describe import Subsets, sum_over
+from finfluence.runs.describe import Subsets, chosen, sum_over
 from finfluence.runs.tape import final_losses
 
 
@@ -56,6 +57,56 @@ def mean_over(subsets: Subsets, values: np.ndarray) -> np.ndarray:
     """Return the mean of the values [n] over each subset [S]; NaN for an empty one."""
     with np.errstate(invalid="ignore"):
         return sum_over(subsets.positions, values[:, None])[:, 0] / subsets.sizes
+
+
+def forward_values(queries: list[AnyQuery], model: nn.Module, tape: Tape) -> np.ndarray:
+    """Return the values [Q] of queries, in evaluation mode; they need not be differentiable.
+
+    Returns
+    -------
+    array [Q]
+
+    Raises
+    ------
+    ConfigError
+        A value that is not finite.
+    """
+    model.eval()
+    values = np.zeros(sum(len(q.names) for q in queries))
+    with torch.no_grad(), seeded(0):
+        for query, first, some in chosen(queries, None):
+            for part, place, weight in query.parts(some):
+                at = first + place
+                found = part.values(model, tape).double().cpu().numpy()
+                values[at : at + len(part.names)] += weight * found
+    if not np.isfinite(values).all():
+        bad = [name for q in queries for name in q.names][int(np.argmin(np.isfinite(values)))]
+        raise ConfigError(
+            explain(
+                f"query '{bad}' to be finite at every state that is looked at",
+                f"{values[int(np.argmin(np.isfinite(values)))]}",
+                "the query takes the logarithm of zero, or the states left where it is defined",
+                "bound the query, or take shorter steps",
+            )
+        )
+    return values
+
+
+def against_controls(found: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """Return how many standard deviations of its controls [C, …] a value is from their mean; 0 if it is their mean.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> against_controls(np.array([3.0, 0.0]), np.array([[0.0, 0.0], [2.0, 0.0]])).round(3).tolist()
+    [1.414, 0.0]
+    """
+    away, spread = found - controls.mean(0), controls.std(0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(away == 0, 0.0, away / spread)
 
 
 def id_order(tape: Tape) -> np.ndarray:

@@ -10,9 +10,9 @@ from finfluence.runs import Tape, seeded
 
 
 def class_probabilities(
-    tape: Tape, rows_at_once: int = 1024, rows: int | None = None
+    tape: Tape, rows_at_once: int = 1024, rows: int | None = None, step: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return class probabilities of training rows at the end of a run, and the rows' labels.
+    """Return class probabilities of training rows at a state of a run, and the rows' labels.
 
     The softmax of `model(batch["x"])`, or that itself where it is a probability already.
 
@@ -24,6 +24,8 @@ def class_probabilities(
         Rows evaluated together.
     rows : int, optional
         The first so many only.
+    step : int, optional
+        Before which step; the end of the run unless given.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def class_probabilities(
     NotSupportedError
         Rows without fields "x" and "y", a model that does not give one output per class, or labels that are no classes.
     """
-    model = tape.model().eval()
+    model = tape.model(step).eval()
     count = len(tape.rows) if rows is None else min(rows, len(tape.rows))
     outputs, labels = [], []
     with torch.no_grad(), seeded(0):

@@ -59,7 +59,6 @@ class Random(RowScore[RandomOptions]):
 
     name = "random"
     paper = "none"
-    evaluations = 0
     Options = RandomOptions
 
     def scores(self, tape: Tape) -> np.ndarray:
@@ -68,6 +67,9 @@ class Random(RowScore[RandomOptions]):
         drawn = np.empty(len(tape.rows))
         drawn[id_order(tape)] = random_score(len(drawn), seed)
         return drawn
+
+    def _evaluations(self, source: Tape) -> float:
+        return 0.0
 
 
 def random_score(n: int, seed: int = 0) -> np.ndarray:

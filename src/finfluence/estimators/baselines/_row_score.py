@@ -6,7 +6,7 @@ method, whatever is asked. The score of a subset is the sum over its rows.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -43,18 +43,11 @@ class RowScoreOptions:
 
 
 class RowScore(AbstractEstimator[Tape, RowOptionsT]):
-    """A score of each row by itself at the end of one run; larger is more suspect.
-
-    Attributes
-    ----------
-    evaluations : float
-        Evaluations of each row that the score itself takes, beside that of the row's own loss.
-    """
+    """A score of each row by itself in one run; larger is more suspect."""
 
     family = "baselines"
     yields = "score"
     needs = Tape
-    evaluations: ClassVar[float] = 1
 
     @abstractmethod
     def scores(self, tape: Tape) -> np.ndarray:
@@ -86,4 +79,8 @@ class RowScore(AbstractEstimator[Tape, RowOptionsT]):
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         rows = len(source.rows)
         memory = activation_bytes(source, self.options.rows_at_once) + 8 * (4 * rows + 2 * len(subsets))
-        return Cost(in_trainings(source, rows * (1 + self.evaluations)), memory)
+        return Cost(in_trainings(source, rows * (1 + self._evaluations(source))), memory)
+
+    def _evaluations(self, source: Tape) -> float:
+        """Return the evaluations of each row that the score itself takes, beside that of the row's own loss."""
+        return 1.0

@@ -4,6 +4,13 @@ from finfluence.estimators.first_order._fine import Fine, FineOptions, step_infl
 from finfluence.estimators.first_order._fine_monte_carlo import FineMonteCarlo, FineMonteCarloOptions, arms
 from finfluence.estimators.first_order._gradient_cosine import GradientCosine
 from finfluence.estimators.first_order._gradient_dot import GradientDot, GradientDotOptions
+from finfluence.estimators.first_order._in_run_shapley import (
+    InRunShapley,
+    InRunShapleyOptions,
+    step_values,
+)
+from finfluence.estimators.first_order._less import Less, LessOptions
+from finfluence.estimators.first_order._tracin import TracIn, TracInOptions
 
 __all__ = [
     "Fine",
@@ -13,6 +20,13 @@ __all__ = [
     "GradientCosine",
     "GradientDot",
     "GradientDotOptions",
+    "InRunShapley",
+    "InRunShapleyOptions",
+    "Less",
+    "LessOptions",
+    "TracIn",
+    "TracInOptions",
     "arms",
     "step_influence",
+    "step_values",
 ]

@@ -12,6 +12,7 @@ from finfluence.estimators.influence_functions._influence_function import (
     InfluenceOptions,
     SeededOptions,
 )
+from finfluence.estimators.influence_functions._kernel_trak import KernelTrak, KernelTrakOptions
 from finfluence.estimators.influence_functions._kronecker import (
     ByEkfac,
     ByEkfacCg,
@@ -46,6 +47,8 @@ __all__ = [
     "Explicit",
     "InfluenceFunction",
     "InfluenceOptions",
+    "KernelTrak",
+    "KernelTrakOptions",
     "KroneckerOptions",
     "LissaOptions",
     "NystromOptions",

@@ -14,6 +14,7 @@ from finfluence.curvature import (
     Objective,
 )
 from finfluence.estimators._base import check_number, check_whole
+from finfluence.estimators._kronecker_fit import fit_passes, said_of
 from finfluence.estimators.influence_functions._influence_function import (
     SHARE,
     InfluenceFunction,
@@ -275,28 +276,6 @@ class ByEkfacCg(_ByKronecker[EkfacCgOptions]):
     def _passes(self, source: Tape, solves: int) -> float:
         products = solves * (min(self.options.iterations, source.layout.size) + 2)
         return super()._passes(source, solves) + EVALUATIONS[self.options.curvature] * products
-
-
-def fit_passes(curvature: str, corrected: bool) -> float:
-    """Return the evaluations of every row that a fit takes."""
-    return (1 + corrected) * (2 if curvature == "gauss-newton" else 1)
-
-
-def said_of(fitted: Kronecker) -> tuple[str, ...]:
-    """Return what has to be said of a fitted curvature: parameters with a diagonal only, a loss that is not convex."""
-    said = []
-    if fitted.diagonal:
-        some = ", ".join(repr(name) for name in fitted.diagonal[:6])
-        more = f" and {len(fitted.diagonal) - 6} more" if len(fitted.diagonal) > 6 else ""
-        said.append(
-            f"{some}{more}: parameters of no Linear or Conv2d layer by itself, given a diagonal curvature"
-        )
-    if fitted.clamped > 1e-6:
-        said.append(
-            f"the loss is not convex in the model's outputs: negative curvature (up to {fitted.clamped:.2g} of the "
-            "largest) was taken as zero"
-        )
-    return tuple(said)
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:

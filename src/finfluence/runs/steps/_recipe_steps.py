@@ -38,6 +38,7 @@ class RecipeSteps:
         self.count = recipe.steps if count is None else min(count, recipe.steps)
         self.batch_size = recipe.batch_size
         self.noise = recipe.noise
+        self.rates = tuple(recipe.optimizer.lr * recipe.rate(t) for t in range(self.count))
         self.notes: list[str] = []
 
     @cached_property

@@ -91,10 +91,20 @@ class RecordedSteps:
     @cached_property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, averaged over parameters where groups differ."""
+        squares = (self._numbers[:, :, 0] ** 2) @ self._group_shares
+        return tuple(float(squares[e.start : e.stop].sum()) for e in self.epochs)
+
+    @cached_property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rate of every step, averaged over parameters where groups differ."""
+        return tuple((self._numbers[:, :, 0] @ self._group_shares).tolist())
+
+    @property
+    def _group_shares(self) -> np.ndarray:
+        """Return the share of the parameters in each group [G]."""
         optimizer = self.recording.optimizer
         counts = np.bincount(optimizer.group_of, self.layout.sizes, len(optimizer.groups))
-        squares = (self._numbers[:, :, 0] ** 2) @ (counts / counts.sum())
-        return tuple(float(squares[e.start : e.stop].sum()) for e in self.epochs)
+        return counts / counts.sum()
 
     def at(self, t: int) -> Step:
         """Return step t."""

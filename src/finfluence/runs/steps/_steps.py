@@ -150,6 +150,10 @@ class Steps(Protocol):
         """Σ of squared learning rates of each epoch, up to one common factor."""
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rate of every step, averaged over parameters where groups differ."""
+
+    @property
     def last_losses(self) -> Tensor | None:
         """Row losses [B], as of `step_loss`, of the last step taken, before it; None where its rows are weighed."""
 

@@ -119,6 +119,11 @@ class ReadView:
         return self.run.noise
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rate of every step, averaged over parameters where groups differ."""
+        return self.run.rates
+
+    @property
     def order(self) -> Sequence[Tensor]:
         """Row positions of each step."""
         return self.run.order
