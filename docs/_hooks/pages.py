@@ -62,6 +62,7 @@ def pages() -> dict[str, str]:
         "reference/tradeoff.md": package("finfluence.tradeoff", "explanation/tradeoff.md"),
         "reference/stats.md": package("finfluence.stats", "explanation/statistics.md"),
         "reference/labels.md": package("finfluence.labels", "explanation/labels.md"),
+        "reference/language.md": package("finfluence.language", "explanation/language.md"),
         "reference/cli.md": commands(),
     }
 
