@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from finfluence.jobs._words import command_line, signed
+from finfluence.jobs._words import command_line, signed, size
 from finfluence.jobs.tune._decide import GROUP, RANK, Decided
 from finfluence.jobs.tune._options import TuneOptions
 
@@ -78,9 +78,7 @@ def _source(line: Mapping[Any, Any]) -> str:
     raised = "raises" if line["effect"] < 0 else "lowers"
     sure = {"value": -line["effect"], "lower": -line["effect"] - 1.96 * line["effect_se"],
             "upper": -line["effect"] + 1.96 * line["effect_se"]}  # fmt: skip
-    return (
-        f"source {line['group']!r} ({int(line['rows']):,} rows) {raised} {line['query']!r} by {signed(sure)}"
-    )
+    return f"source {line['group']!r} ({int(line['rows']):,} rows) {raised} {line['query']!r} by {size(sure)}"
 
 
 def named_sources(groups: pd.DataFrame) -> list[str]:
