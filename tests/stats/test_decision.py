@@ -1,7 +1,11 @@
 """One rule for any number of tests: q = min(1, V · min q), and what it refuses."""
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finfluence.errors import ConfigError, DataError
 from finfluence.stats import RowTest, empirical_fdr, name_rows
@@ -37,6 +41,26 @@ def test_the_order_of_tests_and_rows_does_not_matter() -> None:
     np.testing.assert_array_equal(
         name_rows([RowTest("a", z[0][turn]), RowTest("b", z[1][turn])]).q_values, one[turn]
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([12, 60, 400]),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["harmful", "both"]),
+)
+def test_a_higher_level_never_names_fewer(seed: int, n: int, tests: int, direction: str) -> None:
+    rng = np.random.default_rng(seed)
+    asked = [
+        RowTest(
+            f"t{k}", rng.standard_t(3, n) + 6 * (rng.random(n) < 0.1), rng.random(n) ** 4, direction=direction
+        )
+        for k in range(tests)
+    ]
+    named = [name_rows(asked, fdr).flagged for fdr in (0.01, 0.05, 0.1, 0.2, 0.5)]
+    for less, more in itertools.pairwise(named):
+        assert (less <= more).all()
 
 
 def test_an_unknown_p_value_says_nothing() -> None:

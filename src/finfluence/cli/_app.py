@@ -62,10 +62,10 @@ def scan(quiet: bool, columns: bool, **given: Any) -> None:
     with reported(goes_on, out / "scan.log"):
         from finfluence.cli._numbers import number
         from finfluence.cli._shown import next_commands, show_result
-        from finfluence.jobs.scan import read_run, run_scan
+        from finfluence.jobs.scan import read_run, run_scan, scan_stages
 
         options = ScanOptions(**_filled(ScanOptions, given, budget=number(given["budget"], "--budget")))
-        with screen.progress() as progress:
+        with screen.progress(scan_stages(options)) as progress:
             result = run_scan(options, progress, screen.say)
         show_result(screen, result)
         next_commands(screen, result, read_run(out))

@@ -6,6 +6,7 @@ from pathlib import Path
 from finfluence.cli._screen import Screen
 from finfluence.cli._shown import show_result
 from finfluence.jobs import demo
+from finfluence.jobs.scan import scan_stages
 
 
 def run_demo(screen: Screen, out: Path, short: bool) -> None:
@@ -16,7 +17,7 @@ def run_demo(screen: Screen, out: Path, short: bool) -> None:
         "wrong label planted; clean held-out rows beside them."
     )
     screen.command(shlex.join(prepared.command))
-    with screen.progress() as progress:
+    with screen.progress(scan_stages(prepared.options)) as progress:
         found = demo.run(prepared, progress)
     show_result(screen, found.result, top=8)
     screen.say("")

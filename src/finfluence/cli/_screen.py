@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from finfluence._progress import Progress, silent
+from finfluence.jobs import Stage, WholeJob, in_words
 
 PLAIN_WIDTH = 160
 _CELL = 36
@@ -71,33 +73,49 @@ class Screen:
             self.out.print(Text("  " + safe(text), style="bold cyan"), soft_wrap=True)
 
     def table(self, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[object]]) -> None:
-        """Print a table; columns are (name, whether right-aligned); the last one takes what room is left."""
+        """Print a table; columns are (name, whether right-aligned); the last one takes what room is left.
+
+        Columns for which there is no room are left out whole, from the right, and named below.
+        """
         if self.quiet:
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         last = len(columns) - 1
         cells = [[safe(c, 200 if i == last else _CELL) for i, c in enumerate(row)] for row in rows]
         lengths = zip([name for name, _ in columns], *cells, strict=True)
-        taken = sum(max(cell_len(text) for text in column) + 2 for column in list(lengths)[:last])
-        room = self.out.width - taken
-        shown = last + 1 if room >= _LEAST else last
+        widths = [max(cell_len(text) for text in column) + 2 for column in lengths]
+        room = self.out.width - sum(widths[:last])
+        if room >= min(_LEAST, widths[last] - 2):
+            shown = last + 1
+            for row in cells:
+                row[last] = set_cell_size(row[last], min(room, cell_len(row[last])))
+        else:
+            shown = max(1, sum(sum(widths[: k + 1]) - 2 <= self.out.width for k in range(last)))
         for name, right in columns[:shown]:
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
         for row in cells:
-            row[last] = set_cell_size(row[last], min(room, cell_len(row[last]))) if room >= _LEAST else ""
             table.add_row(*(Text(cell) for cell in row[:shown]))
         self.out.print(table)
+        if missing := [name for name, _ in columns[shown:]]:
+            self.say(f"In a wider window, and in the report: {', '.join(missing)}.")
 
     @contextmanager
-    def progress(self) -> Iterator[Progress]:
-        """Yield a progress callable: bars with the time left on a terminal, a line per finished stage elsewhere."""
+    def progress(self, stages: Sequence[Stage] = ()) -> Iterator[Progress]:
+        """Yield a progress callable: bars with the time left on a terminal, a line per finished stage elsewhere.
+
+        Of a job whose `stages` are known there is one bar, with the time left for the whole of it.
+
+        Yields
+        ------
+        Progress
+        """
         if self.quiet:
             yield silent
         elif self.out.is_terminal:
-            with _Bars(self.out) as bars:
+            with _OneBar(self.out, stages) if stages else _Bars(self.out) as bars:
                 yield bars
         else:
-            yield _lines(self)
+            yield _lines(self, stages)
 
 
 class _Bars:
@@ -131,13 +149,52 @@ class _Bars:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
 
-def _lines(screen: Screen) -> Progress:
+class _OneBar:
+    """One bar for a whole job: the stage it is in, the share that is done, the time left."""
+
+    def __init__(self, console: Console, stages: Sequence[Stage]) -> None:
+        self._whole = WholeJob(stages)
+        bar = 20 if console.width >= 72 else 8
+        self._room = max(6, console.width - bar - 40)
+        self._bar = Bars(
+            BarColumn(bar_width=bar),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=1.0, left="")
+
+    def __enter__(self) -> "_OneBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far the job has come, now that `stage` is at `done`."""
+        reached = self._whole.tell(stage, done, total)
+        shown = escape(safe(stage, self._room))
+        self._bar.update(
+            self._task, completed=reached.share, description=shown, left=in_words(reached.seconds)
+        )
+
+
+def _lines(screen: Screen, stages: Sequence[Stage]) -> Progress:
     ended: set[str] = set()
+    whole = WholeJob(stages)
 
     def tell(stage: str, done: int, total: int) -> None:
+        reached = whole.tell(stage, done, total)
         if done == total and stage not in ended:
             ended.add(stage)
-            screen.say(f"{stage}: done")
+            left = in_words(reached.seconds)
+            how_far = f" ({100 * reached.share:.0f} %{', ' if left else ''}{left})" if stages else ""
+            screen.say(f"{stage}: done{how_far if reached.share < 1 else ''}")
 
     return tell
 

@@ -13,6 +13,7 @@ from finfluence.jobs.scan import (
     network_rows,
     q_in_short,
     row_cells,
+    verdict_of,
 )
 from finfluence.result import verification_sentence
 from finfluence.verification import Plan, Verification
@@ -40,8 +41,8 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
         if code.startswith(("FI02", "FI04")) and code not in SAID:
             screen.say(f"note: {text}")
     screen.say("")
-    show_networks(screen, summary)
     show_groups(screen, summary)
+    show_networks(screen, summary)
     show_rows(screen, result, top, query)
     screen.say("")
     screen.say(f"{summary['sign']}.")
@@ -101,31 +102,52 @@ def show_networks(screen: Screen, summary: Mapping[str, Any]) -> None:
 
 
 def show_groups(screen: Screen, summary: Mapping[str, Any]) -> None:
-    """Print the groups and what was found of their labels, the worst first, if there are groups."""
-    lines = summary.get("groups", [])[:WORST]
+    """Print the groups, the worst first: labels, losses and what removing them does, if there are groups."""
+    lines = summary.get("groups", [])
     if not lines:
         return
+    for text in summary.get("groups_said", ()):
+        screen.say(text)
     columns = [
         ("group", False),
-        ("rows", True),
-        ("contradicted labels", True),
+        ("verdict", False),
+        ("removal", True),
+        ("its p", True),
+        ("contradicted", True),
         ("expected", True),
-        ("adjusted p", True),
-        ("bad source", False),
+        ("its p", True),
+        ("rows", True),
+        ("own loss", True),
+        ("out-of-fold loss", True),
     ]
     rows = [
         [
             line["group"],
-            line["rows"],
-            line["contradicted"],
-            f"{line['expected']:.0f}",
+            verdict_of(line),
+            _number(line.get("effect"), "+.4f"),
+            q_in_short(line.get("p_value_adjusted")),
+            _number(line["contradicted"], ",d"),
+            _number(line["expected"], ".0f"),
             q_in_short(line["p_label_adjusted"]),
-            "yes" if line["named"] else "",
+            f"{line['rows']:,}",
+            in_short(line.get("own_loss")),
+            in_short(line["oof_loss"]),
         ]
-        for line in lines
+        for line in lines[:WORST]
     ]
     screen.table(columns, rows)
+    if len(lines) > WORST:
+        screen.say(f"{len(lines) - WORST:,} more groups stand in the report and in groups.parquet.")
+    screen.say(
+        "Removal: what it does to the loss on held-out rows of other groups (+: the group helps). Contradicted: labels "
+        "that models which have not seen them contradict; expected: by their own doubts. Each p is adjusted over the "
+        "groups."
+    )
     screen.say("")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def show_review(screen: Screen, result: ScanResult, top: int) -> None:
@@ -187,6 +209,12 @@ def next_commands(screen: Screen, result: ScanResult, run: Mapping[str, Any]) ->
     source, name = Path(str(run["data"]["source"]["name"])), run["data"]["source"]["format"]
     suffix = {"folder": ".csv", "builtin": ".npz"}.get(name, source.suffix)
     screen.say("Next:")
+    for line in result.summary.get("groups", []):
+        if line.get("bad") and line["group"] not in result.summary.get("groups_needed", ()):
+            to = f"without-{_plain(line['group'])}{suffix}"
+            asked = ["clean", _relative(result.folder), "--to", to, "--group", line["group"]]
+            screen.command(shlex.join(["finfluence", *asked]))
+            break
     told = result.summary.get("labels_told", True)
     if result.nothing_found and not told and name != "builtin":
         target = run["options"]["target"]
@@ -207,6 +235,11 @@ def short_previews(result: ScanResult) -> dict[str, str]:
     """Return a few words on each row that the scan wrote one for."""
     frame = result.previews
     return dict(zip(frame["row_id"].astype(str), frame["preview"], strict=True))
+
+
+def _plain(name: str) -> str:
+    """Return a name that may stand in a file's."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:40]
 
 
 def _relative(folder: Path) -> str:

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from finfluence.jobs._folder import kind_of as kind_of
     from finfluence.jobs._options import flag_of as flag_of
     from finfluence.jobs._options import option as option
+    from finfluence.jobs._time_left import Stage as Stage
+    from finfluence.jobs._time_left import WholeJob as WholeJob
+    from finfluence.jobs._time_left import in_words as in_words
 
 _HOME = {
     **dict.fromkeys(("Job", "JobFolder", "kind_of"), "_folder"),
     **dict.fromkeys(("flag_of", "option"), "_options"),
+    **dict.fromkeys(("Stage", "WholeJob", "in_words"), "_time_left"),
 }
 
 __all__ = sorted(_HOME)

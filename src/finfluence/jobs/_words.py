@@ -26,8 +26,8 @@ def signed(difference: Mapping[str, float]) -> str:
     return f"{value:+.3g} [{lower:+.3g}, {upper:+.3g}]"
 
 
-def change(name: str, difference: Mapping[str, float], better: str) -> str:
-    """Say whether a quantity changed, and for the better or the worse.
+def size(difference: Mapping[str, float], scale: float = 1.0) -> str:
+    """Return the size of a difference with its interval, for a verb that says its direction.
 
     Returns
     -------
@@ -35,13 +35,50 @@ def change(name: str, difference: Mapping[str, float], better: str) -> str:
 
     Examples
     --------
-    >>> change("held-out loss", {"value": -0.11, "lower": -0.13, "upper": -0.09}, better="lower")
-    'the held-out loss improves by -0.11 [-0.13, -0.09]'
+    >>> size({"value": -0.11, "lower": -0.13, "upper": -0.09})
+    '0.11 [0.09, 0.13]'
+    """
+    value, lower, upper = (scale * difference[k] for k in ("value", "lower", "upper"))
+    if value < 0:
+        value, lower, upper = -value, -upper, -lower
+    return f"{value:.3g} [{lower:.3g}, {upper:.3g}]"
+
+
+def change(name: str, difference: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:
+    """Say which way a quantity went, and by how much, with the interval.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> change("held-out log loss", {"value": -0.11, "lower": -0.13, "upper": -0.09})
+    'lowers the held-out log loss by 0.11 [0.09, 0.13]'
+    >>> change("accuracy", {"value": 0.001, "lower": -0.003, "upper": 0.005}, scale=100, unit="points")
+    'does not measurably change the accuracy (between -0.3 and +0.5 points)'
     """
     if difference["lower"] * difference["upper"] <= 0:
-        return f"the {name} does not change measurably ({signed(difference)})"
-    good = (difference["value"] < 0) == (better == "lower")
-    return f"the {name} {'improves' if good else 'worsens'} by {signed(difference)}"
+        return f"does not measurably change the {name} ({between(difference, scale, unit)})"
+    of = f" {unit}" if unit else ""
+    return f"{'lowers' if difference['value'] < 0 else 'raises'} the {name} by {size(difference, scale)}{of}"
+
+
+def between(difference: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:
+    """Return the interval of a difference whose direction is not known.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> between({"lower": -0.003, "upper": 0.005}, scale=100, unit="points")
+    'between -0.3 and +0.5 points'
+    """
+    lower, upper = (0.0 if abs(difference[k]) < 1e-12 else scale * difference[k] for k in ("lower", "upper"))
+    of = f" {unit}" if unit else ""
+    return f"between {lower:+.2g} and {upper:+.2g}{of}"
 
 
 def command_line(command: str, fields: tuple[Field[Any], ...], values: Mapping[str, Any]) -> str:

@@ -35,6 +35,14 @@ class Prepared:
     check_runs: int
 
     @property
+    def options(self) -> ScanOptions:
+        """Options of the scan."""
+        return ScanOptions(
+            source=self.train, target="label", holdout=self.holdout, out=self.out,
+            runs=self.runs, proof_runs=self.check_runs,
+        )  # fmt: skip
+
+    @property
     def command(self) -> list[str]:
         """The command that does the same by hand."""
         return [
@@ -99,12 +107,9 @@ def flagged_by(lines: pd.DataFrame, fdr: float, tests: int) -> np.ndarray:
 def run(prepared: Prepared, progress: Progress = silent) -> Found:
     """Scan, clean, and count the planted errors that were named."""
     result = run_scan(
-        ScanOptions(
-            source=prepared.train, target="label", holdout=prepared.holdout, out=prepared.out,
-            runs=prepared.runs, proof_runs=prepared.check_runs,
-        ),
+        prepared.options,
         progress,
-    )  # fmt: skip
+    )
     written = clean_scan(prepared.out, prepared.cleaned)
     lines = result.lines[result.lines["query"] == "held-out"].sort_values("row_id")
     planted = np.isin(lines["row_id"], prepared.planted)

@@ -185,12 +185,13 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Any further table: baselines, agreement between seeds, the self-test."""
+    """Any further table: baselines, agreement between seeds, the self-test. `early`: it stands before the rows."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    early: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,10 @@ def view(content: ReportContent) -> View:
         ],
         "cleaning": content.cleaning and _cleaning(content.cleaning),
         "verification": content.verification and _verification(content.verification),
-        "tables": [{"title": t.title, "note": t.note, **_columns(t)} for t in content.tables],
+        "tables": [
+            {"title": t.title, "note": t.note, "early": t.early, "number": k, **_columns(t)}
+            for k, t in enumerate(content.tables, 1)
+        ],
         "origin": content.origin,
         "facts": [(k, text.datum(v)) for k, v in (content.origin.facts if content.origin else {}).items()],
         "words": {**glossary(contrast), **content.glossary},

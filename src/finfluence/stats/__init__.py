@@ -5,6 +5,7 @@ from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
 from finfluence.stats._checks import check_level
 from finfluence.stats._corrected import CorrectedCurve, corrected_curve
+from finfluence.stats._crossed import crossed_interval
 from finfluence.stats._decision import Named, RowTest, name_rows, towards
 from finfluence.stats._departure import Departure, departure
 from finfluence.stats._intervals import Interval, mean_interval, paired_difference, welch_difference
@@ -61,6 +62,7 @@ __all__ = [
     "check_level",
     "clopper_pearson",
     "corrected_curve",
+    "crossed_interval",
     "curve_band",
     "delong_interval",
     "departure",

@@ -22,7 +22,7 @@ class Interval:
     level
         Chance that the interval covers the truth, if its assumptions hold.
     kind
-        How it was made: "t", "paired t", "Welch", "bootstrap percentile" or "DeLong probit".
+        How it was made: "t", "paired t", "crossed t", "Welch", "bootstrap percentile" or "DeLong probit".
     """
 
     estimate: float | np.ndarray

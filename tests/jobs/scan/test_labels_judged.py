@@ -153,7 +153,7 @@ def test_a_bad_source_among_ten_is_named_from_its_own_file(tmp_path, bad, named)
     for text in (result.verdict, shown, page):
         assert ("Bad source s3: the models contradict" in text) == bool(named)
     if named:
-        assert shown.index("bad source") < shown.index("own loss")
+        assert shown.index("bad source") < shown.index("row in short")
         assert groups["row_id"][0] == "s3"
         check_that_it_leaves(out, tmp_path)
 
@@ -172,7 +172,7 @@ def check_that_it_leaves(out, folder):
     needed = (groups["row_id"] == "s5") & (groups["query"] == "held-out")
     groups.loc[needed, ["effect", "lower", "upper"]] = 0.2, 0.1, 0.3
     groups.to_parquet(out / "groups.parquet")
-    with pytest.raises(ConfigError, match=r"removing s5 raises the held-out loss by 0\.2"):
+    with pytest.raises(ConfigError, match=r"removing s5 is estimated to raise the held-out loss by 0\.2"):
         clean_scan(out, folder / "other.csv", CleanOptions(group="s5"))
     clean_scan(out, folder / "other.csv", CleanOptions(group="s5", even_if_worse=True))
 
@@ -230,13 +230,19 @@ def test_a_scan_goes_on_with_the_predictions_it_has(tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def harmful_check(folder, loss, accuracy):
+def harmful_check(folder, loss, accuracy, recall=0.0):
     """Rewrite what the retraining check of a scan measured."""
     check = json.loads((folder / "proof.json").read_text())
     for d in check["differences"]:
         if d["name"] == "cleaned − original":
-            lower, upper = loss if d["metric"] == "held-out loss" else accuracy
+            lower, upper = loss if d["metric"].endswith("loss") else accuracy
             d.update(value=(lower + upper) / 2, lower=lower, upper=upper)
+    for line in check["recall"]:
+        line["changes"]["cleaned − original"] = {
+            "value": recall,
+            "lower": recall - 0.01,
+            "upper": recall + 0.01,
+        }
     (folder / "proof.json").write_text(json.dumps(check))
 
 
@@ -248,8 +254,12 @@ def test_clean_refuses_what_the_check_shows_to_do_harm(messy, tmp_path):
         with pytest.raises(ConfigError) as caught:
             clean_scan(folder, tmp_path / "c.csv")
         words = str(caught.value)
-        assert "expected a cleaning that does not make the model worse on held-out rows" in words
-        assert "the held-out loss worsens by +0.03 [+0.01, +0.05]" in words and "--even-if-worse" in words
+        assert (
+            "expected a cleaning that does not make the model worse on" in words and "held-out rows" in words
+        )
+        assert (
+            "rows raises the held-out log loss by 0.03 [0.01, 0.05]" in words and "--even-if-worse" in words
+        )
         assert not (tmp_path / "c.csv").exists()
         typed = ["clean", str(folder), "--to", str(tmp_path / "c.csv")]
         assert CliRunner().invoke(app, typed).exit_code == 2
@@ -257,6 +267,17 @@ def test_clean_refuses_what_the_check_shows_to_do_harm(messy, tmp_path):
         assert CliRunner().invoke(app, [*typed, "--even-if-worse"]).exit_code == 0
         harmful_check(folder, (0.01, 0.05), (0.01, 0.03))
         clean_scan(folder, tmp_path / "better.csv")
+        harmful_check(folder, (-0.05, -0.01), (-0.01, 0.01), recall=-0.05)
+        with pytest.raises(
+            ConfigError,
+            match=r"lowers the recall of “benign” by 5 \[4, 6\] points; lowers the recall of “mal",
+        ):
+            clean_scan(folder, tmp_path / "d.csv")
+        harmful_check(folder, (-0.05, -0.01), (0.01, 0.03), recall=-0.05)
+        clean_scan(folder, tmp_path / "balanced.csv")
+        harmful_check(folder, (-0.05, -0.01), (0.01, 0.03), recall=-0.2)
+        with pytest.raises(ConfigError, match=r"lowers the recall of “benign” by 20 \[19, 21\] points"):
+            clean_scan(folder, tmp_path / "e.csv")
     finally:
         (folder / "proof.json").write_text(before)
 
@@ -274,6 +295,15 @@ def test_clean_asks_before_a_class_loses_more_than_a_fifth(messy, tmp_path):
         ):
             clean_scan(folder, tmp_path / "c.csv", CleanOptions(action="drop"))
         assert clean_scan(folder, tmp_path / "c.csv", CleanOptions(action="drop", yes=True)).dropped > 50
+        changed.assign(predicted=lines["predicted"].where(~few, "benign"), confidence=0.99).to_parquet(
+            folder / "influence.parquet"
+        )
+        with pytest.raises(ConfigError, match=r"malignant would lose"):
+            clean_scan(folder, tmp_path / "r.csv")
+        assert not (tmp_path / "r.csv").exists()
+        assert (
+            clean_scan(folder, tmp_path / "r.csv", CleanOptions(yes=True, even_if_worse=True)).relabelled > 50
+        )
     finally:
         (folder / "influence.parquet").write_bytes(before)
     assert open_scan(folder).verdict == messy[1].verdict

@@ -43,7 +43,7 @@ def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):
     loss = next(
         d
         for d in proof["differences"]
-        if d["name"] == "cleaned − original" and d["metric"] == "held-out loss"
+        if d["name"] == "cleaned − original" and d["metric"] == "held-out log loss"
     )
     assert loss["upper"] < 0
     assert [a["runs"] for a in proof["arms"]] == [4, 4, 4]
@@ -64,14 +64,20 @@ def test_wrong_labels_are_named_cleaned_and_proved(tmp_path):
 def test_mixed_table_with_groups_and_all_queries(tmp_path):
     result = run_scan(
         ScanOptions(source=mixed_csv(tmp_path), target="label", id_column="key", group_column="source",
-                    out=tmp_path / "out", queries=("per-class", "own"), **QUICK)
+                    out=tmp_path / "out", queries=("bounded", "per-class", "own"), **QUICK)
     )  # fmt: skip
     counts = result.lines["query"].value_counts().to_dict()
     n = counts["held-out"]
-    assert counts == {"held-out": n, "class [yes]": n, "class no</script>": n, "own": 32}
+    assert counts == {"held-out": n, "bounded": n, "class [yes]": n, "class no</script>": n, "own": 32}
     own = result.lines[result.lines["query"] == "own"]
     assert not own["flagged"].any() and own["q_value"].isna().all() and own["mu"].notna().all()
+    asked = result.lines["row_id"].isin(own["row_id"])
+    assert (result.lines["loo_loss"].notna() == asked).all()
+    np.testing.assert_allclose(own["loo_loss"], own["own_loss"] + own["effect"])
+    bounded = result.influence.data.sel(query="bounded")
+    assert float(bounded["sign"]) == -1 and np.abs(bounded["effect"].values).max() < 1
     groups = pq.read_table(tmp_path / "out/groups.parquet").to_pandas()
+    assert set(groups["query"]) == {"held-out", "bounded", "class [yes]", "class no</script>"}
     assert set(groups["row_id"]) == {"web", "[b]phone"}
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "</script><b>" not in page and "\x1b" not in page and "Groups of rows" in page

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._budget import planned as planned
     from finfluence.jobs.scan._budget import runs_for as runs_for
     from finfluence.jobs.scan._budget import spent as spent
+    from finfluence.jobs.scan._check_words import check_sentence as check_sentence
+    from finfluence.jobs.scan._check_words import harms as harms
     from finfluence.jobs.scan._choice import Choice as Choice
     from finfluence.jobs.scan._choice import choose as choose
     from finfluence.jobs.scan._cleaned import clean_scan as clean_scan
@@ -19,8 +21,13 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._estimate import Estimate as Estimate
     from finfluence.jobs.scan._from_python import scan as scan
     from finfluence.jobs.scan._group_labels import judge_groups as judge_groups
+    from finfluence.jobs.scan._group_lines import verdict_of as verdict_of
+    from finfluence.jobs.scan._group_questions import group_questions as group_questions
     from finfluence.jobs.scan._labels import RowLabels as RowLabels
     from finfluence.jobs.scan._labels import doubt as doubt
+    from finfluence.jobs.scan._measures import RowOutputs as RowOutputs
+    from finfluence.jobs.scan._measures import measures as measures
+    from finfluence.jobs.scan._measures import row_values as row_values
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._options import checked_names as checked_names
@@ -31,8 +38,10 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._result import q_in_short as q_in_short
     from finfluence.jobs.scan._result import read_run as read_run
     from finfluence.jobs.scan._result import row_cells as row_cells
+    from finfluence.jobs.scan._retraining_check import automatic_runs as automatic_runs
     from finfluence.jobs.scan._self_test import Named as Named
     from finfluence.jobs.scan._self_test import judge as judge
+    from finfluence.jobs.scan._stages import scan_stages as scan_stages
     from finfluence.jobs.scan._tables import network_columns as network_columns
     from finfluence.jobs.scan._tables import network_rows as network_rows
     from finfluence.jobs.scan._training import as_trained as as_trained
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("planned", "runs_for", "spent"), "_budget"),
+    **dict.fromkeys(("check_sentence", "harms"), "_check_words"),
     **dict.fromkeys(("Choice", "choose"), "_choice"),
     "clean_scan": "_cleaned",
     "read_data": "_data",
@@ -48,13 +58,18 @@ _HOME = {
     "Estimate": "_estimate",
     "scan": "_from_python",
     "judge_groups": "_group_labels",
+    "verdict_of": "_group_lines",
+    "group_questions": "_group_questions",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
     **dict.fromkeys(("ScanOptions", "VerifyOptions", "checked_names"), "_options"),
+    **dict.fromkeys(("RowOutputs", "measures", "row_values"), "_measures"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
     ),
+    "automatic_runs": "_retraining_check",
     **dict.fromkeys(("Named", "judge"), "_self_test"),
+    "scan_stages": "_stages",
     **dict.fromkeys(("network_columns", "network_rows"), "_tables"),
     **dict.fromkeys(("as_trained", "plan_training"), "_training"),
     "verify_scan": "_verify",

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 from finfluence.clean import CleanOptions, Decisions, Layout, Written, write_clean
 from finfluence.errors import ConfigError, explain
 from finfluence.ingest import RawTable
+from finfluence.jobs.scan._check_words import harms
 from finfluence.jobs.scan._data import read_again
 from finfluence.jobs.scan._decisions import from_table, read_lines
-from finfluence.jobs.scan._folder import CHECK, GROUPS, ScanFolder
+from finfluence.jobs.scan._folder import CHECK, GROUP_CHECK, GROUPS, ScanFolder
+from finfluence.jobs.scan._group_lines import GONE
 from finfluence.jobs.scan._options import HELD_OUT
-from finfluence.jobs.scan._words import check_sentence, harmed
 
 MOST_OF_CLASS = 0.2
 
@@ -104,17 +105,31 @@ def _whole_group(decisions: Decisions, raw: RawTable, name: str) -> Decisions:
 
 
 def _check_group(folder: ScanFolder, name: str, even_if_worse: bool) -> None:
-    """Raise if a group is no bad source of labels and removing it surely raises the held-out loss."""
+    """Raise if training without a group did harm, or, if that was not tried, if it is named for nothing and helps."""
+    if even_if_worse:
+        return
+    checks = folder.read_json(GROUP_CHECK) if (folder / GROUP_CHECK).exists() else {}
+    if name in checks:
+        _raise_if(
+            harms(checks[name], GONE),
+            f"a group whose removal does not make the model worse on {checks[name]['judging_rows']:,} held-out rows of "
+            "other groups",
+            f"trained again, leaving out {name}",
+            "the model learns from this group in spite of its faults",
+            "clean its single rows instead (leave --group out)",
+        )
+        return
     frame = folder.read_frame(GROUPS)
     line = frame[(frame["row_id"].astype(str) == name) & (frame["query"] == HELD_OUT)]
-    if even_if_worse or line.empty or bool(line["named"].iloc[0]) or not line["lower"].iloc[0] > 0:
+    bad = [flag for flag in ("named", "harmful") if flag in line and line[flag].any()]
+    if line.empty or bad or not line["lower"].iloc[0] > 0:
         return
     effect = float(line["effect"].iloc[0])
     raise ConfigError(
         explain(
             "a group whose removal does not make the model worse on held-out rows",
-            f"removing {name} raises the held-out loss by {effect:.3g}",
-            "the group is no bad source of labels: the model learns from it",
+            f"removing {name} is estimated to raise the held-out loss by {effect:.3g}",
+            "the group is no bad source: the model learns from it",
             "look at the groups by finfluence show, or write the file all the same by --even-if-worse",
         )
     )
@@ -125,14 +140,23 @@ def _check_harmless(folder: ScanFolder, summary: Mapping[str, Any], options: Cle
     if options.action == "review" or options.even_if_worse or not summary["proof"]:
         return
     check = folder.read_json(CHECK)
-    if harmed(check):
+    _raise_if(
+        harms(check),
+        f"a cleaning that does not make the model worse on {check['judging_rows']:,} held-out rows",
+        f"trained again, cleaning {check['changed_rows']:,} rows",
+        "rows are named that the model needs, or the held-out labels are wrong themselves",
+        "look at the named rows by finfluence show, give checked held-out rows by --holdout",
+    )
+
+
+def _raise_if(harm: Sequence[str], expected: str, who: str, cause: str, remedy: str) -> None:
+    if harm:
         raise ConfigError(
             explain(
-                "a cleaning that does not make the model worse on held-out rows",
-                check_sentence(check),
-                "rows are named that the model needs, or the held-out labels are wrong themselves",
-                "look at the named rows by finfluence show, give checked held-out rows by --holdout, or write the file "
-                "all the same by --even-if-worse",
+                expected,
+                f"{who} {'; '.join(harm)}",
+                cause,
+                f"{remedy}, or write the file all the same by --even-if-worse",
             )
         )
 

@@ -92,6 +92,7 @@ def read_data(options: ScanOptions) -> ScanData:
         )
     train, held = split(raw, options.holdout, options.holdout_fraction, options.seed)
     _check_finite(train)
+    _check_groups(train, options.group_column)
     first, second = halves(held, options.seed)
     notes = list(dict.fromkeys(train.notes))
     if len(held) >= FEWEST_TO_HALVE:
@@ -132,5 +133,17 @@ def _check_finite(train: Table) -> None:
                 f"NaN or infinity in {len(bad)} rows, first in row {train.ids[bad[0]]}",
                 "missing values or a division by zero upstream",
                 "fill or remove these rows",
+            )
+        )
+
+
+def _check_groups(train: Table, column: str | None) -> None:
+    if train.groups is not None and len(set(train.groups.tolist())) < 2:
+        raise DataError(
+            explain(
+                f"two groups or more among the training rows, in the group column {column!r}",
+                f"{train.groups[0]!r} in all {len(train):,} of them",
+                "another column, or a file of one source: there is nothing to compare a group with",
+                "name another column by --group, or leave --group out",
             )
         )

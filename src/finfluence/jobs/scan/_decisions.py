@@ -16,8 +16,8 @@ from finfluence.stats import RowTest, name_rows
 
 COLUMNS = (
     "row_id", "query", "effect", "spread", "mu", "se", "lower", "upper", "p_value", "q_value", "flagged",
-    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "oof_loss", "p_wrong", "label",
-    "predicted", "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
+    "suggested_action", "suggested_label", "own_loss", "reason", "decided_by", "loo_loss", "oof_loss", "p_wrong",
+    "label", "predicted", "confidence", "group", "effect_se", "q_influence", "q_opposite", "q_loss",
     "shrunken", "shrunken_sd", "sign_error",
 )  # fmt: skip
 
@@ -117,7 +117,7 @@ def worst_of(lines: pd.DataFrame, like: Decisions) -> Decisions:
 def read_lines(folder: ScanFolder) -> pd.DataFrame:
     """Return the table of a finished scan; columns that earlier versions did not write are empty."""
     lines = folder.read_frame(TABLE)
-    later = ("oof_loss", "p_wrong", "shrunken", "shrunken_sd", "sign_error")
+    later = ("loo_loss", "oof_loss", "p_wrong", "shrunken", "shrunken_sd", "sign_error")
     return lines.assign(**{c: np.nan for c in later if c not in lines})
 
 
@@ -178,7 +178,8 @@ def _lines(
             "p_wrong",
         )
     }
-    return lines.assign(q_influence=q, group=groups[at], **extra)
+    apart = lines.loc[lines["query"] == OWN].set_index("row_id")["effect"].reindex(lines["row_id"]).to_numpy()
+    return lines.assign(q_influence=q, group=groups[at], loo_loss=extra["own_loss"] + apart, **extra)
 
 
 def _judged(lines: pd.DataFrame, decisions: Decisions) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Train, replay and pool: the influence of every row, run by run, each run whole on disk before the next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,17 @@ from finfluence.errors import TrainingError, explain
 from finfluence.estimators.replay import replay
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._folder import INFLUENCE, ScanFolder
+from finfluence.jobs.scan._group_questions import (
+    GroupQuestions,
+    by_own_question,
+    first_queries,
+    group_questions,
+    loss_queries,
+)
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._training import Training, predictions
 from finfluence.result import TWIN, Influence, load, pool
-from finfluence.runs import AnyQuery, Tape, mean_loss, own_loss, read_tensors, train
+from finfluence.runs import AnyQuery, Tape, own_loss, read_tensors, train
 from finfluence.runs.tape import final_losses
 
 OWN_ROWS = 32
@@ -49,11 +56,14 @@ class Asked:
         Whether the worst-fitted rows are asked for their own loss, too.
     budget
         What one replay may cost in training runs, or the settings that the first run made of it; None: no budget.
+    of_groups
+        Queries that groups alone are asked, beside those: on held-out rows of other groups.
     """
 
     queries: Sequence[AnyQuery]
     own: bool = False
     budget: float | Mapping[str, Any] | None = None
+    of_groups: Sequence[AnyQuery] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +88,9 @@ class Estimate:
     predicted: np.ndarray
 
 
-def main_queries(data: ScanData, per_class: bool, unit: str) -> list[AnyQuery]:
-    """Return the queries that decide: the mean held-out loss, and perhaps that of each class."""
-    held = data.query
-    queries: list[AnyQuery] = [mean_loss(held.x, held.y, name=HELD_OUT, unit=unit)]
-    classes = held.target.classes if per_class else None
-    for k, name in enumerate(classes or ()):
-        rows = np.flatnonzero(held.y == k)
-        if len(rows):
-            queries.append(mean_loss(held.x[rows], held.y[rows], name=f"class {name}", unit=unit))
-    return queries
+def main_queries(data: ScanData, asked: Collection[str], unit: str) -> list[AnyQuery]:
+    """Return the queries that decide: the mean held-out loss, and perhaps the bounded one and that of each class."""
+    return loss_queries(data.query, asked, unit)
 
 
 def make_estimate(context: Context, asked: Asked, *, keep_tapes: bool = False) -> Estimate:
@@ -103,21 +106,28 @@ def make_estimate(context: Context, asked: Asked, *, keep_tapes: bool = False) -
     budget = asked.budget
     for run in range(runs):
         if not (folder.run_folder(run) / INFLUENCE).exists():
-            _make_run(context, Asked(asked.queries, asked.own, budget), run)
+            _make_run(context, replace(asked, budget=budget), run)
         if budget is not None:
             budget = settings_of(folder)
         if not keep_tapes:
             _remove_states(folder.run_folder(run))
-    return load_estimate(folder, runs, own=asked.own, groups=context.data.train.groups is not None)
+    names = [name for query in asked.queries for name in query.names]
+    return load_estimate(folder, runs, names, own=asked.own, groups=group_questions(context.data))
 
 
-def load_estimate(folder: ScanFolder, runs: int, *, own: bool, groups: bool) -> Estimate:
+def load_estimate(
+    folder: ScanFolder, runs: int, names: Sequence[str], *, own: bool, groups: GroupQuestions | None
+) -> Estimate:
     """Return the pooled influence of the runs that are in the folder; nothing is trained.
 
     Parameters
     ----------
-    own, groups
-        Whether rows were asked for their own loss, and whether groups of rows were measured, too.
+    names
+        Of the queries that decide.
+    own
+        Whether rows were asked for their own loss, too.
+    groups
+        On which rows groups were asked; None where there are no groups.
 
     Returns
     -------
@@ -130,14 +140,19 @@ def load_estimate(folder: ScanFolder, runs: int, *, own: bool, groups: bool) -> 
     """
     places = [f"runs/{run:03d}" for run in range(runs)]
     single = [folder.read_result(f"{place}/{INFLUENCE}") for place in places]
-    pooled = pool(single)
+    pooled, of_groups = pool(single), None
+    if groups is not None:
+        each = [folder.read_result(f"{p}/{_GROUPS}", f"{p}/{INFLUENCE}") for p in places]
+        of_groups = by_own_question(pool(each), names, groups)
+        asked = len(names) + (min(OWN_ROWS, len(pooled.subsets)) if own else 0)
+        pooled = first_queries(pooled, pooled.queries[:asked])
     stacked = []
     for place in places:
         with folder.reading(f"{place}/{_PREDICTIONS}", f"{place}/{INFLUENCE}"):
             stacked.append(read_tensors(folder / place / _PREDICTIONS)["train"])
     return Estimate(
         _only_own(pooled, hardest(_losses(single[0]))) if own else pooled,
-        pool([folder.read_result(f"{p}/{_GROUPS}", f"{p}/{INFLUENCE}") for p in places]) if groups else None,
+        of_groups,
         np.stack([one.harm(HELD_OUT) for one in single]),
         torch.stack(stacked).mean(0).numpy(),
     )
@@ -205,6 +220,7 @@ def _make_run(context: Context, asked: Asked, run: int) -> None:
         if run:
             losses = _losses(load(context.folder.run_folder(0) / INFLUENCE))
         queries.append(own_loss(data.train.ids[hardest(losses)].tolist(), unit=training.unit))
+    queries += asked.of_groups
     if data.train.groups is not None:
         names = data.train.groups
         members = {

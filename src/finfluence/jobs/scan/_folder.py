@@ -6,11 +6,12 @@ from pathlib import Path
 from finfluence.jobs._folder import Job, JobFolder
 
 BUDGET, CHOICE = "budget", "choice"
-SCAN = Job("scan", version=1, chosen=(BUDGET,), parts=("runs/*", "self-test/runs/*"))
+SCAN = Job("scan", version=1, chosen=(BUDGET,), parts=("runs/*", "self-test/runs/*", "proof"))
 FORMAT, VERSION, LOG, SUMMARY = SCAN.format, SCAN.version, SCAN.log, SCAN.summary
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 CHECK, SELF_TEST, VERIFICATION = "proof.json", "self-test.json", "verification.json"
 GROUPS, PREVIEWS, RETRAINED = "groups.parquet", "previews.parquet", "verify"
+GROUP_CHECK = "groups-proof.json"
 LABELS, OUT_OF_FOLD, HOLDOUT_LABELS = "labels.json", "out-of-fold.safetensors", "holdout_labels.parquet"
 
 

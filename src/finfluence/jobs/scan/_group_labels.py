@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 from scipy.stats import binom, norm, t
 
-COLUMNS = ("contradicted", "expected", "z_label", "p_label", "p_label_adjusted", "named", "oof_loss")
 GROUP_LEVEL = 0.05
 FEWEST_FOR_SPREAD = 6
 
@@ -71,7 +69,7 @@ def judge_groups(
         z = z / varies
         p = np.maximum(p, t.sf(z, (len(z) - 1) / 2))
     p = np.where(told, p, 1.0)
-    adjusted = _holm(p)
+    adjusted = holm(p)
     order = np.lexsort((-z, p))
     return [
         {
@@ -87,47 +85,6 @@ def judge_groups(
         }
         for g in order
     ]
-
-
-def with_label_columns(frame: pd.DataFrame, lines: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the table of the groups' influence with what was found of their labels, the worst group first."""
-    place = {line["group"]: k for k, line in enumerate(lines)}
-    at = [place.get(str(name)) for name in frame["row_id"]]
-    found = {c: [None if k is None else lines[k][c] for k in at] for c in COLUMNS}
-    order = np.argsort([len(place) if k is None else k for k in at], kind="stable")
-    dtypes = {"named": bool, **dict.fromkeys([c for c in COLUMNS if c != "named"], float)}
-    columns = {
-        c: np.array([False if v is None and c == "named" else v for v in found[c]], dtype=dtypes[c])
-        for c in COLUMNS
-    }
-    return frame.assign(**columns).iloc[order].reset_index(drop=True)
-
-
-def groups_sentence(lines: list[dict[str, Any]]) -> str:
-    """Say which groups are bad sources of labels, or nothing.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> line = {"group": "s3", "rows": 300, "contradicted": 110, "expected": 52.3, "p_label_adjusted": 1e-9}
-    >>> groups_sentence([{**line, "named": True}])
-    'Bad source s3: the models contradict 110 of its 300 labels, where 52 were expected (adjusted p < 0.001).'
-    """
-    parts = []
-    for line in lines:
-        if line["named"]:
-            p = line["p_label_adjusted"]
-            shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-            parts.append(
-                f"{line['group']}: the models contradict {line['contradicted']:,} of its {line['rows']:,} labels, "
-                f"where {line['expected']:,.0f} were expected (adjusted {shown})"
-            )
-    if not parts:
-        return ""
-    return f"Bad source{'s' if len(parts) > 1 else ''} {'; '.join(parts)}."
 
 
 def _recalibrated(chance: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -148,8 +105,20 @@ def _overdispersion(z: np.ndarray) -> float:
     return max(1.0, float(np.median(np.abs(z - np.median(z)))) / 0.6745)
 
 
-def _holm(p: np.ndarray) -> np.ndarray:
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted by Holm's method; unknown ones stay unknown, and do not count.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
+    [0.03, 0.06, nan, 0.06]
+    """
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = np.full(len(p), np.nan)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return adjusted

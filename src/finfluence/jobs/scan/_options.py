@@ -15,7 +15,7 @@ from finfluence.errors import StorageError, explain
 from finfluence.jobs._options import check, option
 from finfluence.jobs.scan._budget import check_scan_budget, runs_for
 
-HELD_OUT, PER_CLASS, OWN = QUERIES = ("held-out", "per-class", "own")
+HELD_OUT, BOUNDED, PER_CLASS, OWN = QUERIES = ("held-out", "bounded", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"
 MODELS = (AUTO, "linear", "mlp-small", "mlp", "cnn")
@@ -40,7 +40,7 @@ class ScanOptions:
     task
         "auto", "classification" or "regression".
     queries
-        Some of "held-out" (always asked), "per-class" and "own".
+        Some of "held-out" (always asked), "bounded", "per-class" and "own".
     model
         "linear", "mlp-small", "mlp", "cnn" or `package.module:factory`, called as
         `factory(input_shape, n_outputs, seed)`; "auto" tries the usual ones by cross-validation.
@@ -91,7 +91,8 @@ class ScanOptions:
     )
     task: str = option("auto, classification or regression.", "auto")
     queries: tuple[str, ...] = option(
-        "What to ask beside the mean held-out loss (always asked): per-class asks the held-out loss of each class, own "
+        "What to ask beside the mean held-out loss (always asked): bounded asks a loss of at most 1 a row, which wrong "
+        "held-out labels cannot dominate; per-class asks the held-out loss of each class; own "
         "asks how much the 32 worst-fitted rows rely on having been seen. May be repeated.",
         (HELD_OUT,),
         flag="--query",

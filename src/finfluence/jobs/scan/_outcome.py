@@ -1,27 +1,32 @@
 """What a scan found, and what is said of it: the summary in `scan.json` and the page."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from finfluence import report
+from finfluence.jobs.scan._check_words import check_sentence, harmed, surer
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
 from finfluence.jobs.scan._folder import BUDGET, CHOICE, FORMAT, REPORT, VERSION, ScanFolder
-from finfluence.jobs.scan._group_labels import groups_sentence
+from finfluence.jobs.scan._group_lines import (
+    GONE,
+    check_of_group,
+    groups_sentence,
+    groups_tables,
+    questions_sentence,
+)
+from finfluence.jobs.scan._group_questions import group_questions
 from finfluence.jobs.scan._nothing import learned_by_heart, visible_effect
 from finfluence.jobs.scan._options import HELD_OUT, ScanOptions
 from finfluence.jobs.scan._report_content import agreement, content
 from finfluence.jobs.scan._words import (
-    check_sentence,
     choice_sentences,
     counts,
-    harmed,
     label_sentences,
     memorised_sentence,
     power_sentence,
-    surer,
     verdict,
 )
 from finfluence.result import chance_findings, covers_sentence, sign_sentence
@@ -42,6 +47,10 @@ class Outcome:
         Content of `proof.json`: the retraining check, or None.
     tested
         Content of `self-test.json`, or None.
+    groups
+        A line for each group, as `group_lines` returns them.
+    checks
+        Content of `groups-proof.json`: training without each named group.
     """
 
     run: Mapping[str, Any]
@@ -51,6 +60,8 @@ class Outcome:
     labels: Mapping[str, Any] | None = None
     check: Mapping[str, Any] | None = None
     tested: Mapping[str, Any] | None = None
+    groups: Sequence[Mapping[str, Any]] = ()
+    checks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -68,7 +79,9 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
         "nothing_said": nothing,
         "labels_said": label_sentences(found.labels, named["doubted"]),
         "labels_told": found.labels is not None and bool(found.labels["told"]),
-        "groups": [] if found.labels is None else list(found.labels["groups"]),
+        "groups": [dict(line) for line in found.groups],
+        "groups_said": _said_of_groups(found),
+        "groups_needed": [group for group, check in found.checks.items() if harmed(check, GONE)],
         "harmed": harmed(found.check),
         "counts": named,
         "fdr": options.fdr,
@@ -106,6 +119,7 @@ def write_page(
         summary["command"],
         verification,
         found.labels,
+        _tables_of_groups(found),
     )
     report.write_report(page, folder / REPORT)
 
@@ -145,7 +159,22 @@ def _why_nothing(found: Outcome, named: Mapping[str, Any], fdr: float) -> list[s
 
 
 def _of_groups(found: Outcome) -> str:
-    return "" if found.labels is None else groups_sentence(found.labels["groups"])
+    return groups_sentence(found.groups, found.checks)
+
+
+def _said_of_groups(found: Outcome) -> list[str]:
+    """Return what was measured of each named group, and on which rows groups were asked."""
+    questions = group_questions(found.data)
+    if questions is None or not found.groups:
+        return []
+    each = [f"{group}: {check_of_group(check)}." for group, check in found.checks.items() if check["arms"]]
+    return [*each, questions_sentence(found.groups, questions)]
+
+
+def _tables_of_groups(found: Outcome) -> list[report.Table]:
+    of_groups = found.estimate.groups
+    paired = of_groups is not None and "linear_effect" in of_groups.data
+    return groups_tables(found.groups, found.checks, group_questions(found.data), paired)
 
 
 def _findings_of_labels(labels: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -35,13 +35,19 @@ from finfluence.jobs.scan._folder import (
     VERSION,
     ScanFolder,
 )
-from finfluence.jobs.scan._group_labels import with_label_columns
+from finfluence.jobs.scan._group_lines import group_lines, with_group_columns
+from finfluence.jobs.scan._group_questions import group_questions, questions_of_blocks
 from finfluence.jobs.scan._labels import Judged, judge_all_labels, without_doubtful
 from finfluence.jobs.scan._options import ScanOptions
 from finfluence.jobs.scan._outcome import Outcome, summarise, write_page
 from finfluence.jobs.scan._report_content import short_previews
 from finfluence.jobs.scan._result import ScanResult, open_scan
-from finfluence.jobs.scan._retraining_check import automatic_runs, check_by_retraining
+from finfluence.jobs.scan._retraining_check import (
+    automatic_runs,
+    check_by_retraining,
+    check_groups,
+    forget_parts,
+)
 from finfluence.jobs.scan._self_test import self_test
 from finfluence.jobs.scan._training import Training, as_trained, plan_training
 from finfluence.jobs.scan._words import command
@@ -138,17 +144,21 @@ def _work(
     run = _with_budget(options, context, run)
     with _timed(seconds, "decide", log):
         decided = _decide(context, found, options.fdr, judged, told=run.get(CHOICE, {}).get("told", True))
-    check, tested = None, None
+    check, checks, tested = None, {}, None
+    lines = _groups(context, found, judged)
     if options.proof:
         with _timed(seconds, "retraining check", log):
             check = check_by_retraining(context, decided.decisions, runs=run["proof_runs"], seed=options.seed)
+            if bad := [line["group"] for line in lines if line["bad"]]:
+                checks = check_groups(context, bad, runs=run["proof_runs"], seed=options.seed)
+                lines = _groups(context, found, judged, checks)
     if options.self_test:
         settings = run[BUDGET]["settings"] if options.budget is not None else None
         with _timed(seconds, "self-test", log):
             tested = self_test(context, decided, judged, fdr=options.fdr, seed=options.seed, budget=settings)
     context.progress("report", 0, 1)
     labels = None if judged is None else judged.summary
-    outcome = Outcome(run, context.data, found, decided, labels, check, tested)
+    outcome = Outcome(run, context.data, found, decided, labels, check, tested, lines, checks)
     summary = summarise(options, outcome, seconds)
     with _timed(seconds, "report", log):
         write_page(folder, outcome, summary)
@@ -159,6 +169,7 @@ def _work(
         *summary["choice_said"],
         *summary["labels_said"],
         *summary["nothing_said"],
+        *summary["groups_said"],
         summary["proof"],
         summary["self_test"],
     )
@@ -166,6 +177,7 @@ def _work(
         if line:
             log.info("%s", line)
     folder.finish(summary)
+    forget_parts(context)
     context.progress("report", 1, 1)
     return ScanResult(folder.path, summary, decided.lines)
 
@@ -178,8 +190,14 @@ def _log_start(log: logging.Logger, run: dict[str, Any], data: ScanData) -> None
 
 
 def _estimate(options: ScanOptions, context: Context) -> Estimate:
-    queries = main_queries(context.data, options.per_class, context.training.unit)
-    asked = Asked(queries, options.own, options.replay_budget)
+    queries = main_queries(context.data, options.queries, context.training.unit)
+    questions = group_questions(context.data)
+    of_groups = (
+        []
+        if questions is None
+        else questions_of_blocks(questions, context.data.query, options.queries, context.training.unit)
+    )
+    asked = Asked(queries, options.own, options.replay_budget, of_groups)
     found = make_estimate(context, asked, keep_tapes=options.keep_tapes)
     found.influence.save(context.folder / INFLUENCE)
     return found
@@ -188,10 +206,20 @@ def _estimate(options: ScanOptions, context: Context) -> Estimate:
 def _decide(context: Context, found: Estimate, fdr: float, judged: Judged | None, *, told: bool) -> Decided:
     decided = decide_rows(found, context.data.train, fdr, None if judged is None else judged.train, told=told)
     write_frame(context.folder / TABLE, decided.lines)
-    if found.groups is not None:
-        of_groups = [] if judged is None else judged.summary["groups"]
-        write_frame(context.folder / GROUPS, with_label_columns(found.groups.to_frame(), of_groups))
     return decided
+
+
+def _groups(
+    context: Context, found: Estimate, judged: Judged | None, checks: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Return a line for each group, and write their table; empty without groups."""
+    questions = group_questions(context.data)
+    if found.groups is None or questions is None:
+        return []
+    of_labels = [] if judged is None else judged.summary["groups"]
+    lines = group_lines(found.groups, of_labels, questions, checks)
+    write_frame(context.folder / GROUPS, with_group_columns(found.groups.to_frame(), lines))
+    return lines
 
 
 def _chosen(
@@ -209,7 +237,7 @@ def _chosen(
 def _described(
     options: ScanOptions, data: ScanData, training: Training, choice: Choice | None
 ) -> dict[str, Any]:
-    runs = options.proof_runs or automatic_runs(len(data.train), training.model.name)
+    runs = options.proof_runs or automatic_runs(len(data.train), training.model.name, options.n_runs)
     run = {
         "format": FORMAT,
         "version": VERSION,

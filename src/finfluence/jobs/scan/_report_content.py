@@ -1,7 +1,7 @@
 """The page of a scan: verdict, qualifications, the rows themselves, before and after, and how it was made."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,13 +10,13 @@ from scipy.stats import spearmanr
 
 from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
+from finfluence.jobs.scan._check_words import CLEANED, check_sentence
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
 from finfluence.jobs.scan._folder import CHOICE
 from finfluence.jobs.scan._labels import doubt
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._tables import networks_tried
-from finfluence.jobs.scan._words import check_sentence
 from finfluence.report import (
     Agreement,
     Arm,
@@ -53,6 +53,7 @@ def content(
     command: str,
     verification: Verification | None = None,
     labels: Mapping[str, Any] | None = None,
+    of_groups: Sequence[Table] = (),
 ) -> ReportContent:
     """Return everything that the report shows."""
     influence = estimate.influence
@@ -63,8 +64,7 @@ def content(
         rows += _rows(influence, name, decided.lines, train, previews)
         if name != OWN:
             distributions += distribution(influence.data, name, _threshold(decided, name, influence))
-    of_groups = [] if labels is None else labels["groups"]
-    tables = [*_groups(estimate.groups, of_groups), *networks_tried(run.get(CHOICE)), *_models_tried(labels)]
+    tables = [*of_groups, *_recalls(proof), *networks_tried(run.get(CHOICE)), *_models_tried(labels)]
     tables += [*_review(labels, decided.lines)]
     tables += [*_agreement(estimate, train.ids), *_self_test(tested)]
     tables += _columns(train.column_decisions)
@@ -184,7 +184,9 @@ def _short(train: Rows, i: int) -> str:
     if train.pictures is not None:
         return str(train.ids[i]) if train.source.format == "folder" else "image"
     cells = train.preview(i, max_cells=8, max_text=40)["cells"]
-    return ", ".join(f"{k}={v}" for k, v in cells.items() if k not in train.shown_first)
+    return ", ".join(
+        f"… {v}" if k == "…" else f"{k}={v}" for k, v in cells.items() if k not in train.shown_first
+    )
 
 
 def _rows(
@@ -285,63 +287,6 @@ def _agreement(estimate: Estimate, ids: np.ndarray) -> list[Table]:
     ]
 
 
-def _groups(groups: Influence | None, judged: list[dict[str, Any]]) -> list[Table]:
-    if groups is None:
-        return []
-    top = groups.top(len(groups.subsets), HELD_OUT)
-    found = {line["group"]: line for line in judged}
-    order = {line["group"]: k for k, line in enumerate(judged)}
-    lines = sorted(top.to_dict("records"), key=lambda r: order.get(str(r["row_id"]), len(order)))
-    sizes = dict(zip(groups.subsets.tolist(), groups.data["size"].values.tolist(), strict=True))
-    rows = tuple(
-        (
-            str(r["row_id"]),
-            sizes[r["row_id"]],
-            *_label_cells(found.get(str(r["row_id"]))),
-            *(float(r[c]) for c in ("effect", "mu", "lower", "upper", "p_value")),
-        )
-        for r in lines
-    )
-    paired = "linear_effect" in groups.data
-    how = "each measured by a run without it, paired with the recorded one" if paired else "to first order"
-    return [
-        Table(
-            title="Groups of rows, the worst source of labels first",
-            columns=(
-                "group",
-                "training rows",
-                "contradicted labels",
-                "expected",
-                "adjusted p",
-                "bad source",
-                "out-of-fold loss",
-                "effect on the held-out loss",
-                "μ",
-                "lower",
-                "upper",
-                "p-value",
-            ),
-            rows=rows[:200],
-            note="Contradicted: labels, held-out rows included, that models which have not seen them contradict; "
-            "expected: by the models' own doubts. Its p-value is adjusted over the groups (Holm), and a group is named "
-            f"at 5 %. Effect: what removing the whole group does, {how}. Positive: removal raises the held-out loss, "
-            "so the group helps. The last p-value is not adjusted for the number of groups.",
-        )
-    ]
-
-
-def _label_cells(line: Mapping[str, Any] | None) -> tuple[Any, ...]:
-    if line is None:
-        return ("", "", "", "", "")
-    return (
-        line["contradicted"],
-        line["expected"],
-        line["p_label_adjusted"],
-        "yes" if line["named"] else "",
-        line["oof_loss"],
-    )
-
-
 def _columns(decisions: pd.DataFrame | None) -> list[Table]:
     if decisions is None:
         return []
@@ -419,6 +364,38 @@ def _cleaning(proof: Mapping[str, Any] | None) -> Cleaning | None:
         ),
         differences=tuple(Difference(**d) for d in proof["differences"]),
     )
+
+
+def _recalls(proof: Mapping[str, Any] | None) -> list[Table]:
+    """Return the recall of each class before and after cleaning; none for a regression or an earlier version's scan."""
+    lines = [] if proof is None else proof.get("recall", [])
+    if not lines:
+        return []
+    return [
+        Table(
+            title="Recall of each class, before and after cleaning",
+            columns=("class", "held-out rows", "original", "cleaned", "change", "lower", "upper", "verdict"),
+            rows=tuple(
+                (
+                    line["class"],
+                    line["rows"],
+                    line["arms"]["original"]["value"],
+                    line["arms"]["cleaned"]["value"],
+                    *(line["changes"][CLEANED][k] for k in ("value", "lower", "upper")),
+                    _says(line["changes"][CLEANED]),
+                )
+                for line in lines[:SHOWN]
+            ),
+            note="The share of a class's held-out rows that is predicted as that class, mean over trainings. Intervals "
+            "are over trainings and held-out rows, at 5 % over all classes together.",
+        )
+    ]
+
+
+def _says(change: Mapping[str, float]) -> str:
+    if change["lower"] * change["upper"] <= 0:
+        return "not told apart"
+    return "better" if change["value"] > 0 else "worse"
 
 
 def _facts(run: Mapping[str, Any], influence: Influence) -> dict[str, Any]:

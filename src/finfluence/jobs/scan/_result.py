@@ -188,6 +188,7 @@ class ScanResult:
 
     def _sentences(self) -> list[str]:
         said = (
+            *self.summary.get("groups_said", ()),
             *self.summary.get("labels_said", ()),
             self.summary["proof"],
             verification_sentence(self.summary.get("verification")),
@@ -260,7 +261,7 @@ def in_short(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def q_in_short(value: float) -> str:
+def q_in_short(value: float | None) -> str:
     """Return a q-value with three digits.
 
     Returns
@@ -272,4 +273,4 @@ def q_in_short(value: float) -> str:
     >>> q_in_short(0.0001), q_in_short(0.05)
     ('<0.001', '0.050')
     """
-    return "–" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+    return "–" if value is None or math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -16,6 +16,7 @@ from finfluence.jobs.scan._decisions import Decided, from_table, read_lines
 from finfluence.jobs.scan._estimate import hardest, load_estimate, main_queries
 from finfluence.jobs.scan._folder import (
     CHECK,
+    GROUP_CHECK,
     INFLUENCE,
     LABELS,
     LOG,
@@ -24,6 +25,8 @@ from finfluence.jobs.scan._folder import (
     VERIFICATION,
     ScanFolder,
 )
+from finfluence.jobs.scan._group_lines import group_lines
+from finfluence.jobs.scan._group_questions import group_questions
 from finfluence.jobs.scan._labels import read_left_out, without_doubtful
 from finfluence.jobs.scan._options import OWN, ScanOptions, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
@@ -106,7 +109,7 @@ def _verified(
     progress: Progress,
     log: logging.Logger,
 ) -> Verification:
-    main = main_queries(finished.data, finished.options.per_class, finished.training.unit)
+    main = main_queries(finished.data, finished.options.queries, finished.training.unit)
     names = [query.names[0] for query in main] + ([OWN] if finished.options.own else [])
     for name in options.queries:
         one_of(name, names, "query to verify")
@@ -167,20 +170,30 @@ def _outcome(finished: _Finished) -> Outcome:
     """Return what the scan found, as it stands on disk."""
     folder, summary, options = finished.folder, finished.summary, finished.options
     lines = read_lines(folder)
+    main = main_queries(finished.data, options.queries, finished.training.unit)
     estimate = load_estimate(
         folder,
         len(finished.training.seeds),
+        [query.names[0] for query in main],
         own=options.own,
-        groups=finished.data.train.groups is not None,
+        groups=group_questions(finished.data),
     )
+    labels = folder.read_json(LABELS) if summary.get("labels_said") else None
+    questions = group_questions(finished.data)
+    checks = folder.read_json(GROUP_CHECK) if (folder / GROUP_CHECK).exists() else {}
+    of_groups: list[dict[str, Any]] = []
+    if estimate.groups is not None and questions is not None:
+        of_groups = group_lines(estimate.groups, labels["groups"] if labels else [], questions, checks)
     return Outcome(
         finished.run,
         finished.data,
         estimate,
         Decided(from_table(lines, dict(summary), options.fdr), lines),
-        folder.read_json(LABELS) if summary.get("labels_said") else None,
+        labels,
         folder.read_json(CHECK) if summary["proof"] else None,
         folder.read_json(SELF_TEST) if summary.get("self_test") else None,
+        of_groups,
+        checks,
     )
 
 

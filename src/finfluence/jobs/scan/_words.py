@@ -1,4 +1,4 @@
-"""What a scan says: the verdict, the retraining check and the command, in plain sentences."""
+"""What a scan says: the verdict, its reasons and the command, in plain sentences."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from finfluence.clean import Decisions
-from finfluence.jobs._words import change, command_line, signed
-from finfluence.jobs.scan._options import ScanOptions
+from finfluence.jobs._words import command_line
+from finfluence.jobs.scan._options import BOUNDED, HELD_OUT, ScanOptions
 
 REVIEW = "The list for review"
 NOTHING = "Nothing can be told from training noise"
@@ -57,7 +57,7 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
     tail = f"at a false-discovery rate of {level} {wrongly} of these {verb} named wrongly."
     loss = (
         "held-out loss"
-        if set(found["by_query"]) <= {"held-out"}
+        if set(found["by_query"]) <= {HELD_OUT, BOUNDED}
         else "loss on held-out rows or on one class of them"
     )
     harmful, doubted = found["harmful"], found["doubted"]
@@ -211,61 +211,6 @@ def _score(one: Mapping[str, Any], task: str) -> str:
     if task != "classification":
         return f"half a mean squared error of {one['loss']:.3f} (in standard deviations)"
     return f"a log loss of {one['loss']:.3f} and an accuracy of {100 * one['accuracy']:.1f} %"
-
-
-def check_sentence(check: Mapping[str, Any] | None) -> str:
-    """Say what cleaning did to the held-out loss and to the accuracy or error, beside random removal."""
-    if check is None:
-        return ""
-    if not check["arms"]:
-        return "The trainings of the retraining check diverged: nothing can be said about the effect of cleaning."
-    found = {(d["metric"], d["name"]): d for d in check["differences"]}
-    parts = []
-    for metric in check["metrics"]:
-        cleaned = found[metric["name"], "cleaned − original"]
-        parts.append(change(metric["name"], cleaned, metric["better"]))
-    random = found[check["metrics"][0]["name"], "random removals − original"]
-    runs = check["arms"][0]["runs"]
-    beside = (
-        "changes it by " + signed(random)
-        if random["lower"] * random["upper"] > 0
-        else "does not change it measurably"
-    )
-    return (
-        f"Trained again ({runs} times each) on the cleaned rows, {' and '.join(parts)}; removing "
-        f"{check['changed_rows']:,} random rows instead {beside} ({check['metrics'][0]['name']})."
-    )
-
-
-def surer(check: Mapping[str, Any]) -> bool:
-    """Return whether cleaning surely raised the held-out loss of a classification without lowering its accuracy."""
-    found = {(d["metric"], d["name"]): d for d in check["differences"]}
-    loss = found.get(("held-out loss", "cleaned − original"))
-    accuracy = found.get(("held-out accuracy", "cleaned − original"))
-    return loss is not None and accuracy is not None and loss["lower"] > 0 and accuracy["upper"] > 0
-
-
-def harmed(check: Mapping[str, Any] | None) -> bool:
-    """Return whether the retraining check shows harm: the held-out loss surely up, the accuracy not surely up.
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> up, down = {"lower": 0.1, "upper": 0.2}, {"lower": -0.2, "upper": -0.1}
-    >>> loss, accuracy = ({"metric": f"held-out {m}", "name": "cleaned − original"} for m in ("loss", "accuracy"))
-    >>> harmed({"differences": [{**loss, **up}, {**accuracy, **down}]})
-    True
-    >>> harmed({"differences": [{**loss, **up}, {**accuracy, **up}]}), harmed(None)
-    (False, False)
-    """
-    if check is None:
-        return False
-    found = {d["metric"]: d for d in check["differences"] if d["name"] == "cleaned − original"}
-    loss, accuracy = found.get("held-out loss"), found.get("held-out accuracy")
-    return loss is not None and loss["lower"] > 0 and not (accuracy is not None and accuracy["lower"] > 0)
 
 
 def command(run: Mapping[str, Any], out: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from finfluence.jobs._words import command_line, signed
+from finfluence.jobs._words import command_line, signed, size
 from finfluence.jobs.tune._decide import GROUP, HEART, RANK, Decided
 from finfluence.jobs.tune._options import TuneOptions
 
@@ -158,7 +158,7 @@ def _source(line: Mapping[Any, Any], measured: Mapping[tuple[str, str], Mapping[
     )
     return (
         f"source {line['group']!r} ({int(line['rows']):,} rows) {raised} {line['query']!r} by "
-        f"{signed(_taught(first if found is None else found))}, {how}"
+        f"{size(_taught(first if found is None else found))}, {how}"
     )
 
 
