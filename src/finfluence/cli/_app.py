@@ -11,7 +11,7 @@ from finfluence.cli._columns import show_columns, with_columns
 from finfluence.cli._errors import reported
 from finfluence.cli._from_options import Quiet, takes
 from finfluence.cli._screen import Screen
-from finfluence.jobs.scan import ScanOptions, VerifyOptions
+from finfluence.jobs.scan import DecideOptions, ScanOptions, VerifyOptions
 from finfluence.jobs.tune import TuneOptions
 
 app = typer.Typer(
@@ -221,6 +221,21 @@ def verify(out: Path, quiet: bool, **given: Any) -> None:
         with screen.progress() as progress:
             done = verify_scan(out, options, announce=partial(show_plan, screen), progress=progress)
         show_verification(screen, done, out)
+
+
+@app.command()
+@takes(DecideOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
+def decide(out: Path, quiet: bool, **given: Any) -> None:
+    """Recommend what to do: keep, drop, relabel or reweight, whichever does best in training again."""
+    screen = Screen(quiet)
+    goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
+    with reported(goes_on, out / "scan.log"):
+        from finfluence.cli._decided import show_advice
+        from finfluence.jobs.scan import decide_scan
+
+        with screen.progress() as progress:
+            advice = decide_scan(out, DecideOptions(**_filled(DecideOptions, given)), progress)
+        show_advice(screen, advice)
 
 
 @app.command()
