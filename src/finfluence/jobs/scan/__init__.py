@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._choice import choose as choose
     from finfluence.jobs.scan._cleaned import clean_scan as clean_scan
     from finfluence.jobs.scan._data import read_data as read_data
+    from finfluence.jobs.scan._decide import Advice as Advice
+    from finfluence.jobs.scan._decide import decide_scan as decide_scan
     from finfluence.jobs.scan._decisions import decide_rows as decide_rows
     from finfluence.jobs.scan._decisions import line_tests as line_tests
     from finfluence.jobs.scan._estimate import Estimate as Estimate
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._measures import RowOutputs as RowOutputs
     from finfluence.jobs.scan._measures import measures as measures
     from finfluence.jobs.scan._measures import row_values as row_values
+    from finfluence.jobs.scan._options import DecideOptions as DecideOptions
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._options import checked_names as checked_names
@@ -54,6 +57,7 @@ _HOME = {
     **dict.fromkeys(("Choice", "choose"), "_choice"),
     "clean_scan": "_cleaned",
     "read_data": "_data",
+    **dict.fromkeys(("Advice", "decide_scan"), "_decide"),
     **dict.fromkeys(("decide_rows", "line_tests"), "_decisions"),
     "Estimate": "_estimate",
     "scan": "_from_python",
@@ -61,7 +65,7 @@ _HOME = {
     "verdict_of": "_group_lines",
     "group_questions": "_group_questions",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
-    **dict.fromkeys(("ScanOptions", "VerifyOptions", "checked_names"), "_options"),
+    **dict.fromkeys(("DecideOptions", "ScanOptions", "VerifyOptions", "checked_names"), "_options"),
     **dict.fromkeys(("RowOutputs", "measures", "row_values"), "_measures"),
     "run_scan": "_pipeline",
     **dict.fromkeys(

@@ -11,7 +11,7 @@ FORMAT, VERSION, LOG, SUMMARY = SCAN.format, SCAN.version, SCAN.log, SCAN.summar
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 CHECK, SELF_TEST, VERIFICATION = "proof.json", "self-test.json", "verification.json"
 GROUPS, PREVIEWS, RETRAINED = "groups.parquet", "previews.parquet", "verify"
-GROUP_CHECK = "groups-proof.json"
+GROUP_CHECK, DECISION = "groups-proof.json", "decision.json"
 LABELS, OUT_OF_FOLD, HOLDOUT_LABELS = "labels.json", "out-of-fold.safetensors", "holdout_labels.parquet"
 
 

@@ -11,7 +11,7 @@ from operator import le
 from pathlib import Path
 from typing import Any
 
-from finfluence.errors import StorageError, explain
+from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.jobs._options import check, option
 from finfluence.jobs.scan._budget import check_scan_budget, runs_for
 
@@ -246,6 +246,35 @@ class VerifyOptions:
         "Query to verify. May be repeated.", (), flag="--query", shown="all that decide"
     )
     seed: int = option("Of the choice of groups, the trainings and the intervals.", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecideOptions:
+    """Options of `decide_scan`.
+
+    Parameters
+    ----------
+    runs
+        How often each version is trained; at least twice. By default as often as the scan's own check.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two trainings.
+    """
+
+    runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
+
+    def __post_init__(self) -> None:
+        if self.runs is not None and self.runs < 2:
+            raise ConfigError(
+                explain(
+                    "at least two trainings of each version",
+                    f"--runs {self.runs}",
+                    "a single training, whose chance nobody knows",
+                    "leave --runs out, or give 5 or more",
+                )
+            )
 
 
 def checked_names(given: Mapping[str, Any], options: type) -> dict[str, Any]:

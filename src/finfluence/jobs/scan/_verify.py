@@ -2,16 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finfluence import verification
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
-from finfluence.errors import ConfigError, DataError, StorageError, explain
+from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs.scan._data import ScanData, read_data
 from finfluence.jobs.scan._decisions import Decided, from_table, read_lines
 from finfluence.jobs.scan._estimate import hardest, load_estimate, main_queries
 from finfluence.jobs.scan._folder import (
@@ -27,25 +25,12 @@ from finfluence.jobs.scan._folder import (
 )
 from finfluence.jobs.scan._group_lines import group_lines
 from finfluence.jobs.scan._group_questions import group_questions
-from finfluence.jobs.scan._labels import read_left_out, without_doubtful
-from finfluence.jobs.scan._options import OWN, ScanOptions, VerifyOptions
+from finfluence.jobs.scan._options import OWN, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
-from finfluence.jobs.scan._training import Training, as_trained, plan_training
+from finfluence.jobs.scan._reopened import Reopened, reopen
 from finfluence.result import one_of, verification_findings
 from finfluence.runs import own_loss
 from finfluence.verification import Plan, Verification
-
-
-@dataclass(frozen=True, eq=False)
-class _Finished:
-    """A finished scan, its data read again."""
-
-    folder: ScanFolder
-    summary: Mapping[str, Any]
-    run: Mapping[str, Any]
-    options: ScanOptions
-    data: ScanData
-    training: Training
 
 
 def verify_scan(
@@ -85,25 +70,18 @@ def verify_scan(
     """
     options = options or VerifyOptions()
     folder = ScanFolder(out)
-    summary, run = folder.read_summary(), folder.read_run()
-    scanned = ScanOptions.of_run(run, folder.path)
-    with one_thread(), logged(folder / LOG) as log:
-        data = read_data(scanned)
-        training = plan_training(as_trained(scanned, run), data.train)
-        _check_unchanged(run, data, training)
-        left_out = read_left_out(folder)
-        if left_out is not None:
-            data = without_doubtful(data, left_out)
-        finished = _Finished(folder, summary, run, scanned, data, training)
-        _check_whole(finished)
-        done = _verified(finished, options, announce, progress, log)
-        _note(done, finished)
-        log.info("verification %s: %s", done.verdict, done.sentence)
+    with one_thread():
+        finished = reopen(folder)
+        with logged(folder / LOG) as log:
+            _check_whole(finished)
+            done = _verified(finished, options, announce, progress, log)
+            _note(done, finished)
+            log.info("verification %s: %s", done.verdict, done.sentence)
     return done
 
 
 def _verified(
-    finished: _Finished,
+    finished: Reopened,
     options: VerifyOptions,
     announce: Callable[[Plan], None] | None,
     progress: Progress,
@@ -160,13 +138,13 @@ def _own_alone(asked: Sequence[str]) -> str:
     )
 
 
-def _check_whole(finished: _Finished) -> None:
+def _check_whole(finished: Reopened) -> None:
     """Raise before the first retraining, not after the last, if the page could not be drawn again."""
     _outcome(finished)
     finished.folder.read_result(INFLUENCE)
 
 
-def _outcome(finished: _Finished) -> Outcome:
+def _outcome(finished: Reopened) -> Outcome:
     """Return what the scan found, as it stands on disk."""
     folder, summary, options = finished.folder, finished.summary, finished.options
     lines = read_lines(folder)
@@ -197,7 +175,7 @@ def _outcome(finished: _Finished) -> Outcome:
     )
 
 
-def _note(done: Verification, finished: _Finished) -> None:
+def _note(done: Verification, finished: Reopened) -> None:
     """Write the outcome to every place where the scan's results are shown; `scan.json` comes last."""
     folder, summary = finished.folder, finished.summary
     done.save(folder / VERIFICATION)
@@ -207,29 +185,3 @@ def _note(done: Verification, finished: _Finished) -> None:
     noted = {**summary, "findings": findings, "verification": done.outcome()}
     write_page(folder, _outcome(finished), noted, done)
     folder.finish(noted)
-
-
-def _check_unchanged(run: Mapping[str, Any], data: ScanData, training: Training) -> None:
-    now = data.described()
-    for key in ("source", "holdout_source"):
-        then = run["data"][key]
-        if now[key]["digest"] != then["digest"]:
-            raise DataError(
-                explain(
-                    f"{then['name']} with the content that was scanned (SHA-256 {then['digest'][:12]})",
-                    f"SHA-256 {now[key]['digest'][:12]}",
-                    "the data was changed since",
-                    "restore the file, or scan it again into another folder",
-                )
-            )
-    if training.recipe.digest() != run["recipe_digest"]:
-        writer = run["versions"].get("finfluence", "of another version")
-        raise StorageError(
-            explain(
-                f"the training that was scanned (recipe {run['recipe_digest']}, finfluence {writer})",
-                f"another one (recipe {training.recipe.digest()})",
-                "run.yaml was edited, the model's code changed, or another version of this or another library prepares "
-                "the rows differently",
-                "scan again into another folder, and verify that",
-            )
-        )
