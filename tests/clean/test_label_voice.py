@@ -58,3 +58,14 @@ def test_a_number_that_is_named_wrong_is_dropped_and_none_is_ambiguous():
     needed = QUIET.copy()
     needed[:30] = 60.0
     assert decide(np.arange(N), needed, predictions=numbers).frame["suggested_action"][0] == "review"
+
+
+def test_influence_alone_sends_a_judged_row_to_review_and_drops_one_that_was_not_judged():
+    harmful = QUIET.copy()
+    harmful[-30:] = -60.0
+    judged = decide(np.arange(N), harmful, sign=-1, predictions=said()).frame
+    assert judged["suggested_action"].tolist()[-30:] == ["review"] * 30
+    assert judged["reason"].tolist()[-30:] == ["influence"] * 30
+    assert judged["suggested_action"][0] == "relabel"
+    alone = decide(np.arange(N), harmful, sign=-1).frame
+    assert alone["suggested_action"].tolist()[-30:] == ["drop"] * 30

@@ -108,7 +108,7 @@ def test_over_queries_and_labels(queries: int) -> None:
     doubted = np.flatnonzero(tests * q_wrong <= FDR)
     assert len(doubted) > 20 and set(doubted) <= set(rows["row_id"][rows["flagged"]])
     if queries == 1:
-        said = Predictions(q_wrong=q_wrong)
+        said = Predictions(confidence=np.full(len(mu), 0.9), q_wrong=q_wrong, p_wrong=np.zeros(len(mu)))
         cleaned = decide(range(len(mu)), mu[:, 0], predictions=said, p_values=p[:, 0])
         assert cleaned.tests == 2
         for column in ("q_value", "flagged", "suggested_action"):

@@ -238,8 +238,9 @@ def decide(
     does damage, so it is dropped, never relabelled. A suspicious label on a row that the query needs is
     shown to a person. For direction "helpful" the first column is mirrored.
 
-    Where `predictions.p_wrong` is known, a row that would be kept but whose label the models contradict is
-    "ambiguous": it goes to review lists and is otherwise left alone. A number (no confidence) that is named wrong is
+    Where `predictions.p_wrong` is known, influence alone sends a row to review: models that have not seen it do not
+    call its label wrong. A row that would be kept but whose label they contradict is "ambiguous": it goes to review
+    lists and is otherwise left alone. A number (no confidence) that is named wrong is
     dropped where a label would be reviewed, unless the query needs the row.
 
     Examples
@@ -300,6 +301,7 @@ def _judge(frame: pd.DataFrame, fdr: float, tests: int, relabel_confidence: floa
         differs,
         (contradicted & judged_apart & ~number).to_numpy(dtype=bool),
         (judged_apart & number).to_numpy(dtype=bool),
+        judged_apart.to_numpy(dtype=bool),
     )
     actions = decided[:, 0]
     labels = frame["predicted"].astype(object).where(actions == "relabel", None)

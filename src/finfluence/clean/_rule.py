@@ -1,4 +1,4 @@
-"""From who spoke to what to do: the table below, and two lines for what models that have not seen the row say."""
+"""From who spoke to what to do: the table below, and three lines for what models that have not seen the row say."""
 
 import numpy as np
 
@@ -28,6 +28,7 @@ def act(
     differs: np.ndarray,
     contradicted: np.ndarray | None = None,
     number: np.ndarray | None = None,
+    judged: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return an object array [n, 2] of (action, reason) by the table, row for row.
 
@@ -40,6 +41,8 @@ def act(
     number : array of bool [n], optional
         The label is a number, which has no other label to go to: named wrong and not needed, the row is dropped
         instead of reviewed.
+    judged : array of bool [n], optional
+        Models that have not seen the row have judged its label: influence alone then sends it to review.
 
     Returns
     -------
@@ -52,6 +55,8 @@ def act(
     ([['drop', 'influence']], [['review', 'loss']])
     >>> act(no, no, no, no, contradicted=yes).tolist(), act(no, no, yes, no, number=yes).tolist()
     ([['ambiguous', '']], [['drop', 'loss']])
+    >>> act(yes, no, no, no, judged=yes).tolist()
+    [['review', 'influence']]
     """
     says = np.where(harmful, HARMFUL, np.where(helpful, HELPFUL, UNCLEAR))
     chosen = [
@@ -63,4 +68,6 @@ def act(
         decided[(decided[:, 0] == "keep") & contradicted, 0] = "ambiguous"
     if number is not None:
         decided[(decided[:, 0] == "review") & number & ~helpful, 0] = "drop"
+    if judged is not None:
+        decided[(decided[:, 1] == "influence") & judged, 0] = "review"
     return decided

@@ -225,8 +225,39 @@ def verify(out: Path, quiet: bool, **given: Any) -> None:
 
 
 @app.command()
-from finfluence.jobs.bench import BenchOptions
-from finfluence.jobs.scan import DecideOptions, ScanOptions, VerifyOptions
+@takes(
+    BenchOptions,
+    listed=Annotated[bool, typer.Option("--list", help="Print experiments, data and methods, and stop.")],
+)
+def bench(listed: bool, quiet: bool, **given: Any) -> None:
+    """Compare methods on the same problem: find wrong labels, agree with retraining, agree with themselves."""
+    screen, out = Screen(quiet), given["out"]
+    with reported(f"The same command goes on; everything finished so far is kept in {out}."):
+        from finfluence.cli._bench import show_bench, show_listing
+        from finfluence.jobs.bench import run_bench
+
+        if listed:
+            show_listing(screen)
+            return
+        options = BenchOptions(**_filled(BenchOptions, given))
+        with screen.progress() as progress:
+            result = run_bench(options, progress)
+        show_bench(screen, result)
+
+
+@app.command()
+@takes(DecideOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
+def decide(out: Path, quiet: bool, **given: Any) -> None:
+    """Recommend what to do: keep, drop, relabel or reweight, whichever does best in training again."""
+    screen = Screen(quiet)
+    goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
+    with reported(goes_on, out / "scan.log"):
+        from finfluence.cli._decided import show_advice
+        from finfluence.jobs.scan import decide_scan
+
+        with screen.progress() as progress:
+            advice = decide_scan(out, DecideOptions(**_filled(DecideOptions, given)), progress)
+        show_advice(screen, advice)
 
 
 @app.command()

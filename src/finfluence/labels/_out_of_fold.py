@@ -14,7 +14,8 @@ from finfluence.errors import DataError, explain
 from finfluence.labels._candidates import BOOSTED, Candidate, candidates
 
 FEWEST_ROWS = 30
-FOLDS, REPEATS = 5, 2
+FOLDS, REPEATS = 5, 3
+MOST_ROUNDS_OF_NUMBERS = 2
 LEAST_CHANCE = 1e-3
 NEAR, FURTHER, SLACK = 0.1, 0.25, 0.02
 SURELY = 3.0
@@ -45,8 +46,8 @@ class OutOfFold:
     task
         "classification" or "regression".
     predicted
-        Probabilities [n, classes], the normalised geometric mean over the models used and the rounds, each at the
-        temperature of its least log loss; or predictions [n], their mean.
+        Probabilities [n, classes], the normalised geometric mean over the models used and the rounds after the first,
+        each and all at the temperature of the least log loss; or predictions [n], the mean over models and rounds.
     scores
         Every model tried, the constant one included, best first.
     used
@@ -92,9 +93,10 @@ def out_of_fold(
 ) -> OutOfFold:
     """Predict every row by models trained on the other folds, and again without the rows that these surely contradict.
 
-    A wrong label that is trained on makes the models less sure of the rows around it. So from the second round on, rows
-    whose label the first round contradicts, its first class being e times as likely as its second, are not trained on
-    (they are predicted like all others); what the rounds say is averaged.
+    A wrong label that is trained on makes the models less sure of the rows around it, until a row that looks wrong and
+    one that is hard can no longer be told apart. So from the second round on, rows whose label the round before
+    contradicts, its first class being e times as likely as its second, are not trained on (they are predicted like all
+    others); what these rounds say is averaged, and of classes the first is then left out.
 
     Parameters
     ----------
@@ -107,7 +109,8 @@ def out_of_fold(
     seed : int
         Of the folds and of the models.
     repeats : int
-        Rounds, each with folds drawn anew; from the second on only of the models that are used.
+        Rounds, each with folds drawn anew; from the second on only of the models that are used. With one round that
+        one counts. For numbers two at most.
     progress : callable
         Called as `progress("out of fold", done, total)`.
 
@@ -135,7 +138,8 @@ def out_of_fold(
     _check(x, y, task)
     classes = int(y.max()) + 1 if task == "classification" else 0
     models = candidates(task, len(x), x.shape[1], classes, torch_seed(seed, "out-of-fold models") % 2**32)
-    folds = [partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(repeats)]
+    n_rounds = repeats if classes else min(repeats, MOST_ROUNDS_OF_NUMBERS)
+    folds = [partition(y, classes, groups, stream(seed, "out-of-fold folds", r)) for r in range(n_rounds)]
     found = {
         name: _predictions(make, x, y, classes, folds[0], _told(progress, name))
         for name, make in models.items()
@@ -152,16 +156,22 @@ def out_of_fold(
     gained = losses["constant"] - _losses(together, y, classes)
     spread = gained.std(ddof=1) / np.sqrt(len(y))
     gain = float(gained.mean() / spread) if spread > 0 else 0.0
-    left_out = _surely_contradicted(together, y) if classes and used else np.empty(0, dtype=np.int64)
-    each = [found[name] for name in used]
+    rounds = [[found[name] for name in used]]
     for place, fold in enumerate(folds[1:] if used else (), 2):
-        each += [
-            _predictions(models[name], x, y, classes, fold, _told(progress, name, place), left_out)
-            for name in used
-        ]
-    return OutOfFold(
-        task, _average(each, classes) if used else constant, tuple(scores), used or ("constant",), gain, found
-    )
+        left_out = _surely_contradicted(_average(rounds[-1], classes), y) if classes else None
+        rounds.append(
+            [
+                _predictions(models[name], x, y, classes, fold, _told(progress, name, place), left_out)
+                for name in used
+            ]
+        )
+    if not used:
+        said = constant
+    elif not classes or len(rounds) == 1:
+        said = _average([p for of_round in rounds for p in of_round], classes)
+    else:
+        said = _tempered(_average([p for of_round in rounds[1:] for p in of_round], classes), y)
+    return OutOfFold(task, said, tuple(scores), used or ("constant",), gain, found)
 
 
 def _told(progress: Progress, name: str, place: int = 1) -> Callable[[int, int], None]:

@@ -13,9 +13,13 @@ from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 MOST_OF_CLASS = 0.5
 MOST_FITTED = 5000
 NEGLIGIBLE = 1e-6
-NO_NOISE = 0.1
+LEAST_SAID = 1e-7
+NO_NOISE = 0.05
 _RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
-_STEEPNESS, _BONUS = np.exp(np.linspace(-0.7, 1.6, 17)), np.linspace(-3.0, 4.0, 17)
+_STEEPNESS, _BONUS = np.exp(np.linspace(-0.7, 2.4, 20)), np.linspace(-1.5, 1.5, 9)
+_BONUS_SD = 0.2
+_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (1.0, 0.4)
+"""Mean and spread of log b where no label is wrong by chance, and where some are."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
     "(probabilities at some temperature), so that a share of contradictions which no longer falls is of wrong labels"
@@ -143,8 +147,10 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
               P(\text{wrong} \mid k, x) = \frac{\varepsilon N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
 
     a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to their p (a
-    wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a tenth of the
-    prior on ε = 0, the rest uniform in ε.
+    wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a twentieth of
+    the prior on ε = 0, the rest uniform in ε. The p are tempered to these very labels, so that b is near 1 if none of
+    them is wrong; a floor takes over contradictions for which tempering had flattened the p, and b is then larger, by a
+    factor of about e: log b ~ N(0, 0.3²) without a floor and N(1, 0.4²) with one; a ~ N(0, 0.2²).
 
     Parameters
     ----------
@@ -193,7 +199,7 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
         )
     predicted = found.predicted.argmax(1)
     contradicted = predicted != labels
-    fit = _fit(np.clip(found.predicted, LEAST_CHANCE / 10, 1), predicted, labels)
+    fit = _fit(np.clip(found.predicted, LEAST_SAID, 1), predicted, labels)
     p_wrong = np.where(contradicted, 1 - fit.right, 0.0)
     verdict = LabelVerdict(
         p_wrong=p_wrong,
@@ -238,9 +244,7 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
             for k, noise in enumerate(noises):
                 chance = np.clip(np.outer(1 - _RATES, right) + np.outer(_RATES, noise[some]), 1e-12, None)
                 weights[k, i, j] = np.log(chance).sum(1) * (len(rows) / len(some))
-    widths = np.gradient(_RATES[1:])
-    prior = np.log(np.r_[NO_NOISE, (1 - NO_NOISE) * widths / widths.sum()])
-    weights += prior - 0.5 * _BONUS[:, None] ** 2 - 0.5 * (np.log(_STEEPNESS) / 0.7)[:, None, None] ** 2
+    weights += _log_prior()
     weights = np.exp(weights - logsumexp(weights))
     mean, known = np.zeros(len(p)), 0.0
     for i, b in enumerate(_STEEPNESS):
@@ -255,6 +259,23 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
     of_rate = weights.sum((0, 1, 2))
     lower, upper = (float(_RATES[int(np.searchsorted(of_rate.cumsum(), q))]) for q in (0.05, 0.95))
     return _Fit(mean / known, float(of_rate @ _RATES), lower, upper, float(of_rate[0]))
+
+
+def _log_prior() -> np.ndarray:
+    """Return the log prior [b, a, ε]: of log b and a normal, of ε a share at 0 and the rest uniform."""
+    widths = np.gradient(_RATES[1:])
+    of_rate = np.log(np.r_[NO_NOISE, (1 - NO_NOISE) * widths / widths.sum()])
+    bent = [_normal(np.log(_STEEPNESS), *law) for law in (_STEEPNESS_WITHOUT, _STEEPNESS_WITH)]
+    of_steepness = np.stack([bent[0], *[bent[1]] * (len(_RATES) - 1)], axis=1)
+    result: np.ndarray = of_steepness[:, None] + _normal(_BONUS, 0.0, _BONUS_SD)[:, None] + of_rate
+    return result
+
+
+def _normal(values: np.ndarray, mean: float, sd: float) -> np.ndarray:
+    """Return logs of normal weights at the values, their exponentials adding to 1."""
+    logs = -0.5 * ((values - mean) / sd) ** 2
+    result: np.ndarray = logs - logsumexp(logs)
+    return result
 
 
 def _softmax(

@@ -91,7 +91,7 @@ def _said(estimate: Estimate, train: Table, judged: RowLabels | None) -> Predict
     return Predictions(
         labels,
         plain_labels(train.target.decode(judged.predicted)),
-        judged.confidence,
+        judged.sure,
         judged.q_wrong,
         judged.p_wrong,
         judged.oof_loss,

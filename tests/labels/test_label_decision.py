@@ -1,0 +1,70 @@
+"""The decision about labels where the truth is known: drawn predictions, and tables with planted errors."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.datasets import load_breast_cancer
+
+from finfluence.labels import OutOfFold, judge_labels, out_of_fold
+
+
+def drawn(seed, *, classes=2, spread=4.0, noise=0.0, rows=800, lean=0.0):
+    """Draw predictions that are right up to their temperature, which is fitted to the noisy labels as models' is."""
+    rng = np.random.default_rng([seed, classes, round(10 * spread), round(100 * noise)])
+    odds = spread * rng.normal(size=(rows, classes)) + lean * np.arange(classes)
+    right = (odds + rng.gumbel(size=odds.shape)).argmax(1)
+    wrong = rng.random(rows) < noise
+    labels = np.where(wrong, (right + rng.integers(1, classes, rows)) % classes, right)
+
+    def loss(log_t):
+        return -log_softmax(np.exp(log_t) * odds, axis=1)[np.arange(rows), labels].mean()
+
+    t = np.exp(minimize_scalar(loss, bounds=(-3, 1), method="bounded").x)
+    found = OutOfFold("classification", np.exp(log_softmax(t * odds, axis=1)), (), ("drawn",), 10.0)
+    return found, labels, wrong
+
+
+TABLES, SLACK = 5, 0.05
+"""Tables of a kind, and two standard errors of their mean share of false names (0.03 from table to table)."""
+
+
+@pytest.mark.parametrize(
+    "classes, noise, least", [(2, 0.05, 0.3), (2, 0.15, 0.5), (5, 0.06, 0.4), (5, 0.2, 0.5)]
+)
+def test_the_level_holds_and_errors_are_named(classes, noise, least):
+    false, found_of_wrong, covered = [], [], 0
+    for seed in range(TABLES):
+        found, labels, wrong = drawn(seed, classes=classes, noise=noise)
+        verdict = judge_labels(found, labels)
+        named = verdict.named(0.1)
+        false.append((named & ~wrong).sum() / max(1, named.sum()))
+        found_of_wrong.append(named[wrong].mean())
+        covered += verdict.noise_lower <= wrong.mean() <= verdict.noise_upper
+    assert np.mean(false) <= 0.1 + SLACK
+    assert np.mean(found_of_wrong) >= least
+    assert covered >= TABLES - 2
+
+
+@pytest.mark.parametrize("classes, spread, lean", [(2, 0.5, 0.0), (2, 1.5, 1.5), (2, 4.0, 0.0), (2, 2.0, 3.0), (5, 1.0, 0.0), (5, 3.0, 0.5)])  # fmt: skip
+def test_right_labels_that_are_merely_unlikely_are_not_named(classes, spread, lean):
+    for seed in range(3):
+        found, labels, _ = drawn(seed, classes=classes, spread=spread, lean=lean)
+        assert not judge_labels(found, labels).named(0.1).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_columns_that_say_nothing_do_not_hide_flipped_labels(seed):
+    rng = np.random.default_rng(seed)
+    data = load_breast_cancer()
+    numbers = data.data[:, :12]
+    x = np.c_[(numbers - numbers.mean(0)) / numbers.std(0), rng.normal(size=(len(numbers), 100))]
+    wrong = np.zeros(len(x), dtype=bool)
+    wrong[rng.choice(len(x), 57, replace=False)] = True
+    found = out_of_fold(x, np.where(wrong, 1 - data.target, data.target))
+    assert "telling features" in found.used[0]
+    named = judge_labels(found, np.where(wrong, 1 - data.target, data.target)).named(0.1)
+    assert (named & wrong).sum() >= 0.4 * wrong.sum()
+    assert (named & ~wrong).sum() <= 0.15 * named.sum()
+    assert not judge_labels(out_of_fold(x, data.target), data.target).named(0.1).any()
