@@ -113,16 +113,22 @@ def _plain(options: BenchOptions, methods: Sequence[str]) -> dict[str, Any]:
     return {**asdict(options), "methods": list(methods), "out": str(options.out)}
 
 
+def _typed(options: BenchOptions, methods: Sequence[str]) -> dict[str, Any]:
+    """Return what has to be typed to get the same tables: what they are of, and what is not the default."""
+    named = options.methods if isinstance(options.methods, str) else ",".join(methods)
+    given = asdict(options) | {"methods": named}
+    defaults = {one.name: one.default for one in fields(BenchOptions)} | {"out": given["out"]}
+    shown = ("experiment", "data", "methods", "seeds")
+    return {name: value for name, value in given.items() if name in shown or value != defaults[name]}
+
+
 def _write(folder: JobFolder, outcome: Outcome, options: BenchOptions, methods: Sequence[str]) -> None:
     for name, frame in outcome.tables.items():
         write_frame(folder / f"{name}.parquet", frame)
     for place, section in enumerate(outcome.sections):
         if section.chart is not None:
             write_text(folder / f"chart-{place + 1}.svg", section.chart)
-    values = asdict(options) | {
-        "methods": options.methods if isinstance(options.methods, str) else ",".join(methods)
-    }
-    command = command_line("bench", fields(BenchOptions), values)
+    command = command_line("bench", fields(BenchOptions), _typed(options, methods))
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     notes = [f"Made by: {command}", f"Versions: {made}"]
     title = f"{options.experiment}, {options.data}"
