@@ -150,6 +150,7 @@ def test_the_page_needs_nothing_else_and_escapes(clouds, monkeypatch):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "http-equiv" in page
     assert page.count("<svg") == 1 and (folder / "chart-1.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "![Wrong labels found](chart-1.svg)" in (folder / "tables.md").read_text(encoding="utf-8")
     assert json.loads((folder / "bench.json").read_text())["format"] == "finfluence-bench"
 
 
