@@ -18,7 +18,7 @@ from finfluence._clock import clock
 from finfluence._files import atomic, digest
 from finfluence._version import __version__
 from finfluence.errors import NotSupportedError, StorageError, explain
-from finfluence.estimators import method_class
+from finfluence.estimators import Cost, method_class
 from finfluence.jobs.bench._problem import Problem
 from finfluence.jobs.bench._tools import TOOLS
 from finfluence.result import Influence
@@ -167,12 +167,19 @@ class Answers:
         queries = [own_loss(ask.problem.ids)] if ask.queries is None else list(ask.queries)
         groups = None if ask.groups is None else {name: list(rows) for name, rows in ask.groups.items()}
         cost = estimator.cost(source, queries, groups)
-        if cost.trainings > self.limits.trainings or cost.memory_bytes > self.limits.memory_bytes:
-            most = f"{self.limits.trainings:g} trainings and {self.limits.memory_bytes / 2**30:g} GiB"
-            return None, "", f"{cost}, which is more than {most} (--most, --memory)"
+        if remark := too_costly(cost, self.limits):
+            return None, "", remark
         found = estimator.estimate(source, queries, groups)
         names = [name for query in queries for name in query.names]
         return (*(_own(found, ask) if ask.queries is None else _removal(found, names)), "")
+
+
+def too_costly(cost: Cost, limits: Limits) -> str:
+    """Return why a method is left out, "" where it costs no more than the limits."""
+    if cost.trainings <= limits.trainings and cost.memory_bytes <= limits.memory_bytes:
+        return ""
+    most = f"{limits.trainings:g} trainings and {limits.memory_bytes / 2**30:g} GiB"
+    return f"{cost}, which is more than {most} (--most, --memory)"
 
 
 def source_of(method: str) -> str:
