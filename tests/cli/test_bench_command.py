@@ -37,6 +37,14 @@ def test_from_the_command_to_the_tables(tmp_path):
     assert "Nothing was measured anew" in run(*words).output
 
 
+def test_why_a_method_has_no_numbers_is_said_whole(tmp_path):
+    words = ["--rows", 40, "--seeds", 1, "--methods", "retrain,own-loss", "--out", tmp_path / "out"]
+    done = run("mislabels", *words)
+    assert done.exit_code == 0, done.output
+    assert "\nretrain: left out: about " in done.output
+    assert "more than 100 trainings and 4 GiB (--most, --memory)\n" in done.output
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (["mislabel"], "did you mean 'mislabels'"), ([], "nothing was named"),
     (["mislabels", "--data", "digist"], "did you mean 'digits'"),

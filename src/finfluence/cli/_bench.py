@@ -25,11 +25,15 @@ def show_bench(screen: Screen, result: BenchResult) -> None:
 
 
 def show_section(screen: Screen, section: Section) -> None:
-    """Print a section: its title, what it says, its table."""
+    """Print a section: its title, what it says, its table, and below it the remarks, whole."""
     screen.say("")
     screen.say(section.title, "bold")
     for text in section.text:
         screen.say(text)
-    if section.columns:
-        columns = [(name, False) for name in section.columns]
-        screen.table(columns, [list(row) for row in section.rows])
+    remarked = bool(section.columns) and section.columns[-1] == "remark"
+    shown = section.columns[:-1] if remarked else section.columns
+    if shown:
+        screen.table([(name, False) for name in shown], [list(row[: len(shown)]) for row in section.rows])
+    for row in section.rows if remarked else ():
+        if row[-1]:
+            screen.say(f"{row[0]}: {row[-1]}")

@@ -81,7 +81,9 @@ def test_a_method_of_one_file_stands_in_the_table(clouds):
     rows = texts(result)
     assert set(METHODS) <= set(rows) and "toy" in rows
     assert rows["toy"][1] == "row by itself" and float(rows["toy"][2]) > 0.1
-    assert rows["replay"][1] == "own influence, μ" and rows["if-ekfac"][1] == "own influence, score"
+    assert rows["replay"][1] == "own influence, μ" and rows["replay (effect)"][1] == "own influence, effect"
+    assert rows["replay"][2] != rows["replay (effect)"][2] and "fine (effect)" not in rows
+    assert rows["if-ekfac"][1] == "own influence, score"
     assert "| toy | row by itself |" in (result.folder / "tables.md").read_text(encoding="utf-8")
 
 
@@ -148,6 +150,7 @@ def test_the_page_needs_nothing_else_and_escapes(clouds, monkeypatch):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "http-equiv" in page
     assert page.count("<svg") == 1 and (folder / "chart-1.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "![Wrong labels found](chart-1.svg)" in (folder / "tables.md").read_text(encoding="utf-8")
     assert json.loads((folder / "bench.json").read_text())["format"] == "finfluence-bench"
 
 

@@ -18,7 +18,7 @@ from finfluence._clock import clock
 from finfluence._files import atomic, digest
 from finfluence._version import __version__
 from finfluence.errors import NotSupportedError, StorageError, explain
-from finfluence.estimators import METHODS, method_class
+from finfluence.estimators import Cost, method_class
 from finfluence.jobs.bench._problem import Problem
 from finfluence.jobs.bench._tools import TOOLS
 from finfluence.result import Influence
@@ -167,23 +167,25 @@ class Answers:
         queries = [own_loss(ask.problem.ids)] if ask.queries is None else list(ask.queries)
         groups = None if ask.groups is None else {name: list(rows) for name, rows in ask.groups.items()}
         cost = estimator.cost(source, queries, groups)
-        if cost.trainings > self.limits.trainings or cost.memory_bytes > self.limits.memory_bytes:
-            most = f"{self.limits.trainings:g} trainings and {self.limits.memory_bytes / 2**30:g} GiB"
-            return None, "", f"{cost}, which is more than {most} (--most, --memory)"
+        if remark := too_costly(cost, self.limits):
+            return None, "", remark
         found = estimator.estimate(source, queries, groups)
         names = [name for query in queries for name in query.names]
         return (*(_own(found, ask) if ask.queries is None else _removal(found, names)), "")
+
+
+def too_costly(cost: Cost, limits: Limits) -> str:
+    """Return why a method is left out, "" where it costs no more than the limits."""
+    if cost.trainings <= limits.trainings and cost.memory_bytes <= limits.memory_bytes:
+        return ""
+    most = f"{limits.trainings:g} trainings and {limits.memory_bytes / 2**30:g} GiB"
+    return f"{cost}, which is more than {most} (--most, --memory)"
 
 
 def source_of(method: str) -> str:
     """Return the source of the file that a method or tool is written in."""
     made: Any = TOOLS[method] if method in TOOLS else method_class(method)
     return inspect.getsource(sys.modules[made.__module__])
-
-
-def known_methods() -> tuple[str, ...]:
-    """Return the names of all methods and tools."""
-    return (*METHODS, *TOOLS)
 
 
 def in_one_line(error: Exception) -> str:
@@ -205,10 +207,16 @@ def _own(found: Influence, ask: Ask) -> tuple[pd.DataFrame, str]:
     """Return how suspect each row is: by its own influence, or by its score where rows are scored by themselves."""
     if len(found.queries) == 1:
         return _frame(found.subsets.tolist(), ["own"], found.data["score"].values), "rows"
-    # a row that carries its own label: its loss rises without it, so that it is least harmful to itself
-    values = found.data["mu"].values if found.has_mu else -found.data["score"].values
-    own = np.diag(values)[:, None]
-    return _frame(found.subsets.tolist(), ["own"], own), "mu" if found.has_mu else "score"
+    names = found.subsets.tolist()
+    if not found.has_mu:  # a row that carries its own label is least harmful to itself: its loss would rise
+        return _frame(names, ["own"], -_diagonal(found, "score")), "score"
+    mu = _diagonal(found, "mu")
+    return _frame(names, ["own"], mu, mu, _diagonal(found, "effect") if found.has_effect else None), "mu"
+
+
+def _diagonal(found: Influence, name: str) -> np.ndarray:
+    """Return what each row does to its own query [n, 1]."""
+    return np.diag(found.data[name].values)[:, None]
 
 
 def _removal(found: Influence, names: list[str]) -> tuple[pd.DataFrame, str]:

@@ -1,7 +1,7 @@
 """What an experiment works with, and what it hands back."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -104,6 +104,25 @@ def grouped(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     found: dict[str, list[Answer]] = {}
     for answer in answers:
         found.setdefault(answer.method, []).append(answer)
+    return found
+
+
+def with_effects(answers: Iterable[Answer]) -> list[Answer]:
+    """Return answers, each one that knows effects beside μ followed by the same ranked by the effect.
+
+    A row's μ is its effect over the spread of its own loss, and that of a wrong label is large: the two rank apart.
+
+    Returns
+    -------
+    list[Answer]
+    """
+    found = []
+    for answer in answers:
+        found.append(answer)
+        effect = answer.frame["effect"]
+        if answer.kind == "mu" and len(effect) and effect.notna().all():
+            ranked = answer.frame.assign(harm=effect)
+            found.append(replace(answer, method=f"{answer.method} (effect)", frame=ranked, kind="effect"))
     return found
 
 

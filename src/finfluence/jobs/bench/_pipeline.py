@@ -113,21 +113,30 @@ def _plain(options: BenchOptions, methods: Sequence[str]) -> dict[str, Any]:
     return {**asdict(options), "methods": list(methods), "out": str(options.out)}
 
 
+def _typed(options: BenchOptions, methods: Sequence[str]) -> dict[str, Any]:
+    """Return what has to be typed to get the same tables: what they are of, and what is not the default."""
+    named = options.methods if isinstance(options.methods, str) else ",".join(methods)
+    given = asdict(options) | {"methods": named}
+    defaults = {one.name: one.default for one in fields(BenchOptions)} | {"out": given["out"]}
+    shown = ("experiment", "data", "methods", "seeds")
+    return {name: value for name, value in given.items() if name in shown or value != defaults[name]}
+
+
 def _write(folder: JobFolder, outcome: Outcome, options: BenchOptions, methods: Sequence[str]) -> None:
     for name, frame in outcome.tables.items():
         write_frame(folder / f"{name}.parquet", frame)
-    for place, section in enumerate(outcome.sections):
+    tables = []
+    for place, section in enumerate(outcome.sections, 1):
+        tables.append(markdown(section))
         if section.chart is not None:
-            write_text(folder / f"chart-{place + 1}.svg", section.chart)
-    values = asdict(options) | {
-        "methods": options.methods if isinstance(options.methods, str) else ",".join(methods)
-    }
-    command = command_line("bench", fields(BenchOptions), values)
+            write_text(folder / f"chart-{place}.svg", section.chart)
+            tables.append(f"![{section.title}](chart-{place}.svg)\n")
+    command = command_line("bench", fields(BenchOptions), _typed(options, methods))
     made = ", ".join(f"{name} {version}" for name, version in versions().items())
     notes = [f"Made by: {command}", f"Versions: {made}"]
     title = f"{options.experiment}, {options.data}"
     head = f"# {title}\n\n{outcome.verdict}.\n"
-    parts = [head, *(markdown(s) for s in outcome.sections), "\n\n".join(notes) + "\n"]
+    parts = [head, *tables, "\n\n".join(notes) + "\n"]
     write_text(folder / "tables.md", "\n".join(parts))
     if importlib.util.find_spec("jinja2") is not None:
         write_text(folder / "page.html", render_sections(title, outcome.verdict, outcome.sections, notes))

@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, str] = {
     "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
     "removal": "finfluence.jobs.bench.experiments:Removal",
+    "cost": "finfluence.jobs.bench.experiments:Costs",
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",

@@ -3,5 +3,6 @@
 from finfluence.jobs.bench.data._digits import DIGITS
 from finfluence.jobs.bench.data._fashion_mnist import FASHION_MNIST
 from finfluence.jobs.bench.data._mnist_5k import MNIST_5K
+from finfluence.jobs.bench.data._networks import mlp
 
-__all__ = ["DIGITS", "FASHION_MNIST", "MNIST_5K"]
+__all__ = ["DIGITS", "FASHION_MNIST", "MNIST_5K", "mlp"]

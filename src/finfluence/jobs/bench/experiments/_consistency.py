@@ -8,7 +8,7 @@ import pandas as pd
 from finfluence.errors import ConfigError, explain
 from finfluence.evaluate import consistent_and_correct, jaccard, jaccard_by_chance, kendalls_w, top_ids
 from finfluence.jobs.bench._answers import Answer, Ask
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, mean_and_range, not_measured
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, mean_and_range, not_measured, with_effects
 from finfluence.jobs.bench._problem import Problem
 from finfluence.report import Line, Section, lines
 
@@ -48,7 +48,8 @@ class Consistency:
                 )
             )
         problem = bench.problem(0)
-        listed = grouped(bench.ask([Ask(problem, m, s) for m in bench.methods for s in bench.seeds]))
+        asked = bench.ask([Ask(problem, m, s) for m in bench.methods for s in bench.seeds])
+        listed = grouped(with_effects(asked))
         found = pd.DataFrame(
             [line for answers in listed.values() if all(a.measured for a in answers)
              for line in _compared(answers, problem)],

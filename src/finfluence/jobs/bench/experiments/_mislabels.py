@@ -5,13 +5,26 @@ import pandas as pd
 
 from finfluence.evaluate import average_precision, recall_at
 from finfluence.jobs.bench._answers import Answer, Ask
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, mean_and_range, not_measured, timings
+from finfluence.jobs.bench._bench import (
+    Bench,
+    Outcome,
+    grouped,
+    mean_and_range,
+    not_measured,
+    timings,
+    with_effects,
+)
 from finfluence.jobs.bench._problem import Problem
 from finfluence.report import Line, Section, Svg, lines
 
 FRACTIONS = tuple(round(0.05 * k, 2) for k in range(1, 21))
 SHOWN = (0.1, 0.2, 0.3)
-RANKED_BY = {"mu": "own influence, μ", "score": "own influence, score", "rows": "row by itself"}
+RANKED_BY = {
+    "mu": "own influence, μ",
+    "effect": "own influence, effect",
+    "score": "own influence, score",
+    "rows": "row by itself",
+}
 
 
 class Mislabels:
@@ -28,7 +41,8 @@ class Mislabels:
         """Return recall and average precision of every method, over seeds of data, errors and training."""
         problems = [bench.problem(seed) for seed in bench.seeds]
         asks = [Ask(p, method, p.seed) for method in bench.methods for p in problems]
-        answers = bench.ask(asks)
+        asked = bench.ask(asks)
+        answers = with_effects(asked)
         recall = pd.DataFrame(
             [line for answer in answers if answer.measured for line in _recall(answer, problems[answer.seed])]
         )
@@ -61,8 +75,8 @@ class Mislabels:
         )  # fmt: skip
         return Outcome(
             _verdict(best, bench),
-            [section, _cost(answers, order)],
-            {"scores": scores, "recall": recall, "timings": timings(answers)},
+            [section, _cost(asked, order)],
+            {"scores": scores, "recall": recall, "timings": timings(asked)},
         )
 
 
