@@ -62,6 +62,9 @@ def pages() -> dict[str, str]:
         "reference/tradeoff.md": package("finfluence.tradeoff", "explanation/tradeoff.md"),
         "reference/stats.md": package("finfluence.stats", "explanation/statistics.md"),
         "reference/labels.md": package("finfluence.labels", "explanation/labels.md"),
+        "reference/assess.md": package("finfluence.assess", "explanation/after-the-verdict.md"),
+        "reference/mitigate.md": package("finfluence.mitigate", "explanation/after-the-verdict.md"),
+        "reference/language.md": package("finfluence.language", "explanation/language.md"),
         "reference/cli.md": commands(),
     }
 

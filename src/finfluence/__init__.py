@@ -64,7 +64,7 @@ _HOME = {
     **dict.fromkeys(("Verification", "verify"), "verification"),
 }
 
-_PACKAGES = {"assess": "assess", "lm": "language"}
+_PACKAGES = {"assess": "assess", "lm": "language", "mitigate": "mitigate"}
 
 __all__ = sorted([*_HOME, *_PACKAGES])
 

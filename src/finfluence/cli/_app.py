@@ -11,6 +11,7 @@ from finfluence.cli._columns import show_columns, with_columns
 from finfluence.cli._errors import reported
 from finfluence.cli._from_options import Quiet, takes
 from finfluence.cli._screen import Screen
+from finfluence.jobs.bench import BenchOptions
 from finfluence.jobs.scan import ScanOptions, VerifyOptions
 from finfluence.jobs.tune import TuneOptions
 
@@ -221,6 +222,27 @@ def verify(out: Path, quiet: bool, **given: Any) -> None:
         with screen.progress() as progress:
             done = verify_scan(out, options, announce=partial(show_plan, screen), progress=progress)
         show_verification(screen, done, out)
+
+
+@app.command()
+@takes(
+    BenchOptions,
+    listed=Annotated[bool, typer.Option("--list", help="Print experiments, data and methods, and stop.")],
+)
+def bench(listed: bool, quiet: bool, **given: Any) -> None:
+    """Compare methods on the same problem: find wrong labels, agree with retraining, agree with themselves."""
+    screen, out = Screen(quiet), given["out"]
+    with reported(f"The same command goes on; everything finished so far is kept in {out}."):
+        from finfluence.cli._bench import show_bench, show_listing
+        from finfluence.jobs.bench import run_bench
+
+        if listed:
+            show_listing(screen)
+            return
+        options = BenchOptions(**_filled(BenchOptions, given))
+        with screen.progress() as progress:
+            result = run_bench(options, progress)
+        show_bench(screen, result)
 
 
 @app.command()

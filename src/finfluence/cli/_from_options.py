@@ -21,7 +21,7 @@ def takes(options: type, **further: Any) -> Callable[[Callable[..., None]], Call
     options
         A dataclass whose fields were made by `finfluence.jobs._options.option`.
     further
-        Annotated parameters that come before those of the options.
+        Annotated parameters that come before those of the options; a switch (bool) is off unless typed.
 
     Returns
     -------
@@ -31,7 +31,12 @@ def takes(options: type, **further: Any) -> Callable[[Callable[..., None]], Call
     def shown(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(options)
         parameters = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=False if get_args(annotation)[:1] == (bool,) else inspect.Parameter.empty,
+            )
             for name, annotation in further.items()
         ]
         parameters += [_parameter(one, hints[one.name]) for one in fields(options)]

@@ -2,6 +2,7 @@
 
 import shlex
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def show_tune(screen: Screen, result: TuneResult, top: int = WORST, query: str |
         screen.say(text)
     show_verified(screen, summary)
     for code, text in summary["findings"]:
-        if code in ("FI020", "FI030", "FI041"):
+        if code in ("FI020", "FI030", "FI041", "FI044"):
             screen.say(f"note: {text}")
     screen.say("")
     _show_sources(screen, result)
@@ -67,7 +68,8 @@ def _show_sources(screen: Screen, result: TuneResult) -> None:
         ("source", False),
         ("behaviour", False),
         ("rows", True),
-        ("effect", True),
+        ("first order", True),
+        ("measured", True),
         ("μ", True),
         ("q", True),
     ]
@@ -77,6 +79,7 @@ def _show_sources(screen: Screen, result: TuneResult) -> None:
             line["query"],
             int(line["rows"]),
             f"{line['effect']:+.3g}",
+            "" if isnan(line["measured"]) else f"{line['measured']:+.3g}",
             in_short(line["mu"]),
             q_in_short(line["q_value"]),
             "yes" if line["flagged"] else "",

@@ -1,5 +1,6 @@
 """Many trainings of one recipe: stacked, over processes, kept in a store."""
 
+from finfluence.ensemble._bank import ModelBank
 from finfluence.ensemble._cached_runs import OWN_LOSS_RUNS, CachedTrainer
 from finfluence.ensemble._coupled_order import paired_order
 from finfluence.ensemble._executors import Executor, one_thread
@@ -14,6 +15,7 @@ __all__ = [
     "CachedTrainer",
     "Executor",
     "ManyRuns",
+    "ModelBank",
     "RunSpec",
     "RunStore",
     "Seeds",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from finfluence.errors import ConfigError, DataError, explain
 
@@ -80,6 +81,57 @@ def jaccard_by_chance(k: int, n: int) -> float:
             explain("0 <= k <= n", f"k={k}, n={n}", "k counted on another data set", "choose a smaller k")
         )
     return k / (2 * n - k)
+
+
+def kendalls_w(scores: ArrayLike) -> float:
+    r"""Return Kendall's coefficient of concordance of several rankings of the same rows, corrected for ties.
+
+    .. math:: W = \frac{12 \sum_i (R_i - \bar R)^2}{m^2 (n^3 - n) - m \sum_j \sum_t (t^3 - t)}
+
+    R_i is the sum of the ranks of row i over m rankings, t the sizes of ties. For two rankings W = (1 + ρ) / 2, ρ
+    Spearman's correlation; of random rankings it is 1/m on average.
+
+    Parameters
+    ----------
+    scores : array [m, n]
+        Of each ranking; all of them finite.
+
+    Returns
+    -------
+    float
+        From 0 to 1; NaN where every ranking is one tie.
+
+    Raises
+    ------
+    DataError
+        Fewer than two rankings of two rows, or scores that are not finite.
+
+    References
+    ----------
+    Kendall and Babington Smith, "The problem of m rankings" (1939).
+
+    Examples
+    --------
+    >>> kendalls_w([[1, 2, 3, 4], [1, 2, 3, 4]]), kendalls_w([[1, 2, 3, 4], [4, 3, 2, 1]])
+    (1.0, 0.0)
+    """
+    s = np.asarray(scores, dtype=np.float64)
+    if s.ndim != 2 or min(s.shape) < 2 or not np.isfinite(s).all():
+        raise DataError(
+            explain(
+                "finite scores [rankings, rows], two or more of each",
+                f"shape {s.shape}, {int((~np.isfinite(s)).sum())} not finite",
+                "one ranking has nothing to agree with",
+                "rank by another seed, too",
+            )
+        )
+    m, n = s.shape
+    total = rankdata(s, axis=1).sum(0)
+    ties = sum(
+        int((c.astype(np.int64) ** 3 - c).sum()) for c in (np.unique(r, return_counts=True)[1] for r in s)
+    )
+    most = m**2 * (n**3 - n) - m * ties
+    return float(12 * ((total - total.mean()) ** 2).sum() / most) if most else float("nan")
 
 
 def consistent_and_correct(first: set[Any], second: set[Any], truth: set[Any]) -> float:

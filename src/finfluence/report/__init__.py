@@ -23,6 +23,9 @@ from finfluence.report._schema import (
     Table,
     Verification,
 )
+from finfluence.report._sections import Section, markdown, render_sections
+from finfluence.report._series import Level, Line, levels, lines
+from finfluence.report._svg import Svg
 from finfluence.report._text import column, fixed, interval, measure, number, probability, visible
 from finfluence.report._tradeoff_chart import curve, tradeoff
 from finfluence.report._validate import validated
@@ -38,6 +41,8 @@ __all__ = [
     "Distribution",
     "Finding",
     "FindingKind",
+    "Level",
+    "Line",
     "Measure",
     "Metric",
     "Origin",
@@ -46,6 +51,8 @@ __all__ = [
     "QueryInfo",
     "ReportContent",
     "RowEntry",
+    "Section",
+    "Svg",
     "Table",
     "TableView",
     "Verification",
@@ -57,13 +64,17 @@ __all__ = [
     "findings_page",
     "fixed",
     "interval",
+    "levels",
+    "lines",
     "magnitude",
+    "markdown",
     "measure",
     "number",
     "power",
     "power_sentence",
     "probability",
     "render",
+    "render_sections",
     "scatter",
     "thumbnail",
     "tradeoff",

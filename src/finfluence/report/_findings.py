@@ -177,6 +177,17 @@ FINDINGS = {
             "Do not act on the named rows. Use more runs or another method, and test again.",
         ),
         FindingKind(
+            "FI044",
+            "warning",
+            "First order only",
+            "An effect is that of first order, and this run shows that it is not the whole: tuning again without the "
+            "rows moved the behaviour by something else, or the rows were learned by heart, so that the gradient of "
+            "each of them vanished while all of them together still teach the same. First order understates groups of "
+            "near-duplicates.",
+            "Believe what tuning again measured. What was not measured is a sign, not a size: verify it, or tune again "
+            "without that source.",
+        ),
+        FindingKind(
             "FI050",
             "error",
             "Retraining contradicts the estimate",

@@ -58,6 +58,25 @@ def render(content: ReportContent | Mapping[str, object]) -> str:
     return template.render(variables, style=style, script=script, policy=policy)
 
 
+def page_of(template: str, **variables: object) -> str:
+    """Return a page without scripts from one of the templates, in the style of the report.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ConfigError
+        jinja2 is not installed.
+    """
+    style = _asset("report.css")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
+    )
+    return _environment().get_template(template).render(variables, style=style, policy=policy)
+
+
 def write_report(content: ReportContent | Mapping[str, object], path: str | os.PathLike[str]) -> None:
     """Render `content` and write it to `path` in one step: the old page or the new one, never half.
 

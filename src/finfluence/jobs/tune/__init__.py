@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from finfluence.jobs.tune._result import clean_tune as clean_tune
     from finfluence.jobs.tune._result import open_tune as open_tune
     from finfluence.jobs.tune._result import verify_tune as verify_tune
+    from finfluence.jobs.tune._words import first_order_findings as first_order_findings
+    from finfluence.jobs.tune._words import predicted_share as predicted_share
+    from finfluence.jobs.tune._words import with_measured as with_measured
 
 _HOME = {
     "TuneOptions": "_options",
     "run_tune": "_pipeline",
     **dict.fromkeys(("TuneResult", "clean_tune", "open_tune", "verify_tune"), "_result"),
+    **dict.fromkeys(("first_order_findings", "predicted_share", "with_measured"), "_words"),
 }
 
 __all__ = sorted(_HOME)

@@ -12,9 +12,11 @@ from finfluence.jobs.tune._prepared import Prepared
 from finfluence.stats import RowTest, name_rows
 
 GROUP, ROW, RANK = "group", "row", "ranking"
+HEART = 0.25
+"""Share of its loss before tuning below which a source counts as learned by heart."""
 COLUMNS = (
     "row_id", "query", "ranking_score", "rank", "effect", "effect_se", "spread", "mu", "se", "lower", "upper",
-    "p_value", "q_value", "own_loss", "group", "flagged", "suggested_action", "reason",
+    "p_value", "q_value", "loss_before", "own_loss", "group", "flagged", "suggested_action", "reason",
 )  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def decide(estimate: Estimate, prepared: Prepared, fdr: float, top: float) -> De
     """
     influence = estimate.influence
     names = influence.queries
-    sources = _sources(estimate, fdr)
+    sources = _sources(estimate, prepared, fdr)
     named_groups = set() if sources.empty else set(sources.loc[sources["flagged"], "group"])
     of_row = (
         np.full(len(influence.subsets), "", dtype=object)
@@ -82,6 +84,7 @@ def decide(estimate: Estimate, prepared: Prepared, fdr: float, top: float) -> De
         rank=ranks[at, column],
         q_value=q_values[at, column],
         group=of_row[at].astype(str),
+        loss_before=estimate.loss_before[at],
         own_loss=influence.data["own_loss"].values[at],
         flagged=flagged,
         suggested_action=np.where(flagged, "drop", "keep"),
@@ -90,7 +93,7 @@ def decide(estimate: Estimate, prepared: Prepared, fdr: float, top: float) -> De
     return Decided(lines[list(COLUMNS)], sources, removed, why, more)
 
 
-def _sources(estimate: Estimate, fdr: float) -> pd.DataFrame:
+def _sources(estimate: Estimate, prepared: Prepared, fdr: float) -> pd.DataFrame:
     """Return the effects of sources, and which are named: few as they are, by Holm's rule over all behaviours."""
     if estimate.groups is None:
         return pd.DataFrame()
@@ -104,9 +107,16 @@ def _sources(estimate: Estimate, fdr: float) -> pd.DataFrame:
     place = {str(g): k for k, g in enumerate(estimate.groups.subsets.tolist())}
     at = frame["group"].astype(str).map(place).to_numpy()
     column = frame["query"].map({name: k for k, name in enumerate(names)}).to_numpy()
+    before = {
+        name: float(estimate.loss_before[np.asarray(prepared.texts.groups).astype(str) == name].mean())
+        for name in place
+    }
+    after = dict(zip(place, data["own_loss"].values.tolist(), strict=True))
     sized = frame.assign(
         group=frame["group"].astype(str),
         rows=data["size"].values[at],
+        loss_before=frame["group"].astype(str).map(before),
+        loss_after=frame["group"].astype(str).map(after),
         q_value=q_values[at, column],
         flagged=q_values[at, column] <= fdr,
     )

@@ -12,15 +12,13 @@ from safetensors.torch import save_file
 
 from finfluence._files import atomic
 from finfluence._progress import Progress
-from finfluence.errors import NotSupportedError
-from finfluence.estimators.derivatives import Differentiation, choose_adjoint, query_gradients
 from finfluence.estimators.replay import replay
 from finfluence.jobs.tune._folder import ADAPTER, GROUPS_RESULT, INFLUENCE, RANKING, TuneFolder
 from finfluence.jobs.tune._options import TuneOptions
 from finfluence.jobs.tune._prepared import Prepared
 from finfluence.language import ranking_scores
 from finfluence.result import Influence, pool
-from finfluence.runs import Tape, read_tensors, seeded, train
+from finfluence.runs import Tape, initial_model, read_tensors, seeded, train
 
 _STATES = ("states-*.safetensors", "replay-*.safetensors")
 
@@ -38,12 +36,15 @@ class Estimate:
         Over all rows, run by run.
     ranking : array [n, Q]
         The ranking score: larger is worse for the user; no unit.
+    loss_before : array [n]
+        Of every row, before tuning.
     """
 
     influence: Influence
     groups: Influence | None
     each: list[Influence]
     ranking: np.ndarray
+    loss_before: np.ndarray
 
 
 def make_estimate(
@@ -78,8 +79,9 @@ def load_estimate(folder: TuneFolder, runs: int, groups: bool) -> Estimate:
     each = [folder.read_result(f"{place}/{INFLUENCE}") for place in places]
     found = [folder.read_result(f"{p}/{GROUPS_RESULT}", f"{p}/{INFLUENCE}") for p in places] if groups else []
     with folder.reading(f"runs/000/{RANKING}", f"runs/000/{INFLUENCE}"):
-        ranking = read_tensors(folder / "runs/000" / RANKING)["score"].numpy()
-    return Estimate(pool(each), pool(found) if found else None, each, ranking)
+        kept = {k: v.numpy() for k, v in read_tensors(folder / "runs/000" / RANKING).items()}
+        ranking, before = kept["score"], kept["loss_before"]
+    return Estimate(pool(each), pool(found) if found else None, each, ranking, before)
 
 
 def remove_states(place: Path) -> None:
@@ -112,7 +114,7 @@ def _make_run(
         "out": place,
         "budget": budget,
         "groups": "linear",
-        "differentiation": _how(tape, prepared),
+        "late": 0.0,  # the rate falls to nothing: the last states are one
     }
     if prepared.texts.groups is not None:
         by_group = replay(
@@ -125,24 +127,27 @@ def _make_run(
         score = ranking_scores(
             tape, prepared.queries, options.checkpoints, seed=options.seed, progress=told("rank rows of")
         )
-        _save(place / RANKING, {"score": torch.from_numpy(np.ascontiguousarray(score))})
+        kept = {"score": np.ascontiguousarray(score), "loss_before": _losses_before(prepared)}
+        _save(place / RANKING, {name: torch.from_numpy(array) for name, array in kept.items()})
         _save_adapter(prepared, tape, folder)
     influence.save(place / INFLUENCE)
 
 
+def _losses_before(prepared: Prepared) -> np.ndarray:
+    """Return every row's loss under the model that tuning starts from [n]."""
+    recipe, model = prepared.recipe, initial_model(prepared.recipe, 0).eval()
+    device = next(model.parameters()).device
+    with torch.no_grad(), seeded(0):
+        parts = [
+            recipe.loss(model, {k: v.to(device) for k, v in prepared.rows.batch(positions).items()})
+            for positions in torch.arange(len(prepared.rows)).split(recipe.batch_size)
+        ]
+    found: np.ndarray = torch.cat(parts).double().cpu().numpy()
+    return found
+
+
 def _removable(groups: dict[str, list[Any]], rows: int) -> dict[str, list[Any]]:
     return {name: ids for name, ids in groups.items() if len(ids) < rows}
-
-
-def _how(tape: Tape, prepared: Prepared) -> Differentiation:
-    """Return finite differences, which need no double differentiation, unless the model has kinks."""
-    with seeded(0):
-        _, found = query_gradients(list(prepared.queries), tape.model(), tape)
-    try:
-        choose_adjoint(tape, found, "finite-difference", queries=len(found))
-    except NotSupportedError:
-        return "auto"
-    return "finite-difference"
 
 
 def _save_adapter(prepared: Prepared, tape: Tape, folder: TuneFolder) -> None:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +36,14 @@ from finfluence.jobs.tune._report import page, write
 from finfluence.jobs.tune._result import TuneResult, open_tune
 from finfluence.jobs.tune._retune import retune
 from finfluence.jobs.tune._texts import answers, near_duplicates, slope_tokens, top_rows
-from finfluence.jobs.tune._words import check_sentences, command, named_sources, verdict
+from finfluence.jobs.tune._words import (
+    check_sentences,
+    command,
+    first_order_findings,
+    named_sources,
+    verdict,
+    with_measured,
+)
 from finfluence.result import covers_sentence, sign_sentence
 from finfluence.runs import Tape
 
@@ -119,6 +127,9 @@ def _work(
             check = retune(
                 prepared, estimate, decided, folder, runs=options.retune, seed=options.seed, progress=progress
             )
+    if not decided.groups.empty:
+        decided = replace(decided, groups=with_measured(decided.groups, check))
+        write_frame(folder / GROUPS, decided.groups)
     with _timed(seconds, "texts", log):
         texts = _texts(prepared, options, folder, decided)
         write_json(folder / TEXTS, texts)
@@ -145,6 +156,7 @@ def _summary(
     findings = [("FI020", text) for text in decided.findings]
     findings += [("FI010", text) for text in estimate.influence.provenance.findings]
     findings += [("FI030", note) for note in prepared.texts.notes]
+    findings += [("FI044", text) for text in first_order_findings(decided.groups, check)]
     if check is not None and check["diverged"]:
         findings.append(
             ("FI041", f"{check['diverged']} trainings of the counterfactual diverged and were left out.")
@@ -152,7 +164,7 @@ def _summary(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "verdict": verdict(decided, options.fdr),
+        "verdict": verdict(decided, options.fdr, check),
         "proof": check_sentences(check),
         "why": decided.why,
         "removed": int(decided.removed.sum()),

@@ -1,6 +1,7 @@
 """The page of a tuning: texts escaped and folded by the report, tables in the order in which one asks."""
 
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 from finfluence import report
@@ -9,7 +10,7 @@ from finfluence.jobs.tune._estimate import Estimate
 from finfluence.jobs.tune._prepared import Prepared
 from finfluence.jobs.tune._retune import ALL, RANDOM, WITHOUT
 from finfluence.jobs.tune._texts import row_text
-from finfluence.jobs.tune._words import RANKING_SAID
+from finfluence.jobs.tune._words import RANKING_SAID, predicted_share
 from finfluence.report import Origin, Preview, QueryInfo, ReportContent, RowEntry, Table, finding
 from finfluence.result import covers_sentence, sign_sentence
 
@@ -88,8 +89,8 @@ def _counterfactual(check: Mapping[str, Any] | None) -> list[Table]:
     rows = [
         (
             line["query"], line["unit"], _number(line["before"]), _number(line["arms"][ALL]["value"]),
-            _interval(line["predicted"], line["arms"][ALL]["value"]), _interval(line["arms"][WITHOUT]),
-            _interval(line["arms"][RANDOM]),
+            _interval(line["predicted"], line["arms"][ALL]["value"]) + _first_order(line),
+            _interval(line["arms"][WITHOUT]), _interval(line["arms"][RANDOM]),
         )
         for line in check["lines"]
     ]  # fmt: skip
@@ -109,6 +110,10 @@ def _counterfactual(check: Mapping[str, Any] | None) -> list[Table]:
     return [Table(title="Without these rows", columns=columns, rows=tuple(rows), note=note)]
 
 
+def _first_order(line: Mapping[str, Any]) -> str:
+    return "" if predicted_share(line) is None else " (first order; understates groups of near-duplicates)"
+
+
 def _sources(decided: Decided) -> list[Table]:
     if decided.groups.empty:
         return []
@@ -117,11 +122,14 @@ def _sources(decided: Decided) -> list[Table]:
             str(line["group"]), str(line["query"]), int(line["rows"]),
             _interval({"value": line["effect"], "lower": line["effect"] - 1.96 * line["effect_se"],
                        "upper": line["effect"] + 1.96 * line["effect_se"]}),
+            "" if isnan(line["measured"]) else _interval(
+                {"value": line["measured"], "lower": line["measured_lower"], "upper": line["measured_upper"]}
+            ),
             _number(line["mu"]), _number(line["q_value"]), "yes" if line["flagged"] else "",
         )
         for line in decided.groups.sort_values("q_value", kind="stable").head(ROWS).to_dict("records")
     ]  # fmt: skip
-    columns = ("source", "behaviour", "rows", "effect of removal", "μ", "q", "named")
+    columns = ("source", "behaviour", "rows", "effect of removal, first order", "measured", "μ", "q", "named")
     return [Table(title="Sources", columns=columns, rows=tuple(rows))]
 
 

@@ -13,7 +13,7 @@ from finfluence._files import digest, write_json
 from finfluence._progress import Progress
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import DataError, explain
-from finfluence.jobs.tune._decide import Decided
+from finfluence.jobs.tune._decide import GROUP, Decided
 from finfluence.jobs.tune._estimate import Estimate
 from finfluence.jobs.tune._folder import CHECK, RETUNED, TuneFolder
 from finfluence.jobs.tune._prepared import Prepared
@@ -22,6 +22,8 @@ from finfluence.stats import mean_interval, paired_difference
 from finfluence.verification import Chosen, group_estimates
 
 ALL, WITHOUT, RANDOM = "all rows", "without them", "without random rows"
+MOST_SOURCES = 4
+"""Named sources that are also taken out one by one, where there are several."""
 SURE = 3.0
 """Spreads by which a behaviour has to move for its rows to count as its cause."""
 
@@ -57,14 +59,18 @@ def retune(
         WITHOUT: [kept] * runs,
         RANDOM: [np.setdiff1d(every, taken) for taken in random],
     }
-    values = {}
-    for place, (arm, keeps) in enumerate(arms.items()):
+    alone = _sources_alone(prepared, decided)
+    keeps = [*arms.values(), *([np.setdiff1d(every, rows)] * runs for rows in alone.values())]
+    found_values = []
+    for place, kept_rows in enumerate(keeps):
         one_by_one = []
-        for r, keep in enumerate(keeps):
+        for r, keep in enumerate(kept_rows):
             one_by_one.append(_value(prepared, seeds[r], keep, folder))
-            progress("retune", place * runs + r + 1, len(arms) * runs)
-        values[arm] = np.array(one_by_one)
-    found = _compared(prepared, estimate, decided, values)
+            progress("retune", place * runs + r + 1, len(keeps) * runs)
+        found_values.append(np.array(one_by_one))
+    values = dict(zip(arms, found_values, strict=False))
+    without_each = dict(zip(alone, found_values[len(arms) :], strict=True))
+    found = _compared(prepared, estimate, decided, values, without_each)
     write_json(folder / CHECK, found)
     return found
 
@@ -100,6 +106,20 @@ def _tuned(recipe: Recipe, seed: int, keep: np.ndarray) -> nn.Module:
     return model
 
 
+def _sources_alone(prepared: Prepared, decided: Decided) -> dict[str, np.ndarray]:
+    """Return the rows of each named source, where it is not all that is taken out anyway; the surest ones first."""
+    some = {n: rows for n, rows in _named(prepared, decided).items() if len(rows) < decided.removed.sum()}
+    return dict(list(some.items())[:MOST_SOURCES])
+
+
+def _named(prepared: Prepared, decided: Decided) -> dict[str, np.ndarray]:
+    groups = prepared.texts.groups
+    if groups is None or decided.why != GROUP:
+        return {}
+    named = decided.groups[decided.groups["flagged"]].sort_values("q_value", kind="stable")["group"]
+    return {name: np.flatnonzero(groups.astype(str) == name) for name in dict.fromkeys(named)}
+
+
 def _as_long(lengths: np.ndarray, removed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return as many random rows, none of the removed, each the nearest in length that is left of a random draw."""
     left = np.setdiff1d(np.arange(len(lengths)), removed)
@@ -117,13 +137,18 @@ def _as_long(lengths: np.ndarray, removed: np.ndarray, rng: np.random.Generator)
 
 
 def _compared(
-    prepared: Prepared, estimate: Estimate, decided: Decided, values: dict[str, np.ndarray]
+    prepared: Prepared,
+    estimate: Estimate,
+    decided: Decided,
+    values: dict[str, np.ndarray],
+    without_each: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     names = [q.name for q in prepared.queries]
     before = measured(initial_model(prepared.recipe, 0), prepared.queries, prepared.recipe)
     rows = np.flatnonzero(decided.removed)
     predicted = group_estimates(estimate.each, [Chosen("removed", "given", rows)], names).data
-    whole = np.all([np.isfinite(v).all(1) for v in values.values()], 0)
+    all_removed = [n for n, found in _named(prepared, decided).items() if len(found) == len(rows)]
+    whole = np.all([np.isfinite(v).all(1) for v in (*values.values(), *without_each.values())], 0)
     lines = []
     for k, query in enumerate(prepared.queries):
         arms = {arm: v[whole, k] for arm, v in values.items()}
@@ -139,6 +164,10 @@ def _compared(
         }
         if whole.sum() >= 2:
             line["effect"] = _plain(paired_difference(arms[WITHOUT], arms[ALL]))
+            line["sources"] = {
+                name: _plain(paired_difference(v[whole, k], arms[ALL])) for name, v in without_each.items()
+            }
+            line["sources"].update({name: line["effect"] for name in all_removed})
             line["random_effect"] = _plain(paired_difference(arms[RANDOM], arms[ALL]))
             line["moved"] = bool(
                 abs(line["effect"]["value"]) >= SURE * max(float(arms[ALL].std(ddof=1)), 1e-12)

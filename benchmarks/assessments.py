@@ -1,0 +1,72 @@
+"""How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments [--worlds N]."""
+
+import argparse
+
+import numpy as np
+
+from finfluence.assess import EventLog, exposure, inclusion
+
+ROWS = 128
+
+
+def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return inclusion, outcomes, true effects and predicted ones of a world drawn from a wide prior."""
+    rng = np.random.default_rng(seed)
+    share, scale = rng.random(), np.exp(rng.uniform(np.log(0.02), np.log(0.5)))
+    base = rng.normal(size=ROWS) if rng.random() < 0.5 else rng.standard_t(3, size=ROWS)
+    effects = np.where(rng.random(ROWS) < share, scale * base, 0.0)
+    slope, noise = np.exp(rng.normal(0, 0.3)), scale * np.exp(rng.uniform(np.log(0.1), np.log(3)))
+    predicted = (effects + noise * rng.normal(size=ROWS)) / slope
+    included = rng.random((int(rng.integers(100, 2001)), ROWS)) < 0.5
+    return included, -(included @ effects) + rng.normal(size=len(included)), effects, predicted
+
+
+def event_log(seed: int, n: int = 300, times: int = 8) -> EventLog:
+    """Return subjects whose history drives both their exposure and their events; exposure does nothing."""
+    rng = np.random.default_rng(seed)
+    history = rng.normal(size=(n, times)).cumsum(1) / 2
+    seen = rng.poisson(np.exp(0.5 * np.clip(history, -2, 2))).cumsum(1)
+    happened = rng.random((n, times)) < np.clip(0.08 * np.exp(0.5 * history), 0, 0.9)
+    at_risk = np.cumsum(happened, 1) - happened == 0
+    return EventLog(happened & at_risk, at_risk, seen, history[..., None])
+
+
+def inclusion_table(worlds: int) -> str:
+    errors, covered, covered_there = [], [], []
+    for seed in range(worlds):
+        included, outcome, effects, predicted = world(seed)
+        alone, both = inclusion(included, outcome), inclusion(included, outcome, predicted=predicted)
+        z = alone.difference / alone.se
+        james_stein = max(0.0, 1 - (ROWS - 2) / (z @ z)) * alone.difference
+        estimates = (alone.difference, james_stein, alone.effect, both.effect)
+        errors.append([np.mean((e - effects) ** 2 / both.se**2) for e in estimates])
+        inside = (both.lower <= effects) & (effects <= both.upper)
+        covered.extend(inside)
+        covered_there.extend(inside[effects != 0])
+    names = (
+        "difference of arms",
+        "James-Stein",
+        "posterior, no prediction",
+        "posterior, with the prediction",
+    )
+    lines = [f"| {name} | {e:.2f} |" for name, e in zip(names, np.mean(errors, 0), strict=True)]
+    coverage = f"90 % interval covers {np.mean(covered):.3f} of rows, {np.mean(covered_there):.3f} of those that matter"
+    return "\n".join([f"Squared error in units of the difference's, {worlds} worlds", *lines, coverage])
+
+
+def exposure_table(logs: int) -> str:
+    found = [exposure(event_log(seed)) for seed in range(logs)]
+    lines = [f"Exposure without an effect, {logs} logs: share rejected at .05, .10 and .20"]
+    for name, p in (("multipliers", [f.p for f in found]), ("limit law", [f.p_limit for f in found])):
+        lines.append(
+            f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--worlds", type=int, default=150)
+    chosen = parser.parse_args()
+    print(inclusion_table(chosen.worlds))
+    print(exposure_table(chosen.worlds))

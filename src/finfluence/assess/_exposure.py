@@ -1,0 +1,392 @@
+"""Does seeing some rows drive an event: the local covariance test, cross-fitted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from finfluence._seeds import stream
+from finfluence.assess._learners import folds, sklearn
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import check_level
+
+_FEWEST_SUBJECTS, _FEWEST_EVENTS = 20, 10
+_TERMS = 200
+_REPLICATES, _CHUNK = 4000, 500
+_RIDGE = 1e-4
+_DEPTHS = (1, 2, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class EventLog:
+    """What happened to subjects (query × run) over training, on a grid of times.
+
+    Attributes
+    ----------
+    events : array of bool [n, T]
+        Whether the subject's event happened between this time and the one before; at most once a subject.
+    at_risk : array of bool [n, T]
+        Whether it could: True up to and at the event, False after it (and after a subject is lost).
+    exposure : array [n, T]
+        Known *before* the step to this time: how many of the rows asked about the run had seen.
+    history : array [n, T, k]
+        What else was known before: global loss, learning rate, counts of classes seen.
+    """
+
+    events: np.ndarray
+    at_risk: np.ndarray
+    exposure: np.ndarray
+    history: np.ndarray
+
+    @classmethod
+    def of_outcomes(
+        cls, good: ArrayLike, exposure: ArrayLike, history: ArrayLike, *, event: str = "learned"
+    ) -> "EventLog":
+        """Return the log of when each subject was first answered well, or first not any more.
+
+        Parameters
+        ----------
+        good : array of bool [n, T + 1]
+            Whether the subject was answered well (right, or with a loss below a bound) at each state, the first one
+            before the first step of the log.
+        exposure, history : array [n, T], array [n, T, k]
+            As known at the states 0 to T − 1, before the steps to the states 1 to T.
+        event : {"learned", "forgotten"}
+            "learned": first well; subjects that were well from the start are never at risk. "forgotten": first not well
+            after having been well; at risk from the first time well on.
+
+        Returns
+        -------
+        EventLog
+
+        Raises
+        ------
+        ConfigError
+            Another event.
+
+        Examples
+        --------
+        >>> good = [[False, False, True, False], [True, True, False, True]]
+        >>> log = EventLog.of_outcomes(good, np.zeros((2, 3)), np.zeros((2, 3, 1)))
+        >>> log.events.tolist(), log.at_risk.tolist()
+        ([[False, True, False], [False, False, False]], [[True, True, False], [False, False, False]])
+        """
+        well = np.asarray(good, dtype=bool)
+        before, now = well[:, :-1], well[:, 1:]
+        ever = np.maximum.accumulate(before, 1)
+        if event == "learned":
+            at_risk, happens = ~ever, now
+        elif event == "forgotten":
+            lost = np.maximum.accumulate(ever & ~before, 1)
+            at_risk, happens = ever & ~lost, ~now
+        else:
+            raise ConfigError(
+                explain(
+                    'event as "learned" or "forgotten"',
+                    f"{event!r}",
+                    "a mistyped name",
+                    'for a loss below a bound pass good=losses < bound and "learned"',
+                )
+            )
+        return cls(happens & at_risk, at_risk, np.asarray(exposure), np.asarray(history))
+
+
+@dataclass(frozen=True, eq=False)
+class ExposureTest:
+    r"""Whether the event depends on the exposure beyond the history.
+
+    Attributes
+    ----------
+    statistic, p : float
+        :math:`\sqrt n \sup_t |\hat\gamma_t| / \hat\sigma_T`, and the chance of so large a deviation if the exposure
+        drives nothing, by 4,000 draws of Gaussian weights of subjects.
+    p_limit : float
+        The same chance by the limit law of many subjects and a fine grid; on a coarse grid it is too large.
+    gamma : array [T]
+        Local covariance of exposure and event up to each time, events a subject. Positive: exposed subjects have more
+        events than their history explains.
+    band : float
+        Half-width around gamma that holds for all times at once, at the level.
+    level : float
+        Of the band.
+    subjects, events : int
+    findings : tuple of str
+    """
+
+    statistic: float
+    p: float
+    p_limit: float
+    gamma: np.ndarray
+    band: float
+    level: float
+    subjects: int
+    events: int
+    findings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        end = self.gamma[np.abs(self.gamma).argmax()]
+        told = (
+            f"exposure {'brings the event forward' if end > 0 else 'holds the event back'}"
+            if self.p < 1 - self.level
+            else "exposure cannot be told to drive the event"
+        )
+        first = (
+            f"{told}: statistic {self.statistic:.2f}, p = {self.p:.3g} (local covariance test, "
+            f"{self.subjects} subjects, {self.events} events)"
+        )
+        return "\n".join([first, *(f"  {f}" for f in self.findings)])
+
+
+def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: int = 0) -> ExposureTest:
+    r"""Test whether an event depends on how often some rows have been seen, given the history.
+
+    With the intensity :math:`\lambda` of the event given time and history, and the residual
+    :math:`G_t = X_t - \mathrm{E}[X_t \mid \text{history}]` of the exposure, both fitted on the other folds,
+
+    .. math:: \hat\gamma_t = \frac1n \sum_{i} \sum_{s \le t} G_{is}\,(dN_{is} - 1[\text{at risk}]\,\hat\lambda_{is}),
+              \quad \hat\sigma^2_t = \frac1n \sum_i \sum_{s \le t} G_{is}^2\,dN_{is}, \quad
+              p = 1 - F\!\left(\sqrt n\,\sup_t |\hat\gamma_t| / \hat\sigma_T\right)
+
+    where F is the law of :math:`\sup_{[0,1]} |B|` of a Brownian motion (`p_limit`). On a grid of few times
+    `p` is truer, by multipliers: :math:`\sup_t |\frac1n \sum_i \xi_i \sum_{s \le t} G\,dM|`
+    with normal ξ.
+
+    Errors of the two fits only matter as a product: neither has to be right to the last digit. The intensity is fitted
+    by boosted trees with a Poisson loss on the person-period table, their depth chosen inside each fold; the exposure
+    by ridge regression at each time.
+
+    Parameters
+    ----------
+    log : EventLog
+    folds_count : int
+        K of the cross-fitting, over subjects, at least 2.
+    level : float
+        Of the band of gamma.
+    seed : int
+        Of the folds and the multipliers.
+
+    Returns
+    -------
+    ExposureTest
+
+    Raises
+    ------
+    DataError
+        Shapes disagree, values not finite, an event off risk or twice, fewer than 20 subjects or 10 events, an
+        exposure that is the same for all.
+    ConfigError
+        An option that cannot be used.
+    NotSupportedError
+        scikit-learn is not installed.
+
+    Notes
+    -----
+    Subjects are taken as independent. Queries of one run share its randomness: with few runs the test is too sure,
+    which it cannot see; take one query a run, or many runs.
+
+    References
+    ----------
+    Christgau, Petersen and Hansen, "Nonparametric conditional local independence testing" (Annals of Statistics 2023);
+    cross-fitted throughout (the authors' code tunes its trees on the whole sample).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> seen = rng.poisson(1.0, (400, 10)).cumsum(1)
+    >>> hazard = np.minimum(0.02 + 0.02 * seen, 0.9)
+    >>> happened = rng.random((400, 10)) < hazard
+    >>> at_risk = np.cumsum(happened, 1) - happened == 0
+    >>> log = EventLog(happened & at_risk, at_risk, seen, np.zeros((400, 10, 1)))
+    >>> exposure(log).p < 0.01
+    True
+    """
+    check_level(level)
+    events, at_risk, x, history = _checked(log, folds_count)
+    residual, intensity = np.empty(x.shape), np.zeros(x.shape)
+    ever = np.asarray(events.any(1))
+    for others, fold in folds(ever, folds_count, seed, "exposure folds"):
+        residual[fold] = _exposure_residual(x, history, others, fold)
+        intensity[fold] = _intensity(events, at_risk, history, others, fold)
+    gamma, variance = local_covariance(events, at_risk, residual, intensity)
+    if variance[-1] == 0:
+        raise DataError(_nothing_left(int(events.sum())))
+    n = len(x)
+    largest = np.abs(gamma).max()
+    statistic = float(np.sqrt(n) * largest / np.sqrt(variance[-1]))
+    chance = _largest_by_chance(residual * (events - np.where(at_risk, intensity, 0.0)), seed)
+    return ExposureTest(
+        statistic,
+        float((1 + (chance >= largest).sum()) / (1 + len(chance))),
+        1 - sup_of_brownian_motion(statistic),
+        gamma,
+        float(np.quantile(chance, level)),
+        level,
+        n,
+        int(events.sum()),
+        (
+            "subjects are taken as independent, and the history as all that drives both the exposure and the event; "
+            "queries of one run share its randomness",
+        ),
+    )
+
+
+def local_covariance(
+    events: np.ndarray, at_risk: np.ndarray, residual: np.ndarray, intensity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return gamma and its variance at each time [T], from residuals and intensities [n, T].
+
+    Returns
+    -------
+    tuple of array
+    """
+    surprise = events - np.where(at_risk, intensity, 0.0)
+    return (residual * surprise).mean(0).cumsum(), (residual**2 * events).mean(0).cumsum()
+
+
+def sup_of_brownian_motion(x: float) -> float:
+    r"""Return the chance that a Brownian motion stays within ±x up to time 1.
+
+    .. math:: F(x) = \frac4\pi \sum_{k \ge 1} \frac{(-1)^{k+1}}{2k-1} \exp\!\left(-\frac{(2k-1)^2\pi^2}{8x^2}\right)
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(sup_of_brownian_motion(1.0), 6), round(sup_of_brownian_motion(2.241403), 4)
+    (0.370777, 0.95)
+    """
+    if x <= 0:
+        return 0.0
+    odd = 2 * np.arange(1, _TERMS + 1) - 1
+    terms = (-1.0) ** np.arange(_TERMS) / odd * np.exp(-(odd**2) * np.pi**2 / (8 * x**2))
+    return float(np.clip(4 / np.pi * terms.sum(), 0.0, 1.0))
+
+
+def _largest_by_chance(increments: np.ndarray, seed: int) -> np.ndarray:
+    """Return draws of sup|gamma| where exposure drives nothing: each subject's path at a random Gaussian weight."""
+    paths = increments.cumsum(1)
+    rng = stream(seed, "exposure multipliers")
+    draws = [
+        np.abs(rng.standard_normal((_CHUNK, len(paths))) @ paths).max(1) / len(paths)
+        for _ in range(_REPLICATES // _CHUNK)
+    ]
+    return np.concatenate(draws)
+
+
+def _exposure_residual(
+    x: np.ndarray, history: np.ndarray, others: np.ndarray, fold: np.ndarray
+) -> np.ndarray:
+    """Return exposure less its ridge prediction from the history up to and at each time [fold, T]."""
+    found = np.empty((len(fold), x.shape[1]))
+    for time in range(x.shape[1]):
+        path = history[:, : time + 1].reshape(len(x), -1)
+        mean, sd = path[others].mean(0), path[others].std(0)
+        scaled = (path - mean)[:, sd > 0] / sd[sd > 0]
+        a = scaled[others]
+        centre = x[others, time].mean()
+        gram = a.T @ a + _RIDGE * len(others) * np.eye(a.shape[1])
+        beta = np.linalg.solve(gram, a.T @ (x[others, time] - centre))
+        found[:, time] = x[fold, time] - centre - scaled[fold] @ beta
+    return found
+
+
+def _intensity(
+    events: np.ndarray, at_risk: np.ndarray, history: np.ndarray, others: np.ndarray, fold: np.ndarray
+) -> np.ndarray:
+    """Return the chance of the event in each step given time and history [fold, T]; the depth of trees is tuned."""
+    times = np.broadcast_to(np.arange(events.shape[1])[None, :, None], (*events.shape, 1))
+    table = np.concatenate([times, history], 2)
+    part = np.arange(len(others)) % 4 == 0
+    losses = []
+    for depth in _DEPTHS:
+        model = _trees(depth).fit(*_person_periods(table, events, at_risk, others[~part]))
+        inputs, counts = _person_periods(table, events, at_risk, others[part])
+        rate = np.maximum(model.predict(inputs), 1e-12)
+        losses.append(float((rate - counts * np.log(rate)).mean()))
+    model = _trees(_DEPTHS[int(np.argmin(losses))]).fit(*_person_periods(table, events, at_risk, others))
+    rate = model.predict(table[fold].reshape(-1, table.shape[2])).reshape(len(fold), -1)
+    found: np.ndarray = np.where(at_risk[fold], rate, 0.0)
+    return found
+
+
+def _trees(depth: int) -> Any:
+    return sklearn("ensemble").HistGradientBoostingRegressor(
+        loss="poisson", learning_rate=0.1, max_iter=60, max_depth=depth, min_samples_leaf=10, random_state=0
+    )
+
+
+def _person_periods(
+    table: np.ndarray, events: np.ndarray, at_risk: np.ndarray, subjects: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    risk = at_risk[subjects]
+    return table[subjects][risk], events[subjects][risk].astype(np.float64)
+
+
+def _nothing_left(events: int) -> str:
+    return explain(
+        "an exposure that differs between subjects of equal history",
+        f"no difference left in {events} events",
+        "a run's own step count as exposure, or a history that holds the exposure itself",
+        "log runs with different orders or subsets, and leave the exposure out of the history",
+    )
+
+
+def _checked(log: EventLog, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    if k < 2:
+        raise ConfigError(explain("at least two folds", f"{k}", "a mistyped option", "write folds_count=5"))
+    events, at_risk = (np.asarray(v) for v in (log.events, log.at_risk))
+    x, history = (np.asarray(v, dtype=np.float64) for v in (log.exposure, log.history))
+    alike = events.ndim == 2 and at_risk.shape == x.shape == events.shape
+    if not alike or history.ndim != 3 or history.shape[:2] != x.shape:
+        raise DataError(
+            explain(
+                "events, at_risk and exposure as subjects × times, history as subjects × times × numbers",
+                f"shapes {events.shape}, {at_risk.shape}, {x.shape} and {history.shape}",
+                "one history without its last axis, or times before subjects",
+                "pass history[..., None] for a single one",
+            )
+        )
+    if not (np.isin(events, (0, 1)).all() and np.isin(at_risk, (0, 1)).all()):
+        raise DataError(
+            explain(
+                "events and at_risk as True and False",
+                "other values",
+                "counts or times",
+                "compare first: counts > 0",
+            )
+        )
+    if not (np.isfinite(x).all() and np.isfinite(history).all()):
+        raise DataError(
+            explain(
+                "finite exposure and history",
+                f"{int((~np.isfinite(x)).sum()) + int((~np.isfinite(history)).sum())} values that are not",
+                "times after a subject was lost",
+                "carry the last value forward and set at_risk to False there",
+            )
+        )
+    events, at_risk = events.astype(bool), at_risk.astype(bool)
+    if (events & ~at_risk).any() or (events.sum(1) > 1).any():
+        raise DataError(
+            explain(
+                "at most one event a subject, while it is at risk",
+                f"{int((events & ~at_risk).sum())} events off risk, {int((events.sum(1) > 1).sum())} subjects with "
+                "several",
+                "at_risk cleared at the event instead of after it",
+                "make at_risk True up to and at the event",
+            )
+        )
+    if len(events) < _FEWEST_SUBJECTS or events.sum() < _FEWEST_EVENTS:
+        raise DataError(
+            explain(
+                f"at least {_FEWEST_SUBJECTS} subjects and {_FEWEST_EVENTS} events",
+                f"{len(events)} subjects, {int(events.sum())} events",
+                "too few runs or queries, or an event that hardly happens",
+                "log more runs, or choose an event that is reached more often",
+            )
+        )
+    if (x == x[:1]).all():
+        raise DataError(_nothing_left(int(events.sum())))
+    return events, at_risk, x, history

@@ -1,0 +1,270 @@
+"""What a method says of a problem: asked once, kept in a file named after everything that it depends on."""
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from finfluence._clock import clock
+from finfluence._files import atomic, digest
+from finfluence._version import __version__
+from finfluence.errors import NotSupportedError, StorageError, explain
+from finfluence.estimators import METHODS, method_class
+from finfluence.jobs.bench._problem import Problem
+from finfluence.jobs.bench._tools import TOOLS
+from finfluence.result import Influence
+from finfluence.runs import AnyQuery, Recipe, Tape, own_loss, train
+
+Status = Literal["measured", "does not apply", "left out", "failed"]
+_KEY = b"finfluence-bench"
+_COLUMNS = ["subset", "query", "harm", "mu", "effect"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One question to one method, on one training.
+
+    Attributes
+    ----------
+    queries
+        None: the own influence of each row, how much it carries its own label. Else: what removing does to each query.
+    groups
+        What is removed: row ids by name; None: every row alone.
+    seed
+        Of the training that the method looks at, and of what the method draws.
+    """
+
+    problem: Problem
+    method: str
+    seed: int
+    queries: Sequence[AnyQuery] | None = None
+    groups: Mapping[str, Sequence[int]] | None = None
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that the answer depends on: data, training, question, and the method's own file."""
+        names = None if self.queries is None else [name for query in self.queries for name in query.names]
+        asked = repr((self.method, self.seed, names, sorted((self.groups or {}).items()), __version__))
+        return digest(self.problem.hash.encode(), asked.encode(), source_of(self.method).encode())
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came of it.
+
+    Attributes
+    ----------
+    status, reason
+        Whether the method could be asked, and why not.
+    frame
+        `subset`, `query` and `harm`, larger where the rows do more damage, or are more suspect; `mu` and `effect` of
+        removal, positive where the query rises, NaN where the method knows none.
+    kind
+        "mu" or "score"; "rows" where the method scores rows by themselves, whatever is asked.
+    seconds, training
+        What the answer took, and what the training took that it looks at, both by the same clock.
+    """
+
+    method: str
+    seed: int
+    status: Status
+    reason: str = ""
+    frame: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_COLUMNS))
+    kind: str = ""
+    seconds: float = float("nan")
+    training: float = float("nan")
+
+    @property
+    def measured(self) -> bool:
+        """Whether there are numbers."""
+        return self.status == "measured"
+
+    def values(self, column: str = "harm") -> np.ndarray:
+        """Return a column as an array [subsets, queries], both in the order of the question."""
+        wide = self.frame.pivot(index="subset", columns="query", values=column)
+        found: np.ndarray = wide.loc[self.frame["subset"].unique(), self.frame["query"].unique()].to_numpy()
+        return found
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a method may cost, by its own forecast."""
+
+    trainings: float
+    memory_bytes: float
+
+
+@dataclass(eq=False)
+class Answers:
+    """Answers by question: looked up in the folder, else measured and kept. Failures are not kept.
+
+    Parameters
+    ----------
+    folder
+        Of the answers.
+    limits
+        Beyond which a method is left out.
+    """
+
+    folder: Path
+    limits: Limits
+    measured: int = field(default=0, init=False)
+    _last: tuple[str, Tape, float] | None = field(default=None, init=False)
+
+    def get(self, ask: Ask) -> Answer:
+        """Return the answer to a question."""
+        path = self.folder / f"{ask.method}-{ask.key}.parquet"
+        if path.exists():
+            return _read(path)
+        answer = self._ask(ask)
+        self.measured += 1
+        if answer.measured:
+            _write(path, answer)
+        return answer
+
+    def tape(self, problem: Problem, seed: int) -> tuple[Tape, float]:
+        """Return the run of a seed, and the seconds that it took; the last one is kept in memory."""
+        key = f"{problem.hash} {seed}"
+        if self._last is None:
+            train(problem.recipe, seed=seed)  # the first training of a process traces what later ones reuse
+        if self._last is None or self._last[0] != key:
+            start = clock(torch.device("cpu"))
+            tape = train(problem.recipe, seed=seed)
+            self._last = (key, tape, clock(torch.device("cpu")) - start)
+        return self._last[1], self._last[2]
+
+    def _ask(self, ask: Ask) -> Answer:
+        tape, training = self.tape(ask.problem, ask.seed)
+        source = tape if ask.method in TOOLS or method_class(ask.method).needs is Tape else ask.problem.recipe
+        start = clock(torch.device("cpu"))
+        try:
+            frame, kind, reason = _tool(ask) if ask.method in TOOLS else self._method(ask, source)
+        except NotSupportedError as error:
+            return Answer(ask.method, ask.seed, "does not apply", in_one_line(error))
+        except (
+            Exception
+        ) as error:  # whatever goes wrong in one method is a line of the table, and others go on
+            return Answer(ask.method, ask.seed, "failed", f"{type(error).__name__}: {in_one_line(error)}")
+        if frame is None:
+            return Answer(ask.method, ask.seed, "left out", reason)
+        return Answer(
+            ask.method, ask.seed, "measured", "", frame, kind, clock(torch.device("cpu")) - start, training
+        )
+
+    def _method(self, ask: Ask, source: Tape | Recipe) -> tuple[pd.DataFrame | None, str, str]:
+        made = method_class(ask.method)
+        seeded = {"seed": ask.seed} if "seed" in {f.name for f in fields(made.Options)} else {}
+        estimator = made(made.Options(**seeded))
+        queries = [own_loss(ask.problem.ids)] if ask.queries is None else list(ask.queries)
+        groups = None if ask.groups is None else {name: list(rows) for name, rows in ask.groups.items()}
+        cost = estimator.cost(source, queries, groups)
+        if cost.trainings > self.limits.trainings or cost.memory_bytes > self.limits.memory_bytes:
+            most = f"{self.limits.trainings:g} trainings and {self.limits.memory_bytes / 2**30:g} GiB"
+            return None, "", f"{cost}, which is more than {most} (--most, --memory)"
+        found = estimator.estimate(source, queries, groups)
+        names = [name for query in queries for name in query.names]
+        return (*(_own(found, ask) if ask.queries is None else _removal(found, names)), "")
+
+
+def source_of(method: str) -> str:
+    """Return the source of the file that a method or tool is written in."""
+    made: Any = TOOLS[method] if method in TOOLS else method_class(method)
+    return inspect.getsource(sys.modules[made.__module__])
+
+
+def known_methods() -> tuple[str, ...]:
+    """Return the names of all methods and tools."""
+    return (*METHODS, *TOOLS)
+
+
+def in_one_line(error: Exception) -> str:
+    """Return the message of an error without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def _tool(ask: Ask) -> tuple[pd.DataFrame, str, str]:
+    fields_ = ask.problem.recipe.rows.batch(torch.arange(len(ask.problem.ids)))
+    scores = TOOLS[ask.method](fields_["x"].numpy(), fields_["y"].numpy(), ask.seed)
+    queries = ["own"] if ask.queries is None else [n for q in ask.queries for n in q.names]
+    if ask.groups is None:
+        return _frame(ask.problem.ids, queries, np.tile(scores[:, None], len(queries))), "rows", ""
+    sums = np.array([scores[list(rows)].sum() for rows in ask.groups.values()])
+    return _frame(list(ask.groups), queries, np.tile(sums[:, None], len(queries))), "rows", ""
+
+
+def _own(found: Influence, ask: Ask) -> tuple[pd.DataFrame, str]:
+    """Return how suspect each row is: by its own influence, or by its score where rows are scored by themselves."""
+    if len(found.queries) == 1:
+        return _frame(found.subsets.tolist(), ["own"], found.data["score"].values), "rows"
+    # a row that carries its own label: its loss rises without it, so that it is least harmful to itself
+    values = found.data["mu"].values if found.has_mu else -found.data["score"].values
+    own = np.diag(values)[:, None]
+    return _frame(found.subsets.tolist(), ["own"], own), "mu" if found.has_mu else "score"
+
+
+def _removal(found: Influence, names: list[str]) -> tuple[pd.DataFrame, str]:
+    """Return what removal does to each query; a score of rows by themselves stands for every query."""
+    data, subsets = found.data, found.subsets.tolist()
+    if not found.has_mu and found.queries != names:
+        return _frame(subsets, names, np.tile(data["score"].values, len(names))), "rows"
+    nothing = np.full((len(subsets), len(names)), np.nan)
+    effect = data["effect"].values if found.has_effect else nothing
+    if not found.has_mu:
+        effect = data["predicted_effect"].values if "predicted_effect" in data else nothing
+        return _frame(subsets, names, data["score"].values, nothing, effect), "score"
+    mu = data["mu"].values
+    return _frame(subsets, names, mu * data["sign"].values, mu, effect), "mu"
+
+
+def _frame(
+    subsets: Sequence[Any],
+    queries: Sequence[str],
+    harm: np.ndarray,
+    mu: np.ndarray | None = None,
+    effect: np.ndarray | None = None,
+) -> pd.DataFrame:
+    nothing = np.full(len(subsets) * len(queries), np.nan)
+    return pd.DataFrame(
+        {
+            "subset": np.repeat([str(s) for s in subsets], len(queries)),
+            "query": np.tile(np.asarray(queries), len(subsets)),
+            "harm": np.asarray(harm, dtype=np.float64).ravel(),
+            "mu": nothing if mu is None else np.asarray(mu, dtype=np.float64).ravel(),
+            "effect": nothing if effect is None else np.asarray(effect, dtype=np.float64).ravel(),
+        }
+    )
+
+
+def _write(path: Path, answer: Answer) -> None:
+    said = {"method": answer.method, "seed": answer.seed, "kind": answer.kind}
+    said |= {"seconds": answer.seconds, "training": answer.training}
+    table = pa.Table.from_pandas(answer.frame, preserve_index=False)
+    with atomic(path) as part:
+        pq.write_table(table.replace_schema_metadata({_KEY: json.dumps(said).encode()}), part)
+
+
+def _read(path: Path) -> Answer:
+    try:
+        table = pq.read_table(path)
+        said = json.loads((table.schema.metadata or {})[_KEY])
+        frame = table.replace_schema_metadata(None).to_pandas()
+        return Answer(said["method"], said["seed"], "measured", "", frame[_COLUMNS], said["kind"],
+                      said["seconds"], said["training"])  # fmt: skip
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise StorageError(
+            explain(
+                f"a whole answer of a method at {path}",
+                in_one_line(error),
+                "the file was cut short by a copy, or belongs to another program",
+                "delete this one file: its method is asked again, all other answers are kept",
+            )
+        ) from error

@@ -1,0 +1,141 @@
+"""What an experiment works with, and what it hands back."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+
+from finfluence._progress import Progress
+from finfluence.ensemble import ModelBank
+from finfluence.jobs.bench._answers import Answer, Answers, Ask
+from finfluence.jobs.bench._options import BenchOptions
+from finfluence.jobs.bench._problem import DataSet, Problem, make_problem
+from finfluence.report import Section
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What an experiment works with: options, data, methods, and everything that is kept between commands.
+
+    Attributes
+    ----------
+    bank_folder
+        Of the banks of retrained models.
+    """
+
+    options: BenchOptions
+    data: DataSet
+    methods: tuple[str, ...]
+    answers: Answers
+    bank_folder: Path
+    progress: Progress
+
+    @property
+    def seeds(self) -> range:
+        """Training seeds."""
+        return range(self.options.seeds)
+
+    def problem(self, seed: int) -> Problem:
+        """Return the problem with the split and the errors of a seed."""
+        return make_problem(self.data, self.options.rows, self.options.share, seed)
+
+    def bank(self, problem: Problem) -> ModelBank:
+        """Return the bank of retrained models of a problem, which all methods and experiments share."""
+        return ModelBank(problem.recipe, self.bank_folder, f"{problem.data}-{problem.seed}")
+
+    def ask(self, asks: Sequence[Ask], stage: str = "methods") -> list[Answer]:
+        """Return the answer to each question, trainings of one seed together.
+
+        `progress` is called as `progress(stage, done, total)`.
+
+        Returns
+        -------
+        list[Answer]
+            In the order of the questions.
+        """
+        order = sorted(range(len(asks)), key=lambda i: (asks[i].problem.seed, asks[i].seed, i))
+        found: dict[int, Answer] = {}
+        self.progress(stage, 0, len(asks))
+        for place in order:
+            found[place] = self.answers.get(asks[place])
+            self.progress(stage, len(found), len(asks))
+        return [found[place] for place in range(len(asks))]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an experiment hands back.
+
+    Attributes
+    ----------
+    verdict
+        What it showed, in a sentence.
+    sections
+        Of the page and of the Markdown, the main table first.
+    tables
+        The numbers behind them, by name: a Parquet file each.
+    """
+
+    verdict: str
+    sections: Sequence[Section]
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+class Experiment(Protocol):
+    """One experiment: a class in one file of `finfluence.jobs.bench.experiments`, named in the registry.
+
+    Attributes
+    ----------
+    name, summary
+        What it is called, and what it shows, in a line.
+    """
+
+    name: str
+    summary: str
+
+    def run(self, bench: Bench) -> Outcome:
+        """Ask the methods, train where needed, and return the tables."""
+
+
+def grouped(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """Return answers by method, in the order in which methods come first."""
+    found: dict[str, list[Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.method, []).append(answer)
+    return found
+
+
+def not_measured(answers: Sequence[Answer]) -> str:
+    """Return why a method has no numbers: the status and reason of its first question without an answer."""
+    missing = next((a for a in answers if not a.measured), None)
+    return "" if missing is None else f"{missing.status}: {missing.reason}"
+
+
+def timings(answers: Iterable[Answer]) -> pd.DataFrame:
+    """Return what each answer took, beside the training that it looks at."""
+    lines = [
+        {"method": a.method, "seed": a.seed, "seconds": a.seconds, "training_seconds": a.training,
+         "trainings": a.seconds / a.training if a.training else float("nan")}
+        for a in answers if a.measured
+    ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["method", "seed", "seconds", "training_seconds", "trainings"])
+
+
+def mean_and_range(values: Sequence[float], shown: Callable[[float], str] = "{:.3f}".format) -> str:
+    """Return the mean over seeds with the least and the largest value.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> mean_and_range([0.5, 0.7]), mean_and_range([0.5])
+    ('0.600 [0.500, 0.700]', '0.500')
+    """
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return shown(mean)
+    return f"{shown(mean)} [{shown(min(values))}, {shown(max(values))}]"

@@ -1,0 +1,137 @@
+"""The problem that methods are compared on: a data set, some of its labels wrong, and how it is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finfluence._seeds import stream
+from finfluence.ensemble import signature
+from finfluence.errors import ConfigError, explain
+from finfluence.runs import SGD, AdamW, AnyQuery, Recipe, Rows, each_loss, mean_loss
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Rows to train on, and the training that suits them: one small file in `finfluence.jobs.bench.data`.
+
+    Parameters
+    ----------
+    name, summary : str
+        What it is called, and what it is, in a line.
+    install : str
+        The command that installs it.
+    read : callable
+        `read() -> (x, y)`: features [n, …], float32, of which a network can learn as they are, and classes 0 … C−1.
+        Reads what is installed, downloads nothing, and raises in words where it is missing.
+    model : callable
+        `model(seed) -> nn.Module`: a new network.
+    optimizer : SGD or AdamW
+    batch_size, epochs : int
+    rows, held_out : int
+        How many rows are trained on unless asked otherwise, and how many others are held out, at most.
+    """
+
+    name: str
+    summary: str
+    install: str
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+    model: Callable[[int], nn.Module]
+    optimizer: SGD | AdamW
+    batch_size: int
+    epochs: int
+    rows: int
+    held_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A training with planted label errors, and rows held out.
+
+    Attributes
+    ----------
+    recipe
+        What is trained.
+    flipped
+        Which labels are wrong, bool [n].
+    x_test, y_test
+        Rows held out, with their right labels.
+    seed
+        Of the split and of the errors.
+    """
+
+    data: str
+    recipe: Recipe
+    flipped: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    seed: int
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of the training rows."""
+        found: list[int] = self.recipe.rows.ids.tolist()
+        return found
+
+    @property
+    def held_out(self) -> AnyQuery:
+        """The mean loss of the rows held out."""
+        return mean_loss(self.x_test, self.y_test, name="held-out")
+
+    def test_rows(self, count: int) -> AnyQuery:
+        """Return the losses of the first rows held out, each by itself."""
+        return each_loss(
+            self.x_test[:count],
+            self.y_test[:count],
+            names=[f"test {k}" for k in range(len(self.x_test[:count]))],
+        )
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the recipe, its rows and the rows held out."""
+        return signature(self.recipe, [self.held_out])
+
+
+def class_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Return the cross-entropy of each row."""
+    return nn.functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+
+
+def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Problem:
+    """Return the data split at random, with a share of the training labels replaced by another class.
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    ConfigError
+        More rows are asked for than there are beside those held out.
+    """
+    x, y = data.read()
+    count = data.rows if rows is None else rows
+    if count + 10 > len(x):
+        raise ConfigError(
+            explain(
+                f"at most {len(x) - 10:,} training rows of {data.name}, so that some are held out",
+                f"--rows {count}",
+                "the data set is smaller than that",
+                "ask for fewer rows",
+            )
+        )
+    order = stream(seed, "bench split").permutation(len(x))
+    train, test = order[:count], order[count : count + data.held_out]
+    rng = stream(seed, "bench flips")
+    flipped = np.zeros(count, dtype=bool)
+    flipped[rng.choice(count, max(1, round(share * count)), replace=False)] = True
+    labels, classes = y[train].astype(np.int64), int(y.max()) + 1
+    labels[flipped] = (labels[flipped] + rng.integers(1, classes, flipped.sum())) % classes
+    recipe = Recipe(
+        data=Rows(x=torch.from_numpy(x[train]), y=torch.from_numpy(labels)), model=data.model, loss=class_loss,
+        optimizer=data.optimizer, batch_size=min(data.batch_size, count), epochs=data.epochs,
+    )  # fmt: skip
+    return Problem(data.name, recipe, flipped, x[test], y[test].astype(np.int64), seed)

@@ -1,0 +1,8 @@
+"""Experiments of the benchmark, a file each."""
+
+from finfluence.jobs.bench.experiments._consistency import Consistency
+from finfluence.jobs.bench.experiments._mislabels import Mislabels
+from finfluence.jobs.bench.experiments._removal import Removal
+from finfluence.jobs.bench.experiments._truth import AgainstRetraining
+
+__all__ = ["AgainstRetraining", "Consistency", "Mislabels", "Removal"]

@@ -1,0 +1,127 @@
+"""Train again without the rows that each method names: what the model gains or loses, beside removals at random."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from finfluence._seeds import stream
+from finfluence.ensemble import ModelBank, RunSpec, without
+from finfluence.jobs.bench._answers import Answer, Ask
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured
+from finfluence.jobs.bench._retrained import MASTER
+from finfluence.report import Line, Section, lines
+from finfluence.runs import AnyQuery, mean_loss
+
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+RANDOM = "(rows at random)"
+RUNS_A_REMOVAL = 3
+"""A removal is trained once for so many of `runs`: there are many removals."""
+
+
+class Removal:
+    """Removal of the rows that do most damage.
+
+    Rows are ranked by the loss of one half of the rows held out, and the models trained without the top rows are judged
+    by that of the other half.
+    """
+
+    name = "removal"
+    summary = "train again without the rows that each method names: held-out loss, beside removals at random"
+
+    def run(self, bench: Bench) -> Outcome:
+        """Return the change of the held-out loss by each method's removals, with intervals."""
+        problem = bench.problem(0)
+        half = len(problem.x_test) // 2
+        asked = mean_loss(problem.x_test[:half], problem.y_test[:half], name="asked")
+        judged = mean_loss(problem.x_test[half:], problem.y_test[half:], name="judged")
+        listed = grouped(bench.ask([Ask(problem, m, s, [asked]) for m in bench.methods for s in bench.seeds]))
+        trained = {m: answers for m, answers in listed.items() if all(a.measured for a in answers)}
+        arms = _arms(trained, len(problem.ids), bench.options.seeds)
+        runs = max(2, bench.options.runs // RUNS_A_REMOVAL)
+        losses = _losses(bench.bank(problem), judged, arms, runs, bench)
+        found = pd.DataFrame(losses)
+        last = found[found["share"] == SHARES[-1]]
+        mean = last.groupby("method")["change"].mean()
+        order = [RANDOM, *sorted(listed, key=lambda m: mean.get(m, np.inf))]
+        section = Section(
+            "Held-out loss without the rows named",
+            ["method", *(f"{s:.0%} removed" for s in SHARES), "remark"],
+            [_row(m, found[found["method"] == m], "" if m == RANDOM else not_measured(listed[m])) for m in order],
+            [
+                f"{bench.data.summary}; {len(problem.ids):,} rows, {bench.options.share:.0%} of the labels replaced. "
+                "Change of the held-out loss [nats] when training goes without the rows that do most damage by each "
+                "method: below zero, the model got better. Ranked by one half of the rows held out, judged by the "
+                f"other. {bench.options.seeds} rankings, each from one training, {runs} trainings without each.",
+                "In brackets 95 % intervals of the mean over rankings and trainings; each training is compared with "
+                "one on all rows with the same seeds. Scores of rows by themselves name the most suspect ones.",
+            ],
+            lines(
+                [Line(m, [100 * s for s in SHARES], [_mean(found, m, s) for s in SHARES])
+                 for m in order if m in mean.index],
+                "rows removed [%]", "change of the held-out loss [nats]", "Held-out loss by share of rows removed",
+            ),
+        )  # fmt: skip
+        return Outcome(_verdict(mean), [section], {"changes": found})
+
+
+def _verdict(mean: pd.Series) -> str:
+    if len(mean) < 2:
+        return "No method could be asked"
+    best = str(mean.drop(RANDOM).idxmin())
+    by_best, by_chance = float(mean.loc[best]), float(mean.loc[RANDOM])
+    return (
+        f"Without the fifth of the rows named by {best} the held-out loss changes by {by_best:+.3f} nats; without a "
+        f"random fifth by {by_chance:+.3f}"
+    )
+
+
+def _arms(answers: dict[str, list[Answer]], n: int, seeds: int) -> list[tuple[str, float, int, np.ndarray]]:
+    """Return what is removed: method, share, seed of the ranking, positions of the rows."""
+    arms = []
+    for share in SHARES:
+        k = max(1, round(share * n))
+        for method, found in answers.items():
+            for answer in found:
+                harm = np.nan_to_num(answer.values()[:, 0], nan=-np.inf)
+                arms.append((method, share, answer.seed, np.sort(np.argsort(-harm, kind="stable")[:k])))
+        for seed in range(seeds):
+            drawn = stream(MASTER, "bench random removal", seed).permutation(n)[:k]
+            arms.append((RANDOM, share, seed, np.sort(drawn)))
+    return arms
+
+
+def _losses(
+    bank: ModelBank, judged: AnyQuery, arms: list[tuple[str, float, int, np.ndarray]], runs: int, bench: Bench
+) -> list[dict[str, object]]:
+    n = len(bank.recipe.rows)
+    seeds = [MASTER + k for k in range(runs)]
+    specs = [RunSpec(s, s) for s in seeds]
+    specs += [RunSpec(s, s, without(n, rows), paired=True) for _, _, _, rows in arms for s in seeds]
+    values = bank.values(specs, [judged], bench.progress)[:, 0].reshape(-1, runs)
+    return [
+        {
+            "method": method,
+            "share": share,
+            "seed": seed,
+            "run": k,
+            "loss": loss,
+            "change": loss - values[0, k],
+        }
+        for (method, share, seed, _), row in zip(arms, values[1:], strict=True)
+        for k, loss in enumerate(row.tolist())
+    ]
+
+
+def _mean(found: pd.DataFrame, method: str, share: float) -> float:
+    return float(found[(found["method"] == method) & (found["share"] == share)]["change"].mean())
+
+
+def _row(method: str, mine: pd.DataFrame, remark: str) -> list[str]:
+    if mine.empty:
+        return [method, *("" for _ in SHARES), remark]
+    cells = []
+    for share in SHARES:
+        change = mine[mine["share"] == share]["change"]
+        reach = float(student.ppf(0.975, len(change) - 1)) * change.std(ddof=1) / np.sqrt(len(change))
+        cells.append(f"{change.mean():+.3f} [{change.mean() - reach:+.3f}, {change.mean() + reach:+.3f}]")
+    return [method, *cells, remark]
