@@ -24,7 +24,8 @@ GROUPS = {
 }  # fmt: skip
 BESIDE = (
     "finfluence.runs.TapeRecorder", "finfluence.jobs.scan.ScanResult", "finfluence.estimators.replay.ReplayOptions",
-    "finfluence.estimators.retrain.RetrainOptions", "finfluence.result.Provenance",
+    "finfluence.estimators.retrain.RetrainOptions", "finfluence.estimators.resampling.TurnOver",
+    "finfluence.result.Provenance",
 )  # fmt: skip
 
 

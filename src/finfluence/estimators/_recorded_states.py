@@ -125,8 +125,8 @@ def moments(tape: Tape, step: int) -> Moments | None:
     return Moments(named["exp_avg"], named["exp_avg_sq"], (float(first), float(second)))
 
 
-def check_sgd(tape: Tape, what: str, cause: str) -> None:
-    """Raise unless the run was of SGD with one set of options, without clipping.
+def check_sgd(tape: Tape, what: str, cause: str, groups: bool) -> None:
+    """Raise unless the run was of SGD without clipping, with one set of options where `groups` may not differ.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def check_sgd(tape: Tape, what: str, cause: str) -> None:
         got = "clipped gradients"
     elif optimizer["name"] != "SGD":
         got = optimizer["name"]
-    elif "groups" in optimizer:
+    elif "groups" in optimizer and not groups:
         got = "groups of parameters with options of their own"
     else:
         return

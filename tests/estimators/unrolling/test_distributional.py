@@ -79,6 +79,7 @@ def test_the_law_without_a_row_is_that_of_retraining():
     assert found.variance_change.item() < 0  # three equal rows leave no noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("response", ["unrolled", "ekfac"])
 def test_a_network_against_retraining(response):
     recipe = replace(pt.recipe(data=pt.table(40)), batch_size=8, epochs=20)

@@ -56,12 +56,12 @@ class Neighbours(RowScore[NeighboursOptions]):
     Examples
     --------
     >>> from finfluence.runs import SGD, Recipe, Rows, own_loss, train
-    >>> x, y = np.array([[-1.0], [-1.0], [1.0], [-1.0]]), np.array([0, 0, 1, 1])
+    >>> x, y = np.array([[-1.0], [-1.0], [-1.0], [1.0], [1.0]]), np.array([0, 0, 1, 1, 1])
     >>> recipe = Recipe(data=Rows(x=x, y=y), model=nn.Linear(1, 2), optimizer=SGD(lr=0.1), batch_size=2, epochs=40,
     ...                 loss=lambda m, b: nn.functional.cross_entropy(m(b["x"]), b["y"], reduction="none"))
-    >>> found = Neighbours(NeighboursOptions(neighbours=2)).estimate(train(recipe), own_loss([3]))
+    >>> found = Neighbours(NeighboursOptions(neighbours=1)).estimate(train(recipe), own_loss([2]))
     >>> found.data.score.values.ravel().tolist()
-    [0.5, 0.5, 0.5, 1.0]
+    [0.0, 0.0, 1.0, 0.0, 0.0]
     """
 
     name = "neighbours"

@@ -79,6 +79,7 @@ class InRunShapley(AbstractEstimator[Tape, InRunShapleyOptions]):
             source,
             "in-run data Shapley",
             "values are shared out among rows of a step that is the sum of what each row adds to it",
+            groups=True,
         )
         exact_choice(source)
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_whole
@@ -24,6 +25,7 @@ from finfluence.runs.tape import final_losses
 
 Form = Literal["adjacent", "neighbourhood"]
 FORMS = ("adjacent", "neighbourhood")
+TOGETHER = 2**20  # parameters
 LEAST = 1e-6  # of the largest squared way between two states; shorter ones are no direction to measure along
 ON_THE_PATH = (
     "a score, without an error: its terms are stretches of one path; what lies across the path is not seen"
@@ -107,13 +109,12 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
         for done, step in enumerate(steps, start=1):
             with seeded(0):
                 model = source.model(step).eval()
-                states.append(source.layout.theta(model).double().cpu())
+                states.append(source.layout.theta(model).cpu())
                 rows.append(final_losses(source, model, o.rows_at_once))
                 asked.append(forward_values(queries, model, source))
             progress("checkpoints", done, len(steps))
-        theta = torch.stack(states)
         fitted = adjacent if o.form == "adjacent" else neighbourhood
-        found = fitted((theta @ theta.T).numpy(), np.stack(rows), np.stack(asked))
+        found = fitted(gram_of(states), np.stack(rows), np.stack(asked))
         signs = [q.sign for q in queries for _ in q.names]
         return Influence.build(
             score=sum_over(subsets.positions, found * signs),
@@ -128,8 +129,18 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
         rows, columns = len(source.rows), sum(len(q.names) for q in queries)
         states = 1 + len(spaced_steps(source, self.options.checkpoints))
         memory = activation_bytes(source, self.options.rows_at_once)
-        memory += 8 * states * (source.layout.size + rows + columns) + 8 * rows * columns
+        memory += states * (source.layout.size * source.layout.dtype.itemsize + 8 * (rows + columns))
+        memory += 8 * (rows * columns + 2 * states * TOGETHER)
         return Cost(in_trainings(source, rows * states), memory)
+
+
+def gram_of(states: list[Tensor]) -> np.ndarray:
+    """Return the inner products [T, T] of states, measured from the first, in double precision."""
+    found = torch.zeros(len(states), len(states), dtype=torch.float64)
+    for parts in zip(*(state.split(TOGETHER) for state in states), strict=True):
+        away = torch.stack(parts).double() - parts[0].double()
+        found += away @ away.T
+    return found.numpy()
 
 
 def adjacent(gram: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ class AscentOptions:
 
     Parameters
     ----------
-    steps : int
-        Of ascent.
+    steps : int, optional
+        Of ascent; unless given, one pass over the rows to be unlearnt, and one step for a query.
     rate : float, optional
         Learning rate of the ascent; the mean of the run's unless given.
     optimizer : {"sgd", "adam"}
@@ -41,7 +41,7 @@ class AscentOptions:
         A value that cannot be used.
     """
 
-    steps: int = 8
+    steps: int | None = None
     rate: float | None = None
     optimizer: str = "sgd"
     controls: int = 8
@@ -49,7 +49,8 @@ class AscentOptions:
     rows_at_once: int = 1024
 
     def __post_init__(self) -> None:
-        check_whole("steps", self.steps)
+        if self.steps is not None:
+            check_whole("steps", self.steps)
         if self.rate is not None:
             check_number("rate", self.rate, above=0.0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -76,8 +77,12 @@ class Ascent:
         self._rank = np.empty(len(self._order), dtype=np.int64)
         self._rank[self._order] = np.arange(len(self._order))
 
-    def climb(self, gradient: Callable[[int], Tensor]) -> nn.Module:
-        """Return the model after the steps along `gradient(step)` [P] at the model's parameters; one model for all.
+    def steps_for(self, rows: int) -> int:
+        """Return how many steps unlearn so many rows: as asked, or one pass over them."""
+        return self.options.steps or -(-rows // self.tape.batch_size)
+
+    def climb(self, gradient: Callable[[int], Tensor], steps: int) -> nn.Module:
+        """Return the model after so many steps along `gradient(step)` [P] at the model's parameters; one model for all.
 
         Returns
         -------
@@ -91,7 +96,7 @@ class Ascent:
         theta = self.start.clone().requires_grad_()
         made = torch.optim.SGD if self.options.optimizer == "sgd" else torch.optim.Adam
         optimizer = made([theta], lr=self.rate, maximize=True)
-        for step in range(self.options.steps):
+        for step in range(steps):
             self.tape.layout.assign(self.model, theta.detach())
             with seeded(0):
                 theta.grad = gradient(step)
@@ -100,7 +105,7 @@ class Ascent:
             raise TrainingError(
                 explain(
                     "parameters that stay finite while a loss is raised",
-                    f"infinite ones after {self.options.steps} steps of rate {self.rate:g}",
+                    f"infinite ones after {steps} steps of rate {self.rate:g}",
                     "a loss without a bound was raised too far",
                     f"pass rate={self.rate / 10:g}, or fewer steps",
                 )
@@ -111,9 +116,9 @@ class Ascent:
     def unlearn(self, rows: np.ndarray) -> nn.Module:
         """Return the model after steps that raise the mean loss of batches of these rows, in evaluation mode."""
         ranked = self._order[np.sort(self._rank[rows])]
-        size = min(len(ranked), self.tape.batch_size)
+        size, steps = min(len(ranked), self.tape.batch_size), self.steps_for(len(ranked))
         rng = stream(self.options.seed, "unlearning", len(ranked))
-        turns = [rng.permutation(len(ranked)) for _ in range(-(-self.options.steps * size // len(ranked)))]
+        turns = [rng.permutation(len(ranked)) for _ in range(-(-steps * size // len(ranked)))]
         batches = ranked[np.concatenate(turns)]
 
         def gradient(step: int) -> Tensor:
@@ -125,7 +130,7 @@ class Ascent:
             filled = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, parameters, strict=True)]
             return self.tape.layout.flatten(filled)
 
-        return self.climb(gradient)
+        return self.climb(gradient, steps)
 
     def control_rows(self, size: int) -> list[np.ndarray]:
         """Return sets of `size` random rows, by position; they do not depend on where rows stand."""

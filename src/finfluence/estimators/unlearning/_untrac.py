@@ -76,9 +76,9 @@ class _Unlearning(AbstractEstimator[Tape, AscentOptions]):
 class UnTrac(_Unlearning):
     """UnTrac: each subset is unlearnt by gradient ascent, and the queries are measured again.
 
-    From θ_T, K steps up the mean loss of the subset: score(S) = σ (q(θ_S) − q(θ_T)), σ the query's sign: larger is more
-    harmful. `change` is q(θ_S) − q(θ_T), positive where unlearning S raises the query; `against_controls` is
-    (change − mean)/sd over sets of as many random rows.
+    From θ_T, K steps up the mean loss of the subset, one pass over its rows unless told otherwise:
+    score(S) = σ (q(θ_S) − q(θ_T)), σ the query's sign: larger is more harmful. `change` is q(θ_S) − q(θ_T), positive
+    where unlearning S raises the query; `against_controls` is (change − mean)/sd over sets of as many random rows.
 
     Notes
     -----
@@ -127,9 +127,10 @@ class UnTrac(_Unlearning):
         return self._result(source, queries, subsets, _Found(changes, beside, losses, ascent.rate))
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
-        o, sizes = self.options, subsets.sizes[subsets.sizes > 0]
-        ascents = np.concatenate([sizes, np.repeat(np.unique(sizes), o.controls)])
-        evaluations = o.steps * np.minimum(ascents, source.batch_size).sum() + len(source.rows)
+        batch, sizes = source.batch_size, subsets.sizes[subsets.sizes > 0]
+        ascents = np.concatenate([sizes, np.repeat(np.unique(sizes), self.options.controls)])
+        steps = -(-ascents // batch) if self.options.steps is None else self.options.steps
+        evaluations = (steps * np.minimum(ascents, batch)).sum() + len(source.rows)
         return Cost(in_trainings(source, float(evaluations)), self._memory(source, queries, subsets))
 
 
@@ -176,7 +177,8 @@ class UnTracInv(_Unlearning):
         raised = np.empty((len(losses), total))
         for k in range(total):
             model = ascent.climb(
-                lambda _, k=k: query_gradients(asked, ascent.model, source, range(k, k + 1))[1][0]  # type: ignore[misc]
+                lambda _, k=k: query_gradients(asked, ascent.model, source, range(k, k + 1))[1][0],  # type: ignore[misc]
+                self.options.steps or 1,
             )
             with seeded(0):
                 raised[:, k] = final_losses(source, model, at_once) - losses
@@ -189,5 +191,5 @@ class UnTracInv(_Unlearning):
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         o, rows, columns = self.options, len(source.rows), sum(len(q.names) for q in queries)
-        evaluations = rows * (1 + columns + o.controls) + o.steps * o.controls
+        evaluations = rows * (1 + columns + o.controls) + (o.steps or 1) * o.controls
         return Cost(in_trainings(source, evaluations), self._memory(source, queries, subsets))

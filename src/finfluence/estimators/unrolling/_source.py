@@ -101,7 +101,12 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
     Options = SegmentOptions
 
     def _check(self, source: Tape) -> None:
-        check_sgd(source, "SOURCE", "segments take one curvature and one learning rate for all parameters")
+        check_sgd(
+            source,
+            "SOURCE",
+            "segments take one curvature and one learning rate for all parameters",
+            groups=False,
+        )
 
     def _estimate(
         self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
