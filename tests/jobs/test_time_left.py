@@ -64,6 +64,23 @@ def test_a_scan_that_goes_on_continues_where_it_was():
     assert 0.6 < again.share < 0.9
 
 
+def test_what_an_interrupted_scan_left_counts_from_the_first_line_on(tmp_path):
+    for name in ("run.yaml", "labels.json", "out-of-fold.safetensors", "runs/000/influence.zarr"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    options = {"source": "d.csv", "out": tmp_path, "runs": 2}
+    stages = scan_stages(ScanOptions(**options, resume=True))
+    assert [s.name for s in stages if s.done] == [
+        "choose a network", "judge labels", "train run 1 of 2", "replay run 1 of 2"
+    ]  # fmt: skip
+    assert not any(s.done for s in scan_stages(ScanOptions(**options)))
+    clock = Clock()
+    whole = WholeJob(stages, clock)
+    whole.tell("read", 0, 1)
+    first = told(whole, clock, 0.7, "read", 1, 1)
+    assert first.share > 0.7 and first.seconds == pytest.approx(5.3)  # a run, the check and the report
+
+
 def test_stages_of_a_scan_follow_its_options():
     names = [
         s.name for s in scan_stages(ScanOptions(source="d.csv", out="o", runs=2, proof=False, self_test=True))

@@ -21,12 +21,15 @@ class Stage:
         Stages of one kind take equally long: what one of them took is expected of the next.
     parts
         If above 1, about how often its progress runs from 0 to the end.
+    done
+        Whether an interrupted job has it behind itself.
     """
 
     name: str
     length: float
     kind: str = ""
     parts: int = 1
+    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class WholeJob:
             if self._stages[place].parts == 1:
                 self._close(now)
         lengths = [self._length(k) for k in range(len(self._stages))]
-        share = (sum(lengths[:place]) + reached * lengths[place]) / max(sum(lengths), 1e-12)
+        behind = sum(lengths[:place]) + sum(lengths[k] for k in self._after(place, done=True))
+        share = (behind + reached * lengths[place]) / max(sum(lengths), 1e-12)
         self._share = max(self._share, min(1.0, share))
         return Reached(self._share, self._left(now, reached))
 
@@ -113,9 +117,13 @@ class WholeJob:
         lengths = sum(self._stages[k].length for k in self._took)
         return sum(self._took.values()) / lengths if lengths else None
 
+    def _after(self, place: int, *, done: bool) -> list[int]:
+        """Return the later stages that are done before, or those that are to come."""
+        return [k for k in range(place + 1, len(self._stages)) if self._stages[k].done == done]
+
     def _left(self, now: float, reached: float) -> float | None:
         spent, made = now - self._began, reached - self._first
-        to_come = sum(self._length(k) for k in range(self._at + 1, len(self._stages)))
+        to_come = sum(self._length(k) for k in self._after(self._at, done=False))
         if made > 0 and spent >= LEAST_SECONDS and self._at not in self._took:
             here = spent * (1 - reached) / made
             if not self._took:

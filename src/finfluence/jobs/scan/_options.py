@@ -135,7 +135,7 @@ class ScanOptions:
     proof_runs: int | None = option(
         "Trainings of the check for each of the three.",
         None,
-        shown="20, fewer above 5,000 rows; cnn or your own model: 5",
+        shown="20, fewer above 5,000 rows; cnn or your own model: 3 to 5",
     )
     self_test: bool = option(
         "Train and replay once more with planted neutral rows, and print how many do not come out neutral.",
