@@ -1,5 +1,6 @@
 """One step of training differentiated: exactly, by finite differences, over processes."""
 
+from finfluence.estimators.derivatives._check import saved_bytes
 from finfluence.estimators.derivatives._checked import DifferentGradientError
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
@@ -34,5 +35,6 @@ __all__ = [
     "choose_adjoint",
     "exact_choice",
     "query_gradients",
+    "saved_bytes",
     "shares",
 ]

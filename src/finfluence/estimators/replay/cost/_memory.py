@@ -24,6 +24,7 @@ from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
 STATES_SHARE = 4
+DIRECTION_STATES = 6
 SUMS_PER_ROW = 8
 MARGIN = 1.5
 
@@ -120,7 +121,7 @@ class StateSizes:
         """Estimate the sizes from above; with another interval, if the tape kept another share of its states."""
         state = state_bytes(tape.layout, tape.optimizer)
         return cls(
-            float(4 * activation_bytes(tape) + 6 * state),
+            float(4 * activation_bytes(tape) + DIRECTION_STATES * state),
             float(8 * SUMS_PER_ROW * (len(tape.rows) + candidates) + gradient_bytes(tape)),
             state,
             tape.interval if interval is None else interval,
@@ -192,6 +193,8 @@ def fitted_memory(
     ConfigError
         Not even one query fits; the message says what would do.
     """
+    if derivative.one_by_one:
+        return _of_plain_steps(tape, sizes, queries, tail, memory_bytes, disk_bytes)
     between = 0 if sizes.interval == 1 else min(sizes.interval * sizes.state, memory_bytes / STATES_SHARE)
     if MARGIN * (sizes.together(queries, tail) + between) > memory_bytes:
         sizes = sizes.measured(tape, derivative)
@@ -209,6 +212,17 @@ def fitted_memory(
     directions, batch = memory.together * (2 if tail else 1), len(tape.at(0).rows)
     left = memory_bytes - memory.together * (sizes.query + (2 if tail else 1) * sizes.state)
     rows = candidates_at_once(activation_bytes(tape), batch, directions, STATES_SHARE * left)
+    return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
+
+
+def _of_plain_steps(
+    tape: Tape, sizes: StateSizes, queries: int, tail: bool, memory_bytes: float, disk_bytes: float
+) -> MemorySplit:
+    """Divide the memory where each direction takes a plain step by itself: beside it, λ and its kind are held."""
+    alone = replace(sizes, direction=float(DIRECTION_STATES * sizes.state))
+    memory = split_memory(alone, queries, tail, memory_bytes, disk_bytes)
+    batch = len(tape.at(0).rows)
+    rows = candidates_at_once(activation_bytes(tape), batch, 0, STATES_SHARE * memory_bytes)
     return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
 
 
