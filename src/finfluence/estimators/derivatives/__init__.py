@@ -1,6 +1,5 @@
 """One step of training differentiated: exactly, by finite differences, over processes."""
 
-from finfluence.estimators.derivatives._check import saved_bytes
 from finfluence.estimators.derivatives._checked import DifferentGradientError
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
@@ -35,6 +34,5 @@ __all__ = [
     "choose_adjoint",
     "exact_choice",
     "query_gradients",
-    "saved_bytes",
     "shares",
 ]

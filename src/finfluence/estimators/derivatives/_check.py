@@ -24,7 +24,7 @@ from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Step, Tape, seeded
 from finfluence.runs.tape import Key
 
-FEW_ROWS, DIRECTIONS = 16, 2
+FEW_ROWS, FEWEST_ROWS, DIRECTIONS = 16, 2, 2
 CHECK_BYTES = 2**26  # saved for the backward passes of a check, in the model's own precision
 WIDTHS = 1e-6, 1e-8
 ROUNDING = 100
@@ -87,12 +87,12 @@ class GradientCheck:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        self._rows = rows_checked(tape)
         try:
             self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss, double=True), True
-            self._try(self._point(0))
+            self._try(self._point(0, FEWEST_ROWS))
         except (RuntimeError, TypeError, ValueError):  # its own precision only, or no memory for another copy
             self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss), False
+        self._rows = rows_checked(tape)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -254,7 +254,7 @@ def rows_checked(tape: Tape, most: int = FEW_ROWS) -> int:
 
     def counted() -> int:
         each = saved_bytes(tape, fused=False) / max(1, len(tape.at(0).rows))
-        return int(max(2, CHECK_BYTES // max(1.0, each)))
+        return int(max(FEWEST_ROWS, CHECK_BYTES // max(1.0, each)))
 
     return min(most, tape.cache.get(_RowsChecked(), counted))
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from finfluence._clock import clock
 from finfluence.distributed import Processes
-from finfluence.estimators.derivatives import checked_values, query_gradients, saved_bytes
+from finfluence.estimators.derivatives import checked_values, query_gradients
+from finfluence.estimators.replay._activations import activation_bytes
 from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.tape import Key, final_losses
 
@@ -106,8 +107,9 @@ class _Losses(Key[np.ndarray]):
 
 def _losses(tape: Tape, model: nn.Module, memory_bytes: float) -> np.ndarray:
     """Return the final losses of the rows [n], found once for a tape; as many together as there is memory for."""
-    each = saved_bytes(tape, fused=True) / len(tape.at(0).rows)
-    rows_at_once = int(min(MOST_ROWS, max(1, memory_bytes / SHARE // max(1.0, each))))
+    batch = len(tape.at(0).rows)
+    each = max(1.0, activation_bytes(tape) / batch)
+    rows_at_once = int(min(MOST_ROWS, max(batch, memory_bytes / SHARE // each)))
     return tape.cache.get(_Losses(), lambda: final_losses(tape, model, rows_at_once))
 
 

@@ -7,10 +7,10 @@ measured, on a step traced for two directions and for four.
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators.derivatives import Choice, StepAdjoint
+from finfluence.estimators.replay._activations import activation_bytes
 from finfluence.estimators.replay._asked import gradient_bytes
 from finfluence.estimators.replay._recomputed_states import (
     LEAST,
@@ -298,16 +298,6 @@ def row_bytes(tape: Tape, adjoint: StepAdjoint, directions: int, rows: int) -> i
     return tape.cache.get(_RowBytes(adjoint.differentiation, directions, rows), measure)
 
 
-@dataclass(frozen=True)
-class _ActivationBytes(Key[int]):
-    """What autograd saves for the tape's first step; it depends on nothing but the tape."""
-
-
-def activation_bytes(tape: Tape) -> int:
-    """Return the bytes of activations that a training step saves."""
-    return tape.cache.get(_ActivationBytes(), lambda: _activation_bytes(tape))
-
-
 def bytes_per_query(tape: Tape) -> float:
     """Estimate a pass's memory for each further query: states, accumulators, and tangents of all activations."""
     return StateSizes.of(tape).together(1, False)
@@ -337,15 +327,3 @@ def candidates_at_once(activations: int, batch: int, directions: int, memory_byt
     """
     each = max(1.0, activations / batch * (1 + directions))
     return int(min(ROWS_AT_ONCE, max(1, memory_bytes / STATES_SHARE // each)))
-
-
-def _activation_bytes(tape: Tape) -> int:
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.step_loss(tape.working, tape.at(0).batch)
-    return sum(held)
