@@ -186,7 +186,8 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         ConfigError, DataError
             Queries, subsets or candidates that cannot be used.
         """
-        checked = self._checked(source)
+        checked = self._of_kind(source)
+        self._check_first(checked)
         listed = check_queries(queries)
         if candidates is None:
             return self._estimate(checked, listed, _found(checked, subsets), progress)
@@ -204,6 +205,10 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     def _check(self, source: SourceT) -> None:
         """Raise NotSupportedError, in words, where the method cannot work on a source of the right kind."""
+
+    def _check_first(self, source: SourceT) -> None:
+        """Raise before an estimate as `_check` does; a method whose estimate checks the rest by itself overrides it."""
+        self._check(source)
 
     def _estimate_added(
         self,
@@ -229,7 +234,13 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         return cls._estimate_added is not AbstractEstimator._estimate_added
 
     def _checked(self, source: Any) -> SourceT:
-        """Return the source, checked; `supports` and `estimate` both come through here."""
+        """Return the source, checked."""
+        checked = self._of_kind(source)
+        self._check(checked)
+        return checked
+
+    def _of_kind(self, source: Any) -> SourceT:
+        """Return the source, if it is of the kind that is needed."""
         if isinstance(source, (Tape, TapeRecorder)):
             source = finished(source)
         elif isinstance(source, Recipe):
@@ -237,7 +248,6 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         if not isinstance(source, self.needs):
             raise NotSupportedError(_wrong_kind(self.name, self.needs, source))
         checked: SourceT = source  # type: ignore[assignment]
-        self._check(checked)
         return checked
 
 

@@ -22,8 +22,10 @@ from finfluence.estimators.derivatives._returned import ReturnedGradient, batch_
 from finfluence.estimators.derivatives._transposed import TransposedAdjoint
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Step, Tape, seeded
+from finfluence.runs.tape import Key
 
-FEW_ROWS, DIRECTIONS = 16, 2
+FEW_ROWS, FEWEST_ROWS, DIRECTIONS = 16, 2, 2
+CHECK_BYTES = 2**26  # saved for the backward passes of a check, in the model's own precision
 WIDTHS = 1e-6, 1e-8
 ROUNDING = 100
 TOLERANCE, COARSE_TOLERANCE = 1e-5, 2e-2
@@ -87,9 +89,10 @@ class GradientCheck:
         self._tape = tape
         try:
             self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss, double=True), True
-            self._try(self._point(0))
+            self._try(self._point(0, FEWEST_ROWS))
         except (RuntimeError, TypeError, ValueError):  # its own precision only, or no memory for another copy
             self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss), False
+        self._rows = rows_checked(tape)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -97,7 +100,7 @@ class GradientCheck:
         last = self._tape.steps - 1
         return tuple(sorted({0, self._tape.checkpoint_before(last // 2)[0], last}))
 
-    def of(self, make: Maker, fused: bool = False, rows: int = FEW_ROWS) -> Agreement:
+    def of(self, make: Maker, fused: bool = False, rows: int | None = None) -> Agreement:
         """Check the adjoint that `make` makes of row losses, which run the kernels of training if `fused`.
 
         On many rows of a large network with kinks, one may lie within any width: then a single row tells more.
@@ -111,7 +114,7 @@ class GradientCheck:
         NotSupportedError
             The adjoint cannot be computed, or the forward pass writes on parameters.
         """
-        adjoint = self.adjoint(make, fused)
+        adjoint, rows = self.adjoint(make, fused), self._rows if rows is None else rows
         worst = max(self.at(adjoint, self._point(t, rows)) for t in self.steps)
         compared = self.double or self._reference is not None
         return Agreement(worst, rows, self.steps, self.double, compared, self._coupled())
@@ -204,7 +207,7 @@ class GradientCheck:
     def _coupled(self) -> bool:
         """Whether a row's gradient is another one in a batch of its own."""
         point = self._raised(self._point(0))
-        alone = few_rows(point.batch, min(FEW_ROWS, len(self._tape.at(0).rows)), 1)
+        alone = few_rows(point.batch, min(self._rows, len(self._tape.at(0).rows)), 1)
         if self._tape.stochastic or alone is point.batch or batch_normalised(self.gradient.model):
             return False  # other draws in another batch; or known, and said by the recording
         with torch.no_grad():
@@ -225,15 +228,64 @@ class GradientCheck:
     def _at(self, theta: Tensor, point: Point, cotangent: Tensor) -> Tensor:
         return self.gradient.at(theta, point.batch, point.seed, cotangent)
 
-    def _point(self, t: int, rows: int = FEW_ROWS) -> Point:
-        state = self._tape.state(t)
-        return Point.of(
-            t, state[: self._tape.layout.size].to(self._tape.layout.device), self._tape.at(t), rows
-        )
+    def _point(self, t: int, rows: int | None = None) -> Point:
+        theta = self._tape.state(t)[: self._tape.layout.size].to(self._tape.layout.device)
+        return Point.of(t, theta, self._tape.at(t), self._rows if rows is None else rows)
 
     def _raised(self, point: Point) -> Point:
         theta = point.theta.to(self.gradient.layout.dtype)
         return Point(point.t, theta, self.gradient.raised(point.batch), point.seed)
+
+
+@dataclass(frozen=True)
+class _RowsChecked(Key[int]):
+    """The tape alone, whose cache it is."""
+
+
+def rows_checked(tape: Tape, most: int = FEW_ROWS) -> int:
+    """Return how many rows of a step are compared: those whose backward pass saves `CHECK_BYTES`, two at least.
+
+    A check takes some fifty passes of its rows: with a language model's they would cost more than a short training.
+
+    Returns
+    -------
+    int
+    """
+
+    def counted() -> int:
+        each = saved_bytes(tape, fused=False) / max(1, len(tape.at(0).rows))
+        return int(max(FEWEST_ROWS, CHECK_BYTES // max(1.0, each)))
+
+    return min(most, tape.cache.get(_RowsChecked(), counted))
+
+
+@dataclass(frozen=True)
+class _Saved(Key[float]):
+    """With the kernels that training runs, or attention written out."""
+
+    fused: bool
+
+
+def saved_bytes(tape: Tape, fused: bool) -> float:
+    """Return what autograd saves for one step, each tensor once, but for the parameters."""
+    return tape.cache.get(_Saved(fused), lambda: _saved_bytes(tape, fused))
+
+
+def _saved_bytes(tape: Tape, fused: bool) -> float:
+    held: dict[int, int] = {}
+    weights = {p.data_ptr() for p in tape.working.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            held[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
+        return tensor
+
+    step, losses = tape.at(0), RowLosses(tape.working, tape.step_loss, tape.layout, fused=fused)
+    theta = tape.layout.theta(tape.working).requires_grad_(True)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        rows = losses(theta, step.batch, step.seed)
+    del rows
+    return float(sum(held.values()))
 
 
 def few_rows(batch: Batch, count: int, most: int = FEW_ROWS) -> Batch:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import FEW_ROWS, GradientCheck, Maker, Point, few_rows
+from finfluence.estimators.derivatives._check import GradientCheck, Maker, Point, few_rows, rows_checked
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._returned import ReturnedGradient
@@ -141,13 +141,13 @@ class CheckedAdjoint:
         if bool(((along - mean).abs() > allowed).any()):
             raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
         if self.exact is not None and isinstance(self.inner, OneSided):
-            some = few_rows(batch, of_rows.shape[1], FEW_ROWS)
+            some = few_rows(batch, of_rows.shape[1], rows_checked(self._tape))
             error = apart(self.inner, self.exact, theta, direction[:1], some, seed)
             if not error <= TOLERANCE:
                 raise _differs(self._taken, "finite differences", error)
         check = GradientCheck(self._tape)
         adjoint, error = check.adjoint(self._make, self._fused), torch.inf
-        for rows in (FEW_ROWS, 1):  # of many rows, one may have a kink within any width
+        for rows in (rows_checked(self._tape), 1):  # of many rows, one may have a kink within any width
             if not check.holds(error):
                 point = Point(self._taken, theta, few_rows(batch, of_rows.shape[1], rows), seed)
                 error = check.at(adjoint, point)

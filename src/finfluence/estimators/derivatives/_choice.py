@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives._check import Agreement
 from finfluence.estimators.derivatives._checked import CheckedAdjoint
+from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._sharded_rows import ShardedRows
 
 
@@ -29,6 +30,11 @@ class Choice:
     def name(self) -> str:
         """How derivatives are taken: "exact", "reverse-over-reverse" or "finite-difference"."""
         return self.adjoint.differentiation
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether each direction takes a plain step of its own, in the memory of one."""
+        return isinstance(self.adjoint.inner, OneSided)
 
     @property
     def findings(self) -> list[str]:

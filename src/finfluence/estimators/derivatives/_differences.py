@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, few_rows
+from finfluence.estimators.derivatives._check import GradientCheck, few_rows, rows_checked
 from finfluence.estimators.derivatives._checked import CheckedAdjoint
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import adjoint_of
@@ -111,7 +111,7 @@ def _rounding(tape: Tape, t: int) -> tuple[float, float]:
     step, theta = tape.at(t), tape.state(t)[: tape.layout.size].to(tape.layout.device).requires_grad_(True)
     with torch.enable_grad():
         losses = RowLosses(tape.working, tape.step_loss, tape.layout, fused=True)(
-            theta, few_rows(step.batch, len(step.rows), FEW_ROWS), step.seed
+            theta, few_rows(step.batch, len(step.rows), rows_checked(tape, FEW_ROWS)), step.seed
         )
         (gradient,) = torch.autograd.grad(losses.mean(), theta)
     unit = (
@@ -127,7 +127,9 @@ def _products(tape: Tape, adjoint: StepAdjoint, start: Tensor, t: int) -> tuple[
     step, theta = tape.at(t), tape.state(t)[: tape.layout.size].to(tape.layout.device)
     length = start.norm(dim=1, keepdim=True)
     direction = start / torch.where(length > 0, length, torch.ones_like(length))
-    return adjoint.products(theta, direction, few_rows(step.batch, len(step.rows), FEW_ROWS), step.seed)
+    return adjoint.products(
+        theta, direction, few_rows(step.batch, len(step.rows), rows_checked(tape, FEW_ROWS)), step.seed
+    )
 
 
 @dataclass(frozen=True)

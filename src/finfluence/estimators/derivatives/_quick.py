@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, few_rows
+from finfluence.estimators.derivatives._check import GradientCheck, few_rows, rows_checked
 from finfluence.estimators.derivatives._checked import TOLERANCE, CheckedAdjoint, apart
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._one_sided import OneSided
@@ -13,6 +13,7 @@ from finfluence.runs import Tape
 
 FEW_ROWS = 8
 MOST_QUERIES = 4
+MOVES, NEAR = (1.0, 3.0, 10.0), 0.5
 
 
 def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exact: Choice) -> Choice:
@@ -55,7 +56,7 @@ def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exac
                 "use differentiation='exact', or a smooth activation such as GELU, SiLU or tanh",
             )
         )
-    error = max(_error(tape, adjoint, exact.adjoint.inner, start, t) for t in check.steps)
+    error = _best_move(tape, adjoint, exact.adjoint.inner, start, check.steps)
     if not error <= TOLERANCE:
         raise NotSupportedError(
             explain(
@@ -92,6 +93,28 @@ def _read(tape: Tape, t: int) -> Tensor | None:
     return tape.optimizer.gradient(theta, tuple(slots), tuple(after), tape.at(t).hyper.unbind())
 
 
+def _best_move(
+    tape: Tape, adjoint: OneSided, exact: StepAdjoint, start: Tensor, steps: tuple[int, ...]
+) -> float:
+    """Set the κ with which differences are nearest to the exact pass on these steps, and return how near.
+
+    The rounding of a loss grows with the model, and its share of a difference falls with κ. The first κ that is near by
+    far is taken: differences are truncated the less, the smaller it is.
+
+    Returns
+    -------
+    float
+    """
+    least, found = adjoint.kappa, {}
+    for factor in MOVES:
+        adjoint.kappa = factor * least
+        found[adjoint.kappa] = max(_error(tape, adjoint, exact, start, t) for t in steps)
+        if found[adjoint.kappa] <= NEAR * TOLERANCE:
+            break
+    adjoint.kappa = min(found, key=lambda kappa: found[kappa])
+    return found[adjoint.kappa]
+
+
 def _error(tape: Tape, adjoint: OneSided, exact: StepAdjoint, start: Tensor, t: int) -> float:
     """Return how far differences are from the exact pass at step t, and what is known of the step from what it is."""
     step, state = tape.at(t), tape.state(t).to(tape.layout.device)
@@ -103,5 +126,5 @@ def _error(tape: Tape, adjoint: OneSided, exact: StepAdjoint, start: Tensor, t: 
         error = float((read - gradient).norm() / size) / adjoint.kappa
     if kept is not None:
         error = max(error, float((kept - losses).norm() / losses.norm().clamp_min(1e-30)) / adjoint.kappa)
-    rows = few_rows(step.batch, len(step.rows), FEW_ROWS)
+    rows = few_rows(step.batch, len(step.rows), rows_checked(tape, FEW_ROWS))
     return max(error, apart(adjoint, exact, theta, start[:1], rows, step.seed))

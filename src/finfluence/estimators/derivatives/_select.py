@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finfluence._files import digest
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, Maker
+from finfluence.estimators.derivatives._check import GradientCheck, Maker, saved_bytes
 from finfluence.estimators.derivatives._checked import CheckedAdjoint
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._differences import differences
@@ -115,15 +115,13 @@ def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float
         return exact_choice(tape)
     check = GradientCheck(tape)
     if differentiation == "finite-difference":
-        found = _forward_over_reverse(tape, check) if queries else None
-        if isinstance(found, Choice) and found.name == "exact":
-            return one_sided(tape, check, start, "as asked", found)
-        return differences(tape, check, start, "as asked", partial(_is_symmetric, tape))
-    needed, fused = 4 * _saved_bytes(tape, fused=False), _saved_bytes(tape, fused=True)
+        return _by_differences(tape, check, start, "as asked", queries)
+    needed, fused = 4 * saved_bytes(tape, fused=False), saved_bytes(tape, fused=True)
     if needed > memory_bytes >= fused:
         try:
             reason = f"the exact pass would need {needed / 2**30:.2g} GiB a query"
-            return differences(tape, check, start, reason, partial(_is_symmetric, tape))
+            cheaper = _by_differences(tape, check, start, reason, queries)
+            return replace(cheaper, exact=exact_choice(tape)) if cheaper.one_by_one else cheaper
         except NotSupportedError:
             return exact_choice(tape)
     found = _forward_over_reverse(tape, check)
@@ -133,6 +131,14 @@ def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float
         return differences(tape, check, start, _missing(found), lambda: False)
     except NotSupportedError:
         return _reverse_over_reverse(tape, check, _missing(found))
+
+
+def _by_differences(tape: Tape, check: GradientCheck, start: Tensor, reason: str, queries: int) -> Choice:
+    """Return one-sided differences where an exact pass of a few rows can be held against them, else central ones."""
+    found = _forward_over_reverse(tape, check) if queries else None
+    if isinstance(found, Choice) and found.name == "exact":
+        return one_sided(tape, check, start, reason, found)
+    return differences(tape, check, start, reason, partial(_is_symmetric, tape))
 
 
 def _quicker(tape: Tape, check: GradientCheck, start: Tensor, exact: Choice) -> Choice:
@@ -212,19 +218,3 @@ def _reverse_over_reverse(tape: Tape, check: GradientCheck, reason: str) -> Choi
         )
     adjoint = make(RowLosses(tape.working, tape.step_loss, tape.layout))
     return Choice(CheckedAdjoint(adjoint, tape, make), reason, agreement)
-
-
-def _saved_bytes(tape: Tape, fused: bool) -> float:
-    """Return what autograd saves for one step, each tensor once."""
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        held[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
-        return tensor
-
-    step, losses = tape.at(0), RowLosses(tape.working, tape.step_loss, tape.layout, fused=fused)
-    theta = tape.layout.theta(tape.working).requires_grad_(True)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        rows = losses(theta, step.batch, step.seed)
-    del rows
-    return float(sum(held.values()))

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from finfluence._clock import clock
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives import checked_values, query_gradients
+from finfluence.estimators.replay._activations import activation_bytes
 from finfluence.runs import AnyQuery, Tape, seeded
-from finfluence.runs.tape import final_losses
+from finfluence.runs.tape import Key, final_losses
 
-FEWEST, SHARE = 2, 8
+FEWEST, SHARE, MOST_ROWS = 2, 8, 1024
 
 
 @dataclass(eq=False)
@@ -47,7 +48,8 @@ class AskedQueries:
         """Ask for all values, and for as many gradients as an eighth of the memory holds, two at least."""
         began = clock(tape.layout.device)
         with seeded(0):
-            values, losses = checked_values(queries, model, tape), final_losses(tape, model)
+            values = checked_values(queries, model, tape)
+            losses = _losses(tape, model, memory_bytes)
         asked = cls(tape, queries, model, values, losses)
         valued = clock(tape.layout.device)
         count = min(len(values), max(FEWEST, int(memory_bytes / SHARE // gradient_bytes(tape))))
@@ -96,6 +98,19 @@ class AskedQueries:
         found = self.gradients(columns)
         self._columns, self._gradients = range(0), None
         return found
+
+
+@dataclass(frozen=True)
+class _Losses(Key[np.ndarray]):
+    """The tape alone: of its rows, at the end of training."""
+
+
+def _losses(tape: Tape, model: nn.Module, memory_bytes: float) -> np.ndarray:
+    """Return the final losses of the rows [n], found once for a tape; as many together as there is memory for."""
+    batch = len(tape.at(0).rows)
+    each = max(1.0, activation_bytes(tape) / batch)
+    rows_at_once = int(min(MOST_ROWS, max(batch, memory_bytes / SHARE // each)))
+    return tape.cache.get(_Losses(), lambda: final_losses(tape, model, rows_at_once))
 
 
 def gradient_bytes(tape: Tape) -> int:

@@ -43,9 +43,9 @@ class ReplayOptions:
         more rows if there are at most 11 of them, or with five more no more than queries. Of paired subsets the result
         keeps `linear_effect`, too.
     memory_bytes : int
-        Bound on the memory of a backward pass; queries that do not fit together take one pass after the other. States
-        that the tape does not keep are recomputed within a quarter of it, and kept for further passes in what the
-        queries leave.
+        Bound on the memory of a backward pass (of one-sided differences: beside that of a plain step); queries that do
+        not fit together take one pass after the other. States that the tape does not keep are recomputed within a
+        quarter of it, and kept for further passes in what the queries leave.
     snapshot_bytes : int
         How much of `out` recomputed states may take until further passes have used them, where memory has no room.
     differentiation : {"auto", "exact", "finite-difference"}

@@ -72,11 +72,15 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
 
     def _check(self, source: Tape) -> None:
         """Differentiate a step along one direction, as `choose_adjoint` does along the gradients of queries."""
-        check_draws(source, self.options.rows == "full")
-        truncation_for(self.options.horizon, source.noise)
+        self._check_first(source)
         layout = source.layout
         direction = torch.ones(1, layout.size, dtype=layout.dtype, device=layout.device)
         choose_adjoint(source, direction, self.options.differentiation, self.options.memory_bytes)
+
+    def _check_first(self, source: Tape) -> None:
+        """Leave derivatives to the estimate, which checks them along its own queries."""
+        check_draws(source, self.options.rows == "full")
+        truncation_for(self.options.horizon, source.noise)
 
     def _estimate(
         self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress

@@ -7,10 +7,10 @@ measured, on a step traced for two directions and for four.
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators.derivatives import Choice, StepAdjoint
+from finfluence.estimators.replay._activations import activation_bytes
 from finfluence.estimators.replay._asked import gradient_bytes
 from finfluence.estimators.replay._recomputed_states import (
     LEAST,
@@ -24,6 +24,7 @@ from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
 STATES_SHARE = 4
+DIRECTION_STATES = 6
 SUMS_PER_ROW = 8
 MARGIN = 1.5
 
@@ -120,7 +121,7 @@ class StateSizes:
         """Estimate the sizes from above; with another interval, if the tape kept another share of its states."""
         state = state_bytes(tape.layout, tape.optimizer)
         return cls(
-            float(4 * activation_bytes(tape) + 6 * state),
+            float(4 * activation_bytes(tape) + DIRECTION_STATES * state),
             float(8 * SUMS_PER_ROW * (len(tape.rows) + candidates) + gradient_bytes(tape)),
             state,
             tape.interval if interval is None else interval,
@@ -192,6 +193,8 @@ def fitted_memory(
     ConfigError
         Not even one query fits; the message says what would do.
     """
+    if derivative.one_by_one:
+        return _of_plain_steps(tape, sizes, queries, tail, memory_bytes, disk_bytes)
     between = 0 if sizes.interval == 1 else min(sizes.interval * sizes.state, memory_bytes / STATES_SHARE)
     if MARGIN * (sizes.together(queries, tail) + between) > memory_bytes:
         sizes = sizes.measured(tape, derivative)
@@ -209,6 +212,17 @@ def fitted_memory(
     directions, batch = memory.together * (2 if tail else 1), len(tape.at(0).rows)
     left = memory_bytes - memory.together * (sizes.query + (2 if tail else 1) * sizes.state)
     rows = candidates_at_once(activation_bytes(tape), batch, directions, STATES_SHARE * left)
+    return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
+
+
+def _of_plain_steps(
+    tape: Tape, sizes: StateSizes, queries: int, tail: bool, memory_bytes: float, disk_bytes: float
+) -> MemorySplit:
+    """Divide the memory where each direction takes a plain step by itself: beside it, λ and its kind are held."""
+    alone = replace(sizes, direction=float(DIRECTION_STATES * sizes.state))
+    memory = split_memory(alone, queries, tail, memory_bytes, disk_bytes)
+    batch = len(tape.at(0).rows)
+    rows = candidates_at_once(activation_bytes(tape), batch, 0, STATES_SHARE * memory_bytes)
     return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
 
 
@@ -284,16 +298,6 @@ def row_bytes(tape: Tape, adjoint: StepAdjoint, directions: int, rows: int) -> i
     return tape.cache.get(_RowBytes(adjoint.differentiation, directions, rows), measure)
 
 
-@dataclass(frozen=True)
-class _ActivationBytes(Key[int]):
-    """What autograd saves for the tape's first step; it depends on nothing but the tape."""
-
-
-def activation_bytes(tape: Tape) -> int:
-    """Return the bytes of activations that a training step saves."""
-    return tape.cache.get(_ActivationBytes(), lambda: _activation_bytes(tape))
-
-
 def bytes_per_query(tape: Tape) -> float:
     """Estimate a pass's memory for each further query: states, accumulators, and tangents of all activations."""
     return StateSizes.of(tape).together(1, False)
@@ -323,15 +327,3 @@ def candidates_at_once(activations: int, batch: int, directions: int, memory_byt
     """
     each = max(1.0, activations / batch * (1 + directions))
     return int(min(ROWS_AT_ONCE, max(1, memory_bytes / STATES_SHARE // each)))
-
-
-def _activation_bytes(tape: Tape) -> int:
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.step_loss(tape.working, tape.at(0).batch)
-    return sum(held)
