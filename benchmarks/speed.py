@@ -20,14 +20,36 @@ import numpy as np
 import torch
 
 import finfluence as fi
-from benchmarks.fashion import fashion
-from benchmarks.problems import Problem, digits
+from benchmarks import fashion
+from benchmarks.problems import N_TRAIN, Problem, digits, row_loss
 from finfluence.estimators.replay.cost import plan
 from finfluence.runs import initial_model, seeded
 
+ROWS, SIDE = 5000, 28
+
+
+def large_digits() -> Problem:
+    """Return 5,000 digits of 28 × 28 pixels, the CNN's input: digits enlarged, with noise, each a few times."""
+    given = digits("sgd")
+    rng = np.random.default_rng(0)
+    of = rng.integers(N_TRAIN, size=ROWS)
+
+    def enlarged(x: torch.Tensor | np.ndarray) -> torch.Tensor:
+        small = torch.as_tensor(x).view(-1, 1, 8, 8)
+        return torch.nn.functional.interpolate(small, size=SIDE, mode="bilinear")
+
+    fields = given.recipe.rows.fields
+    x = enlarged(fields["x"])[of]
+    x += 0.1 * torch.from_numpy(rng.standard_normal(x.shape)).float()
+    recipe = fi.Recipe(
+        fi.Rows(x=x, y=fields["y"][of]), fashion.cnn, row_loss, fi.AdamW(lr=2e-3), batch_size=50, epochs=8
+    )
+    return replace(given, recipe=recipe, x_test=enlarged(given.x_test).numpy())
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "mlp": lambda: digits("sgd"),
-    "cnn": fashion,
+    "cnn": large_digits,
     "transformer": lambda: digits("transformer"),
 }
 

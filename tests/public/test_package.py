@@ -53,3 +53,13 @@ def test_nothing_unpickles() -> None:
                 keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 safe = keywords.get("weights_only") == "True" or keywords.get("allow_pickle") == "False"
                 assert safe, f"{path}: {ast.unparse(node)}"
+
+
+def test_estimating_imports_no_library_that_only_files_or_series_need() -> None:
+    """They took a third of the time that the package takes beside torch."""
+    code = (
+        "import sys; import finfluence as fi; fi.replay, fi.train; "
+        "slow = {'zarr', 'statsmodels', 'sklearn', 'matplotlib'} & set(sys.modules); "
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

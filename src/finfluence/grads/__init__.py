@@ -9,12 +9,13 @@ from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
 from finfluence.grads._projection import Projection
 from finfluence.grads._seed import generator_states, seed_generators
-from finfluence.grads.tracing import Traced, Traces, trace, trace_gradient, trace_values
+from finfluence.grads.tracing import Graphs, Traced, Traces, trace, trace_gradient, trace_values
 
 __all__ = [
     "Batch",
     "Elementary",
     "Frozen",
+    "Graphs",
     "InDouble",
     "Layout",
     "Pieces",

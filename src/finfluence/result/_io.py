@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr.errors
 
 from finfluence.errors import DataError, StorageError, explain
 from finfluence.result._other_folders import made_again, result_in, what_it_is
@@ -180,6 +179,8 @@ def _rows_at_once(array: Any, width: int) -> int:
 
 
 def _check_ours(path: Path) -> dict[str, Any]:
+    import zarr.errors  # slow to import, and only files need it
+
     try:
         header: Any = zarr.open_group(str(path), mode="r").attrs.asdict()["finfluence"]
         if header["format"] != FORMAT or header["version"] > VERSION:

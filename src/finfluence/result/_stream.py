@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from finfluence.errors import ConfigError, explain
 from finfluence.result._influence import Influence
@@ -98,6 +97,8 @@ class Stream:
             "sign": [int(s) for s in signs],
             "size": [1] * count if sizes is None else np.asarray(sizes).tolist(),
         }
+        import zarr  # slow to import, and only files need it
+
         self._shape = (count, len(self._labels["query"]))
         self._own = np.full(count, np.nan) if own_loss is None else np.asarray(own_loss, dtype=np.float64)
         self._written = np.zeros(self._shape[1], dtype=bool)

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from statsmodels.stats.multitest import fdrcorrection
 
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats._null_tail import NullTail, centre_of, fit_null
@@ -214,6 +213,8 @@ def _fallback(
     if len(sides) == 1:
         p = one_sided(p, z, sides[0])
     if usable.any():
+        from statsmodels.stats.multitest import fdrcorrection  # slow to import, and seldom needed
+
         q[usable] = fdrcorrection(p[usable], method="negcorr")[1]
     return "benjamini-yekutieli", f"{why} Benjamini-Yekutieli on the theoretical p-values was used instead."
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.tsa.stattools import acf
 
 from finfluence._seeds import stream
 from finfluence.errors import DataError, explain
@@ -52,7 +51,7 @@ def effective_size(series: ArrayLike) -> float:
     True
     """
     x = _series(series)
-    rho = acf(x, nlags=x.size - 1, fft=True)
+    rho = _autocorrelation(x, x.size - 1)
     pairs = rho[0 : 2 * (x.size // 2)].reshape(-1, 2).sum(axis=1)
     stop = int(np.argmax(pairs < 0.0)) if (pairs < 0.0).any() else pairs.size
     time = 2.0 * float(np.minimum.accumulate(pairs[:stop]).sum()) - 1.0
@@ -89,7 +88,7 @@ def block_length(series: ArrayLike) -> float:
     n = x.size
     quiet = max(5, math.ceil(math.log10(n)))
     furthest = math.ceil(math.sqrt(n)) + quiet
-    covariance = acf(x, nlags=min(furthest, n - 1), fft=True) * x.var()
+    covariance = _autocorrelation(x, min(furthest, n - 1)) * x.var()
     rho = covariance / covariance[0]
     small = np.abs(rho[1:]) < 2.0 * math.sqrt(math.log10(n) / n)
     runs = np.flatnonzero(np.convolve(small, np.ones(quiet), "valid") == quiet)
@@ -239,6 +238,14 @@ def _stationary(rng: np.random.Generator, count: int, n: int, block: float) -> n
     position = np.arange(n)
     since = np.maximum.accumulate(np.where(jump, position, 0), axis=1)
     return (np.take_along_axis(start, since, axis=1) + position - since) % n
+
+
+def _autocorrelation(x: np.ndarray, lags: int) -> np.ndarray:
+    """Return the autocorrelations of a series at lags 0 to `lags`; what they are taken from is slow to import."""
+    from statsmodels.tsa.stattools import acf
+
+    found: np.ndarray = acf(x, nlags=lags, fft=True)
+    return found
 
 
 def _series(values: ArrayLike) -> np.ndarray:

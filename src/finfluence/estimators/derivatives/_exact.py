@@ -24,7 +24,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._protocol import Known
-from finfluence.grads import Batch, RowLosses, Traces
+from finfluence.grads import Batch, Graphs, RowLosses, Traces
 from finfluence.grads.tracing import split_short_rows
 from finfluence.runs import Tape, Update
 from finfluence.runs.tape import Key
@@ -42,17 +42,21 @@ class Adjoint:
         Its functional `update` is differentiated.
     stochastic : bool
         The loss draws random numbers (dropout): it is evaluated untraced under the step's own seed.
+    graphs : Graphs, optional
+        Shared with other runs of the same model, loss and optimiser.
     """
 
     differentiation = "exact"
 
     moves: Tensor | None = None
 
-    def __init__(self, losses: RowLosses, optimizer: Update, stochastic: bool = False) -> None:
+    def __init__(
+        self, losses: RowLosses, optimizer: Update, stochastic: bool = False, graphs: Graphs | None = None
+    ) -> None:
         self.losses = losses
         self.optimizer = optimizer
         self._slots = len(optimizer.slots)
-        self._traces = Traces(stochastic, split_short_rows)
+        self._traces = Traces(stochastic, split_short_rows, graphs, "exact")
 
     @property
     def engine(self) -> str:
@@ -185,7 +189,7 @@ def adjoint_of(tape: Tape) -> Adjoint:
 
     def make() -> Adjoint:
         losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        return Adjoint(losses, tape.optimizer, tape.stochastic)
+        return Adjoint(losses, tape.optimizer, tape.stochastic, tape.graphs)
 
     return tape.cache.get(_AdjointOf(), make)
 
@@ -209,6 +213,18 @@ def pull_back(
         return torch.stack([to_theta, *to_slots]), direction
 
     return one
+
+
+def pulled_back(
+    optimizer: Update, state: Tensor, gradient: Tensor, hyper: Tensor, adjoint: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return (∂U/∂s)ᵀλ [Q, 1+S, P] and u = (∂U/∂g)ᵀλ [Q, P] of all λ [Q, 1+S, P]; written out, all in one go."""
+    theta, *slots = state.view(1 + len(optimizer.slots), -1).unbind()
+    written = optimizer.pull_back(theta, tuple(slots), gradient, hyper.unbind())
+    if written is not None:
+        return written(adjoint)
+    result: tuple[Tensor, Tensor] = each(pull_back(optimizer, theta, tuple(slots), gradient, hyper), adjoint)
+    return result
 
 
 def each(function: Callable[[Tensor], Any], stacked: Tensor) -> Any:

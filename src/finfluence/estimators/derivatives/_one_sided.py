@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from finfluence.estimators.derivatives._exact import each, pull_back
+from finfluence.estimators.derivatives._exact import pulled_back
 from finfluence.estimators.derivatives._plain_pass import PlainPass
 from finfluence.estimators.derivatives._protocol import Known
 from finfluence.grads import Batch, Frozen, Pieces, RowLosses, kinks
@@ -87,12 +87,11 @@ class OneSided:
         known: Known | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
-        theta, *slots = state.view(1 + self._slots, -1).unbind()
+        theta = state[: self.losses.layout.size]
         at = self._at(
             theta, batch, seed, self._gradient(state, hyper, known), known.losses if known else None
         )
-        pull = pull_back(self.optimizer, theta, tuple(slots), at.gradient, hyper)
-        before, direction = each(pull, adjoint)
+        before, direction = pulled_back(self.optimizer, state, at.gradient, hyper, adjoint)
         if self.moves is not None and len(self.moves) != len(direction):
             self.moves = self.moves[-len(direction) :] if len(self.moves) > len(direction) else None
         curved, of_rows, self.moves = self._differences(theta, direction, batch, seed, at, self.moves)

@@ -71,6 +71,7 @@ class BackwardPass:
         self.shape = RunShape.of(len(tape.rows), tape.epochs)
         self._adjoint, adjoint.moves = adjoint, None
         self._after: Tensor | None = None
+        self._kept = torch.ones(len(start), dtype=torch.float64, device=start.device)
         self.lam = start
         self._curved = torch.zeros(2, len(start), dtype=torch.float64, device=start.device)
         if rules.tail.epochs:
@@ -126,13 +127,14 @@ class BackwardPass:
         """Return the state of the pass, for saving."""
         scalars = {"active": self.active, "apart": self.apart, "next_epoch": torch.tensor([self.next_epoch])}
         moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
-        return {"lam": self.lam, **scalars, **moves, **self.totals.tensors()}
+        return {"lam": self.lam, "kept": self._kept, **scalars, **moves, **self.totals.tensors()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
         device = self.lam.device
         self.lam = tensors["lam"].to(device)
         self._adjoint.moves = tensors.get("moves")
+        self._kept = tensors["kept"].to(device)
         self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
@@ -148,13 +150,13 @@ class BackwardPass:
         for t in reversed(steps):
             visit, slopes = self._step_back(t)
             slopes = self._add_batch(sums, visit, slopes)
+            if not schedule.full:
+                sums.add_batch_variance(slopes[: len(self.active)], visit.step.size, shape.rows)
             if len(sample):
                 self._add_sample(sums, visit, sample, steps_stood_for(t - steps.start, every, len(steps)))
-            else:
-                sums.add_batch_variance(slopes[: len(self.active)], visit.step.size, shape.rows)
             if t in candidate_steps:
                 self._add_candidates(sums, visit, candidate_steps[t])
-        sums.close(shape.rows, self.tape.reshuffled)
+        self._kept = sums.close(shape.rows, self.tape.reshuffled, self._kept)
         if epoch == len(shape.epochs) - 1:
             sums.variance += self._curved[0]
             sums.variance_error += self._curved[1]
@@ -238,9 +240,11 @@ class BackwardPass:
 
 def _with_mean(start: Tensor, tail: TailAverage) -> Tensor:
     """Return λ_T of the spread and of q̄ [2Q, 1+S, P], from ∂q/∂s_T."""
-    spread = start.clone()
-    spread[:, 0] = tail.of_spread(start[:, 0])
-    return torch.cat([spread, start / len(tail.steps)])
+    both = start.new_empty(2, *start.shape)
+    both[0] = start
+    both[0, :, 0] = tail.of_spread(start[:, 0])
+    torch.div(start, len(tail.steps), out=both[1])
+    return both.flatten(0, 1)
 
 
 def _batch_mean(step: Step, slopes: Tensor) -> Tensor:

@@ -101,15 +101,16 @@ def _exchange(
 
 def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
     """Follow some queries together; anew with exact derivatives, where cheaper ones turn out to differ on the way."""
+    exact = context.derivative.exact
     try:
         return _follow(context, columns, tell)
     except DifferentGradientError as error:
-        exact = context.derivative.exact
         if exact is None:
             raise
         got = str(error).partition("got: ")[2].splitlines()[0]
         context.notes.append(f"queries {columns.start} to {columns.stop - 1} were replayed exactly: {got}")
-        return _follow(replace(context, derivative=exact), columns, tell)
+    # Out here, where the error and the first pass that it holds are gone.
+    return _follow(replace(context, derivative=exact), columns, tell)
 
 
 def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:

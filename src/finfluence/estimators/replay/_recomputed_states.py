@@ -99,8 +99,12 @@ class RecomputedStates:
         """Return the state before step t, on the parameters' device."""
         first, states = self._current
         if not first <= t < first + len(states):
+            del states
+            self._current = 0, torch.empty(0)  # a stretch goes before the next one comes
             first, states = self._current = self._load(t) if t in self._holder else self._recompute(t)
-        return states[t - first].to(self._tape.layout.device)
+        found = states[t - first].to(self._tape.layout.device)
+        # Not a view: who keeps it keeps no stretch, and torch makes tangents as large as what a point is a view of.
+        return found.clone() if len(states) > 1 and found.device == states.device else found
 
     def close(self) -> None:
         """Forget what was kept, and remove the files."""

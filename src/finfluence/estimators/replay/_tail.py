@@ -73,6 +73,25 @@ def check_tail(share: float) -> None:
         )
 
 
+def tail_bytes(size: int, item: int, states: int = STATES) -> tuple[int, int]:
+    """Return the bytes that each query's gradients at the states averaged take, and those of comparing the states.
+
+    Parameters
+    ----------
+    size, item : int
+        P, and the bytes of one number.
+    states : int
+        K, the final one among them.
+
+    Returns
+    -------
+    tuple of int
+        (K − 1)·P numbers of each query, until the pass has come to their states; and, once at the start, K·P numbers
+        twice, as they are and in double precision.
+    """
+    return (states - 1) * size * item, states * size * (item + 8) if states > 1 else 0
+
+
 @dataclass(frozen=True, eq=False)
 class TailAverage:
     """Gradients ∇q(θ_t)/K of some queries at the states averaged.
@@ -125,6 +144,7 @@ class TailAverage:
         """Return what Var(q) holds beside the variance along ḡ, and the variance of that estimate [Q], in float64."""
         last = self.tape.final_state()[: self.tape.layout.size].to(final)
         products = self._late.products(self.steps[0], final, last, sorted(self.steps))
+        self._late.states.clear()  # they serve nothing else
         return curved_part(products)
 
     @cached_property
@@ -160,7 +180,9 @@ class _LateStates:
     def products(self, last: int, gradient: Tensor, state: Tensor, order: Sequence[int]) -> Tensor:
         """Return ⟨θ_j − θ_T, ∇q(θ_k)⟩ [Q, K, K] of states j and k in `order`, the last of them added."""
         gradients, states = {**self.gradients, last: gradient}, {**self.states, last: state}
-        moved = torch.stack([states[t] - state for t in order]).double()
+        moved = torch.empty(len(order), len(state), dtype=torch.float64, device=state.device)
+        for k, t in enumerate(order):
+            moved[k] = states[t] - state
         return torch.stack([gradients[t].double() @ moved.T for t in order], 2)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from finfluence._files import digest
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.grads import RowLoss
+from finfluence.grads import Graphs, RowLoss
 from finfluence.runs.describe._checksum import (
     Checksums,
     changed_data,
@@ -103,6 +103,7 @@ class Recipe:
     rows: RowSource = field(init=False, repr=False)
     _frozen: Checksums = field(init=False, repr=False, compare=False)
     _data: Checksums | None = field(default=None, init=False, repr=False, compare=False)
+    _graphs: dict[str, Graphs] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", as_rows(self.data))
@@ -191,6 +192,10 @@ class Recipe:
         field = first_change(self._data, rows)
         if field is not None:
             raise changed_data(field)
+
+    def graphs(self, constants: Checksums) -> Graphs:
+        """Return the traced graphs that runs share whose frozen weights and buffers have these checksums."""
+        return self._graphs.setdefault(repr(sorted(constants.items())), Graphs())
 
     def rate(self, step: int) -> float:
         """Return the factor on the learning rate at `step`."""

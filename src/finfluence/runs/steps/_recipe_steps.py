@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finfluence.grads import Batch
+from finfluence.grads import Batch, Graphs
 from finfluence.runs.describe import Recipe, changed_model, first_change
 from finfluence.runs.steps._randomness import check_unchanged
 from finfluence.runs.steps._stepper import Stepper, initial_model, step_seed
@@ -56,6 +56,11 @@ class RecipeSteps:
     def _hyper(self) -> Tensor:
         numbers = [self.recipe.optimizer.hyper(t, self.recipe.rate(t)) for t in range(self.count)]
         return torch.tensor(numbers, dtype=self.layout.dtype, device=self.layout.device)
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """Traced graphs, shared by all runs of the recipe with the same constants."""
+        return self.recipe.graphs(constant_checksums(self.model))
 
     def at(self, t: int) -> Step:
         """Return step t."""

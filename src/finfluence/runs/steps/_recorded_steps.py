@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Layout, no_checkpointing
+from finfluence.grads import Batch, Graphs, Layout, no_checkpointing
 from finfluence.runs.describe import changed_data, changed_model, copy_model, first_change, rows_checksums
 from finfluence.runs.steps._epochs import find_epochs
 from finfluence.runs.steps._randomness import set_random_state, split_random_state, untouched
@@ -63,6 +63,7 @@ class RecordedSteps:
             order, r.rows.ids, r.sampling.kind, r.sampling.steps_per_epoch
         )
         self.last_losses: Tensor | None = None
+        self.graphs = Graphs()
         self.stochastic = False
         self.stochastic = r.random and self._draws()
         several = any(len(e.rows) > 1 for e in r.entries)

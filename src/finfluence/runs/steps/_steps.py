@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.grads import Batch, Graphs, Layout, RowLoss
 from finfluence.runs.describe import RowSource
 from finfluence.runs.describe.optimizers import Pull
 
@@ -116,6 +116,10 @@ class Steps(Protocol):
     @property
     def width(self) -> int:
         """Numbers of a state."""
+
+    @property
+    def graphs(self) -> Graphs:
+        """Where traced graphs of the steps are kept: runs of one training have them in common."""
 
     @property
     def untraced(self) -> bool:

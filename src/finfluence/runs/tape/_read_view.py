@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.grads import Batch, Layout, RowLoss
+from finfluence.grads import Batch, Graphs, Layout, RowLoss
 from finfluence.runs.describe import Recipe, RowSource, description_digest
 from finfluence.runs.steps import RecipeSteps, RecordedSteps, Step, Stepper, Steps, Update, equal_draws
 from finfluence.runs.tape._cache import Cache, Key
@@ -77,6 +77,11 @@ class ReadView:
     def optimizer(self) -> Update:
         """The functional update of a step."""
         return self.run.optimizer
+
+    @property
+    def graphs(self) -> Graphs:
+        """Where traced graphs of the steps are kept: runs of one recipe have them in common."""
+        return self.run.graphs
 
     @property
     def stochastic(self) -> bool:

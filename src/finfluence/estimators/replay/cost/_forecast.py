@@ -12,7 +12,7 @@ from finfluence.estimators.replay._asked import AskedQueries, gradient_bytes
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._recomputed_states import state_bytes
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
-from finfluence.estimators.replay._tail import tail_steps
+from finfluence.estimators.replay._tail import STATES, tail_bytes, tail_steps
 from finfluence.estimators.replay._truncation import truncation_for
 from finfluence.estimators.replay.cost._budget import Allocation, allocate
 from finfluence.estimators.replay.cost._memory import (
@@ -245,7 +245,8 @@ def forecast(
 
 def backward_bytes(memory: MemorySplit, sizes: StateSizes, tail: bool, steps: int) -> int:
     """Return the bytes of a backward pass over the last `steps` steps."""
-    return int(memory.together * sizes.query) * (2 if tail else 1) + memory.held(steps) * sizes.state
+    each = 2 * sizes.query + sizes.late if tail else sizes.query
+    return int(memory.together * each) + memory.held(steps) * sizes.state
 
 
 def has_tail(tape: Tape, options: ReplayOptions) -> bool:
@@ -313,12 +314,17 @@ class _Dry:
         queries, shape = self.memory.together, RunShape.of(len(tape.rows), tape.epochs)
         directions, state = queries * (2 if tail else 1), state_bytes(tape.layout, tape.optimizer)
         adjoint = self.derivative.adjoint
+        late, compared = tail_bytes(tape.layout.size, tape.layout.dtype.itemsize, STATES if tail else 1)
         moments = [step_bytes(tape, adjoint.fresh(), directions)]
         counts = {min(rows, self.memory.rows_at_once) for rows, _ in schedule.evaluations(shape, horizon)}
         along = directions if schedule.full else queries
         moments += [directions * state + row_bytes(tape, adjoint.fresh(), along, n) for n in counts if n]
-        sums = 8 * SUMS_PER_ROW * shape.rows + (gradient_bytes(tape) if tail else 0)
-        return self.copies + max(moments) + queries * sums + self.memory.held(shape.last(horizon)) * state
+        moments.append(queries * (state + 8 * tape.layout.size) + compared)
+        moments.append((queries + directions) * state)
+        held = (
+            queries * (8 * SUMS_PER_ROW * shape.rows + late) + self.memory.held(shape.last(horizon)) * state
+        )
+        return self.copies + max(moments) + held
 
 
 def _coupled_stage(seconds: float, chosen: np.ndarray, together: int, each: float) -> list[Stage]:

@@ -19,6 +19,7 @@ from finfluence.estimators.replay._recomputed_states import (
     state_bytes,
 )
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE
+from finfluence.estimators.replay._tail import tail_bytes
 from finfluence.estimators.replay.cost._peak import PeakMemory
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
@@ -108,6 +109,8 @@ class StateSizes:
         Of the states that the tape keeps.
     fixed : float
         Bytes of a step back whatever its directions.
+    late : float
+        Bytes of each query's gradients at the states averaged, where there is a tail.
     """
 
     direction: float
@@ -115,6 +118,7 @@ class StateSizes:
     state: int
     interval: int
     fixed: float = 0.0
+    late: float = 0.0
 
     @classmethod
     def of(cls, tape: Tape, candidates: int = 0, interval: int | None = None) -> "StateSizes":
@@ -125,6 +129,7 @@ class StateSizes:
             float(8 * SUMS_PER_ROW * (len(tape.rows) + candidates) + gradient_bytes(tape)),
             state,
             tape.interval if interval is None else interval,
+            late=float(tail_bytes(tape.layout.size, tape.layout.dtype.itemsize)[0]),
         )
 
     def measured(self, tape: Tape, derivative: Choice) -> "StateSizes":
@@ -135,7 +140,8 @@ class StateSizes:
 
     def together(self, queries: int, tail: bool) -> float:
         """Return the bytes of the backward pass of some queries, without states."""
-        return self.fixed + queries * ((2 if tail else 1) * self.direction + self.query)
+        each = 2 * self.direction + self.late if tail else self.direction
+        return self.fixed + queries * (each + self.query)
 
     @property
     def fewest(self) -> int:

@@ -114,13 +114,17 @@ class _ReplicaTraces(Key[Traces]):
     """Graphs of a step, by the shapes they were traced at; they depend on nothing but the tape."""
 
 
+def _traces(tape: Tape) -> Traces:
+    return Traces(tape.stochastic, split_log_softmax, tape.graphs, "replicas")
+
+
 class Replicas:
     """Advances states [L, 1+S, P] by the tape's own steps: g_l = Σ_i w_{l,i} ∇ℓ_i(θ_l), Σw as in the run."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
         self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        self._traces = tape.cache.get(_ReplicaTraces(), lambda: Traces(tape.stochastic, split_log_softmax))
+        self._traces = tape.cache.get(_ReplicaTraces(), lambda: _traces(tape))
 
     def step_seconds(self, count: int, repeats: int = 3) -> float:
         """Return the median time of one step of `count` replicas of the run."""
