@@ -1,6 +1,8 @@
 """The first steps of Adam: what a row changes is taken as it is, against training again without it."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 from finfluence.errors import ConfigError
+from finfluence.estimators.replay import SavedProgress
 from finfluence.runs import seeded
 
 BATCH, RATE = 12, 2e-3
@@ -141,6 +144,74 @@ def test_rows_of_the_first_batch_against_training_without_them(
     assert now[0].min() > pearson
     assert slopes[0] < now[1].min() < now[1].max() < slopes[1]
     assert then[0].min() < before
+
+
+def clipped(
+    x: Tensor, y: Tensor, order: list[Tensor], left_out: int = -1, record: bool = False
+) -> tuple[nn.Module, Any]:
+    """A loop with SGD, clipped to half of the gradients' norm, over the given batches; recorded on request."""
+    model = plain()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    data = fr.Rows(x=x, y=y)
+    recorder = fr.Tape.record(model, optimizer, row_loss, data, clip_norm=0.2) if record else None
+    for batch in order:
+        optimizer.zero_grad()
+        row_loss(model, data.batch(batch[batch != left_out])).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.2)
+        optimizer.step()
+        if recorder is not None:
+            recorder.step(ids=batch)
+    return model, None if recorder is None else recorder.finish()
+
+
+def test_rows_of_the_first_batch_of_clipped_sgd_against_training_without_them() -> None:
+    """Clipping makes a step's length the same whatever the gradient is: bent, but little on the scale of one row."""
+    torch.set_num_threads(1)
+    x, y, test_x, test_y = digits(360)
+    order = list(torch.randperm(360, generator=torch.Generator().manual_seed(0)).split(BATCH))
+    queries: list[fr.AnyQuery] = [
+        fr.mean_loss(test_x, test_y, name="held-out"),
+        fr.mean_loss(test_x[:1], test_y[:1]),
+    ]
+    whole, tape = clipped(x, y, order, record=True)
+    rows = order[0].numpy()
+    base = values(tape, queries, whole)
+    truth = np.array([values(tape, queries, clipped(x, y, order, int(row))[0]) - base for row in rows])
+    found = {
+        how: fi.replay(tape, queries, horizon=1, late=0, first_steps=how).data.effect.values[rows]
+        for how in ("finite", "tangent")
+    }
+    now, then = agreement(found["finite"], truth), agreement(found["tangent"], truth)
+    print(
+        f"\nSGD, clipped: {now[0].round(4)} {now[1].round(3)}; by tangents {then[0].round(4)}, {then[1].round(3)}"
+    )
+    assert now[0].min() > 0.98
+    assert 0.9 < now[1].min() < now[1].max() < 1.1
+    assert now[0].min() > then[0].min() - 1e-3
+
+
+def test_all_rows_at_every_step_see_the_first_one_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*full*: the spread is no longer that of a derivative; and an interrupted replay ends in the same numbers."""
+    tape, queries = tape_of("Adam", epochs=2, rows=60)
+    found = {
+        how: fi.replay(tape, queries, "full", horizon=2, first_steps=how) for how in ("finite", "tangent")
+    }
+    finite, tangent = found["finite"], found["tangent"]
+    assert np.isfinite(finite.data.effect.values).all()
+    assert not np.allclose(finite.data.effect.values, tangent.data.effect.values, rtol=1e-2)
+    monkeypatch.setattr(SavedProgress, "seconds", -1.0)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fi.replay(tape, queries, "full", horizon=2, out=tmp_path, progress=interrupt)
+    resumed = fi.replay(tape, queries, "full", horizon=2, out=tmp_path)
+    assert resumed.data.equals(finite.data)
+    assert resumed.provenance.step_notes == finite.provenance.step_notes
 
 
 CONSTANT = np.array([3.0, -1.0, -1.0, -0.5])
