@@ -48,6 +48,17 @@ FINDINGS = {
             "Read the sentence. Where it names randomness that the spread leaves out, pool several training runs.",
         ),
         FindingKind(
+            "FI011",
+            "warning",
+            "One step decides",
+            "Of the variance of the slopes that effects and spread are made of, a single training step holds more than "
+            "a fifth. With Adam it is often the first one: its update is nearly the sign of the gradient, and not "
+            "linear on the scale of one row. The sentence says whether what each row changes was taken as it is, or "
+            "its derivative was kept, and where not even that settles what a row does.",
+            "Warm the learning rate up from zero. For rows that were used in a doubtful step, ask with "
+            "groups='paired', which trains without them; or pool several runs, whose first batches differ.",
+        ),
+        FindingKind(
             "FI020",
             "warning",
             "A note on the decision",

@@ -39,7 +39,7 @@ def notebook_html(data: xr.Dataset) -> str:
         said = verdict(int(named.flagged.sum()), len(lines), [name], FDR)
         lines = lines.assign(q_value=named.q_values)
         notes += [finding("FI020", text) for text in named.findings]
-    notes += [finding("FI010", text) for text in made.findings]
+    notes += [finding(code, text) for code, text in made.coded()]
     ends = [(strongest(data, name, "harmful"), value > 0), (strongest(data, name, "helpful"), value < 0)]
     half = [order[side[order]][:SHOWN] for order, side in ends]
     tables = "".join(

@@ -77,6 +77,7 @@ def _made(results: Sequence[Influence], values: np.ndarray) -> Provenance:
     """Return how the pooled result was made; what belongs to one run, or was said of one, is left out."""
     each = [r.provenance for r in results]
     findings = [f for made in each for f in made.findings if "pool" not in f]
+    of_steps = [f for made in each for f in made.step_notes or ()]
     return replace(
         each[0],
         runs=len(results),
@@ -85,6 +86,7 @@ def _made(results: Sequence[Influence], values: np.ndarray) -> Provenance:
         uncovered=(),
         query_values=tuple(map(tuple, values.tolist())),
         findings=tuple(dict.fromkeys(findings)),
+        step_notes=tuple(dict.fromkeys(of_steps)) or None,
         spread_profile=None,
         verification=None,
     )

@@ -57,6 +57,8 @@ class Provenance:
         Replay: what a budget was turned into; given as the budget of another replay it chooses the same.
     query_values : tuple of tuples [runs, Q]
         Replay: value of each query at the end of each run.
+    step_notes : tuple of str
+        Replay: steps that hold much of the slopes' variance, and what was done with them (FI011).
     spread_profile : tuple of tuples [Q, epochs]
         Replay: what each epoch adds to the variance of a query.
     records : int
@@ -111,6 +113,7 @@ class Provenance:
     differentiation_reason: str | None = None
     budget: Mapping[str, Any] | None = None
     query_values: tuple[tuple[float, ...], ...] | None = None
+    step_notes: tuple[str, ...] | None = None
     spread_profile: tuple[tuple[float, ...], ...] | None = None
     records: int | None = None
     design: str | None = None
@@ -137,6 +140,10 @@ class Provenance:
     def harmful_side(self) -> int:
         """Sign of μ, times the query's sign, that is harmful: +1 where rows are removed, −1 where they are added."""
         return 1 if self.contrast == "remove" else -1
+
+    def coded(self) -> list[tuple[str, str]]:
+        """Return what qualifies the result, each sentence with the code of its finding, the graver ones first."""
+        return [("FI011", t) for t in self.step_notes or ()] + [("FI010", t) for t in self.findings]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain values: lists, numbers, texts; `details` stands among the other keys."""

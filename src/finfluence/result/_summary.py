@@ -56,7 +56,7 @@ def report_content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1)
         "origin": Origin(facts=_facts(made)),
         "level": made.level,
     }
-    noted = tuple(finding("FI010", t) for t in made.findings)
+    noted = tuple(finding(code, text) for code, text in made.coded())
     if kind == "score":
         return ReportContent(
             **common,

@@ -121,7 +121,7 @@ def describe(data: xr.Dataset) -> str:
             lines.append(f"    {extremes_sentence(found)}")
     if q > 6:
         lines.append(f"  … and {q - 6} more queries")
-    lines += [f"  note: {text}" for text in (*too_few_to_shrink(data), *made.findings)]
+    lines += [f"  note: {text}" for text in (*too_few_to_shrink(data), *(t for _, t in made.coded()))]
     named = ".to_frame()" if kind == "score" else ".select(fdr=0.1)"
     lines.append(f"  next: .top(10), {named}, .report('report.html'), .data")
     return "\n".join(lines)

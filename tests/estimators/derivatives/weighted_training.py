@@ -51,7 +51,8 @@ def recorded(problem: Problem, optimizer: str) -> fi.Tape:
 
 def replayed(problem: Problem, tape: fi.Tape, **options: object) -> fi.Influence:
     """The effects on the final state, of all epochs."""
-    return fi.replay(tape, fi.Query(problem.query, name="q"), late=0.0, horizon=EPOCHS, **options)
+    options = {"first_steps": "tangent", **options}
+    return fi.replay(tape, fi.Query(problem.query, name="q"), late=0.0, horizon=EPOCHS, **options)  # type: ignore[arg-type]
 
 
 def right_effects(problem: Problem, optimizer: str, rows: list[int]) -> np.ndarray:

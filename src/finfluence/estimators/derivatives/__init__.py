@@ -7,6 +7,7 @@ from finfluence.estimators.derivatives._finite_difference import FiniteDifferenc
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._query_gradients import checked_values, query_gradients
+from finfluence.estimators.derivatives._row_gradients import RowGradients
 from finfluence.estimators.derivatives._select import (
     DIFFERENTIATIONS,
     Differentiation,
@@ -25,6 +26,7 @@ __all__ = [
     "FiniteDifference",
     "Known",
     "OneSided",
+    "RowGradients",
     "ShardedRows",
     "StepAdjoint",
     "TransposedAdjoint",

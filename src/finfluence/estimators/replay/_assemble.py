@@ -11,6 +11,8 @@ import torch
 from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._chunks import ChunkResult
 from finfluence.estimators.replay._context import Context
+from finfluence.estimators.replay._finite_change import looked_at
+from finfluence.estimators.replay._step_shares import LARGEST, step_findings
 from finfluence.estimators.replay.leave_out import LARGE_SHARE, CoupledEffects
 from finfluence.result import (
     SPREAD_ERROR,
@@ -118,20 +120,33 @@ class QueryRecord:
         Epochs covered.
     profile : array [E, Q]
         What each epoch adds to the variance.
+    step_share, step_number, finite_share : array [..., Q]
+        As of `ChunkResult`.
     """
 
     horizon: np.ndarray
     profile: np.ndarray
+    step_share: np.ndarray
+    step_number: np.ndarray
+    finite_share: np.ndarray
 
     @classmethod
-    def empty(cls, queries: int, epochs: int) -> "QueryRecord":
+    def empty(cls, queries: int, tape: Tape) -> "QueryRecord":
         """Return one to be filled."""
-        return cls(np.zeros(queries, dtype=np.int64), np.full((epochs, queries), np.nan))
+        looked = len(looked_at(tape.steps))
+        return cls(
+            np.zeros(queries, dtype=np.int64),
+            np.full((len(tape.epochs), queries), np.nan),
+            np.zeros((LARGEST, queries)),
+            np.full((LARGEST, queries), -1),
+            np.full((looked, 3, queries), np.nan),
+        )
 
     def add(self, chunk: ChunkResult) -> None:
         """Take what is kept of some queries."""
         columns = slice(chunk.columns.start, chunk.columns.stop)
-        self.horizon[columns], self.profile[:, columns] = chunk.horizon, chunk.profile
+        for name in ("horizon", "profile", "step_share", "step_number", "finite_share"):
+            getattr(self, name)[..., columns] = getattr(chunk, name)
 
 
 def provenance(
@@ -159,6 +174,15 @@ def provenance(
         differentiation_reason=derivative.reason,
         budget=None if allocation is None else asdict(allocation),
         query_values=(tuple(context.asked.values.tolist()),),
+        step_notes=tuple(
+            step_findings(
+                queries,
+                (record.step_share, record.finite_share),
+                record.step_number,
+                looked_at(tape.steps),
+            )
+        )
+        or None,
         spread_profile=tuple(map(tuple, record.profile.T.tolist())),
         findings=(
             *_tape_findings(tape, derivative.adjoint.engine),

@@ -1,5 +1,6 @@
 """The backward pass over a tape, epoch by epoch, filling the accumulators."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,11 +11,21 @@ from torch import Tensor
 from finfluence.estimators.derivatives import Known, StepAdjoint
 from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
+from finfluence.estimators.replay._finite_change import (
+    FOLLOWED,
+    FURTHER,
+    FiniteChanges,
+    FiniteSlopes,
+    Place,
+    looked_at,
+)
 from finfluence.estimators.replay._recomputed_states import RecomputedStates
 from finfluence.estimators.replay._row_sample import RowSample, draw_rows
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE, RowSchedule, RunShape, steps_stood_for
+from finfluence.estimators.replay._step_shares import StepShares, StepVariance
 from finfluence.estimators.replay._tail import TailAverage
 from finfluence.estimators.replay._truncation import TruncationRule
+from finfluence.grads import Batch
 from finfluence.runs import Step, Tape
 
 LITTLE, FURTHEST = 0.02, 3
@@ -47,12 +58,16 @@ class PassRules:
 
 @dataclass(frozen=True, eq=False)
 class _Visit:
-    """One step on the way back: the state before it, and the directions u_t [Q, P] along which rows are evaluated."""
+    """One step on the way back: the state before it, and the directions u_t [Q, P] along which rows are evaluated.
+
+    finite : the changes that rows make, where the step is not linear on the scale of one.
+    """
 
     t: int
     step: Step
     theta: Tensor
     direction: Tensor
+    finite: FiniteSlopes | None = None
 
 
 class BackwardPass:
@@ -81,7 +96,11 @@ class BackwardPass:
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self._targets = self.shape.rows if rules.candidates is None else len(rules.candidates)
         self.totals = Accumulators(self._targets, len(start), len(tape.epochs), start.device)
+        self.steps = StepShares(len(start), looked_at(tape.steps), start.device)
         self.next_epoch = len(tape.epochs) - 1
+        self._finite = FiniteChanges(tape)
+        self._ahead: deque[Tensor] = deque(maxlen=1 + FURTHER)
+        self._of_steps: list[StepVariance] = []
         self._states = RecomputedStates(tape) if states is None else states
 
     @property
@@ -108,6 +127,9 @@ class BackwardPass:
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
         self.totals.add(epoch, sums, self.active, self.rules.tail.share(epoch))
+        self.steps.add(self._of_steps, self.active)
+        self._of_steps = []
+        self._ahead.clear()
         self._join(len(self.shape.epochs) - epoch)
         active = self.active.repeat(len(self.lam) // queries)
         self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
@@ -127,7 +149,14 @@ class BackwardPass:
         """Return the state of the pass, for saving."""
         scalars = {"active": self.active, "apart": self.apart, "next_epoch": torch.tensor([self.next_epoch])}
         moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
-        return {"lam": self.lam, "kept": self._kept, **scalars, **moves, **self.totals.tensors()}
+        return {
+            "lam": self.lam,
+            "kept": self._kept,
+            **scalars,
+            **moves,
+            **self.totals.tensors(),
+            **self.steps.tensors(),
+        }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
@@ -138,6 +167,7 @@ class BackwardPass:
         self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
+        self.steps.restore(tensors)
 
     def _sums_of(self, epoch: int) -> EpochSums:
         """Step back over one epoch and return its sums."""
@@ -166,6 +196,9 @@ class BackwardPass:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
         known = Known(self._state_after(t), self.tape.row_losses(t))
+        after = self.lam
+        if self.rules.schedule.finite and t < FOLLOWED + FURTHER:
+            self._ahead.appendleft(after)
         self.lam, slopes, direction = self._adjoint.step(
             state, step.hyper, step.batch, self.lam, step.seed, known
         )
@@ -173,8 +206,21 @@ class BackwardPass:
         gradients = self.rules.tail.at(t, state)
         if gradients is not None:
             self.lam[-len(gradients) :, 0] += gradients
-        visit = _Visit(t, step, state[: self.tape.layout.size], direction)
-        return visit, step.unweighted(slopes)
+        slopes = step.unweighted(slopes)
+        part = slice(-len(self.active), None)
+        variance, finite = StepVariance.of_tangent(t, step.size, slopes[part]), None
+        if self.rules.schedule.finite and self._finite.looks_at(t):
+            finite = self._finite.at(Place(t, step, state, self._ahead_of(t) or [after]), slopes)
+        if finite is not None:
+            slopes = finite.of_batch(slopes)
+            variance = variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])
+        self._of_steps.append(variance)
+        return _Visit(t, step, state[: self.tape.layout.size], direction, finite), slopes
+
+    def _ahead_of(self, t: int) -> list[Tensor]:
+        """Return λ_{t+1} and the next ones, of the same epoch and beyond no averaged state; none of a later step."""
+        averaged = [k for k in self.rules.tail.steps if t < k]
+        return list(self._ahead)[: max(1, min(averaged, default=self.tape.steps) - t)]
 
     def _state_after(self, t: int) -> Tensor:
         """Return the state after step t: the one visited last, if there was one."""
@@ -212,24 +258,21 @@ class BackwardPass:
     def _add_candidates(self, sums: EpochSums, visit: _Visit, weight: float) -> None:
         """Add the slopes of the candidate rows at one step, for `weight` steps."""
         assert self.rules.candidates is not None
-        direction, step = visit.direction[-len(self.active) :], visit.step
-        parts = [
-            self._adjoint.row_derivatives(visit.theta, direction, batch, step.seed)
-            for batch in self.rules.candidates.batches(self.tape, visit.t)
-        ]
-        slopes = torch.cat(parts, dim=1)
-        sums.add_candidates(slopes if step.total == 1.0 else slopes * step.total, weight, self.shape.rows)
+        part = slice(-len(self.active), None)
+        batches = self.rules.candidates.batches(self.tape, visit.t)
+        slopes = torch.cat([self._slopes_of(visit, batch, part) for batch in batches], dim=1)
+        sums.add_candidates(slopes, weight, self.shape.rows)
 
     def _slopes(self, visit: _Visit, rows: Tensor, queries: int | None = None) -> Tensor:
         """Return the slopes x [Q, m] of any rows at a step, scaled as the step weighs a row; of the first queries."""
-        parts = [
-            self._adjoint.row_derivatives(
-                visit.theta, visit.direction[:queries], self.tape.batch(part, visit.t), visit.step.seed
-            )
-            for part in rows.split(self.rules.rows_at_once)
-        ]
-        slopes = torch.cat(parts, dim=1)
-        return slopes if visit.step.total == 1.0 else slopes * visit.step.total
+        batches = (self.tape.batch(part, visit.t) for part in rows.split(self.rules.rows_at_once))
+        return torch.cat([self._slopes_of(visit, batch, slice(queries)) for batch in batches], dim=1)
+
+    def _slopes_of(self, visit: _Visit, batch: Batch, part: slice) -> Tensor:
+        """Return the slopes [q, m] of the rows of a batch for a part of the queries, or what their changes come to."""
+        slopes = self._adjoint.row_derivatives(visit.theta, visit.direction[part], batch, visit.step.seed)
+        slopes = slopes if visit.step.total == 1.0 else slopes * visit.step.total
+        return slopes if visit.finite is None else visit.finite.of_others(batch, slopes, part)
 
     def _size(self, visit: _Visit, weight: float) -> float:
         """Return the batch size b of the `weight` steps that an evaluation stands for: w/b = Σ 1/b_s."""

@@ -41,6 +41,11 @@ class ChunkResult:
         What each epoch adds to it.
     horizon : array [q]
         Epochs covered.
+    step_share, step_number : array [4, q]
+        The largest shares that single steps hold of the slopes' variance, and which steps.
+    finite_share : array [L, 3, q]
+        Of the steps looked at, where finite changes were taken: their shares by tangents, and now, and whether these
+        are doubtful.
     """
 
     columns: range
@@ -51,6 +56,9 @@ class ChunkResult:
     variance_error: np.ndarray
     profile: np.ndarray
     horizon: np.ndarray
+    step_share: np.ndarray
+    step_number: np.ndarray
+    finite_share: np.ndarray
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors, for other processes."""
@@ -138,7 +146,7 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
         else:
             saved = SavedProgress(context.folder / f"replay-{key}.safetensors", context)
             saved.run(backward, tell)
-    totals = backward.totals
+    totals, (step_share, finite_share) = backward.totals, backward.steps.shares()
     return ChunkResult(
         columns,
         totals.effects.cpu().numpy(),
@@ -148,6 +156,9 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
         totals.profile_error.sum(0).cpu().numpy(),
         totals.profile.cpu().numpy(),
         totals.accepted.cpu().numpy(),
+        step_share,
+        backward.steps.largest_step.cpu().numpy(),
+        finite_share,
     )
 
 

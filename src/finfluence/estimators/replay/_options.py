@@ -15,6 +15,7 @@ from finfluence.estimators.replay.leave_out import Groups
 from finfluence.result import one_of
 
 RowsEvaluated = Literal["online", "full"]
+FirstSteps = Literal["finite", "tangent"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class ReplayOptions:
         How steps are differentiated. *exact*: forward over reverse. *finite-difference*: from gradients beside θ, for
         smooth models, or with kinks that can be held on their side (ReLU, max pooling). *auto*: the cheaper one that
         can be had and agrees with the exact one where it was compared; the result says which and why.
+    first_steps : {"finite", "tangent"}
+        Adam's first updates are nearly the sign of the gradient, and not linear on the scale of one row. *finite*: at
+        the first five steps of a run, where it matters for a query, effects and spread are made of what leaving each
+        row out changes in the state, not of its derivative. *tangent*: of derivatives throughout.
     budget : float or mapping, optional
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
         and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
@@ -82,6 +87,7 @@ class ReplayOptions:
     memory_bytes: int = 2**30
     snapshot_bytes: int = 2**30
     differentiation: Differentiation = "auto"
+    first_steps: FirstSteps = "finite"
     budget: float | Mapping[str, Any] | None = None
     out: str | os.PathLike[str] | None = None
     save_to: str | os.PathLike[str] | None = None
@@ -91,6 +97,7 @@ class ReplayOptions:
         one_of(self.rows, get_args(RowsEvaluated), "rows")
         one_of(self.differentiation, DIFFERENTIATIONS, "differentiation")
         one_of(self.groups, get_args(Groups), "groups")
+        one_of(self.first_steps, get_args(FirstSteps), "first_steps")
         for name in ("probe_budget", "late"):
             check_number(name, getattr(self, name))
         for name in ("memory_bytes", "snapshot_bytes"):

@@ -29,7 +29,7 @@ from finfluence.estimators.replay._candidates import Candidates, check_candidate
 from finfluence.estimators.replay._chunks import run_chunks
 from finfluence.estimators.replay._context import Context, prepare
 from finfluence.estimators.replay._draws import check_draws, draw_findings, drawn
-from finfluence.estimators.replay._options import ReplayOptions
+from finfluence.estimators.replay._options import FirstSteps, ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
 from finfluence.estimators.replay._tail import tail_steps
 from finfluence.estimators.replay._truncation import truncation_for
@@ -148,6 +148,7 @@ def replay(
     memory_bytes: int = 2**30,
     snapshot_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
+    first_steps: FirstSteps = "finite",
     budget: float | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     save_to: str | os.PathLike[str] | None = None,
@@ -182,7 +183,9 @@ def replay(
         rows'. With candidates: of their ids.
     candidates : Rows, mapping of arrays or map-style Dataset, optional
         Rows that training never saw, with the fields of the training rows and ids of their own.
-    horizon, probe_budget, late, seed, groups, memory_bytes, snapshot_bytes, differentiation, budget, out, save_to
+    horizon, probe_budget, late, seed, groups, memory_bytes, snapshot_bytes, differentiation, first_steps
+        As documented in `ReplayOptions`.
+    budget, out, save_to
         As documented in `ReplayOptions`.
     processes : {"one", "all"}
         As documented in `ReplayOptions`.
@@ -248,8 +251,8 @@ def replay(
     one_of(method, METHODS, "method")
     options = ReplayOptions(
         rows=method, horizon=horizon, probe_budget=probe_budget, late=late, seed=seed, groups=groups,
-        memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation, budget=budget,
-        out=out, save_to=save_to, processes=processes,
+        memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation,
+        first_steps=first_steps, budget=budget, out=out, save_to=save_to, processes=processes,
     )  # fmt: skip
     source = tape.finish() if isinstance(tape, TapeRecorder) else tape
     return Replay(options).estimate(source, queries, subsets, candidates=candidates, progress=progress)
@@ -303,7 +306,7 @@ class _Replayed:
         tape, save_to = self.tape, self.options.save_to
         writes = save_to is None or context.sharing.processes.rank == 0
         estimand = Estimand(self.subsets, len(tape.rows), len(tape.epochs), self.candidates is not None)
-        record = QueryRecord.empty(len(labels["queries"]), len(tape.epochs))
+        record = QueryRecord.empty(len(labels["queries"]), tape)
         coupled: CoupledEffects | None = None
         sink: Stream | Held = Stream(save_to, **labels) if save_to is not None and writes else Held(labels)
         with sink:

@@ -61,12 +61,15 @@ class RowSchedule:
         Picks the variance-sample rows, anew in each epoch.
     tail : tuple of int
         States over which effects are averaged, as numbers of steps before them; empty: the final one.
+    finite : bool
+        Whether the first steps of a run are looked at, and finite changes taken where rows are not small.
     """
 
     full: bool
     budget: float
     seed: int
     tail: tuple[int, ...] = ()
+    finite: bool = False
 
     def variance_sample(self, back: int, shape: RunShape) -> tuple[int, int]:
         """Return (number of rows, steps from one evaluation to the next), `back` epochs from the end.

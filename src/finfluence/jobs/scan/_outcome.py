@@ -142,7 +142,7 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     if found.tested is not None and not found.tested["passed"]:
         findings.append(("FI043", str(found.tested["sentence"])))
     findings += [("FI022", text) for text in shown]
-    findings += [("FI010", text) for text in made.findings]
+    findings += made.coded()
     columns = [note for note in notes if note.startswith("column ")]
     findings += [("FI030", note) for note in notes if note not in columns]
     return findings + ([("FI030", "; ".join(columns))] if columns else [])

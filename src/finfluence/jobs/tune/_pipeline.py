@@ -154,7 +154,7 @@ def _summary(
 ) -> dict[str, Any]:
     first = prepared.queries[0]
     findings = [("FI020", text) for text in decided.findings]
-    findings += [("FI010", text) for text in estimate.influence.provenance.findings]
+    findings += estimate.influence.provenance.coded()
     findings += [("FI030", note) for note in prepared.texts.notes]
     findings += [("FI044", text) for text in first_order_findings(decided.groups, check)]
     if check is not None and check["diverged"]:

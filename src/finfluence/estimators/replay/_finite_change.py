@@ -1,0 +1,337 @@
+"""Steps that are not linear on the scale of one row: the change that a row makes is taken as it is.
+
+The backward pass asks what an infinitely small part of row i does, ⟨u, ∇ℓ_i⟩ with u = (∂U/∂g)ᵀλ. Adam's first update is
+nearly the sign of the gradient: its derivative is 0 but where the mean gradient all but vanishes, and there it is huge.
+A row that is left out moves the mean gradient by a finite amount, and turns signs. So at the first steps of a run whose
+update is not linear in the gradient,
+
+    c_i = ⟨λ_{t+1}, U_t(s_t, g + d_i) − U_t(s_t, g)⟩,    d_i = (g − ∇ℓ_i)/(B−1),
+
+takes the place of ⟨u, d_i⟩: of the whole new state (θ, m, v), so that what the row leaves in the buffers is carried on
+by λ. At the first of these steps v holds little else, and the next updates are not linear in that change either. They
+are taken, too, with the gradients g_τ of the run, and θ's part is given to λ step by step:
+
+    c_i = Σ_{τ=t}^{t+K} ⟨λ^θ_{τ+1}, θ'_{τ+1} − θ_{τ+1}⟩ + ⟨λ^{m,v}_{t+K+1}, (m, v)^i_{t+K+1} − (m, v)_{t+K+1}⟩,
+
+θ'_{τ+1} from U_τ(θ_τ, (m, v)^i_τ, g_τ), the first one from g_t + d_i. Where the gradients themselves answer in a way
+that is not linear (LoRA with B = 0: A has its first gradient one step later), which is tried on few rows, the training
+is followed for K steps from the state that leaves the row out, with the gradients found there, if the run is long
+enough for it to cost little:
+
+    c_i = ⟨λ_{t+K+1}, s^i_{t+K+1} − s_{t+K+1}⟩.
+
+All of it is decided for each query by itself, on some rows of the step. A row that is not in the batch, a candidate or
+one of the variance sample, comes in for an average one: d = (∇ℓ − g)/B. In either case the change is given as a slope,
+what the tangent would have to be to make it: −c_i·(B−1), or c·B. Leaving out a row also makes the batch noisier, which
+moves a curved update whatever the row is: an effect is that against the mean over rows, in which this cancels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from finfluence.estimators.derivatives import RowGradients
+from finfluence.grads import Batch
+from finfluence.runs import Step, Tape
+
+EARLY = 5
+FURTHER, FOLLOWED = 2, 3
+FEW_ROWS, FEWEST = 8, 3
+TOLERANCE, BENT, UNSETTLED = 0.05, 0.2, 0.3
+LINEAR = 1e-9
+OUTGROWN = 10.0
+SQUARES = "_sq"  # ends the names of second moments
+NUMBERS = 2**20
+SHARE = 16
+
+
+def looked_at(steps: int) -> list[int]:
+    """Return the steps of a run at which the update is compared with its tangent: the first ones.
+
+    Returns
+    -------
+    list of int
+
+    Examples
+    --------
+    >>> looked_at(100)
+    [0, 1, 2, 3, 4]
+    """
+    return list(range(min(EARLY, steps)))
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A step as the backward pass meets it.
+
+    Parameters
+    ----------
+    t : int
+    step : Step
+    state : Tensor [(1+S)·P]
+        s_t.
+    ahead : list of Tensor [Q, 1+S, P]
+        λ_{t+1}, and those of states after it up to which the training may be followed.
+    """
+
+    t: int
+    step: Step
+    state: Tensor
+    ahead: Sequence[Tensor]
+
+    @property
+    def theta(self) -> Tensor:
+        """Return θ_t [P]."""
+        return self.state[: self.ahead[0].shape[-1]]
+
+
+class FiniteChanges:
+    """Finds the steps of a run whose finite changes are to be taken.
+
+    Parameters
+    ----------
+    tape : Tape
+    """
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+        self.rows = RowGradients(tape)
+        self._looked = frozenset(looked_at(tape.steps))
+        self._chunk = max(1, NUMBERS // tape.run.width)
+
+    def looks_at(self, t: int) -> bool:
+        """Whether step t is compared with its tangent: more rows than one, so that one can be left out."""
+        return t in self._looked and len(self.tape.order[t]) > 1
+
+    def affordable(self, rows: int, further: int) -> bool:
+        """Whether so many rows may be followed so far: for a fortieth of what a replay costs."""
+        return SHARE * rows * further <= self.tape.steps
+
+    def at(self, place: Place, slopes: Tensor) -> "FiniteSlopes | None":
+        """Return the finite changes of a step, given its tangent slopes [Q, B]; None where the tangent will do."""
+        step = place.step
+        gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
+        if not bool(torch.isfinite(gradient).all()) or self._is_linear(place, gradient):
+            return None
+        found = FiniteSlopes(self, place, gradient)
+        return found if found.decide(slopes) else None
+
+    def updated(self, t: int, states: Tensor, gradients: Tensor) -> Tensor:
+        """Return the states [c, 1+S, P] after step t, from those before it and gradients [c, P], in float64."""
+        numbers = self.tape.at(t).hyper.double().unbind()
+
+        def one(state: Tensor, gradient: Tensor) -> Tensor:
+            theta, *slots = state.unbind()
+            new, kept = self.tape.optimizer.update(theta, tuple(slots), gradient, numbers)
+            return torch.stack([new, *kept])
+
+        after: Tensor = vmap(one)(states, gradients)
+        return after
+
+    def split(self, rows: int) -> list[range]:
+        """Return ranges of rows whose states are held at one time."""
+        return [range(k, min(k + self._chunk, rows)) for k in range(0, rows, self._chunk)]
+
+    def _is_linear(self, place: Place, gradient: Tensor) -> bool:
+        """Whether the update is a linear function of the gradient along that of the step: U(2g) − 2U(g) + U(0) = 0."""
+        state = place.state.double().view(-1, place.ahead[0].shape[-1])
+        factors = torch.tensor([0.0, 1.0, 2.0], dtype=gradient.dtype, device=gradient.device)
+        none, one, two = self.updated(place.t, state.expand(3, *state.shape), factors[:, None] * gradient)
+        return bool((two - 2 * one + none).norm() <= LINEAR * (two - none).norm())
+
+
+class FiniteSlopes:
+    """The finite changes of one step, as slopes.
+
+    Parameters
+    ----------
+    changes : FiniteChanges
+    place : Place
+    gradient : Tensor [P]
+        The step's own, in float64.
+
+    Attributes
+    ----------
+    taken : Tensor of bool [Q]
+        Queries for which the tangent does not do.
+    doubtful : Tensor of bool [Q]
+        Those of them for which the next steps' gradients answer in a way that could not be followed to its end.
+    """
+
+    def __init__(self, changes: FiniteChanges, place: Place, gradient: Tensor) -> None:
+        self._changes, self._place, self._gradient = changes, place, gradient
+        step, count = place.step, len(place.step.rows)
+        even = torch.full((count,), 1 / count, dtype=torch.float64)
+        shares = even if step.shares is None else step.shares.double()
+        self._shares = shares.to(gradient.device)
+        self._size = float((self._shares**2).sum())
+        state = place.state.double().view(1, -1, len(gradient))
+        self._gradients, self._states = [gradient], [changes.updated(place.t, state, gradient[None])]
+        self.taken = torch.zeros(len(place.ahead[0]), dtype=torch.bool, device=gradient.device)
+        self.doubtful, self._bent = self.taken.clone(), self.taken.clone()
+        self._further = len(place.ahead) - 1 if place.t < FOLLOWED else 0
+        self._known: tuple[list[int], Tensor] = [], gradient.new_zeros(0)
+
+    def decide(self, slopes: Tensor) -> bool:
+        """Compare tangent slopes [Q, B] with finite changes of some rows; say whether any query needs them."""
+        count = slopes.shape[1]
+        some = sorted({k * count // FEW_ROWS for k in range(FEW_ROWS)})
+        x = slopes.double()
+        tangent = self._weights(some) * ((x * self._shares).sum(1, keepdim=True) - x[:, some])
+        known = self._absent(some)
+        self._known = some, known
+        self.taken = _differ(tangent, known, TOLERANCE)
+        if self._further and bool(self.taken.any()):
+            self._try(some, count)
+        return bool(self.taken.any())
+
+    def _try(self, some: list[int], count: int) -> None:
+        """Follow the training without few of the rows whose changes are known, and compare."""
+        few = list(range(0, len(some), max(1, len(some) // FEWEST)))[:FEWEST]
+        followed = self._absent_followed([some[k] for k in few])
+        bent = _differ(self._known[1][:, few], followed[-1], BENT) & self.taken
+        if self._changes.affordable(count, self._further):
+            self._bent = bent
+            bent = bent & _differ(followed[-2], followed[-1], UNSETTLED)
+        self.doubtful = bent
+
+    def of_batch(self, slopes: Tensor) -> Tensor:
+        """Return the slopes [Q, B] of the step's own rows: what leaving each of them out changes; or the tangent."""
+        count, (some, known) = slopes.shape[1], self._known
+        every = list(range(count))
+        changed = slopes.new_zeros(slopes.shape, dtype=torch.float64)
+        changed[:, some] = known
+        if others := sorted(set(every) - set(some)):
+            changed[:, others] = self._absent(others)
+        if bool(self._bent.any()):
+            changed = torch.where(self._bent[:, None], self._absent_followed(every)[-1], changed)
+        return self._chosen(-changed / self._weights(every), slopes, slice(None))
+
+    def of_others(self, batch: Batch, slopes: Tensor, part: slice) -> Tensor:
+        """Return the slopes [q, m] of other rows, for a part of the queries, given their tangent ones.
+
+        They are what each row changes in an average one's place.
+
+        Returns
+        -------
+        Tensor
+        """
+        place, count = self._place, slopes.shape[1]
+        follow = bool(self._bent.any()) and self._changes.affordable(count, self._further)
+        parts = []
+        for some in self._changes.split(count):
+            own = self._changes.rows.of(place.theta, batch, count, place.step.seed, list(some)).double()
+            shifts = self._size * (place.step.total * own - self._gradient)
+            changed = self._carried(shifts)
+            if follow:
+                changed = torch.where(self._bent[:, None], self._followed(shifts)[-1], changed)
+            parts.append(changed)
+        return self._chosen(torch.cat(parts, 1) / self._size, slopes, part)
+
+    def _chosen(self, finite: Tensor, slopes: Tensor, part: slice) -> Tensor:
+        return torch.where(self.taken[part, None], finite[part].to(slopes.dtype), slopes)
+
+    def _weights(self, rows: list[int]) -> Tensor:
+        """Return p_i/(1 − Σp²) [r]: by how much of its distance from the mean a row's absence moves the gradient."""
+        return self._shares[rows] / (1 - self._size)
+
+    def _shifts(self, rows: list[int]) -> Iterator[Tensor]:
+        """Yield d_i [r, P] of some rows of the step, a few at a time."""
+        place, step = self._place, self._place.step
+        for part in self._changes.split(len(rows)):
+            some = [rows[k] for k in part]
+            own = self._changes.rows.of(place.theta, step.batch, len(step.rows), step.seed, some).double()
+            weighed = (
+                step.total if step.shares is None else 1 / (len(step.rows) * self._shares[some])[:, None]
+            )
+            yield self._weights(some)[:, None] * (self._gradient - own * weighed)
+
+    def _absent(self, rows: list[int]) -> Tensor:
+        """Return what leaving out each of some rows of the step changes [Q, r]."""
+        return torch.cat([self._carried(shifts) for shifts in self._shifts(rows)], 1)
+
+    def _absent_followed(self, rows: list[int]) -> list[Tensor]:
+        """Return the same by following the training: [Q, r] after each of the steps."""
+        parts = [self._followed(shifts) for shifts in self._shifts(rows)]
+        return [torch.cat(of_rows, 1) for of_rows in zip(*parts, strict=True)]
+
+    def _first(self, shifts: Tensor) -> Tensor:
+        """Return the states [r, 1+S, P] after step t, for shifts of its gradient [r, P]."""
+        state = self._place.state.double().view(-1, shifts.shape[-1])
+        gradients = _without_rounding(self._gradient, shifts, self._place.state.dtype)
+        return self._changes.updated(self._place.t, state.expand(len(shifts), *state.shape), gradients)
+
+    def _carried(self, shifts: Tensor) -> Tensor:
+        """Return what shifts [r, P] change [Q, r]: the buffers carried on, with the gradients of the run."""
+        ahead = self._place.ahead
+        change = self._first(shifts) - self._base(0)
+        total = _along(ahead[0][:, :1], change[:, :1])
+        for k in range(1, self._further + 1):
+            states = self._base(k - 1).expand_as(change).clone()
+            states[:, 1:] += change[:, 1:]
+            base = self._base(k)
+            gradient = self._gradients[k].expand(len(change), -1)
+            change = self._changes.updated(self._place.t + k, states, gradient) - base
+            total += _along(ahead[k][:, :1], change[:, :1])
+        held = self._known_to_last(change, self._further)
+        return total + _along(ahead[self._further][:, 1:], held[:, 1:])
+
+    def _followed(self, shifts: Tensor) -> list[Tensor]:
+        """Return what shifts [r, P] change [Q, r], after step t and after each of the steps followed."""
+        states, place, found = self._first(shifts), self._place, []
+        for k in range(self._further + 1):
+            if k:
+                gradients = torch.stack([self._gradient_at(theta, place.t + k) for theta in states[:, 0]])
+                states = self._changes.updated(place.t + k, states, gradients)
+            found.append(_along(place.ahead[k], self._known_to_last(states - self._base(k), k)))
+        return found
+
+    def _known_to_last(self, change: Tensor, k: int) -> Tensor:
+        """Return the change of the state after step t + k, its buffers only where λ can say what becomes of them.
+
+        λ is that of the run. Where a row makes a second moment many times as large, such as one that was zero, what is
+        left of the run's own may be so little that its derivative says nothing of what the row leaves there.
+
+        Returns
+        -------
+        Tensor [r, 1+S, P]
+        """
+        for slot, name in enumerate(self._changes.tape.optimizer.slots, start=1):
+            if name.endswith(SQUARES):
+                known = change[:, slot].abs() <= OUTGROWN * self._base(k)[:, slot]
+                change = torch.cat([change[:, :1], change[:, 1:] * known[:, None]], 1)
+        return change
+
+    def _base(self, k: int) -> Tensor:
+        """Return the run's own state [1, 1+S, P] after step t + k, in float64."""
+        while len(self._states) <= k:
+            following = self._place.t + len(self._states)
+            self._gradients.append(self._gradient_at(self._states[-1][0, 0], following))
+            self._states.append(self._changes.updated(following, self._states[-1], self._gradients[-1][None]))
+        return self._states[k]
+
+    def _gradient_at(self, theta: Tensor, t: int) -> Tensor:
+        """Return the gradient of step t at θ [P], in float64."""
+        step, theta = self._changes.tape.at(t), theta.to(self._place.state.dtype)
+        return self._changes.rows.mean(theta, step.batch, len(step.rows), step.seed).double()
+
+
+def _along(lam: Tensor, change: Tensor) -> Tensor:
+    """Return ⟨λ, change⟩ [Q, r] in float64."""
+    return (lam.flatten(1) @ change.to(lam.dtype).flatten(1).T).double()
+
+
+def _differ(one: Tensor, other: Tensor, tolerance: float) -> Tensor:
+    """Whether two kinds of changes [Q, r] differ relatively by more, beside what is common to all rows [Q]."""
+    one, other = (c - c.mean(1, keepdim=True) for c in (one, other))
+    size = torch.maximum(one.norm(dim=1), other.norm(dim=1))
+    return (one - other).norm(dim=1) > tolerance * size
+
+
+def _without_rounding(gradient: Tensor, shifts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return g + d [r, P]; 0 where all that is left is rounding, of which Adam would make a whole step."""
+    moved = gradient + shifts
+    return torch.where(moved.abs() <= 100 * torch.finfo(dtype).eps * shifts.abs(), 0.0, moved)
