@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.fashion import cnn, flip
-from finfluence._seeds import stream
 from finfluence.ingest import read
 from finfluence.mitigate import HEADS, nmtune, spectrum
 
@@ -39,7 +38,9 @@ def encoder(x: Tensor, y: np.ndarray, seed: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     labels = torch.from_numpy(y)
     for epoch in range(EPOCHS):
-        for batch in torch.from_numpy(stream(seed, "order", epoch).permutation(len(x))).split(BATCH):
+        for batch in torch.from_numpy(np.random.default_rng([seed, 1, epoch]).permutation(len(x))).split(
+            BATCH
+        ):
             functional.cross_entropy(model(x[batch]), labels[batch]).backward()
             optimizer.step()
             schedule.step()
@@ -59,10 +60,10 @@ def measured(seeds: int, noise: tuple[float, ...], progress: bool = True) -> np.
     found = np.empty((len(noise), seeds, len(tasks), 5))
     for i, share in enumerate(noise):
         for seed in range(seeds):
-            chosen = stream(seed, "rows").permutation(len(x))[:ROWS]
+            chosen = np.random.default_rng([seed, 2]).permutation(len(x))[:ROWS]
             model = encoder(x[chosen], flip(y[chosen], share, seed)[0], seed)
             for k, (images_, labels) in enumerate(tasks):
-                order = stream(seed, "task", k).permutation(len(labels))[: 3 * TASK]
+                order = np.random.default_rng([seed, 3, k]).permutation(len(labels))[: 3 * TASK]
                 rows, held = order[:TASK], order[TASK:]
                 f, held_out = encoded(model, images_[rows]), encoded(model, images_[held])
                 heads = [nmtune(f, labels[rows], kind=kind, seed=seed) for kind in HEADS]
