@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 from finfluence.errors import ConfigError
-from finfluence.estimators.replay import SavedProgress
+from finfluence.estimators.replay import SavedProgress, StepShares, StepVariance, looked_at, step_findings
 from finfluence.runs import seeded
 
 BATCH, RATE = 12, 2e-3
@@ -317,6 +317,35 @@ def test_a_step_with_much_of_the_variance_is_named() -> None:
     assert f"note: {first}" in str(influence)
     kept = fi.replay(tape, queries, horizon=1, late=0, first_steps="tangent").provenance.step_notes or ("",)
     assert any(note.startswith("step 0 holds ") and "tangent was kept" in note for note in kept)
+
+
+def test_findings_name_share_query_and_what_was_done() -> None:
+    kept = np.array([[0.1, 0.6], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    taken = np.array([[[0.9, np.nan], [0.15, np.nan], [1.0, 0.0]]])
+    steps = np.array([[7, 9], [-1, -1], [-1, -1], [-1, -1]])
+    first, doubtful, later = step_findings(["a", "b"], (kept, taken), steps, [0])
+    assert "step 0 held 90% of the slopes' variance of 'a'" in first and "it holds 15%" in first
+    for words in ("rows of step 0", "'a'", "is not settled 2 steps later", "doubtful", "groups='paired'"):
+        assert words in doubtful
+    assert "step 9 holds 60% of the slopes' variance of 'b'; its tangent was kept" in later
+    assert step_findings(["a"], (kept[:, :1], taken[:, :, 1:]), steps[:, :1], [0]) == []
+
+
+def test_shares_are_of_the_queries_that_accept_an_epoch() -> None:
+    def of(t: int, slopes: list[list[float]]) -> StepVariance:
+        return StepVariance.of_tangent(t, 2.0, torch.tensor(slopes))
+
+    shares = StepShares(2, looked_at(1), torch.device("cpu"))
+    shares.add(
+        [of(1, [[0.0, 2.0], [0.0, 2.0]]), of(0, [[0.0, 4.0], [0.0, 4.0]])], torch.tensor([True, False])
+    )
+    kept, taken = shares.shares()
+    np.testing.assert_allclose(kept[:, 0], [0.8, 0.2, 0.0, 0.0])
+    np.testing.assert_allclose(kept[:, 1], 0.0)
+    assert shares.largest_step[:2, 0].tolist() == [0, 1] and np.isnan(taken[:, :2]).all()
+    again = StepShares(2, looked_at(1), torch.device("cpu"))
+    again.restore(shares.tensors())
+    np.testing.assert_array_equal(again.shares()[0], kept)
 
 
 def test_numbers_do_not_depend_on_queries_asked_together_nor_on_the_call() -> None:
