@@ -203,7 +203,7 @@ def model_scores(made: Setting, tape: fi.Tape, replayed: fi.Influence) -> dict[s
         ("grad-cosine", {}),
     ):
         result = fi.estimate(tape, queries, method=method, **options)
-        found[method] = result.harm(name)
+        found[method] = result.data["score"].values[:, 0] if "score" in result.data else result.harm(name)
     return found
 
 
