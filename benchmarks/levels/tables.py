@@ -77,8 +77,9 @@ def level_table(groups: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> 
 def power_table(groups: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> str:
     """Return mean average precision, and recall of a perfect cut at 10 % false, of every ranking."""
     names = [
-        "ours", "p_wrong", "oof_loss", "cleanlab", "extra trees", "logistic regression",
-        "logistic regression, strongly regularised", "boosted trees", "in-sample", "random",
+        "ours", "p_wrong", "oof_loss", "cleanlab", "extra trees", "extra trees, telling features",
+        "logistic regression", "logistic regression, strongly regularised", "logistic regression, telling features",
+        "boosted trees", "in-sample", "random",
     ]  # fmt: skip
     lines = ["| data | errors | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for (data, kind), found in groups.items():
