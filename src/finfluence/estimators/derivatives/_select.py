@@ -16,7 +16,7 @@ from finfluence.estimators.derivatives._differences import differences
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
 from finfluence.estimators.derivatives._quick import one_sided, pays
 from finfluence.estimators.derivatives._transposed import TransposedAdjoint, refused
-from finfluence.grads import RowLosses
+from finfluence.grads import RowLosses, saved_tensors
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
@@ -205,9 +205,11 @@ def _reverse_over_reverse(tape: Tape, check: GradientCheck, reason: str) -> Choi
             explain(
                 "derivatives of the gradient that training got",
                 agreement.sentence,
-                "an operation's derivative is not that of its values (quantisation, for instance), or values are taken "
-                "out of tensors (item, numpy) and put back",
-                "write that part with elementary PyTorch operations",
+                "an operation's derivative is not that of its values (quantisation, for instance), values are taken "
+                "out of tensors (item, numpy) and put back, or a hook or custom function clips or normalises "
+                "gradients, so that they are not in proportion to the rows' weights",
+                "write that part with elementary PyTorch operations; clip whole gradients in the training loop, and "
+                "say so (clip_norm=, clip_value=)",
             )
         )
     adjoint = make(RowLosses(tape.working, tape.step_loss, tape.layout))
@@ -216,15 +218,6 @@ def _reverse_over_reverse(tape: Tape, check: GradientCheck, reason: str) -> Choi
 
 def _saved_bytes(tape: Tape, fused: bool) -> float:
     """Return what autograd saves for one step, each tensor once."""
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        held[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
-        return tensor
-
     step, losses = tape.at(0), RowLosses(tape.working, tape.step_loss, tape.layout, fused=fused)
     theta = tape.layout.theta(tape.working).requires_grad_(True)
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        rows = losses(theta, step.batch, step.seed)
-    del rows
-    return float(sum(held.values()))
+    return float(sum(dict(saved_tensors(lambda: losses(theta, step.batch, step.seed))).values()))

@@ -7,7 +7,6 @@ measured, on a step traced for two directions and for four.
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators.derivatives import Choice, StepAdjoint
@@ -20,6 +19,7 @@ from finfluence.estimators.replay._recomputed_states import (
 )
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE
 from finfluence.estimators.replay.cost._peak import PeakMemory
+from finfluence.grads import saved_tensors
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
@@ -326,12 +326,6 @@ def candidates_at_once(activations: int, batch: int, directions: int, memory_byt
 
 
 def _activation_bytes(tape: Tape) -> int:
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.step_loss(tape.working, tape.at(0).batch)
-    return sum(held)
+    batch = tape.at(0).batch
+    with seeded(0):
+        return sum(size for _, size in saved_tensors(lambda: tape.step_loss(tape.working, batch)))
