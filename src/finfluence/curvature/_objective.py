@@ -1,6 +1,5 @@
 """The mean loss of the training rows at fixed parameters, and what is differentiated of it."""
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,16 @@ from torch.func import grad, jvp, vmap
 
 from finfluence.curvature._outputs import loss_of_outputs, outputs_of
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import Batch, InDouble, Layout, RowLoss, RowLosses, no_checkpointing
+from finfluence.grads import (
+    Batch,
+    InDouble,
+    Layout,
+    RowLoss,
+    RowLosses,
+    in_double,
+    no_checkpointing,
+    without_graph,
+)
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2}
 ROWS_CHECKED = 4
@@ -181,14 +189,14 @@ class Objective:
 
     def _apart(self, derivatives: Tensor, direction: Tensor, positions: Tensor, width: float) -> float:
         """Return how far derivatives [B] are from differences of the losses themselves, in double precision."""
-        model = copy.deepcopy(self.model).double()
+        model = in_double(self.model)
         batch, values = self.rows.batch(positions), []
         theta = self.theta.double()
         step = width * float(theta.norm() + 1.0) / float(direction.norm())
         for side in (1.0, -1.0):
             self.layout.assign(model, theta + side * step * direction)
-            with torch.no_grad(), InDouble(), no_checkpointing():
-                values.append(self.loss(model, batch))
+            with InDouble(), no_checkpointing():
+                values.append(without_graph(lambda: self.loss(model, batch)))
         return float((derivatives - (values[0] - values[1]) / (2 * step)).abs().max())
 
     def _along(self, batch: Batch) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from finfluence.ensemble._stacked import ALIGNED
-from finfluence.grads import Layout
+from finfluence.grads import Layout, places, without_graph
 from finfluence.runs import AnyQuery, Task
 
 
@@ -30,8 +30,7 @@ def query_values(recipe: Task, model: nn.Module, queries: Sequence[AnyQuery]) ->
     was_training = [m for m in model.modules() if m.training]
     model.eval()
     try:
-        with torch.no_grad():
-            return _Queried(model, queries, recipe)().cpu().numpy()
+        return without_graph(_Queried(model, queries, recipe)).cpu().numpy()
     finally:
         for module in was_training:
             module.training = True
@@ -56,6 +55,7 @@ class StackedQueries:
         self._queries = queries
         self._layout = Layout(template)
         self._queried = _Queried(self._model, queries, recipe)
+        self._places = places(self._queried, [f"model.{name}" for name in self._layout.names])
         self.stacks: bool | None = None if together else False
 
     def __call__(self, thetas: Tensor) -> np.ndarray:
@@ -68,10 +68,13 @@ class StackedQueries:
         return values
 
     def _named(self, theta: Tensor) -> Mapping[str, Tensor]:
-        return {f"model.{name}": view for name, view in self._layout.split(theta).items()}
+        views = self._layout.split(theta).values()
+        return {p: view for alike, view in zip(self._places, views, strict=True) for p in alike}
 
     def _stacked(self, thetas: Tensor) -> np.ndarray:
-        evaluate = vmap(lambda theta: functional_call(self._queried, dict(self._named(theta)), ()))
+        evaluate = vmap(
+            lambda theta: functional_call(self._queried, dict(self._named(theta)), (), tie_weights=False)
+        )
         padding = thetas[-1:].expand(-len(thetas) % ALIGNED, -1)
         parts = [evaluate(part) for part in torch.cat([thetas, padding]).split(ALIGNED)]
         return torch.cat(parts)[: len(thetas)].cpu().numpy()

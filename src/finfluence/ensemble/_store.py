@@ -15,7 +15,7 @@ from finfluence.ensemble._executors import one_thread
 from finfluence.ensemble._query_values import query_values
 from finfluence.ensemble._stacked import RunSpec
 from finfluence.errors import StorageError, explain
-from finfluence.grads import Layout
+from finfluence.grads import Layout, without_graph
 from finfluence.runs import AnyQuery, Recipe, initial_model, seeded
 
 _FORMAT = b"finfluence-runs-1"
@@ -91,9 +91,9 @@ def signature(recipe: Recipe, queries: Sequence[AnyQuery]) -> str:
         said: list[np.ndarray] = []
         for theta in (start, start + 0.1 * noise):
             layout.assign(model, theta)
-            with torch.no_grad(), seeded(0):
+            with seeded(0):
                 said += [
-                    recipe.loss(model, batch).double().cpu().numpy(),
+                    without_graph(lambda: recipe.loss(model, batch)).double().cpu().numpy(),
                     query_values(recipe, model, queries),
                 ]
     rates = [recipe.rate(t) for t in range(recipe.steps)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
+from finfluence.grads import saved_tensors
 from finfluence.result import Provenance
 from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, chosen, sum_over
@@ -148,14 +149,6 @@ def in_trainings(tape: Tape, evaluations: float) -> float:
 
 def activation_bytes(tape: Tape, rows: int) -> int:
     """Return what autograd saves for one evaluation of so many rows."""
-    held: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        held[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
-        return tensor
-
-    model = tape.model().eval()
-    with seeded(0), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        losses = tape.loss(model, tape.batch(torch.arange(min(rows, len(tape.rows)))))
-    del losses
-    return sum(held.values())
+    model, batch = tape.model().eval(), tape.batch(torch.arange(min(rows, len(tape.rows))))
+    with seeded(0):
+        return sum(dict(saved_tensors(lambda: tape.loss(model, batch))).values())

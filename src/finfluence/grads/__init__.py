@@ -1,13 +1,22 @@
 """Differentiation of per-row losses: flat parameters, pure losses, traced graphs."""
 
 from finfluence.grads._checkpointing import no_checkpointing
-from finfluence.grads._double import InDouble
+from finfluence.grads._double import InDouble, in_double
 from finfluence.grads._elementary import Elementary
 from finfluence.grads._flat import Layout
 from finfluence.grads._frozen import Frozen, Pieces
 from finfluence.grads._graph import kinks, operations
-from finfluence.grads._losses import Batch, RowLoss, RowLosses, check_row_losses, check_row_separable
+from finfluence.grads._losses import (
+    Batch,
+    RowLoss,
+    RowLosses,
+    check_row_losses,
+    check_row_separable,
+    places,
+    without_graph,
+)
 from finfluence.grads._projection import Projection
+from finfluence.grads._saved import saved_tensors
 from finfluence.grads._seed import generator_states, seed_generators
 from finfluence.grads.tracing import Graphs, Traced, Traces, trace, trace_gradient, trace_values
 
@@ -27,11 +36,15 @@ __all__ = [
     "check_row_losses",
     "check_row_separable",
     "generator_states",
+    "in_double",
     "kinks",
     "no_checkpointing",
     "operations",
+    "places",
+    "saved_tensors",
     "seed_generators",
     "trace",
     "trace_gradient",
     "trace_values",
+    "without_graph",
 ]

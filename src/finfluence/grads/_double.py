@@ -1,12 +1,32 @@
 """A computation in double precision, whatever its code asks for."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """Return a copy of the model in double precision; what a forward pass left on it is copied without its graph.
+
+    Returns
+    -------
+    nn.Module
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1)
+    >>> model.last = model(torch.ones(1))
+    >>> in_double(model).weight.dtype
+    torch.float64
+    """
+    left = (t for module in model.modules() for t in tree_leaves(vars(module)) if isinstance(t, Tensor))
+    computed = {id(t): t.detach() for t in left if not t.is_leaf}
+    return copy.deepcopy(model, computed).double()
 
 
 class InDouble(TorchFunctionMode):

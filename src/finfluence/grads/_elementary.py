@@ -1,4 +1,4 @@
-"""Fused losses written out: PyTorch crashes on, or lacks, their forward-over-reverse derivative."""
+"""Functions written out whose own code PyTorch cannot trace, or has no forward-over-reverse derivative of."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class Elementary(TorchFunctionMode):
-    """Inside the block, `mse_loss` and `huber_loss` are computed by elementary operations; same values."""
+    """Inside the block, some functions are computed by elementary operations; same values."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -49,6 +49,40 @@ def _huber(
     return _reduce(each if weight is None else each * weight, reduction)
 
 
+def _margins(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Hinge loss over classes, reduced as `torch.nn.functional.multi_margin_loss` does."""
+    if input.dim() != 2:
+        return F.multi_margin_loss(input, target, p, margin, weight, size_average, reduce, reduction)
+    right = target.unsqueeze(1)
+    short = (margin - input.gather(1, right) + input).clamp_min(0.0)
+    others = right != torch.arange(input.shape[1], device=input.device)
+    each = torch.where(others, short if p == 1 else short**p, 0.0)
+    if weight is not None:
+        each = each * weight[right]
+    return _reduce(each.sum(1) / input.shape[1], _reduction(size_average, reduce, reduction))
+
+
+def _hard_sigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """Piecewise linear sigmoid, as `torch.nn.functional.hardsigmoid`."""
+    return (input + 3.0).clamp(0.0, 6.0) / 6.0
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """One-hot codes without a look at the values, as `torch.nn.functional.one_hot` has."""
+    if num_classes < 0:
+        return F.one_hot(tensor)
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
+
+
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is None and reduce is None:
         return reduction
@@ -59,4 +93,7 @@ def _reduce(each: Tensor, reduction: str) -> Tensor:
     return {"none": each, "sum": each.sum(), "mean": each.mean()}[reduction]
 
 
-_TWINS: dict[Any, Callable[..., Tensor]] = {F.mse_loss: _mse, F.huber_loss: _huber}
+_TWINS: dict[Any, Callable[..., Tensor]] = {
+    F.mse_loss: _mse, F.huber_loss: _huber, F.multi_margin_loss: _margins, F.one_hot: _one_hot,
+    F.hardsigmoid: _hard_sigmoid,
+}  # fmt: skip

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -64,16 +65,75 @@ class RowLosses:
         self.model, self.loss = model, loss
         self.layout = layout
         self.fused = fused
+        self._places = places(self._bound, [f"model.{name}" for name in layout.names])
 
     def __call__(self, theta: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
         """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""
-        named = {f"model.{name}": view for name, view in self.layout.split(theta).items()}
+        named = {
+            place: view
+            for alike, view in zip(self._places, self.layout.split(theta).values(), strict=True)
+            for place in alike
+        }
         if seed is not None:
             seed_generators(seed, theta.device)
         if self.fused:
-            return functional_call(self._bound, named, (batch,))
+            return functional_call(self._bound, named, (batch,), tie_weights=False)
         with Elementary(), sdpa_kernel(SDPBackend.MATH), no_checkpointing():
-            return functional_call(self._bound, named, (batch,))
+            return functional_call(self._bound, named, (batch,), tie_weights=False)
+
+
+def places(module: nn.Module, names: list[str]) -> list[list[str]]:
+    """Return all places of each named parameter, one for each module that holds it, however often that is held.
+
+    `functional_call` finds them by itself, but restores a module with two names wrongly.
+
+    Returns
+    -------
+    list of lists of names
+
+    Examples
+    --------
+    >>> layer = nn.Linear(2, 2)
+    >>> places(nn.Sequential(layer, layer), ["0.weight"])
+    [['0.weight']]
+    """
+    found: dict[int, list[str]] = {}
+    for prefix, part in module.named_modules():
+        for key, parameter in part._parameters.items():
+            found.setdefault(id(parameter), []).append(f"{prefix}.{key}".lstrip("."))
+    by_name = dict(module.named_parameters(remove_duplicate=False))
+    return [found[id(by_name[name])] for name in names]
+
+
+def without_graph(compute: Callable[[], Tensor]) -> Tensor:
+    """Return what `compute` returns, without its graph; one that differentiates inside itself gets a graph to do so.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    RuntimeError
+        Whatever `compute` raises.
+
+    Examples
+    --------
+    >>> def slope(x=torch.ones(1, requires_grad=True)):
+    ...     return torch.autograd.grad((x**3).sum(), x)[0]
+    >>> without_graph(slope)
+    tensor([3.])
+    """
+    try:
+        with torch.no_grad():
+            return compute()
+    except (
+        RuntimeError
+    ) as error:  # torch.autograd.grad of a loss's own: a gradient penalty, an adversarial input
+        if "does not require grad" not in str(error):
+            raise
+    with torch.enable_grad():
+        return compute().detach()
 
 
 def check_row_losses(losses: Tensor, rows: int) -> None:

@@ -13,6 +13,7 @@ from finfluence.runs import Tape, Update, seeded
 
 FIRST, GROWTH = 4, 4
 ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
+EVERY_STEP = 3  # times as much where the gradient is read off what the step did
 TOLERANCE, ROUNDING = 0.02, 100
 
 
@@ -21,7 +22,10 @@ class DifferentGradientError(NotSupportedError):
 
 
 class CheckedAdjoint:
-    """The twin of `inner`; at the 4th, 16th, 64th, … step it is compared with the gradient that training got.
+    """The twin of `inner`, compared with the gradient that training got: at the 4th, 16th, 64th, … step as a whole.
+
+    At every other step, the mean of the row derivatives is compared with ⟨u, g⟩, where what the step did to parameters
+    and buffers tells the gradient g.
 
     Parameters
     ----------
@@ -112,6 +116,8 @@ class CheckedAdjoint:
             theta = state[: self.losses.layout.size]
             with seeded(0):
                 self._compare(theta, batch, seed, found[1], found[2])
+        elif known is not None and known.after is not None:
+            self._compare_along(state, hyper, adjoint, known.after, found)
         return found
 
     def row_derivatives(
@@ -125,6 +131,26 @@ class CheckedAdjoint:
     ) -> tuple[Tensor, Tensor]:
         """Return (∂g/∂θ)ᵀu [Q, P] and x [Q, B] along directions u [Q, P]."""
         return self.inner.products(theta, direction, batch, seed)
+
+    def _compare_along(
+        self,
+        state: Tensor,
+        hyper: Tensor,
+        adjoint: Tensor,
+        after: Tensor,
+        found: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        """Compare the mean row derivative with ⟨u, g⟩, g the gradient that took `state` to `after`."""
+        _, of_rows, direction = found
+        along = along_gradient(self.optimizer, (state, after), hyper, adjoint, direction)
+        if along is None:
+            return
+        value, rounding = along
+        mean, scale = of_rows.mean(1), value.abs() + of_rows.abs().mean(1)
+        allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale + rounding
+        error = (value - mean).abs()
+        if bool((error > allowed).any()):  # NaN and infinity are none: a training that diverged
+            raise _differs(self._taken, "row derivatives", float((error / scale).max()))
 
     def _compare(
         self, theta: Tensor, batch: Batch, seed: int | None, of_rows: Tensor, direction: Tensor
@@ -153,6 +179,31 @@ class CheckedAdjoint:
                 error = check.at(adjoint, point)
         if not check.holds(error):
             raise _differs(self._taken, "products with ∂g/∂θ", error)
+
+
+def along_gradient(
+    optimizer: Update, states: tuple[Tensor, Tensor], hyper: Tensor, adjoint: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """Return ⟨u, g⟩ [Q] of the gradient that took one state to the next, and its rounding; None where it is hidden.
+
+    Buffers tell g; without any, θ_{t+1} − U(θ_t, 0) = ∂U/∂g g tells ⟨u, g⟩ = ⟨λ, ∂U/∂g g⟩.
+
+    Returns
+    -------
+    (Tensor [Q], Tensor [Q]) or None
+    """
+    count = 1 + len(optimizer.slots)
+    (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in states)
+    numbers, eps = hyper.unbind(), ROUNDING * torch.finfo(theta.dtype).eps
+    gradient = optimizer.gradient(theta, tuple(slots), tuple(kept), numbers)
+    if gradient is not None:
+        size = torch.stack([gradient.norm(), *(buffer.norm() for buffer in slots[:1])]).sum() + theta.norm()
+        return direction @ gradient, eps * direction.norm(dim=1) * size
+    nothing = torch.zeros_like(theta)
+    if slots or optimizer.pull_back(theta, (), nothing, numbers) is None:
+        return None
+    moved = reached - optimizer.update(theta, (), nothing, numbers)[0]
+    return adjoint[:, 0] @ moved, eps * adjoint[:, 0].norm(dim=1) * theta.norm()
 
 
 def apart(

@@ -29,7 +29,9 @@ from finfluence.grads.tracing import split_short_rows
 from finfluence.runs import Tape, Update
 from finfluence.runs.tape import Key
 
-_UNSUPPORTED = re.compile(r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks")
+_UNSUPPORTED = re.compile(
+    r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks|does not require grad|inference tensor"
+)
 
 
 class Adjoint:

@@ -17,7 +17,7 @@ from torch.func import grad_and_value, vmap
 
 from finfluence.estimators.derivatives._exact import each, pull_back
 from finfluence.estimators.derivatives._protocol import Known
-from finfluence.grads import Batch, RowLosses, Traced, Traces
+from finfluence.grads import Batch, RowLosses, Traced, Traces, without_graph
 from finfluence.runs import Update
 
 RELATIVE = {torch.float64: 1e-5, torch.float32: 1e-3}
@@ -150,8 +150,7 @@ class FiniteDifference:
             return (vmap(lambda p: self.losses(p, rows, seed), randomness="same")(points),)
 
         def alone(point: Tensor, rows: Batch) -> tuple[Tensor, ...]:
-            with torch.no_grad():
-                return (self.losses(point, rows, seed),)
+            return (without_graph(lambda: self.losses(point, rows, seed)),)
 
         (losses,) = self._at("losses", together, alone, points, batch)
         return losses

@@ -124,7 +124,7 @@ class OneSided:
     def unfrozen(self, theta: Tensor, batch: Batch, seed: int | None = None) -> list[str]:
         """Name the operations with kinks that cannot be held on their piece."""
         point, pieces = theta.detach().clone().requires_grad_(True), Pieces()
-        with pieces, torch.no_grad():
+        with torch.enable_grad(), pieces:
             self.losses(point, batch, seed)
         with torch.enable_grad(), Frozen(pieces):
             rows = self.losses(point, batch, seed)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from finfluence.grads import Batch, RowLosses, seed_generators
+from finfluence.grads import Batch, RowLosses, seed_generators, without_graph
 from finfluence.runs.describe import copy_model
 
 
@@ -59,8 +59,8 @@ class PlainPass:
     ) -> Tensor:
         """Return the row losses [B] at θ [P]."""
         self._set(theta, seed)
-        with torch.no_grad(), mode or nullcontext():
-            return self._loss(self._model, batch)
+        with mode or nullcontext():
+            return without_graph(lambda: self._loss(self._model, batch))
 
     def _set(self, theta: Tensor, seed: int | None) -> None:
         self._theta.copy_(theta)

@@ -5,7 +5,6 @@ else; so its gradient is compared with differences of the values in double preci
 from the operations behind the values where the two differ.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import InDouble, RowLosses, trace_values
+from finfluence.grads import InDouble, RowLosses, in_double, trace_values, without_graph
 from finfluence.runs import AnyQuery, Query, Rows, Tape, gradients, query_values, seeded
 from finfluence.runs.describe import chosen
 from finfluence.runs.tape import Key
@@ -140,7 +139,7 @@ class _Probe:
 
     def __init__(self, query: AnyQuery, model: nn.Module, tape: Tape) -> None:
         self._query, self._tape = query, tape
-        self.model = copy.deepcopy(model).double().eval()
+        self.model = in_double(model).eval()
         self._layout = tape.layout
         self._theta = self._layout.theta(self.model)
         self._values = self._at(self._theta)
@@ -171,8 +170,8 @@ class _Probe:
 
     def _at(self, theta: Tensor) -> Tensor:
         self._layout.assign(self.model, theta)
-        with torch.no_grad(), InDouble(), seeded(0):
-            return self._query.values(self.model, self._tape).detach().clone()
+        with InDouble(), seeded(0):
+            return without_graph(lambda: self._query.values(self.model, self._tape)).detach().clone()
 
 
 def _written_out(query: AnyQuery, model: nn.Module, tape: Tape, double: bool = False) -> Tensor:

@@ -1,12 +1,12 @@
 """The gradient that training gets: plain autograd on the given loss, with the kernels that training runs."""
 
-import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import Batch, InDouble, Layout, RowLoss, seed_generators
+from finfluence.grads import Batch, InDouble, Layout, RowLoss, in_double, no_checkpointing, seed_generators
 
 
 def batch_normalised(model: nn.Module) -> bool:
@@ -29,7 +29,7 @@ class ReturnedGradient:
     """
 
     def __init__(self, model: nn.Module, loss: RowLoss, double: bool = False) -> None:
-        self.model = copy.deepcopy(model).double() if double else model
+        self.model = in_double(model) if double else model
         self._loss, self._double = loss, double
         self.layout = Layout(self.model)
         self._parameters = self.layout.parameters(self.model)
@@ -58,21 +58,32 @@ class ReturnedGradient:
         ------
         NotSupportedError
             The forward pass writes on a parameter.
+        RuntimeError
+            Whatever the loss raises.
         """
         self.layout.assign(self.model, theta)
-        if seed is not None:
-            seed_generators(seed, theta.device)
-        versions = [p._version for p in self._parameters]
-        with torch.enable_grad():
-            losses = self.loss(self.model, batch)
-            self._check_unwritten(versions)
-            found = torch.autograd.grad(losses, self._parameters, cotangent, allow_unused=True)
+        try:
+            found = self._gradients(batch, seed, cotangent)
+        except RuntimeError as error:  # reentrant checkpoints run in backward() only
+            if "use_reentrant" not in str(error):
+                raise
+            with no_checkpointing():
+                found = self._gradients(batch, seed, cotangent)
         return torch.cat(
             [
                 torch.zeros_like(p).reshape(-1) if g is None else g.to_dense().reshape(-1)
                 for p, g in zip(self._parameters, found, strict=True)
             ]
         )
+
+    def _gradients(self, batch: Batch, seed: int | None, cotangent: Tensor) -> Sequence[Tensor | None]:
+        if seed is not None:
+            seed_generators(seed, cotangent.device)
+        versions = [p._version for p in self._parameters]
+        with torch.enable_grad():
+            losses = self.loss(self.model, batch)
+            self._check_unwritten(versions)
+            return torch.autograd.grad(losses, self._parameters, cotangent, allow_unused=True)
 
     def _check_unwritten(self, versions: list[int]) -> None:
         for name, parameter, version in zip(self.layout.names, self._parameters, versions, strict=True):

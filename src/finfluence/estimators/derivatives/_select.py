@@ -211,9 +211,11 @@ def _reverse_over_reverse(tape: Tape, check: GradientCheck, reason: str) -> Choi
             explain(
                 "derivatives of the gradient that training got",
                 agreement.sentence,
-                "an operation's derivative is not that of its values (quantisation, for instance), or values are taken "
-                "out of tensors (item, numpy) and put back",
-                "write that part with elementary PyTorch operations",
+                "an operation's derivative is not that of its values (quantisation, for instance), values are taken "
+                "out of tensors (item, numpy) and put back, or a hook or custom function clips or normalises "
+                "gradients, so that they are not in proportion to the rows' weights",
+                "write that part with elementary PyTorch operations; clip whole gradients in the training loop, and "
+                "say so (clip_norm=, clip_value=)",
             )
         )
     adjoint = make(RowLosses(tape.working, tape.step_loss, tape.layout))

@@ -21,7 +21,7 @@ from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._exact import pull_back
 from finfluence.estimators.derivatives._finite_difference import no_fallback
 from finfluence.estimators.derivatives._protocol import Known
-from finfluence.grads import Batch, RowLosses, Traces, trace_gradient
+from finfluence.grads import Batch, RowLosses, Traces, trace_gradient, without_graph
 from finfluence.runs import Update
 
 
@@ -132,8 +132,8 @@ class TransposedAdjoint:
             def losses(point: Tensor, *fields: Tensor) -> Tensor:
                 return self.losses(point, dict(zip(keys, fields, strict=True)))
 
-            with torch.no_grad():
-                rows = len(losses(theta, *fields))
+            point = theta.detach().requires_grad_(True)
+            rows = len(without_graph(lambda: losses(point, *fields)))
             traced = trace_gradient(losses, theta, theta.new_full((rows,), 1 / rows), *fields)
             if traced.graph is None:
                 raise refused(traced.reason or "")

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
+from finfluence.grads import saved_tensors
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
@@ -20,12 +18,6 @@ def activation_bytes(tape: Tape) -> int:
 
 
 def _activation_bytes(tape: Tape) -> int:
-    held: list[int] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        held.append(tensor.numel() * tensor.itemsize)
-        return tensor
-
-    with seeded(0), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        tape.step_loss(tape.working, tape.at(0).batch)
-    return sum(held)
+    batch = tape.at(0).batch
+    with seeded(0):
+        return sum(size for _, size in saved_tensors(lambda: tape.step_loss(tape.working, batch)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finfluence.errors import DataError, explain
 from finfluence.estimators.replay._schedule import ROWS_AT_ONCE
-from finfluence.grads import Batch, RowLoss
+from finfluence.grads import Batch, RowLoss, without_graph
 from finfluence.runs import Rows, RowSource, Tape
 
 
@@ -47,11 +47,8 @@ class Candidates:
     def final_losses(self, model: nn.Module) -> np.ndarray:
         """Return each candidate's loss under `model` [m], in evaluation mode."""
         model.eval()
-        with torch.no_grad():
-            parts = [
-                self.loss(model, self._batch(p))
-                for p in torch.arange(len(self.rows)).split(self.rows_at_once)
-            ]
+        positions = torch.arange(len(self.rows)).split(self.rows_at_once)
+        parts = [without_graph(lambda p=p: self.loss(model, self._batch(p))) for p in positions]  # type: ignore[misc]
         return torch.cat(parts).double().cpu().numpy()
 
     def _batch(self, positions: Tensor) -> Batch:

@@ -115,7 +115,30 @@ def _lookup_gradient(gradient: Tensor, indices: Tensor, count: int, padding: int
     return rows.new_zeros(count, rows.shape[1]).index_add(0, flat, rows)
 
 
+def _norms(v: Tensor, dim: int) -> Tensor:
+    """Return norms over all axes but one; over all if it is −1."""
+    kept = [] if dim == -1 else [dim % v.dim()]
+    return (v * v).sum([k for k in range(v.dim()) if k not in kept], keepdim=True).sqrt()
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """Return g·v/‖v‖ and ‖v‖."""
+    norms = _norms(v, dim)
+    return v * (g / norms), norms
+
+
+def _weight_norm_gradient(
+    gradient: Tensor, v: Tensor, g: Tensor, norms: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of v and g; norms are those of v, which they depend on."""
+    norms = _norms(v, dim)
+    along = (gradient * v).sum([k for k in range(v.dim()) if norms.shape[k] == 1], keepdim=True) / norms
+    return (g / norms) * (gradient - v * (along / norms)), along.reshape(g.shape)
+
+
 _TRUE: dict[Any, Callable[..., Any]] = {
+    aten._weight_norm_interface.default: _weight_norm,
+    aten._weight_norm_interface_backward.default: _weight_norm_gradient,
     aten.embedding.default: _lookup,
     aten.embedding_dense_backward.default: _lookup_gradient,
 }

@@ -10,7 +10,14 @@ from finfluence.runs.describe._checksum import (
     rows_checksums,
 )
 from finfluence.runs.describe._loss import check_loss, try_loss
-from finfluence.runs.describe._model import check_model, check_parameters, copy_model, sparse_gradient
+from finfluence.runs.describe._model import (
+    check_model,
+    check_parameters,
+    check_unhooked,
+    copy_model,
+    hooked_parameter,
+    sparse_gradient,
+)
 from finfluence.runs.describe._queries import (
     AnyQuery,
     Query,
@@ -22,6 +29,7 @@ from finfluence.runs.describe._queries import (
     own_loss,
     query_values,
 )
+from finfluence.runs.describe._read_values import values_read
 from finfluence.runs.describe._recipe import SCHEDULES, Recipe, description_digest
 from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows, varies
 from finfluence.runs.describe._subsets import (
@@ -56,6 +64,7 @@ __all__ = [
     "check_parameters",
     "check_queries",
     "check_removable",
+    "check_unhooked",
     "checksum",
     "checksums",
     "chosen",
@@ -66,6 +75,7 @@ __all__ = [
     "find_subsets",
     "first_change",
     "gradients",
+    "hooked_parameter",
     "mean_loss",
     "own_loss",
     "query_values",
@@ -73,5 +83,6 @@ __all__ = [
     "sparse_gradient",
     "sum_over",
     "try_loss",
+    "values_read",
     "varies",
 ]

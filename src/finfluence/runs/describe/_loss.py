@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.grads import Batch, RowLoss
+from finfluence.grads import Batch, RowLoss, without_graph
 
 _RAISED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
@@ -51,7 +51,7 @@ _FUNCTIONS = {
 
 
 def try_loss(loss: RowLoss, model: nn.Module, batch: Batch) -> Tensor:
-    """Return the losses of a first batch.
+    """Return the losses of a first batch, without their graph.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def try_loss(loss: RowLoss, model: nn.Module, batch: Batch) -> Tensor:
         The loss fails: it asks for a field that rows have not, or takes another kind of batch.
     """  # noqa: DOC501 - passed on
     try:
-        return loss(model, batch)
+        return without_graph(lambda: loss(model, batch))
     except torch.OutOfMemoryError:
         raise
     except _RAISED as error:

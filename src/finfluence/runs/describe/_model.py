@@ -71,6 +71,32 @@ def check_model(model: object) -> None:
     )
 
 
+def hooked_parameter(named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
+    """Return the name of a parameter whose gradient passes through a hook, or None."""
+    return next((n for n, p in named if p._backward_hooks or p._post_accumulate_grad_hooks), None)
+
+
+def check_unhooked(model: object) -> None:
+    """Raise if gradients of parameters pass through hooks: a copy of the model is trained, and has none.
+
+    Raises
+    ------
+    NotSupportedError
+        The parameter is named.
+    """
+    name = hooked_parameter(model.named_parameters()) if isinstance(model, nn.Module) else None
+    if name is not None:
+        raise NotSupportedError(
+            explain(
+                "parameters whose gradients pass through no hook",
+                f"one on '{name}' (register_hook or register_post_accumulate_grad_hook)",
+                "the recipe trains copies of the model, and torch does not copy hooks of parameters",
+                "write what the hook does into the model or loss, remove a hook that only looks on, or record the "
+                "training loop with fi.Tape.record",
+            )
+        )
+
+
 def check_parameters(named: Mapping[str, nn.Parameter], modules: Mapping[str, nn.Module]) -> None:
     """Raise unless the parameters that are trained are real and their gradients dense.
 
@@ -131,9 +157,10 @@ def _computed(name: str, module: nn.Module) -> NotSupportedError:
             f"torch.nn.utils.{'weight' if old == 'WeightNorm' else 'spectral'}_norm writes a computed tensor on the "
             "module, which cannot be copied"
             if old
-            else "the module keeps an output of its last forward pass, which cannot be copied",
+            else "the module keeps an output of its last forward pass, or a weight that torch.nn.utils.prune computes, "
+            "which cannot be copied",
             f"use torch.nn.utils.parametrizations.{'weight' if old == 'WeightNorm' else 'spectral'}_norm"
             if old
-            else "keep it detached (value.detach()), or drop it before the training starts",
+            else "keep it detached (value.detach()), drop it before the training starts, or call prune.remove",
         )
     )

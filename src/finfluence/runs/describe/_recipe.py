@@ -22,7 +22,7 @@ from finfluence.runs.describe._checksum import (
     rows_checksums,
 )
 from finfluence.runs.describe._loss import check_loss
-from finfluence.runs.describe._model import check_model, copy_model
+from finfluence.runs.describe._model import check_model, check_unhooked, copy_model
 from finfluence.runs.describe._rows import RowSource, as_rows
 from finfluence.runs.describe.optimizers import Optimizer
 
@@ -104,11 +104,13 @@ class Recipe:
     _frozen: Checksums = field(init=False, repr=False, compare=False)
     _data: Checksums | None = field(default=None, init=False, repr=False, compare=False)
     _graphs: dict[str, Graphs] = field(default_factory=dict, init=False, repr=False, compare=False)
+    start: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", as_rows(self.data))
         check_model(self.model)
         check_loss(self.loss)
+        check_unhooked(self.model)
         if isinstance(self.model, nn.Module):
             frozen = [p for p in self.model.parameters() if not p.requires_grad]
             object.__setattr__(self, "model", copy_model(self.model, frozen))

@@ -22,7 +22,7 @@ class Comparison:
     def __init__(self, steps: RecordedSteps, recorder: Recorder) -> None:
         self.steps, self.coordinates, self.references = steps, recorder.coordinates, recorder.references
         self.tolerance = TOLERANCE[steps.layout.dtype]
-        self._states = recorder.states
+        self._states, self.hooked = recorder.states, recorder.hooked
         self.checked = [t for t in sorted(recorder.references) if t < steps.count and t in recorder.states]
 
     def state(self, t: int) -> Tensor:
@@ -55,7 +55,7 @@ class Comparison:
 
 def cause_of(comparison: Comparison, t: int) -> Explanation:
     """Return what the difference at step t looks like, and what to do."""
-    for explanation in (_scaled, _clipped_by_value, _other_rows, _autocast, _other_mode):
+    for explanation in (_hooked, _scaled, _clipped_by_value, _other_rows, _autocast, _other_mode):
         found = explanation(comparison, t)
         if found is not None:
             return found
@@ -72,6 +72,16 @@ def relative(a: Tensor, b: Tensor) -> float:
     """Return ‖a − b‖/‖b‖; without b, whether there is an a."""
     return (
         float((a - b).norm() / b.norm().clamp_min(1e-30)) if bool(b.norm() > 0) else float((a - b).norm() > 0)
+    )
+
+
+def _hooked(c: Comparison, t: int) -> Explanation | None:
+    if c.hooked is None:
+        return None
+    return (
+        f"a hook on '{c.hooked}' (register_hook or register_post_accumulate_grad_hook) changes its gradient, and the "
+        "loss is given without it",
+        "write what the hook does into the loss or model, where it can be differentiated",
     )
 
 

@@ -18,7 +18,7 @@ from finfluence.errors import (
 )
 from finfluence.grads import Batch, Layout
 from finfluence.runs.checkpoints import ThinningCheckpoints, bytes_of
-from finfluence.runs.describe import sparse_gradient
+from finfluence.runs.describe import hooked_parameter, sparse_gradient
 from finfluence.runs.record._header import check_new, write_header
 from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batches
 from finfluence.runs.record.sharded import Shards, held
@@ -106,6 +106,7 @@ class Recorder:
         )
         named = dict(model.named_parameters())
         self._parameters = [named[name] for name in recording.names]
+        self.hooked = hooked_parameter(zip(recording.names, self._parameters, strict=True))
         self._ids = RowIds(recording.rows.ids)
         self._rule, self._slots = recording.optimizer.rule, recording.optimizer.slots
         size = self.layout.size if self.shards is None else self.shards.size

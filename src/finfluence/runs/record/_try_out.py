@@ -1,5 +1,6 @@
 """Tried out before the first recorded step: one loss for each row, and from that row alone."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, explain
-from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing
+from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing, without_graph
 from finfluence.runs.describe import RowSource, try_loss
-from finfluence.runs.steps import Clipping
+from finfluence.runs.steps import Clipping, check_steady
 
 _LOOKED_AT = 8
 
@@ -29,10 +30,10 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
         It depends on other rows, or writes on buffers.
     DataError
         It is NaN.
-    """
+    """  # noqa: DOC501 - made by a function
     count = min(_LOOKED_AT, len(rows))
     batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
-    with torch.no_grad(), no_checkpointing():
+    with no_checkpointing():
         model.eval()
         together = try_loss(loss, model, batch)
         check_row_losses(together, count)
@@ -42,15 +43,18 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
                 if not varying
                 else {k: v[row : row + 1] for k, v in batch.items()}
             )
-            alone = loss(model, {k: v.to(layout.device) for k, v in one.items()})
+            placed = {k: v.to(layout.device) for k, v in one.items()}
+            alone = without_graph(partial(loss, model, placed))
             check_row_losses(alone, 1)
-            _check_separable(float(together[row]), float(alone[0]), rows.ids[row].item())
+            if not _separable(float(together[row]), float(alone[0]), rows.ids[row].item()):
+                check_steady(model, loss, batch)  # it may be another number at every call
+                raise _coupled(float(together[row]), float(alone[0]), rows.ids[row].item())
         model.train()
         buffers = {n: b.clone() for n, b in model.named_buffers()}
         kind = nn.modules.batchnorm._BatchNorm
         normalised = tuple(n for n, m in model.named_modules() if isinstance(m, kind))
         before = _states(layout.device)
-        loss(model, batch)
+        without_graph(partial(loss, model, batch))
         drawn = not all(torch.equal(a, b) for a, b in zip(before, _states(layout.device), strict=True))
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer.nan_to_num(), buffers[name].nan_to_num()) and not name.startswith(
@@ -64,6 +68,7 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
                     "use a layer without them, or one that works in evaluation mode",
                 )
             )
+    check_steady(model, loss, batch)
     return drawn
 
 
@@ -72,7 +77,8 @@ def _states(device: torch.device) -> list[Tensor]:
     return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
 
 
-def _check_separable(together: float, alone: float, row: Any) -> None:
+def _separable(together: float, alone: float, row: Any) -> bool:
+    """Return whether a row's loss is the same among others and alone."""
     if not (np.isfinite(together) and np.isfinite(alone)):
         raise DataError(
             explain(
@@ -82,9 +88,11 @@ def _check_separable(together: float, alone: float, row: Any) -> None:
                 "impute or drop such rows, or bound the loss",
             )
         )
-    if abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3):
-        return
-    raise NotSupportedError(
+    return abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3)
+
+
+def _coupled(together: float, alone: float, row: Any) -> NotSupportedError:
+    return NotSupportedError(
         explain(
             "a loss of one row that does not depend on the other rows of its batch",
             f"{together:.6g} for row {row!r} among others and {alone:.6g} alone",

@@ -1,8 +1,8 @@
 """Single steps of training, taken again as they were."""
 
+from finfluence.runs.steps._behaviour import check_steady, check_unchanged
 from finfluence.runs.steps._epochs import check_sampling, equal_draws, find_epochs
 from finfluence.runs.steps._randomness import (
-    check_unchanged,
     random_state,
     set_random_state,
     split_random_state,
@@ -46,6 +46,7 @@ __all__ = [
     "Steps",
     "Update",
     "check_sampling",
+    "check_steady",
     "check_unchanged",
     "copied",
     "entries_of",

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.runs.describe import Recipe
 from finfluence.runs.steps._stepper import seeded
 
 
@@ -24,18 +23,6 @@ def untouched(seed: int) -> Iterator[None]:
     finally:
         np.random.set_state(of_numpy)
         random.setstate(of_python)
-
-
-def check_unchanged(recipe: Recipe) -> None:
-    """Check that the recipe's weights and rows are those it was given, without drawing random numbers.
-
-    Raises
-    ------
-    ConfigError, DataError
-        A frozen parameter or a field was written on since; it is named.
-    """
-    with untouched(0):
-        recipe.check_unchanged()
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finfluence.grads import Batch, Graphs
 from finfluence.runs.describe import Recipe, changed_model, first_change
-from finfluence.runs.steps._randomness import check_unchanged
+from finfluence.runs.steps._behaviour import check_unchanged
 from finfluence.runs.steps._stepper import Stepper, initial_model, step_seed
 from finfluence.runs.steps._steps import Step
 from finfluence.runs.steps._trained_part import constant_checksums

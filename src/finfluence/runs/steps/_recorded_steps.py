@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Graphs, Layout, no_checkpointing
+from finfluence.grads import Batch, Graphs, Layout, no_checkpointing, without_graph
 from finfluence.runs.describe import changed_data, changed_model, copy_model, first_change, rows_checksums
+from finfluence.runs.steps._behaviour import Behaviour
 from finfluence.runs.steps._epochs import find_epochs
 from finfluence.runs.steps._randomness import set_random_state, split_random_state, untouched
 from finfluence.runs.steps._recorded_update import RecordedUpdate
@@ -64,6 +65,7 @@ class RecordedSteps:
         )
         self.last_losses: Tensor | None = None
         self.graphs = Graphs()
+        self._behaviour: Behaviour | None = None
         self.stochastic = False
         self.stochastic = r.random and self._draws()
         several = any(len(e.rows) > 1 for e in r.entries)
@@ -220,12 +222,12 @@ class RecordedSteps:
         return copy_model(self.recording.model)
 
     def check_unchanged(self, initial: Tensor) -> None:
-        """Check that frozen parameters and rows are still those of the recording.
+        """Check that frozen parameters, rows and loss are still those of the recording.
 
         Raises
         ------
         ConfigError, DataError
-            A parameter or field that has other values now; it is named.
+            A parameter, a field or what the loss reads has other values now; it is named.
         """  # noqa: DOC501 - made by a function
         r = self.recording
         parameter = first_change(r.checksums["frozen"], frozen_checksums(r.model))
@@ -237,6 +239,22 @@ class RecordedSteps:
             field = first_change(r.checksums["data"], rows_checksums(r.rows))
         if field is not None:
             raise changed_data(field)
+        with untouched(0):
+            model = self._fresh_model()
+            self.layout.assign(model, initial[: self.layout.size].to(self.layout.device))
+            now = Behaviour.of(model, self.loss, self.rows, self.layout, self.batch_size)
+        if self._behaviour is None:
+            self._behaviour = now
+        self._behaviour.check(now)
+
+    def _fresh_model(self) -> nn.Module:
+        """Return a copy of the model in the modes of the loop, whose losses keep no statistics of batches."""
+        r = self.recording
+        model = copied(r.model, r.names)
+        if r.module_modes is not None:
+            set_module_modes(model, r.module_modes)
+        without_running_statistics(model)
+        return model
 
     def describe(self) -> dict[str, Any]:
         """Return what every run of this loop has in common, as plain values."""
@@ -296,8 +314,8 @@ class RecordedSteps:
             return False
         set_random_state(split_random_state(entry.random[0]), self.layout.device)
         before = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
-        with torch.no_grad(), no_checkpointing():
-            self.loss(self.model, self._parts(entry)[0])
+        with no_checkpointing():
+            without_graph(lambda: self.loss(self.model, self._parts(entry)[0]))
         after = [torch.default_generator.get_state(), *_cuda_state(self.layout.device)]
         return not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 

@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from finfluence._seeds import torch_seed
 from finfluence.errors import ConfigError, NotSupportedError, explain
-from finfluence.grads import Layout, check_row_losses, check_row_separable, generator_states, seed_generators
-from finfluence.runs.describe import Recipe, check_parameters, copy_model, try_loss
+from finfluence.grads import (
+    Layout,
+    check_row_losses,
+    check_row_separable,
+    generator_states,
+    seed_generators,
+    without_graph,
+)
+from finfluence.runs.describe import Recipe, check_parameters, check_unhooked, copy_model, try_loss
 
 
 @contextmanager
@@ -38,6 +45,7 @@ def initial_model(recipe: Recipe, seed: int) -> nn.Module:
     else:
         with seeded(torch_seed(seed, "init")):
             made = recipe.model(seed)
+            check_unhooked(made)
             model = (
                 copy_model(made) if isinstance(made, nn.Module) else made
             )  # it may hand out one module twice
@@ -133,8 +141,9 @@ class Stepper:
 
     def check_first_batch(self, rows: Tensor) -> None:
         """Raise unless the loss gives one number per row on a first batch."""
-        with torch.no_grad(), seeded(0):
-            check_row_losses(self.recipe.loss(self.model, self.batch(rows)), len(rows))
+        with seeded(0):
+            losses = without_graph(lambda: self.recipe.loss(self.model, self.batch(rows)))
+        check_row_losses(losses, len(rows))
 
     def _state_parts(self) -> list[Tensor]:
         """Return parameters and optimiser buffers in the order of the state; before the first step, parameters only."""
@@ -167,7 +176,7 @@ class Stepper:
     def _draws_randomness(self) -> bool:
         rows = torch.arange(min(len(self.recipe.rows), self.recipe.batch_size))
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
-        with torch.no_grad(), seeded(0), warnings.catch_warnings():
+        with seeded(0), warnings.catch_warnings():
             before = generator_states(self.layout.device)
             try_loss(self.recipe.loss, self.model, self.batch(rows))
             after = generator_states(self.layout.device)
