@@ -93,7 +93,7 @@ def test_regression(tmp_path):
         )
     )
     lines = result.lines
-    assert lines["confidence"].isna().all() and set(lines["suggested_action"]) <= {"keep", "drop"}
+    assert lines["confidence"].isna().all() and set(lines["suggested_action"]) <= {"keep", "drop", "review"}
     assert (lines.sort_values("own_loss")["row_id"].tail(5) < 10).all()
     assert "half squared standard deviations" in result.summary["sign"]
 
