@@ -50,8 +50,8 @@ _FUNCTIONS = {
 }
 
 
-def try_loss(loss: RowLoss, model: nn.Module, batch: Batch) -> Tensor:
-    """Return the losses of a first batch, without their graph.
+def try_loss(loss: RowLoss, model: nn.Module, batch: Batch, graph: bool = False) -> Tensor:
+    """Return the losses of a first batch, with their graph or without.
 
     Returns
     -------
@@ -63,7 +63,10 @@ def try_loss(loss: RowLoss, model: nn.Module, batch: Batch) -> Tensor:
         The loss fails: it asks for a field that rows have not, or takes another kind of batch.
     """  # noqa: DOC501 - passed on
     try:
-        return without_graph(lambda: loss(model, batch))
+        if not graph:
+            return without_graph(lambda: loss(model, batch))
+        with torch.enable_grad():
+            return loss(model, batch)
     except torch.OutOfMemoryError:
         raise
     except _RAISED as error:

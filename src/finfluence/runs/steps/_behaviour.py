@@ -24,7 +24,7 @@ from finfluence.runs.steps._randomness import untouched
 from finfluence.runs.steps._stepper import initial_model, seeded
 from finfluence.runs.steps._steps import to_device
 
-_BATCHES = 4
+_BATCHES = 2
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 _COARSE = 0.1
 
@@ -44,7 +44,7 @@ class Behaviour:
     def of(
         cls, model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, batch_size: int
     ) -> "Behaviour":
-        """Evaluate a model of ours on up to four batches of rows from all over the data; random numbers are drawn.
+        """Evaluate a model of ours on up to two batches of rows from all over the data; random numbers are drawn.
 
         Returns
         -------
@@ -58,14 +58,13 @@ class Behaviour:
         parameters, numbers = layout.parameters(model), []
         for positions in _some(len(rows), batch_size):
             batch = to_device(dict(rows.batch(positions)), layout.device)
-            with no_checkpointing():
-                losses = try_loss(loss, model, batch)
-            check_row_losses(losses, len(positions))
             with torch.enable_grad(), no_checkpointing():
-                weighed = loss(model, batch) @ torch.linspace(0.5, 1.0, len(losses)).to(losses)
-                _check_graph(weighed, parameters)
+                losses = try_loss(loss, model, batch, graph=True)
+                check_row_losses(losses, len(positions))
+                _check_graph(losses, parameters)
+                weighed = losses @ torch.linspace(0.5, 1.0, len(losses)).to(losses)
                 found = torch.autograd.grad(weighed, parameters, allow_unused=True)
-            numbers += [losses.double().cpu(), _sums([g for g in found if g is not None])]
+            numbers += [losses.detach().double().cpu(), _sums([g for g in found if g is not None])]
         return cls(torch.cat(numbers), _TOLERANCE.get(layout.dtype, _COARSE), values_read(loss))
 
     def check(self, now: "Behaviour") -> None:
