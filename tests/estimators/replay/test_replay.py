@@ -176,17 +176,15 @@ def test_spread_of_independent_batches_needs_no_probes(batch_size):
 
 
 @pytest.mark.slow
-def test_spread_from_probe_rows_is_nearly_unbiased():
-    """Mean of 60 estimated variances from 64 of 200 rows within 1 % of the exact one, each within 5 %."""
+def test_spread_from_probe_rows_is_unbiased_over_orders():
+    """Mean of 60 estimated variances within 4 of its standard errors (rate 6e-5), each within 30 % of the exact one."""
     y = np.random.default_rng(4).standard_t(5, size=200)
     recipe = mean_estimation(y, batch_size=20, epochs=3)
-    tape = fi.train(recipe)
     found = np.array([
-        fi.replay(tape, LEVEL, horizon=3, seed=s, probe_budget=4.0).data.spread.values[0, 0] ** 2 for s in range(60)
+        fi.replay(fi.train(recipe, seed=s), LEVEL, horizon=3, probe_budget=4.0).data.spread.values[0, 0] ** 2 for s in range(60)
     ])  # fmt: skip
-    assert len(set(found.tolist())) == 60
     ratios = found / exact_spread(recipe, y) ** 2
-    assert abs(ratios.mean() - 1) < 0.01 and np.abs(ratios - 1).max() < 0.05
+    assert abs(ratios.mean() - 1) < 4 * ratios.std(ddof=1) / 60**0.5 and np.abs(ratios - 1).max() < 0.3
 
 
 def test_linear_regression_at_convergence():
