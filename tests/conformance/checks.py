@@ -119,7 +119,9 @@ def check_cost_is_what_happens(method: str, problem: Problem) -> None:
     loss.evaluations = 0
     estimator.estimate(source, problem.queries, subsets)
     measured = (loss.evaluations + ROWS * OUTPUTS.get(method, 0)) / (STEPS * BATCH)
-    assert measured / 2 <= cost.trainings <= measured * 2, (cost, measured)
+    known_again = 2 / STEPS  # two batches tell whether the loss still is what it was; no method counts them
+    assert measured / 2 <= cost.trainings + known_again, (cost, measured)
+    assert cost.trainings <= measured * 2, (cost, measured)
     assert 0 < cost.memory_bytes < 2**30 and "training runs" in str(cost)
 
 
