@@ -50,25 +50,21 @@ def _huber(
 
 
 def _margins(
-    input: Tensor,
-    target: Tensor,
-    p: int = 1,
-    margin: float = 1.0,
-    weight: Tensor | None = None,
-    size_average: bool | None = None,
-    reduce: bool | None = None,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, *further: Any, **named: Any
 ) -> Tensor:
     """Hinge loss over classes, reduced as `torch.nn.functional.multi_margin_loss` does."""
     if input.dim() != 2:
-        return F.multi_margin_loss(input, target, p, margin, weight, size_average, reduce, reduction)
+        return F.multi_margin_loss(input, target, p, margin, *further, **named)
+    given: dict[str, Any] = {"weight": None, "size_average": None, "reduce": None, "reduction": "mean"}
+    given |= dict(zip(given, further, strict=False)) | named
     right = target.unsqueeze(1)
     short = (margin - input.gather(1, right) + input).clamp_min(0.0)
     others = right != torch.arange(input.shape[1], device=input.device)
     each = torch.where(others, short if p == 1 else short**p, 0.0)
-    if weight is not None:
-        each = each * weight[right]
-    return _reduce(each.sum(1) / input.shape[1], _reduction(size_average, reduce, reduction))
+    if given["weight"] is not None:
+        each = each * given["weight"][right]
+    reduction = _reduction(given["size_average"], given["reduce"], given["reduction"])
+    return _reduce(each.sum(1) / input.shape[1], reduction)
 
 
 def _hard_sigmoid(input: Tensor, inplace: bool = False) -> Tensor:

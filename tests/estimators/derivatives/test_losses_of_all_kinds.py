@@ -375,8 +375,15 @@ def test_losses(name, optimizer):
 
 @pytest.mark.parametrize(("name", "optimizer"), alternating(MODELS))
 @pytest.mark.parametrize("loss", [ce, focal], ids=["plain", "detached"])
+@pytest.mark.filterwarnings(
+    "ignore:None of the inputs have requires_grad"
+)  # of reentrant checkpoints evaluated
 def test_models(name, optimizer, loss):
     model, kind = MODELS[name]
+    if (name, loss) == ("bag", focal):  # torch has no derivative of the derivative of a bag
+        with pytest.raises(FinfluenceError, match="_embedding_bag_backward"):
+            assert_right(problem(model, loss, kind), optimizer)
+        return
     assert_right(problem(model, loss, kind), optimizer)
 
 

@@ -53,6 +53,7 @@ def test_parameters_that_adam_never_moved_count_for_nothing():
 
 def test_too_many_rows_are_refused_in_words(monkeypatch):
     tape = fi.train(classifier())
+    monkeypatch.setattr(type(tape), "check_unchanged", lambda self: None)
     monkeypatch.setattr(type(tape.rows), "__len__", lambda self: 30_000)
     with pytest.raises(NotSupportedError) as caught:
         KernelTrak().estimate(tape, fi.own_loss([0]))

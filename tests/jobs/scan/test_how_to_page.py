@@ -48,5 +48,5 @@ def test_every_file_is_named(scanned):
     named = set(first_cells(section("Files of a scan")))
     assert {name.rstrip("/") for name in there} <= {name.rstrip("/") for name in named}
     assert {name.rstrip("/") for name in named} - {name.rstrip("/") for name in there} <= {
-        "proof.json", "groups-proof.json", "proof", "verification.json", "verify", "input",
+        "proof.json", "groups-proof.json", "proof", "decision.json", "verification.json", "verify", "input",
     }  # fmt: skip

@@ -79,7 +79,7 @@ def test_the_folder_holds_a_line_for_each_row_and_behaviour(result):
 def test_the_source_of_the_behaviour_is_found_and_retuning_agrees(result):
     assert "source 'bad' (12 rows) raises 'praise'" in result.verdict
     assert result.summary["sources"] == ["bad"]
-    assert re.search(r"by \+\S+ \[.*\], measured by tuning without it \(to first order: \+", result.verdict)
+    assert re.search(r"by \S+ \[.*\], measured by tuning without it \(to first order: \+", result.verdict)
     assert result.worst(6)["row_id"].str.startswith("p").sum() >= 4
     (line,) = result.retuning["lines"]
     assert line["moved"] and line["effect"]["value"] < 0 and line["predicted"]["value"] < 0

@@ -44,7 +44,7 @@ TOLERANCE, BENT, UNSETTLED = 0.05, 0.2, 0.3
 LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
-NUMBERS = 2**20
+NUMBERS = 2**18
 SHARE = 16
 
 

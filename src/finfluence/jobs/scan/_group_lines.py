@@ -188,12 +188,20 @@ def groups_tables(
 
 
 def verdict_of(line: Mapping[str, Any]) -> str:
-    """Return the verdict about a group in a word or two, or nothing."""
-    return ", ".join(
-        word
-        for word, is_so in (("bad source", line["named"]), ("harmful", line.get("harmful", False)))
-        if is_so
-    )
+    """Return the verdict about a group in a few words, or nothing.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> verdict_of({"named": True, "harmful": True, "confirmed": False})
+    'bad source, harm not confirmed'
+    """
+    harm = "harm not confirmed" if line.get("confirmed") is False else "harmful"
+    words = (("bad source", line["named"]), (harm, line.get("harmful", False)))
+    return ", ".join(word for word, is_so in words if is_so)
 
 
 def _of_checks(checks: Mapping[str, Any] | None) -> list[Table]:

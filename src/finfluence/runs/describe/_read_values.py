@@ -65,23 +65,35 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield "self", value.__self__
         yield from _parts(value.__func__)
     elif isinstance(value, types.FunctionType):
-        if value.__module__.partition(".")[0] not in _LIBRARIES:
-            read = inspect.getclosurevars(value)
-            yield from {**read.globals, **read.nonlocals}.items()
-            yield from zip(value.__code__.co_varnames, value.__defaults__ or (), strict=False)
+        if _is_the_users(value):
+            yield from _closure(value)
+            defaults, code = value.__defaults__ or (), value.__code__
+            yield from zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False)
             yield from (value.__kwdefaults__ or {}).items()
     elif isinstance(value, Mapping):
         yield from ((repr(k), v) for k, v in list(value.items())[:_ENTRIES])
     elif isinstance(value, (list, tuple)):
         yield from ((f"[{k}]", v) for k, v in enumerate(value[:_ENTRIES]))
-    elif type(value).__module__.partition(".")[0] not in _LIBRARIES or isinstance(value, type):
+    elif _is_the_users(type(value)) or isinstance(value, type):
         yield from ((k, v) for k, v in _attributes(value).items() if not k.startswith("__"))
         if not isinstance(value, type) and callable(value):
             yield from _parts(type(value).__call__)
 
 
+def _is_the_users(value: Any) -> bool:
+    return (value.__module__ or "").partition(".")[0] not in _LIBRARIES
+
+
+def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    try:
+        read = inspect.getclosurevars(function)
+    except ValueError:  # a variable that is not bound yet
+        return
+    yield from {**read.globals, **read.nonlocals}.items()
+
+
 def _attributes(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, type) and value.__module__.partition(".")[0] in _LIBRARIES:
+    if isinstance(value, type) and not _is_the_users(value):
         return {}
     try:
         return dict(vars(value))
