@@ -161,7 +161,7 @@ class BackwardPass:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from `tensors()`."""
         device = self.lam.device
-        self.lam = tensors["lam"].to(device)
+        self.lam = tensors["lam"].to(device, copy=True)  # aligned: products of it are the same bit for bit
         self._adjoint.moves = tensors.get("moves")
         self._kept = tensors["kept"].to(device)
         self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
