@@ -17,7 +17,7 @@ _MAX_IMAGE_BYTES = 48_000
 _MAX_CELLS, _MAX_CELL, _MAX_KEY, _MAX_TEXT, _MAX_ID = 60, 300, 80, 1_500, 120
 _SUMMARY = 90
 
-REASONS = {"influence": "influence", "loss": "own loss", "both": "influence and own loss", "": ""}
+REASONS = {"influence": "influence", "loss": "label", "both": "influence and label", "": ""}
 
 RowView = dict[str, object]
 PreviewView = dict[str, object]
