@@ -257,7 +257,7 @@ def decide(out: Path, quiet: bool, **given: Any) -> None:
 
         with screen.progress() as progress:
             advice = decide_scan(out, DecideOptions(**_filled(DecideOptions, given)), progress)
-        show_advice(screen, advice)
+        show_advice(screen, out, advice)
 
 
 @app.command()

@@ -1,11 +1,15 @@
 """What `decide` prints: each action that was tried, what could not be tried, and the recommendation."""
 
+from pathlib import Path
+
 from finfluence.cli._screen import Screen
 from finfluence.jobs.scan import Advice
 
+CLEANED_BY = ("drop", "relabel")
 
-def show_advice(screen: Screen, advice: Advice) -> None:
-    """Print what each action did beside keeping every row, and what is recommended."""
+
+def show_advice(screen: Screen, out: Path, advice: Advice) -> None:
+    """Print what each action did beside keeping every row, what is recommended, and the command for it."""
     for tried in advice.tried:
         mark = (
             "better"
@@ -18,3 +22,5 @@ def show_advice(screen: Screen, advice: Advice) -> None:
     for action, why in advice.left_out.items():
         screen.say(f"{action}: not tried, {why}.")
     screen.always(advice.sentence, "bold")
+    if advice.action in CLEANED_BY:
+        screen.say(f"  finfluence clean {out} --to cleaned.csv --action {advice.action}")

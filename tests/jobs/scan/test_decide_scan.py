@@ -70,6 +70,7 @@ def test_the_command_prints_each_action_and_ends_in_the_recommendation(noisy, ad
     text = " ".join(shown.output.split())
     assert " ".join(advice.sentence.split()) in text
     assert "drop (" in text and "mitigate: not tried" in text
+    assert (f"--action {advice.action}" in text) == (advice.action in ("drop", "relabel"))
     quiet = CliRunner().invoke(app, ["decide", str(noisy), "--quiet"])
     assert " ".join(quiet.output.split()) == " ".join(advice.sentence.split())
 
