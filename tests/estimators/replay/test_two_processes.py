@@ -11,6 +11,7 @@ import finfluence as fi
 import plain_training as pt
 
 SCRIPT = """
+import os
 import sys
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ import plain_training as pt
 torch.distributed.init_process_group("gloo")
 found = fi.replay(fi.train(pt.recipe()), fi.own_loss([0]), horizon=1, processes="all")
 np.save(f"{sys.argv[1]}/{torch.distributed.get_rank()}.npy", found.data.effect.values)
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+os._exit(0)  # threads of torch's own now and then abort a process that ends in the ordinary way
 """
 
 
