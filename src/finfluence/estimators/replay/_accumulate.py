@@ -110,11 +110,11 @@ class EpochSums:
         parts *= scale
         total = first.sum(0).clamp_min(1e-300)
         share, left = parts.sum(0) / total, (1 - self.chances)[:, None]
-        if reshuffled and bool(left.any()):
+        if not bool(left.any()):  # of all rows: exact
+            self.variance, self.variance_error = parts.sum(0), torch.zeros_like(share)
+        elif reshuffled:  # independent batches are left what they tell by themselves
             error = m / (m - 1) * (left * (parts - share * first) ** 2).sum(0) / total**2
             self._leave(share, error)
-        else:  # of all rows: exact
-            self.variance, self.variance_error = parts.sum(0), torch.zeros_like(share)
         return share
 
     def _leave(self, share: Tensor, error: Tensor) -> None:
