@@ -46,6 +46,8 @@ class PassRules:
         Rows whose addition is asked about; None: the removal of the training rows is.
     rows_at_once : int
         Evaluated beside the step's own rows.
+    memory_bytes : float
+        Of the replay: finite changes of rows are held in a quarter of it.
     """
 
     schedule: RowSchedule
@@ -54,6 +56,7 @@ class PassRules:
     losses: np.ndarray
     candidates: Candidates | None = None
     rows_at_once: int = ROWS_AT_ONCE
+    memory_bytes: float = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class BackwardPass:
         self.totals = Accumulators(self._targets, len(start), len(tape.epochs), start.device)
         self.steps = StepShares(len(start), looked_at(tape.steps), start.device)
         self.next_epoch = len(tape.epochs) - 1
-        self._finite = FiniteChanges(tape)
+        self._finite = FiniteChanges(tape, rules.memory_bytes)
         self._ahead: deque[Tensor] = deque(maxlen=1 + FURTHER)
         self._of_steps: list[StepVariance] = []
         self._states = RecomputedStates(tape) if states is None else states

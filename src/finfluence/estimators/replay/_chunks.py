@@ -131,6 +131,7 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
         asked.losses,
         context.candidates,
         context.memory.rows_at_once,
+        context.memory.whole,
     )
     start = _start(tape, asked.take(columns))
     key = (

@@ -9,6 +9,7 @@ import numpy as np
 from finfluence._clock import clock
 from finfluence.estimators.derivatives import Choice, Differentiation, choose_adjoint
 from finfluence.estimators.replay._asked import AskedQueries, gradient_bytes
+from finfluence.estimators.replay._finite_change import first_step_bytes
 from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.estimators.replay._recomputed_states import state_bytes
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
@@ -321,6 +322,9 @@ class _Dry:
         moments += [directions * state + row_bytes(tape, adjoint.fresh(), along, n) for n in counts if n]
         moments.append(queries * (state + 8 * tape.layout.size) + compared)
         moments.append((queries + directions) * state)
+        if shape.last(horizon) == shape.steps:
+            rows = max([*counts, len(tape.order[0])])
+            moments.append(first_step_bytes(tape, rows, directions, self.memory.whole))
         held = (
             queries * (8 * SUMS_PER_ROW * shape.rows + late) + self.memory.held(shape.last(horizon)) * state
         )

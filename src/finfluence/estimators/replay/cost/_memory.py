@@ -48,6 +48,8 @@ class MemorySplit:
         States that may be written for further passes.
     rows_at_once : int
         Rows evaluated together, beside those of a step.
+    whole : float
+        The memory that was divided, in bytes.
     """
 
     together: int
@@ -56,6 +58,7 @@ class MemorySplit:
     interval: int
     on_disk: int = 0
     rows_at_once: int = ROWS_AT_ONCE
+    whole: float = 2**30
 
     def recomputed(self, steps: int) -> float:
         """Return how many steps are taken again in all passes over the last `steps` steps."""
@@ -180,9 +183,8 @@ def split_memory(
     together = -(-queries // passes)
     left = memory_bytes - sizes.together(together, tail)
     capacity = capacity_for(sizes.interval, int(left // state))
-    return MemorySplit(
-        together, passes, capacity, sizes.interval, int(disk_bytes // state) if passes > 1 else 0
-    )
+    on_disk = int(disk_bytes // state) if passes > 1 else 0
+    return MemorySplit(together, passes, capacity, sizes.interval, on_disk, whole=memory_bytes)
 
 
 def fitted_memory(
