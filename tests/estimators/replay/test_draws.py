@@ -95,5 +95,5 @@ def test_weighted_sampling_is_refused_where_all_rows_count_alike():
 
 
 def test_a_budget_never_chooses_what_does_not_apply():
-    assert fi.replay(weighted(), QUERY, budget=500.0).data.attrs["method"] == "online"
-    assert fi.replay(dropping(), QUERY, budget=500.0).data.attrs["method"] == "full"
+    assert fi.replay(weighted(), QUERY, budget=5000.0).data.attrs["method"] == "online"
+    assert fi.replay(dropping(), QUERY, budget=5000.0).data.attrs["method"] == "full"

@@ -9,14 +9,7 @@ Effect of adding candidate c, likewise:  effect_c = Σ_t (x_{t,c} − mean_D x_t
 Spread from batch order, with S² the variance over rows (n−1):
 independent batches    Var = Σ_t S²(x_t)/B · (n−1)/n   (from the rows of an independent batch itself: Σ_t S²(x_t)/B)
 reshuffled each epoch  Var = Σ_e [ Σ_{t∈e} S²(x_t)/B − S²(Σ_{t∈e} x_t)/n ]
-In the first term each row of the epoch stands once, in its own batch: nearly exact, and known without a further
-evaluation. What reshuffling leaves of it, the share
-
-    κ_e = 1 − S²(Σ_{t∈e} x_t)/n / Σ_{t∈e} S²(x_t)/B,
-
-comes from a few rows that are evaluated along the epoch (the variance sample), the same in numerator and denominator,
-so that it is never negative and its error is small: how much a row's slope changes within an epoch differs little
-between rows. Epochs further back, which add little, take over the share of the one after them.
+Both terms come from the same rows of the epoch (the variance sample), so each epoch's part is never negative.
 """
 
 from dataclasses import dataclass
@@ -38,7 +31,7 @@ class EpochSums:
     chances : Tensor [m]
         π, with which each of these rows came into the sample.
     variance, variance_error : Tensor [Q]
-        The epoch's part of Var(q), and the variance of that estimate. Until `close` of what batches tell by themselves.
+        The epoch's part of Var(q), and the variance of that estimate.
     """
 
     effects: Tensor
@@ -78,53 +71,23 @@ class EpochSums:
         self.slopes += weight * x
         self.squares += (weight / batch_size) * (x - self._mean(x)) ** 2
 
-    def close(self, rows: int, reshuffled: bool, later: Tensor) -> Tensor:
-        """Turn the sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q].
-
-        Parameters
-        ----------
-        rows : int
-            n.
-        reshuffled : bool
-        later : Tensor [Q]
-            κ of the epoch after this one, which an epoch without a sample takes over.
-
-        Returns
-        -------
-        Tensor [Q]
-            κ of this epoch.
-        """
+    def close(self, rows: int, reshuffled: bool) -> None:
+        """Turn the sample's sums into this epoch's part of Var(q) [Q] and the variance of that estimate [Q]."""
         m = len(self.slopes)
         if not m:
-            if reshuffled:
-                self._leave(later, torch.zeros_like(later))
-            return later
+            return
         weights = 1 / self.chances
-        several = weights.sum() ** 2 / (weights**2).sum()
-        scale = weights[:, None] * (several / (several - 1) / rows)
-        first, parts = self.squares * scale, self.squares.clone()
+        parts = self.squares.clone()
         if reshuffled:
             parts -= (self.slopes - self._mean(self.slopes)) ** 2 / rows
         else:
             parts *= 1 - 1 / rows
-        parts *= scale
-        total = first.sum(0).clamp_min(1e-300)
-        share, left = parts.sum(0) / total, (1 - self.chances)[:, None]
-        if not bool(left.any()):  # of all rows: exact
-            self.variance, self.variance_error = parts.sum(0), torch.zeros_like(share)
-        elif reshuffled:  # independent batches are left what they tell by themselves
-            error = m / (m - 1) * (left * (parts - share * first) ** 2).sum(0) / total**2
-            self._leave(share, error)
-        return share
-
-    def _leave(self, share: Tensor, error: Tensor) -> None:
-        """Leave `share` [Q], of variance `error`, of what the batches tell; they hold each row once.
-
-        Rows whose slopes do not change within an epoch make the sum over its batches exact: of its error as that of
-        independent batches, too, the share is left.
-        """
-        self.variance_error = share**3 * self.variance_error + error * self.variance**2
-        self.variance = share * self.variance
+        several = weights.sum() ** 2 / (weights**2).sum()
+        parts = parts * weights[:, None] * (several / (several - 1) / rows)
+        self.variance = parts.sum(0)
+        left = (1 - self.chances)[:, None]
+        centre = (left * parts).sum(0) / left.sum().clamp_min(1e-300)
+        self.variance_error = m / (m - 1) * (left * (parts - centre) ** 2).sum(0)
 
     def _mean(self, x: Tensor) -> Tensor:
         """Return the mean over all rows [Q], from those of the sample [m, Q]."""

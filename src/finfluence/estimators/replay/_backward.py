@@ -89,7 +89,6 @@ class BackwardPass:
         self.shape = RunShape.of(len(tape.rows), tape.epochs)
         self._adjoint, adjoint.moves = adjoint, None
         self._after: Tensor | None = None
-        self._kept = torch.ones(len(start), dtype=torch.float64, device=start.device)
         self.lam = start
         self._curved = torch.zeros(2, len(start), dtype=torch.float64, device=start.device)
         if rules.tail.epochs:
@@ -154,7 +153,6 @@ class BackwardPass:
         moves = {} if self._adjoint.moves is None else {"moves": self._adjoint.moves}
         return {
             "lam": self.lam,
-            "kept": self._kept,
             **scalars,
             **moves,
             **self.totals.tensors(),
@@ -166,7 +164,6 @@ class BackwardPass:
         device = self.lam.device
         self.lam = tensors["lam"].to(device, copy=True)  # aligned: products of it are the same bit for bit
         self._adjoint.moves = tensors.get("moves")
-        self._kept = tensors["kept"].to(device)
         self.active, self.apart = tensors["active"].to(device), tensors["apart"].to(device)
         self.next_epoch = int(tensors["next_epoch"])
         self.totals.restore(tensors)
@@ -183,13 +180,13 @@ class BackwardPass:
         for t in reversed(steps):
             visit, slopes = self._step_back(t)
             slopes = self._add_batch(sums, visit, slopes)
-            if not schedule.full:
-                sums.add_batch_variance(slopes[: len(self.active)], visit.step.size, shape.rows)
             if len(sample):
                 self._add_sample(sums, visit, sample, steps_stood_for(t - steps.start, every, len(steps)))
+            else:
+                sums.add_batch_variance(slopes[: len(self.active)], visit.step.size, shape.rows)
             if t in candidate_steps:
                 self._add_candidates(sums, visit, candidate_steps[t])
-        self._kept = sums.close(shape.rows, self.tape.reshuffled, self._kept)
+        sums.close(shape.rows, self.tape.reshuffled)
         if epoch == len(shape.epochs) - 1:
             sums.variance += self._curved[0]
             sums.variance_error += self._curved[1]
