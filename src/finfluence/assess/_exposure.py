@@ -214,7 +214,7 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     n = len(x)
     largest = np.abs(gamma).max()
     statistic = float(np.sqrt(n) * largest / np.sqrt(variance[-1]))
-    chance = _largest_by_chance(residual * (events - np.where(at_risk, intensity, 0.0)), seed)
+    chance = _largest_by_chance(_increments(events, at_risk, residual, intensity), seed)
     return ExposureTest(
         statistic,
         float((1 + (chance >= largest).sum()) / (1 + len(chance))),
@@ -240,8 +240,16 @@ def local_covariance(
     -------
     tuple of array
     """
-    surprise = events - np.where(at_risk, intensity, 0.0)
-    return (residual * surprise).mean(0).cumsum(), (residual**2 * events).mean(0).cumsum()
+    increments = _increments(events, at_risk, residual, intensity)
+    return increments.mean(0).cumsum(), (residual**2 * events).mean(0).cumsum()
+
+
+def _increments(
+    events: np.ndarray, at_risk: np.ndarray, residual: np.ndarray, intensity: np.ndarray
+) -> np.ndarray:
+    """Return G dM of each subject and time [n, T]."""
+    found: np.ndarray = residual * (events - np.where(at_risk, intensity, 0.0))
+    return found
 
 
 def sup_of_brownian_motion(x: float) -> float:

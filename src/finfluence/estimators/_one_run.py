@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import saved_tensors
-from finfluence.result import Provenance
+from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, chosen, sum_over
 from finfluence.runs.tape import final_losses
@@ -45,6 +45,42 @@ def labels(queries: list[AnyQuery], subsets: Subsets) -> dict[str, Any]:
         "units": [q.unit for q in queries for _ in q.names],
         "signs": [q.sign for q in queries for _ in q.names],
     }
+
+
+def scored(
+    tape: Tape,
+    method: str,
+    queries: list[AnyQuery],
+    subsets: Subsets,
+    removed: np.ndarray,
+    own_loss: np.ndarray | None = None,
+    **facts: Any,
+) -> Influence:
+    """Return scores, larger for what is more harmful, from how much removing each subset raises each query [S, Q].
+
+    Parameters
+    ----------
+    tape, method, queries, subsets
+        Whose result it is.
+    removed : array [S, Q]
+        In no unit.
+    own_loss : array [S], optional
+        If it is known already; otherwise the rows are evaluated at the end of the run.
+    **facts
+        Further fields of the provenance; `extra` goes to the result.
+
+    Returns
+    -------
+    Influence
+    """
+    named = labels(queries, subsets)
+    return Influence.build(
+        score=removed * named["signs"],
+        extra=facts.pop("extra", None),
+        own_loss=own_losses(tape, subsets) if own_loss is None else own_loss,
+        provenance=one_run(tape, method, **{"covers": (), **facts}),
+        **{**named, "units": ["score"] * len(named["signs"])},
+    )
 
 
 def own_losses(tape: Tape, subsets: Subsets, rows_at_once: int = 1024) -> np.ndarray:

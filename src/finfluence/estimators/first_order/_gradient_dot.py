@@ -10,10 +10,8 @@ from finfluence.estimators._base import AbstractEstimator, Cost
 from finfluence.estimators._one_run import (
     activation_bytes,
     in_trainings,
-    labels,
-    one_run,
-    own_losses,
     row_gradients,
+    scored,
 )
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.result import Influence
@@ -71,13 +69,7 @@ class GradientDot(AbstractEstimator[Tape, GradientDotOptions]):
         for i, gradient in enumerate(row_gradients(source)):
             found[i] = self._product(asked, gradient).double().cpu().numpy()
             progress("gradients", i + 1, len(found))
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, found * signs),
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(source, self.name, covers=()),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
-        )
+        return scored(source, self.name, queries, subsets, sum_over(subsets.positions, found))
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         rows, columns = len(source.rows), sum(len(q.names) for q in queries)

@@ -7,7 +7,10 @@ from torch.nn.functional import normalize
 
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
-from finfluence.estimators._one_run import in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    in_trainings,
+    scored,
+)
 from finfluence.estimators._recorded_states import recorded_states, spaced_steps
 from finfluence.estimators.first_order._tracin import ONE_PATH, gradient_bytes, products
 from finfluence.grads import Projection
@@ -108,18 +111,14 @@ class Less(AbstractEstimator[Tape, LessOptions]):
             total += state.rate * np.concatenate(found)
             rates, scaled = rates + state.rate, state.moments is not None
             progress("checkpoints", done, len(steps))
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, total * signs) / (rates or 1.0),
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(
-                source,
-                self.name,
-                covers=(),
-                findings=(ONE_PATH,) if scaled else (ONE_PATH, UNSCALED),
-                details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            sum_over(subsets.positions, total) / (rates or 1.0),
+            findings=(ONE_PATH,) if scaled else (ONE_PATH, UNSCALED),
+            details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

@@ -7,7 +7,11 @@ from torch import Tensor
 
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    activation_bytes,
+    in_trainings,
+    scored,
+)
 from finfluence.estimators._recorded_states import RecordedState, recorded_states, spaced_steps
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
@@ -87,14 +91,14 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
         ):
             total += state.rate * row_products(state)
             progress("checkpoints", done, len(steps))
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, total * signs),
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(
-                source, self.name, covers=(), findings=(ONE_PATH,), details={"checkpoints": steps}
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            sum_over(subsets.positions, total),
+            findings=(ONE_PATH,),
+            details={"checkpoints": steps},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

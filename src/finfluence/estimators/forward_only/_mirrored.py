@@ -14,9 +14,8 @@ from finfluence.estimators._one_run import (
     against_controls,
     id_order,
     in_trainings,
-    labels,
     mean_over,
-    one_run,
+    scored,
 )
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.result import Influence
@@ -118,23 +117,19 @@ class Mirrored(AbstractEstimator[Tape, MirroredOptions]):
                 source.layout.assign(model, theta + step_up(direction, theta, o.length))
                 changes[:, k] = final_losses(source, model, o.rows_at_once) - before
             progress("steps", k + 1, len(directions))
-        signs = np.array([q.sign for q in queries for _ in q.names])
-        asked, others = (
-            sum_over(subsets.positions, part) for part in np.split(changes, [len(signs)], axis=1)
-        )
-        return Influence.build(
-            score=asked * signs,
+        columns = sum(len(q.names) for q in queries)
+        asked, others = (sum_over(subsets.positions, part) for part in np.split(changes, [columns], axis=1))
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            asked,
+            mean_over(subsets, before),
             extra={"against_controls": against_controls(asked, others.T[:, :, None])},
-            own_loss=mean_over(subsets, before),
-            provenance=one_run(
-                source,
-                self.name,
-                covers=(),
-                findings=(ONE_STEP,),
-                seed=o.seed,
-                details={"controls": len(drawn)},
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+            findings=(ONE_STEP,),
+            seed=o.seed,
+            details={"controls": len(drawn)},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

@@ -13,9 +13,8 @@ from finfluence.estimators._one_run import (
     activation_bytes,
     forward_values,
     in_trainings,
-    labels,
     mean_over,
-    one_run,
+    scored,
 )
 from finfluence.estimators._recorded_states import spaced_steps
 from finfluence.result import Influence
@@ -115,14 +114,15 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
             progress("checkpoints", done, len(steps))
         fitted = adjacent if o.form == "adjacent" else neighbourhood
         found = fitted(gram_of(states), np.stack(rows), np.stack(asked))
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, found * signs),
-            own_loss=mean_over(subsets, rows[-1]),
-            provenance=one_run(
-                source, self.name, covers=(), findings=(ON_THE_PATH,), details={"checkpoints": steps}
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            sum_over(subsets.positions, found),
+            mean_over(subsets, rows[-1]),
+            findings=(ON_THE_PATH,),
+            details={"checkpoints": steps},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

@@ -9,7 +9,11 @@ from torch.nn.functional import normalize
 from finfluence._progress import Progress
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_number, check_whole
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    activation_bytes,
+    in_trainings,
+    scored,
+)
 from finfluence.estimators._recorded_states import RecordedState, recorded_states, spaced_steps
 from finfluence.grads import Projection
 from finfluence.result import Influence
@@ -126,18 +130,14 @@ class KernelTrak(AbstractEstimator[Tape, KernelTrakOptions]):
             progress("checkpoints", done, len(steps))
         kernel.diagonal().add_(o.ridge)
         found = torch.linalg.solve(kernel, beside).cpu().numpy()
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, found * signs),
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(
-                source,
-                self.name,
-                covers=(),
-                findings=(RANKS,) if scaled else (RANKS, UNSCALED),
-                details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            sum_over(subsets.positions, found),
+            findings=(RANKS,) if scaled else (RANKS, UNSCALED),
+            details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

@@ -11,7 +11,11 @@ from finfluence.curvature import Objective
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
 from finfluence.estimators._end_of_run import end_of_run
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    activation_bytes,
+    in_trainings,
+    scored,
+)
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.estimators.influence_functions._influence_function import check_not_negative
 from finfluence.grads import Projection
@@ -118,18 +122,14 @@ class Trak(AbstractEstimator[Tape, TrakOptions]):
             progress("checkpoints", m + 1, len(steps))
         rest = torch.stack(residuals).mean(0)
         included = (torch.stack(kernels).mean(0) * rest).T.cpu().numpy()
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, -included * signs),
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(
-                source,
-                self.name,
-                covers=(),
-                findings=("a score: one run's linear model, without an error of its own",),
-                details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
-            ),
-            **{**labels(queries, subsets), "units": ["score"] * len(signs)},
+        return scored(
+            source,
+            self.name,
+            queries,
+            subsets,
+            sum_over(subsets.positions, -included),
+            findings=("a score: one run's linear model, without an error of its own",),
+            details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

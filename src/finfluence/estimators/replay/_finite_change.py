@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from finfluence.estimators.derivatives import RowGradients
+from finfluence.estimators.replay._recomputed_states import state_bytes
 from finfluence.grads import Batch
 from finfluence.runs import Step, Tape
 
@@ -79,9 +80,8 @@ def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float
     """
     if not any(name.endswith(SQUARES) for name in tape.optimizer.slots):
         return 0
-    width = tape.layout.size * (1 + len(tape.optimizer.slots))
-    together = min(rows, rows_together(tape, memory_bytes))
-    return int(ROW_BYTES * width * together) + (1 + FURTHER) * directions * width * tape.layout.dtype.itemsize
+    held = ROW_BYTES * tape.run.width * min(rows, rows_together(tape, memory_bytes))
+    return int(held) + (1 + FURTHER) * directions * state_bytes(tape.layout, tape.optimizer)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from finfluence._seeds import stream, torch_seed
 from finfluence.ensemble import Executor, RunSpec, Workers, train_many
 from finfluence.errors import ConfigError, TrainingError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_whole
+from finfluence.estimators._one_run import mean_over
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Recipe, own_loss
 from finfluence.runs.describe import Subsets, sum_over
@@ -112,8 +113,6 @@ class DataOob(AbstractEstimator[Recipe, DataOobOptions]):
         inside = np.stack([np.isin(np.arange(len(source.rows)), bag) for bag in bags])[finite]
         out = outside_mean(losses, inside)
         held = np.where(inside, losses, 0.0).sum(0) / np.maximum(inside.sum(0), 1)
-        with np.errstate(invalid="ignore"):
-            own = sum_over(subsets.positions, held[:, None])[:, 0] / subsets.sizes
         left = int((~finite).sum())
         return Influence.build(
             score=sum_over(subsets.positions, out[:, None]),
@@ -121,7 +120,7 @@ class DataOob(AbstractEstimator[Recipe, DataOobOptions]):
             sizes=subsets.sizes,
             queries=[self.name],
             units=["score"],
-            own_loss=own,
+            own_loss=mean_over(subsets, held),
             provenance=Provenance(
                 method=self.name, runs=int(finite.sum()), covers=(), n_rows=len(source.rows), seed=o.seed,
                 recipe=source.describe(), recipe_digest=source.digest(), engine=trained.how,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,11 @@ from finfluence.jobs.scan._versions import (
     Version,
     compared,
     original,
+    relabelled,
     run_seeds,
     trained,
     without,
 )
-from finfluence.runs import Rows
 
 KEEP, DROP, RELABEL, REWEIGHT = "keep", "drop", "relabel", "reweight"
 
@@ -160,10 +160,8 @@ def _alternatives(
     else:
         left_out[DROP] = "too few rows would be left to train on"
     if to_relabel.any():
-        y = data.train.y.copy()
-        y[to_relabel] = data.train.target.encode(frame["suggested_label"].to_numpy(dtype=object)[to_relabel])
-        recipe = replace(training.recipe, data=Rows(x=data.train.x, y=y, ids=data.train.ids.tolist()))
-        versions.append(Version(RELABEL, recipe, y, original(context, seeds).specs))
+        labels = frame["suggested_label"].to_numpy(dtype=object)
+        versions.append(relabelled(context, RELABEL, to_relabel, labels, original(context, seeds).specs))
         rows[RELABEL] = int(to_relabel.sum())
     elif named.any():
         left_out[RELABEL] = "no named row has another label that the models are sure of"

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from finfluence.jobs.scan._versions import (
     Version,
     compared,
     original,
+    relabelled,
     run_seeds,
     trained,
     without,
 )
-from finfluence.runs import Rows
 
 CLEANED, WITHOUT, RANDOM = "cleaned", "without", "random removals"
 MOST_GROUPS = 3
@@ -69,15 +68,10 @@ def check_by_retraining(
     changed, n = int(drop.sum() + relabel.sum()), len(action)
     if not changed or n - changed < max(2, training.recipe.batch_size) or len(data.evaluation) < FEWEST_ROWS:
         return None
-    y = data.train.y.copy()
-    if relabel.any():
-        labels = decisions.frame["suggested_label"].to_numpy(dtype=object)[relabel]
-        y[relabel] = data.train.target.encode(labels)
-    relabelled = replace(training.recipe, data=Rows(x=data.train.x, y=y, ids=data.train.ids.tolist()))
-    seeds = run_seeds(seed, runs)
+    labels, seeds = decisions.frame["suggested_label"].to_numpy(dtype=object), run_seeds(seed, runs)
     versions = [
         original(context, seeds),
-        Version(CLEANED, relabelled, y, without(seeds, [drop] * runs)),
+        relabelled(context, CLEANED, relabel, labels, without(seeds, [drop] * runs)),
         Version(RANDOM, training.recipe, data.train.y, without(seeds, _random(n, changed, runs, seed))),
     ]
     outputs = trained(context, versions, "retraining check")

@@ -1,7 +1,7 @@
 """Versions of a scan's training data: trained again under shared seeds, measured on rows that took no part."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from finfluence.ensemble import RunSpec, train_many
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._measures import Measured, RowOutputs, known_classes, measures, row_values
-from finfluence.runs import Recipe, read_tensors
+from finfluence.runs import Recipe, Rows, read_tensors
 from finfluence.stats import Interval, crossed_interval
 
 ORIGINAL = "original"
@@ -38,6 +38,18 @@ def run_seeds(seed: int, runs: int) -> list[int]:
 
 def original(context: Context, seeds: Sequence[int]) -> Version:
     return Version(ORIGINAL, context.training.recipe, context.data.train.y, [RunSpec(s, s) for s in seeds])
+
+
+def relabelled(
+    context: Context, name: str, rows: np.ndarray, labels: np.ndarray, specs: Sequence[RunSpec]
+) -> Version:
+    """Return a version in which the rows of a mask have the suggested ones of all `labels`."""
+    training, data = context.training, context.data
+    y = data.train.y.copy()
+    if rows.any():
+        y[rows] = data.train.target.encode(labels[rows])
+    recipe = replace(training.recipe, data=Rows(x=data.train.x, y=y, ids=data.train.ids.tolist()))
+    return Version(name, recipe, y, specs)
 
 
 def without(seeds: Sequence[int], gone: Sequence[np.ndarray]) -> list[RunSpec]:

@@ -32,7 +32,7 @@ def copy_model(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
                 raise _computed(f"{name}.{key}".lstrip("."), module)
     try:
         return copy.deepcopy(model, known)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
+    except (TypeError, RuntimeError) as error:
         raise NotSupportedError(
             explain(
                 "a model that can be copied (copy.deepcopy)",
