@@ -179,3 +179,30 @@ LOOPS: dict[str, Loop] = {
     "muon": Loop(whole(Muon, lr=0.02), model=matrices),
 }  # fmt: skip
 EXACT = {name: loop for name, loop in LOOPS.items() if name != "muon"}
+
+
+SGD = whole(torch.optim.SGD, lr=0.1)
+
+
+def begin(model=None, optimizer=None, loss=pt.class_loss, data=None, **options):
+    model = pt.made(pt.mlp) if model is None else model
+    optimizer = SGD(model) if optimizer is None else optimizer
+    return (
+        model,
+        optimizer,
+        fi.Tape.record(model, optimizer, loss, pt.table() if data is None else data, **options),
+    )
+
+
+def descend(model, optimizer, ids, rows=None, loss=pt.class_loss) -> None:
+    loss(model, (rows or pt.table()).batch(torch.as_tensor(ids))).mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def recorded(order, rows=12, **options):
+    model, optimizer, tape = begin(**options)
+    for ids in order:
+        descend(model, optimizer, ids, pt.table(rows))
+        tape.step(ids=ids)
+    return tape
