@@ -271,9 +271,9 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError) as raised:
         train_many(classifier(), SPECS, held_out(), Workers("ray"))
     assert words(raised) == [
-        "ray for executor='ray'",
-        "no module named ray",
-        "it belongs to the extra 'ray'",
+        "the library 'ray', which trains on a cluster",
+        "it cannot be imported (import of ray halted; None in sys.modules)",
+        "finfluence was installed without its extra 'ray'",
         "pip install 'finfluence[ray]', or pass executor='joblib'",
     ]
 

@@ -314,7 +314,7 @@ def test_transformers_is_not_installed(monkeypatch):
         importlib.import_module("finfluence.integrations.huggingface")
     assert_parts(
         caught.value,
-        "transformers for finfluence.integrations.huggingface",
+        "the library 'transformers'",
         "No module named 'transformers'",
         "extra 'lm'",
         "pip install 'finfluence[lm]'",

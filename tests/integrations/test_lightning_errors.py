@@ -190,7 +190,7 @@ def test_lightning_is_not_installed(monkeypatch):
         importlib.import_module("finfluence.integrations.lightning")
     assert_parts(
         caught.value,
-        "lightning for finfluence.integrations.lightning",
+        "the library 'lightning'",
         "No module named 'lightning'",
         "extra 'lightning'",
         "pip install 'finfluence[lightning]'",

@@ -203,13 +203,13 @@ def test_plots_refuse_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None
         effects().plot("interval")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="one of the 4 subsets"):
         effects().plot("tradeoff", subset="e")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ConfigError) as caught:
         effects().plot()
     assert_parts(
         caught.value,
-        "matplotlib to be installed",
-        "no module named matplotlib",
-        "its extra `plot`",
-        "install the extra",
+        "the library 'matplotlib', which draws the plots",
+        "it cannot be imported",
+        "its extra 'plot'",
+        "or use .report",
     )

@@ -177,7 +177,7 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
         exposure that is the same for all.
     ConfigError
         An option that cannot be used.
-    NotSupportedError
+    ConfigError
         scikit-learn is not installed.
 
     Notes

@@ -1,13 +1,12 @@
 """scikit-learn's models behind the assessments that adjust for covariates, and the folds they are fitted in."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+from finfluence._extras import require
 from finfluence._seeds import stream
-from finfluence.errors import NotSupportedError, explain
 
 
 def sklearn(module: str) -> Any:
@@ -19,20 +18,10 @@ def sklearn(module: str) -> Any:
 
     Raises
     ------
-    NotSupportedError
+    ConfigError
         It is not installed.
     """
-    try:
-        return import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise NotSupportedError(
-            explain(
-                "scikit-learn, whose models adjust for covariates",
-                "no such package",
-                "an installation without the extra 'data'",
-                "pip install 'finfluence[data]'",
-            )
-        ) from error
+    return require(f"sklearn.{module}", "adjusts for covariates", "data")
 
 
 def folds(strata: np.ndarray, k: int, seed: int, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

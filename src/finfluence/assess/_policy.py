@@ -107,7 +107,7 @@ def policy_effect(
         Shapes disagree, values missing or not finite, fewer than 20 subjects in an arm.
     ConfigError
         An option that cannot be used.
-    NotSupportedError
+    ConfigError
         scikit-learn is not installed.
 
     References

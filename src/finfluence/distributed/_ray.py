@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from finfluence._extras import require
 from finfluence.errors import ConfigError, TrainingError, explain
 
 Common = TypeVar("Common")
@@ -242,15 +243,4 @@ def _unreachable(address: str, error: Exception) -> ConfigError:
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                "ray for executor='ray'",
-                "no module named ray",
-                "it belongs to the extra 'ray'",
-                "pip install 'finfluence[ray]', or pass executor='joblib'",
-            )
-        ) from error
-    return ray
+    return require("ray", "trains on a cluster", "ray", "pass executor='joblib'")

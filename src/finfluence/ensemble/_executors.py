@@ -7,8 +7,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from finfluence._extras import require
 from finfluence.ensemble._stacked import RunSpec
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError
 from finfluence.runs import Recipe, Stepper, initial_model, seeded
 
 Executor = Literal["serial", "joblib", "ray"]
@@ -67,15 +68,4 @@ def has_joblib() -> bool:
 
 
 def _joblib() -> Any:
-    try:
-        import joblib
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                "joblib for executor='joblib'",
-                "no module named joblib",
-                "it belongs to the extra 'parallel'",
-                "pip install 'finfluence[parallel]', or pass executor='serial'",
-            )
-        ) from error
-    return joblib
+    return require("joblib", "trains in several processes", "parallel", "pass executor='serial'")

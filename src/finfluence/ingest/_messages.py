@@ -1,12 +1,10 @@
 """Words shared by the messages of this package: short lists, near misses, optional libraries."""
 
 import difflib
-import importlib
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any
 
-from finfluence.errors import ConfigError, explain
+from finfluence import _extras
 
 
 def listed(values: Iterable[Any], limit: int = 5) -> str:
@@ -24,16 +22,6 @@ def nearest(name: str, options: Iterable[Any]) -> str:
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 
 
-def require(module: str, purpose: str) -> ModuleType:
-    """Import an optional library, or say which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                f"the library {module.split('.')[0]!r}, which {purpose}",
-                f"it cannot be imported ({error})",
-                "finfluence was installed without its extra 'data'",
-                "pip install 'finfluence[data]'",
-            )
-        ) from error
+def require(module: str, purpose: str) -> Any:
+    """Import a library of the extra `data`, or say which extra brings it."""
+    return _extras.require(module, purpose, "data")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finfluence._extras import missing
 from finfluence.errors import (
     ConfigError,
     DataError,
@@ -21,14 +22,7 @@ from finfluence.runs import Tape
 try:
     from transformers import TrainerCallback
 except ImportError as error:
-    raise ConfigError(
-        explain(
-            "transformers for finfluence.integrations.huggingface",
-            str(error).splitlines()[0],
-            "it belongs to the extra 'lm'",
-            "pip install 'finfluence[lm]'",
-        )
-    ) from error
+    raise ConfigError(missing("transformers", "trains what this module records", "lm", error)) from error
 
 _TAKEN = {"input_ids", "attention_mask", "labels", "num_items_in_batch"}
 _FLAGS = (

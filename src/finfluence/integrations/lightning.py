@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finfluence._extras import missing
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.integrations._recording import Recording
 from finfluence.runs import Tape
@@ -14,14 +15,7 @@ from finfluence.runs import Tape
 try:
     from lightning.pytorch import Callback
 except ImportError as error:
-    raise ConfigError(
-        explain(
-            "lightning for finfluence.integrations.lightning",
-            str(error).splitlines()[0],
-            "it belongs to the extra 'lightning'",
-            "pip install 'finfluence[lightning]'",
-        )
-    ) from error
+    raise ConfigError(missing("lightning", "trains what this module records", "lightning", error)) from error
 
 RowLoss = Callable[[nn.Module, dict[str, Any]], Tensor]
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

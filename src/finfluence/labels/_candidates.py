@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from finfluence.errors import ConfigError, explain
+from finfluence._extras import require
 
 MOST_BOOSTED_FEATURES = 120
 MOST_BOOSTED_CLASSES = 5
@@ -15,6 +15,7 @@ TREES = 100
 LEAF = 4
 TELLING = 0.05
 BOOSTED = "boosted trees"
+JUDGES = "judges labels that its models have not seen"
 
 Candidate = Callable[[], Any]
 
@@ -87,47 +88,36 @@ def candidates(task: str, rows: int, features: int, classes: int, seed: int) -> 
     ConfigError
         scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import (
-            ExtraTreesClassifier,
-            ExtraTreesRegressor,
-            HistGradientBoostingClassifier,
-            HistGradientBoostingRegressor,
-        )
-        from sklearn.linear_model import LogisticRegression, RidgeCV
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                "scikit-learn, whose models judge labels that they have not seen",
-                "no such package",
-                "finfluence was installed without its extra 'data'",
-                "install finfluence with the extra 'data', or scikit-learn itself",
-            )
-        ) from error
+    ensemble = require("sklearn.ensemble", JUDGES, "data")
+    linear = require("sklearn.linear_model", JUDGES, "data")
     trees = {"n_estimators": TREES, "random_state": seed, "n_jobs": 1}
     boosting = {"max_iter": 60, "max_leaf_nodes": 15, "early_stopping": False, "random_state": seed}
     cheap = rows * features * max(1, classes) <= MOST_LINEAR_CELLS
     boosted = features <= MOST_BOOSTED_FEATURES and classes <= MOST_BOOSTED_CLASSES
     if task == "regression":
         found: dict[str, Candidate] = {
-            "linear": lambda: RidgeCV(np.geomspace(1e-2, 1e4, 13)),
-            "extra trees": lambda: ExtraTreesRegressor(max_features=0.5, min_samples_leaf=2, **trees),
+            "linear": lambda: linear.RidgeCV(np.geomspace(1e-2, 1e4, 13)),
+            "extra trees": lambda: ensemble.ExtraTreesRegressor(
+                max_features=0.5, min_samples_leaf=2, **trees
+            ),
         }
         if boosted:
-            found[BOOSTED] = lambda: HistGradientBoostingRegressor(loss="absolute_error", **boosting)
+            found[BOOSTED] = lambda: ensemble.HistGradientBoostingRegressor(loss="absolute_error", **boosting)
         return found
     found = {
-        "extra trees": lambda: ExtraTreesClassifier(**trees),
+        "extra trees": lambda: ensemble.ExtraTreesClassifier(**trees),
         "extra trees, telling features": lambda: OnTelling(
-            ExtraTreesClassifier(min_samples_leaf=LEAF, **trees)
+            ensemble.ExtraTreesClassifier(min_samples_leaf=LEAF, **trees)
         ),
     }
     if cheap:
         found["logistic regression, telling features"] = lambda: OnTelling(
-            LogisticRegression(C=0.1, max_iter=300)
+            linear.LogisticRegression(C=0.1, max_iter=300)
         )
-        found["logistic regression"] = lambda: LogisticRegression(max_iter=300)
-        found["logistic regression, strongly regularised"] = lambda: LogisticRegression(C=0.03, max_iter=300)
+        found["logistic regression"] = lambda: linear.LogisticRegression(max_iter=300)
+        found["logistic regression, strongly regularised"] = lambda: linear.LogisticRegression(
+            C=0.03, max_iter=300
+        )
     if boosted:
-        found[BOOSTED] = lambda: HistGradientBoostingClassifier(**boosting)
+        found[BOOSTED] = lambda: ensemble.HistGradientBoostingClassifier(**boosting)
     return found

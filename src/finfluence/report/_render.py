@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from finfluence._extras import require
 from finfluence._files import write_text
-from finfluence.errors import ConfigError, explain
 from finfluence.report._schema import ReportContent
 from finfluence.report._text import visible
 from finfluence.report._validate import validated
@@ -91,17 +91,7 @@ def write_report(content: ReportContent | Mapping[str, object], path: str | os.P
 
 
 def _environment() -> "jinja2.Environment":
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                "jinja2 to be installed, which writes the report page",
-                "no module named jinja2",
-                "finfluence was installed without its extra `report`",
-                "pip install 'finfluence[report]'",
-            )
-        ) from error
+    jinja2 = require("jinja2", "writes the report page", "report")
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from finfluence.errors import ConfigError, explain
+from finfluence._extras import require
 from finfluence.report import curve, magnitude, visible
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
@@ -49,17 +49,9 @@ def _axes(ax: Any) -> "Axes":
     if ax is not None:
         given: Axes = ax
         return given
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ConfigError(
-            explain(
-                "matplotlib to be installed, which draws the plots",
-                "no module named matplotlib",
-                "finfluence was installed without its extra `plot`",
-                "install the extra `plot`, or matplotlib itself; .report(…) draws the same without it",
-            )
-        ) from error
+    pyplot = require(
+        "matplotlib.pyplot", "draws the plots", "plot", "use .report(…), which draws the same without it"
+    )
     made: Axes = pyplot.subplots(layout="constrained")[1]
     return made
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from finfluence.errors import NotSupportedError, explain
+from finfluence._extras import missing
+from finfluence.errors import NotSupportedError
 from finfluence.estimators.baselines._probabilities import check_probabilities, class_probabilities
 from finfluence.estimators.baselines._row_score import RowScore, RowScoreOptions
 from finfluence.runs import Tape
@@ -74,13 +75,7 @@ def _scorer() -> Callable[..., np.ndarray]:
     try:
         from cleanlab.rank import get_label_quality_scores
     except ImportError as error:
-        raise NotSupportedError(
-            explain(
-                "the package cleanlab",
-                "it is not installed",
-                "baselines are an extra",
-                'install it by pip install "finfluence[baselines]", or leave this baseline out',
-            )
-        ) from error
+        purpose, instead = "scores labels by confident learning", "leave this baseline out"
+        raise NotSupportedError(missing("cleanlab", purpose, "baselines", error, instead)) from error
     found: Callable[..., np.ndarray] = get_label_quality_scores
     return found
