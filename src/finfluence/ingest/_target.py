@@ -114,7 +114,7 @@ def fit_target(labels: np.ndarray, name: str, task: Task, marks: Marks | None = 
 def to_numbers(labels: Iterable[object], marks: Marks | None = None) -> np.ndarray:
     """Return regression targets as float64, NaN for a label that is no number.
 
-    A code (`007`) is none, nor a bound (`<5`); a unit is accepted where all labels carry it.
+    A code (`007`) is none, nor a bound (`<5`), a range or a time; a unit is accepted where all labels carry it.
 
     Returns
     -------
@@ -239,7 +239,7 @@ def _number(value: object, decimal: str, one_unit: bool) -> float:
         return float(value)
     text = str(value).strip()
     found = None if looks_like_code([text]) else numeral(text)
-    if found is None or found.bound or (found.unit and not one_unit):
+    if found is None or found.loose or (found.unit and not one_unit):
         return math.nan
     return float(found.plain(decimal) or math.nan)
 

@@ -23,7 +23,7 @@ MISSING_TARGET_WORDS = frozenset(
 
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0)?")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)\.\d*[1-9]")
-_CODE = re.compile(r"[+-]?0\d")
+_CODE = re.compile(r"[+-]?0\d(?!\d*:\d\d)")
 
 
 def canonical(value: Any) -> Any:
@@ -114,7 +114,7 @@ def plain_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def looks_like_code(values: Iterable[str | None]) -> bool:
-    """Tell whether digits are used as a code (`"00501"`), not as a number."""
+    """Tell whether digits are used as a code (`"00501"`), not as a number or a time (`"03:45"`)."""
     return any(text is not None and _CODE.match(text) for text in values)
 
 
