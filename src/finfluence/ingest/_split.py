@@ -9,6 +9,7 @@ from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._encoding import encode
 from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
+from finfluence.ingest._leaks import repeated_rows
 from finfluence.ingest._messages import counted, listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
@@ -187,7 +188,8 @@ def _prepare(
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )
-    warnings = (*said, *encoded.warnings)
+    drawn = held.reading is train.reading and held.source.digest == train.source.digest
+    warnings = (*said, *encoded.warnings, *repeated_rows(encoded.train, encoded.held, drawn))
     shared: dict[str, Any] = {
         "task": train.task,
         "target": target,
