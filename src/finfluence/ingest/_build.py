@@ -38,7 +38,10 @@ def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
 
 def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTable:
     """Take target, ids and groups out of a frame by the names in `source.options`."""
-    target, id_column, group_column = (source.options[key] for key in ("target", "id_column", "group_column"))
+    columns = [str(name) for name in frame.columns]
+    stripped = {key: _as_in(columns, source.options[key]) for key in ("target", "id_column", "group_column")}
+    source = replace(source, options={**source.options, **stripped})
+    target, id_column, group_column = stripped.values()
     if target is None:
         raise ConfigError(
             explain(
@@ -124,6 +127,12 @@ def raw_of_folder(path: Path, size: int | None, mode: str | None, decide: Decide
         source=Source(str(path), "folder", pictures.digest, options),
         notes=tuple(pictures.notes),
     )
+
+
+def _as_in(columns: list[str], name: str | None) -> str | None:
+    """Return a name as the file has it: names of CSV files lose the spaces around them."""
+    bare = name.strip() if isinstance(name, str) else name
+    return bare if name not in columns and bare in columns else name
 
 
 def _refuse_two_roles(options: Mapping[str, object]) -> None:

@@ -189,7 +189,14 @@ def _prepare(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )
     drawn = held.reading is train.reading and held.source.digest == train.source.digest
-    warnings = (*said, *encoded.warnings, *repeated_rows(encoded.train, encoded.held, drawn))
+    theirs = () if held.doubts == train.doubts else tuple(f"hold-out: {doubt}" for doubt in held.doubts)
+    warnings = (
+        *train.doubts,
+        *theirs,
+        *said,
+        *encoded.warnings,
+        *repeated_rows(encoded.train, encoded.held, drawn),
+    )
     shared: dict[str, Any] = {
         "task": train.task,
         "target": target,
