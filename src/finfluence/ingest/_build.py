@@ -11,6 +11,7 @@ from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._images import read_folder
 from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed, nearest
+from finfluence.ingest._nested import flattened
 from finfluence.ingest._npz import check_x, named_array, read_npz
 from finfluence.ingest._raw import RawTable, as_objects, row_ids
 from finfluence.ingest._reading import file_reading
@@ -53,6 +54,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         )
     _refuse_two_roles(source.options)
     frame = frame.set_axis(pd.Index([str(name) for name in frame.columns], dtype=object), axis=1)
+    frame, nested = flattened(frame, stripped.values())
     labels = as_objects(column(frame, target, "target", source.name).astype(object))
     ids, groups = np.arange(len(frame), dtype=np.int64), None
     if id_column is not None:
@@ -75,6 +77,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         group_column=group_column,
         source=replace(source, options={**source.options, "task": task}),
         notes=(f"{task}: {reason}",),
+        doubts=nested,
         reading=reading,
     )
 
