@@ -292,3 +292,16 @@ def test_json_values_survive(tmp_path):
     )
     records[3]["y"] = "b"
     assert [json.loads(line) for line in done.path.read_text().splitlines()] == records
+
+
+@pytest.mark.parametrize("before", ["# by hand\n# again\n", "sep=,\n", "\ufeff# x\r\n", ""])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_what_stands_before_the_header_stays(tmp_path, before, encoding):
+    path = tmp_path / "a.csv"
+    text = before + "x, label\n1,cat\n2,dog\n3,cat\n"
+    path.write_bytes(text.encode(encoding))
+    layout = Layout(delimiter=",", encoding=encoding)
+    made = decisions([0, 1], ["drop", "relabel"], {1: "cat"})
+    done = write_clean(made, path, tmp_path / "c.csv", target="label", layout=layout)
+    assert done.path.read_bytes() == text.replace("1,cat\n", "").replace("dog", "cat").encode(encoding)
+    assert pd.read_csv(done.audit_path)["line"].tolist() == [2 + before.count("\n"), 3 + before.count("\n")]

@@ -99,7 +99,7 @@ def test_open_quotation_mark(write, refused):
 
 def test_binary_file(write, refused):
     with refused(DataError, "a text file", "zero bytes", "wrong extension", "export the table as CSV"):
-        read(write("a.csv", b"PK\x03\x04\0\0\0"), target="label")
+        read(write("a.csv", b"\x7fELF\x02\0\0\0\x01"), target="label")
 
 
 def test_empty_file(write, refused):

@@ -86,7 +86,7 @@ def test_dates_of_the_wrong_order_are_said():
     cells[0] = "05/23/2020"
     encoder, _ = fitted({"d": cells})
     assert encoder.columns[0].notes == (
-        "1 dates have another order than day first, as all others: each was read by its own",
+        "1 date has another order than day first, as all others: each was read by its own",
     )
 
 

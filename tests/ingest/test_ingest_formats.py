@@ -102,12 +102,12 @@ def test_unknown_extension(write, refused):
 def test_missing_column_lists_all_and_the_nearest(write, refused):
     path = write("a.csv", "x,Label \n1,a\n2,b\n")
     with refused(
-        DataError, "the target column 'label'", "'x', 'Label '; did you mean 'Label '?", "header", "name one"
+        DataError, "the target column 'label'", "'x', 'Label'; did you mean 'Label'?", "header", "name one"
     ):
         read(path, target="label")
-    with refused(DataError, "the id column 'row'", "columns 'x', 'Label '", "spelling mistake", "as id"):
+    with refused(DataError, "the id column 'row'", "columns 'x', 'Label'", "spelling mistake", "as id"):
         read(path, target="Label ", id_column="row")
-    with refused(ConfigError, "the column to predict", "columns 'x', 'Label '", "does not say", "--target"):
+    with refused(ConfigError, "the column to predict", "columns 'x', 'Label'", "does not say", "--target"):
         read(path)
     with refused(ConfigError, "different columns", "'x' in two of these roles", "copied", "another column"):
         read(path, target="x", group_column="x")

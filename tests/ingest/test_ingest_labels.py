@@ -125,3 +125,50 @@ def test_ids_of_64_bits_stay_apart(write):
     rows = "".join(f"{9007199254740990 + i},{i % 7},{'ab'[i % 2]}\n" for i in range(20))
     raw = read(write("d.csv", "key,a,label\n" + rows), "label", id_column="key")
     assert raw.ids.tolist() == [9007199254740990 + i for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("yes", "yes\u200b"),
+        ("yes", "\ufeffyes"),
+        ("yes", " yes"),
+        ("yes", "yes\u00a0"),
+        ("café", "cafe\u0301"),
+        ("Å", "\u212b"),
+    ],
+)
+def test_spellings_that_nobody_can_see_are_one_class(tmp_path, pair):
+    names = (*pair, "no")
+    frame = pd.DataFrame({"a": X, "label": [names[i % 3] for i in range(210)]})
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    for train in (classes(frame), classes(tmp_path / "d.csv")):
+        assert len(train.target.classes) == 2
+        assert np.bincount(train.y).tolist() == ([56, 112] if train.target.classes[0] == "no" else [112, 56])
+
+
+def test_a_hold_out_with_other_code_points_for_one_letter(tmp_path):
+    frame = pd.DataFrame({"a": X, "label": [("café", "thé")[i % 2] for i in range(210)]})
+    other = frame.assign(a=X[::-1], label=frame["label"].str.replace("é", "e\u0301"))
+    train, held = split(from_frame(frame, "label"), from_frame(other, "label"))
+    assert held.y.tolist() == train.y.tolist()
+
+
+@pytest.mark.parametrize("pair", [("spam", "sр\u0430m"), ("A", "\uff21"), ("no 1", "no\u3000１")])
+def test_classes_that_look_alike_are_said(pair):
+    frame = pd.DataFrame({"a": X, "label": [(*pair, "other")[i % 3] for i in range(210)]})
+    train = classes(frame)
+    assert len(train.target.classes) == 3
+    assert f"{pair[1]!a}, which look alike: they are classes" in " ".join(train.warnings) or (
+        f"{pair[0]!a}, which look alike" in " ".join(train.warnings)
+    )
+
+
+@pytest.mark.parametrize("word", ["?", "unknown", "Unlabelled", "-", "TBD"])
+def test_classes_that_may_be_no_labels_are_said(word):
+    train = classes(pd.DataFrame({"a": X, "label": [("a", "b", word)[i % 3] for i in range(210)]}))
+    assert any(
+        f"holds {word!r}: a class of its own; leave those rows out" in warning for warning in train.warnings
+    )
+    two = classes(pd.DataFrame({"a": X, "label": [("known", word)[i % 2] for i in range(210)]}))
+    assert not any("leave those rows out" in warning for warning in two.warnings)

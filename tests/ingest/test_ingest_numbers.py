@@ -219,7 +219,7 @@ def test_units_are_brought_together(cells, expected):
     ("cells", "words"),
     [
         (["500 g", "1.5 kg", "2 kg"], "cells in g converted to kg"),
-        (["12", "14 kg", "13"], "cells carry no unit and were taken to be in kg, as"),
+        (["12", "14 kg", "13"], "cells without a unit: taken to be in kg, as"),
         (["$5", "€7", "$8"], "amounts in $ and € are read as they are, not converted"),
         (["<5", "7", "8.5"], "cells are bounds such as '<5', read as the number itself"),
         (["12 %", "13 %", "0.14"], "cells without % lie within 0 and 1"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finfluence.clean._formulas import formula_like, neutralise
 from finfluence.errors import DataError, explain
+from finfluence.ingest import before_header, marked_encoding
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A delimited file: byte-order mark, header, and records; blank lines belong to the record after them."""
+    """A delimited file: what stands before the header, the header, records; blank lines belong to the record below."""
 
     mark: str
     encoding: str
@@ -34,7 +35,10 @@ class Sheet:
 
     def index(self, column: str) -> int:
         """Return the position of a column by name."""
-        if column not in self.header.cells:
+        names = (
+            self.header.cells if column in self.header.cells else [name.strip() for name in self.header.cells]
+        )
+        if column not in names:
             raise DataError(
                 explain(
                     f"a column {column!r}",
@@ -43,15 +47,16 @@ class Sheet:
                     "name one of the columns above",
                 )
             )
-        return self.header.cells.index(column)
+        return names.index(column)
 
 
 def read_sheet(path: Path, delimiter: str, encoding: str | None = None) -> Sheet:
     """Read a delimited file without interpreting any cell."""
     data = path.read_bytes()
     text, encoding = _decoded(data, encoding)
-    mark = "\ufeff" if text.startswith("\ufeff") else ""
-    records = list(_records(text[len(mark) :], delimiter, path))
+    start, _ = before_header(text, delimiter)
+    mark = text[: max(start, int(text.startswith("\ufeff")))]
+    records = list(_records(text[len(mark) :], delimiter, path, mark.count("\n")))
     if not records or not records[0].cells:
         raise DataError(
             explain(
@@ -136,7 +141,7 @@ def _suspect(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|{end})(?:[=@\t\r]|[+-](?!{number}))")
 
 
-def _records(text: str, delimiter: str, path: Path) -> Iterator[Record]:
+def _records(text: str, delimiter: str, path: Path, before: int) -> Iterator[Record]:
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -145,13 +150,13 @@ def _records(text: str, delimiter: str, path: Path) -> Iterator[Record]:
             yield line
 
     reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    blank, first = "", 1
+    blank, first = "", before + 1
     with _long_cells():
         try:
             for cells in reader:
                 piece, line = "".join(taken), first
                 taken.clear()
-                first = reader.line_num + 1
+                first = before + reader.line_num + 1
                 if not cells:
                     blank += piece
                     continue
@@ -161,7 +166,7 @@ def _records(text: str, delimiter: str, path: Path) -> Iterator[Record]:
             raise DataError(
                 explain(
                     "a well-formed table",
-                    f"{path}, line {reader.line_num}: {error}",
+                    f"{path}, line {before + reader.line_num}: {error}",
                     "a quotation mark that is never closed, or text after a closing one",
                     "restore the file that was scanned",
                 )
@@ -172,8 +177,10 @@ def _records(text: str, delimiter: str, path: Path) -> Iterator[Record]:
 
 def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
     """Decode so that encoding again gives the same bytes; a byte-order mark stays in the text."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16-le" if data.startswith(b"\xff\xfe") else "utf-16-be"
+    marked = marked_encoding(data)
+    if marked.startswith(("utf-16", "utf-32")):
+        little = marked.endswith("-le") or data.startswith(b"\xff\xfe")
+        encoding = f"{marked[:6]}-{'le' if little else 'be'}"
     for name in (encoding or "utf-8", "utf-8", "cp1252"):
         name = "utf-8" if name == "utf-8-sig" else name
         with contextlib.suppress(UnicodeDecodeError):

@@ -197,6 +197,9 @@ def make_plan(
 
 def target_column(target: str | None, columns: Any) -> str:
     """Return the target's column, or say that it is missing."""
+    known = {str(name).strip(): name for name in columns}
+    if target is not None and target not in columns and str(target).strip() in known:
+        return str(known[str(target).strip()])
     if target is None or target not in columns:
         raise DataError(
             explain(

@@ -5,6 +5,7 @@ from finfluence.ingest._csv import sniff
 from finfluence.ingest._features import TableEncoder
 from finfluence.ingest._look import column_decisions
 from finfluence.ingest._planted import plant_label_errors
+from finfluence.ingest._preface import before_header, marked_encoding
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import from_frame, read, reread
 from finfluence.ingest._split import split
@@ -21,10 +22,12 @@ __all__ = [
     "TableEncoder",
     "Target",
     "TextEncoder",
+    "before_header",
     "choose_task",
     "column_decisions",
     "digits_frame",
     "from_frame",
+    "marked_encoding",
     "plant_label_errors",
     "read",
     "reread",

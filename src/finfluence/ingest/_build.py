@@ -11,6 +11,7 @@ from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._images import read_folder
 from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed, nearest
+from finfluence.ingest._nested import flattened
 from finfluence.ingest._npz import check_x, named_array, read_npz
 from finfluence.ingest._raw import RawTable, as_objects, row_ids
 from finfluence.ingest._reading import file_reading
@@ -38,7 +39,10 @@ def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
 
 def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTable:
     """Take target, ids and groups out of a frame by the names in `source.options`."""
-    target, id_column, group_column = (source.options[key] for key in ("target", "id_column", "group_column"))
+    columns = [str(name) for name in frame.columns]
+    stripped = {key: _as_in(columns, source.options[key]) for key in ("target", "id_column", "group_column")}
+    source = replace(source, options={**source.options, **stripped})
+    target, id_column, group_column = stripped.values()
     if target is None:
         raise ConfigError(
             explain(
@@ -50,6 +54,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         )
     _refuse_two_roles(source.options)
     frame = frame.set_axis(pd.Index([str(name) for name in frame.columns], dtype=object), axis=1)
+    frame, nested = flattened(frame, stripped.values())
     labels = as_objects(column(frame, target, "target", source.name).astype(object))
     ids, groups = np.arange(len(frame), dtype=np.int64), None
     if id_column is not None:
@@ -72,6 +77,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         group_column=group_column,
         source=replace(source, options={**source.options, "task": task}),
         notes=(f"{task}: {reason}",),
+        doubts=nested,
         reading=reading,
     )
 
@@ -124,6 +130,12 @@ def raw_of_folder(path: Path, size: int | None, mode: str | None, decide: Decide
         source=Source(str(path), "folder", pictures.digest, options),
         notes=tuple(pictures.notes),
     )
+
+
+def _as_in(columns: list[str], name: str | None) -> str | None:
+    """Return a name as the file has it: names of CSV files lose the spaces around them."""
+    bare = name.strip() if isinstance(name, str) else name
+    return bare if name not in columns and bare in columns else name
 
 
 def _refuse_two_roles(options: Mapping[str, object]) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,10 @@ import pandas as pd
 
 from finfluence.errors import DataError, explain
 from finfluence.ingest._dates import LONGEST, DateReader
-from finfluence.ingest._marks import MOSTLY, Marks, NumberCells, read_numbers
-from finfluence.ingest._messages import require
+from finfluence.ingest._marks import FEW_LEVELS, MOSTLY, Marks, NumberCells, read_numbers
+from finfluence.ingest._messages import counted, require
 from finfluence.ingest._numerals import Numerals
-from finfluence.ingest._reading import FileReading, written
+from finfluence.ingest._reading import FileReading, without, written
 from finfluence.ingest._text import LONG_TEXT
 from finfluence.ingest._truth import in_words, truth_levels
 from finfluence.ingest._values import looks_like_code, texts
@@ -44,6 +44,8 @@ class Column:
         Of numbers: the decimal mark, the unit, and the median size.
     dates, zone
         Of dates: a `DateReader`, or skrub's for formats that it alone knows; their time zone.
+    absent
+        Of numbers and dates: words that stand where a value would, such as "unknown"; they are missing.
     levels
         Of truth values in several spellings: the spelling that stands for each.
     notes
@@ -61,6 +63,7 @@ class Column:
     typical: float = float("nan")
     dates: Any = None
     zone: Any = None
+    absent: frozenset[str] = frozenset()
     levels: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -90,27 +93,47 @@ def describe(
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         return _date_column(name, series, series.isna().to_numpy())
     values = numeric(series)
-    if values is not None:
+    compact = name in reading.dates.columns
+    if values is not None and not compact:
         return _number_column(name, NumberCells(finite(values, series)), np.isnan(values), Marks())
     cells = texts(series)
+    absent = reading.absent.get(name, frozenset())
+    if absent:
+        column = describe(
+            pd.Series(without(cells, absent), series.index, name=series.name),
+            max_levels,
+            replace(reading, absent={}),
+            other,
+        )
+        return _with_absent(column, cells, absent)
     missing = np.array([cell is None for cell in cells])
     if missing.all():
         return Column(name, "dropped", "every cell is missing", missing=len(cells))
     present = cells[~missing]
     if isinstance(series.dtype, pd.CategoricalDtype):
         return _words_column(name, cells, missing, max_levels)
-    if (column := _truth_column(name, present, missing)) is not None:
-        return column
-    if not looks_like_code(present):
+    if (truth := _truth_column(name, present, missing)) is not None:
+        return truth
+    if not compact and not looks_like_code(present):
         marks = reading.number_marks(name)
         numbers = number_cells(series, cells, marks.decimal, known=reading.numerals)
         if (~np.isnan(numbers.values)).sum() >= MOSTLY * len(present):
             finite(numbers.values, series)
             return _number_column(name, numbers, missing, marks)
-    column = _date_from_text(
+    date = _date_from_text(
         name, cells, missing, reading.date_reader(name, "" if other is None else other.date_order(name))
     )
-    return column if column is not None else _words_column(name, cells, missing, max_levels)
+    return date if date is not None else _words_column(name, cells, missing, max_levels)
+
+
+def _with_absent(column: Column, cells: np.ndarray, absent: frozenset[str]) -> Column:
+    """Return a column of numbers or dates with a note on the words that stand for no value."""
+    counts = Counter(cell for cell in cells if cell in absent)
+    if not counts or column.kind not in ("number", "date"):
+        return replace(column, absent=absent)
+    words = " or ".join(map(repr, sorted(counts, key=lambda word: (-counts[word], word))))
+    note = f"{counted(counts.total(), 'cell')} with {words}, and no {column.kind}: taken as missing"
+    return replace(column, absent=absent, notes=(*column.notes, note))
 
 
 def number_cells(
@@ -217,6 +240,12 @@ def _sentinels(present: np.ndarray) -> tuple[str, ...]:
             return (
                 f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",
             )
+    below, many = found[found < 0], counts[0] >= max(3, 0.01 * len(present))
+    if len(below) == 1 and many and len(found) > FEW_LEVELS and below[0] in (-1, -9, -99):
+        return (
+            f"{counts[0]} cells hold {below[0]:.0f}, the only number below 0: leave them empty if that means a missing "
+            "value",
+        )
     return ()
 
 

@@ -3,16 +3,31 @@
 import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
+from finfluence.ingest._messages import counted, listed
+from finfluence.ingest._preface import before_header, marked_encoding
 
 DELIMITERS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_PACKED = (
+    (b"\x1f\x8b", "compressed (gzip)"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet"),
+    (b"BZh", "compressed (bzip2)"),
+    (b"\xfd7zXZ", "compressed (xz)"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)"),
+    (b"\xd0\xcf\x11\xe0", "a spreadsheet of an old kind"),
+)
+SPREADSHEETS = "save a sheet of a spreadsheet as CSV"
+_OLD = ("cp1252", "latin-1")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _SNIFFED_ROWS = 100
 _FIELD_LIMIT = 2**31 - 1
 
@@ -33,8 +48,9 @@ def read_csv(
     """
     text, encoding = decode(path, data)
     with _long_cells():
-        separator = delimiter or sniff(text)
-        rows = _rows(path, text, separator)
+        start, named = before_header(text, delimiter or "")
+        separator = delimiter or named or sniff(text[start:])
+        rows = _rows(path, text[start:], separator, text.count("\n", 0, start))
     if not rows:
         raise DataError(
             explain(
@@ -45,9 +61,13 @@ def read_csv(
             )
         )
     header, body = rows[0][1], rows[1:]
+    stripped = [name.strip() for name in header]
+    header = stripped if len(set(stripped)) == len(set(header)) else header
     for line, cells in body:
         if len(cells) != len(header):
             _refuse_ragged(path, line, len(header), len(cells), separator)
+        if [cell.strip() for cell in cells] == stripped:
+            _refuse_header_again(path, line)
     columns = zip(*(cells for _, cells in body), strict=True) if body else ([] for _ in header)
     frame = pd.DataFrame({i: pd.Series(column, dtype=object) for i, column in enumerate(columns)})
     frame.columns = pd.Index(header, dtype=object)
@@ -56,16 +76,48 @@ def read_csv(
     if not encoding.startswith("utf-8"):
         notes.append(f"the file is not UTF-8: it was read as {encoding}")
     if delimiter is None and separator != ",":
-        notes.append(f"cells are separated by {_NAMES[separator]}")
+        notes.append(f"cells are separated by {_NAMES.get(separator, repr(separator))}")
+    if start:
+        notes.append(f"{text.count(chr(10), 0, start)} lines before the header were left out")
     return frame, found, notes
+
+
+def doubts_of(frame: pd.DataFrame, encoding: str) -> tuple[str, ...]:
+    """Return what of a text file is open to doubt: letters of an old encoding, a header that looks like data.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> doubts_of(pd.DataFrame({"5.1": ["4.9", "4.7"], "3.5": ["3.0", "3.2"], "a": ["a", "b"]}), "utf-8")
+    ("the first line looks like data, and was taken for the names of columns ('5.1', '3.5', 'a'): add a header line",)
+    """
+    said = []
+    if encoding in _OLD:
+        said.append(
+            f"the file is not UTF-8: it was read as {encoding}; if letters look wrong, save it as UTF-8 first"
+        )
+    names = [str(name) for name in frame.columns]
+    numbers = [name for name in names if _NUMBER.fullmatch(name)]
+    counted = sorted(int(name) for name in numbers if name.isdigit())
+    in_steps = len(counted) > 1 and set(np.diff(counted)) == {1}
+    if len(numbers) >= max(1, len(names) / 2) and len(numbers) > (len(counted) if in_steps else 0):
+        said.append(
+            f"the first line looks like data, and was taken for the names of columns ({listed(names, 3)}): add a "
+            "header line"
+        )
+    return tuple(said)
 
 
 def decode(path: Path, data: bytes) -> tuple[str, str]:
     """Return the text and its encoding: by byte-order mark, else UTF-8, else cp1252, else latin-1."""
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            with contextlib.suppress(UnicodeDecodeError):
-                return data.decode(encoding), encoding
+    _refuse_packed(path, data)
+    encoding = marked_encoding(data)
+    if encoding:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding), encoding
     if b"\0" in data:
         raise DataError(
             explain(
@@ -110,15 +162,15 @@ def sniff(text: str) -> str:
     return max(DELIMITERS, key=score)
 
 
-def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+def _rows(path: Path, text: str, delimiter: str, before: int) -> list[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [(reader.line_num, cells) for cells in reader if cells]
+        return [(before + reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise DataError(
             explain(
                 "a well-formed table",
-                f"{path}, line {reader.line_num}: {error}",
+                f"{path}, line {before + reader.line_num}: {error}",
                 "a quotation mark that is never closed, or text after a closing one",
                 "double the quotation marks inside cells, or export the file again",
             )
@@ -126,16 +178,48 @@ def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
 
 
 def _refuse_ragged(path: Path, line: int, expected: int, got: int, delimiter: str) -> NoReturn:
+    cause = (
+        "lines of text before the table"
+        if expected == 1
+        else "a file cut off in the middle, or a line below the table that does not belong to it"
+        if got < expected
+        else "a delimiter inside a cell that is not quoted"
+    )
     raise DataError(
         explain(
-            f"{expected} cells in every line, as in the header (separator: {_NAMES[delimiter]})",
+            f"{counted(expected, 'cell')} in every line, as in the header (separator: "
+            f"{_NAMES.get(delimiter, repr(delimiter))})",
             f"{path}, line {line} has {got}",
-            "a file cut off in the middle"
-            if got < expected
-            else "a delimiter inside a cell that is not quoted",
-            "correct that line, or export the file again with quoted cells",
+            cause,
+            "remove the lines before the header, or begin them with #"
+            if expected == 1
+            else "correct that line, or export the file again with quoted cells",
         )
     )
+
+
+def _refuse_header_again(path: Path, line: int) -> NoReturn:
+    raise DataError(
+        explain(
+            "one header line",
+            f"{path}, line {line} has the names of the columns again",
+            "files that were joined with their headers",
+            "remove that line",
+        )
+    )
+
+
+def _refuse_packed(path: Path, data: bytes) -> None:
+    packed = next((what for mark, what in _PACKED if data.startswith(mark)), "")
+    if packed:
+        raise DataError(
+            explain(
+                "a text file",
+                f"{path} is {packed}",
+                "a file that was not unpacked, or that has the wrong extension",
+                f"unpack it first, and name the file inside; {SPREADSHEETS}",
+            )
+        )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
+from finfluence.ingest._messages import counted
+
 MOSTLY = 0.9
+_ENOUGH = 10
 LONGEST = 40
 ORDERS = ("dmy", "mdy", "ymd")
 _WORDS = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
@@ -36,8 +39,17 @@ _MONTHS = {
 }
 _TIME = (
     r"(?:[T\s,]\s*(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
-    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
+    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?P<zone>[+-]\d{2}:?\d{2}|[A-Z]{1,5})?)?"
 )
+_ZONES = {
+    "Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2, "EET": 2,
+    "EEST": 3, "MSK": 3, "IST": 5.5, "HKT": 8, "SGT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "NZST": 12,
+    "NZDT": 13, "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
+}  # fmt: skip
+"""Names of time zones that are written behind a time -> hours ahead of UTC."""
+_COMPACT = re.compile(r"(?P<a>(?:19|20)\d{2})(?P<b>\d{2})(?P<c>\d{2})(?:\.0)?" + _TIME)
+_DAY_AND_MONTH = re.compile(r"(?P<a>\d{1,2})\.\s?(?P<b>\d{1,2})\." + _TIME)
+_LEAP_YEAR = 2000
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{4}|\d{2})" + _TIME)
 _DAY_NAMED = re.compile(
@@ -143,7 +155,8 @@ class FileDates:
             return None
         if own.order:
             odd = own.ordered - own.fits[own.order]
-            note = f"{odd} dates have another order than {_WORDS[own.order]}, as all others: each was read by its own"
+            others = f"another order than {_WORDS[own.order]}, as all others"
+            note = f"{counted(odd, 'date', 'has have')} {others}: each was read by its own"
             return DateReader(own.order, _WORDS[own.order], note if odd else "")
         if not own.open:
             return DateReader()
@@ -155,14 +168,16 @@ class FileDates:
         ):
             if order in own.best:
                 return DateReader(
-                    order, _WORDS[order], f"{own.open} dates are open: read {_WORDS[order]}, {by}"
+                    order,
+                    _WORDS[order],
+                    f"{counted(own.open, 'date', 'is are')} open: read {_WORDS[order]}, {by}",
                 )
         custom = ("dmy", "mdy", "ymd") if own.mark == "." else ("mdy", "dmy", "ymd")
         order = next(order for order in custom if order in own.best)
         example = {".": "01.02.2020"}.get(own.mark, f"01{own.mark}02{own.mark}2020")
         note = (
-            f"{own.open} dates such as {example} could have the day or the month first, and nothing in the file "
-            f"decides: read {_WORDS[order]}, by custom"
+            f"{counted(own.open, 'date')} such as {example} could have the day or the month first, and nothing in the "
+            f"file decides: read {_WORDS[order]}, by custom"
         )
         return DateReader(order, _WORDS[order], note, doubtful=True)
 
@@ -199,6 +214,14 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     return DateEvidence(sum(marks.values()), opened, dict(fits), mark)
 
 
+def compact_dates(cells: np.ndarray) -> bool:
+    """Tell whether all cells are dates such as 20210304, enough of them that this is no chance."""
+    counts = Counter(cell for cell in cells if cell is not None)
+    if len(counts) < _ENOUGH or not all(_COMPACT.fullmatch(text) for text in counts):
+        return False
+    return all(_cell(text) is not None for text in counts)
+
+
 def _may_be_date(text: str) -> bool:
     return len(text) <= LONGEST and any(character.isdigit() for character in text)
 
@@ -219,6 +242,14 @@ def _cell(text: str) -> _Cell | None:
         if len(orders) > 1 and len({_moment(numbers, order) for order in orders}) == 1:
             return _of(numbers, orders[:1], "", match)
         return _of(numbers, orders, match["mark"], match)
+    match = _COMPACT.fullmatch(text)
+    if match:
+        numbers = (int(match["a"]), int(match["b"]), int(match["c"]))
+        return _of(numbers, ["ymd"] if _fits(numbers, "ymd") else [], "", match)
+    match = _DAY_AND_MONTH.fullmatch(text)
+    if match:
+        numbers = (int(match["a"]), int(match["b"]), _LEAP_YEAR)
+        return _of(numbers, ["dmy"] if _fits(numbers, "dmy") else [], "", match)
     for pattern in (_DAY_NAMED, _MONTH_NAMED):
         match = pattern.fullmatch(text)
         if match and match["name"].casefold() in _MONTHS:
@@ -261,7 +292,11 @@ def _time(match: re.Match[str]) -> timedelta | None:
     part = int((match["part"] or "0").ljust(6, "0")[:6])
     time = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=part)
     zone = match["zone"]
-    if zone and zone[0] in "+-":
+    if zone and zone[0] not in "+-":
+        if zone not in _ZONES:
+            return None
+        time -= timedelta(hours=_ZONES[zone])
+    elif zone:
         ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:]))
         time += -ahead if zone[0] == "+" else ahead
     return time

@@ -2,20 +2,23 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from finfluence.errors import ConfigError
+from finfluence.ingest._columns import Column
 from finfluence.ingest._decisions import decision_table, warnings_of
 from finfluence.ingest._features import CLIP, TableEncoder
+from finfluence.ingest._leaks import gives_away, leak_note, marks_a_class, same_words
 from finfluence.ingest._messages import require
 from finfluence.ingest._parts import NOTABLE
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._row_names import determines, names_rows
 from finfluence.ingest._scaling import ArrayScaler, PixelScaler
+from finfluence.ingest._target import fit_target
 from finfluence.ingest._values import class_keys_of
 
 _SORTED = (
@@ -137,6 +140,8 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.n
         for name, count in telling.items()
         if name in encoder.used
     )
+    notes = _leak_notes(encoder, x, y, train, classes) if len(encoder.used) > 1 else {}
+    warnings = (*(f"column {name!r}: {note}" for name, note in notes.items()), *warnings)
     return Encoded(
         x,
         x_held,
@@ -145,7 +150,12 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.n
         dropped=encoder.dropped,
         warnings=warnings,
         decisions=decision_table(
-            list(train.frame.columns), encoder.columns, roles, left_out, encoder.accounts, len(train)
+            list(train.frame.columns),
+            [_with_note(column, notes.get(column.name)) for column in encoder.columns],
+            roles,
+            left_out,
+            encoder.accounts,
+            len(train),
         ),
     )
 
@@ -155,6 +165,34 @@ def _telling(whole: RawTable, names: list[str]) -> dict[str, int]:
     assert whole.frame is not None
     changes = {name: determines(whole.frame[name], whole.labels, whole.reading) for name in names}
     return {name: count for name, count in changes.items() if count is not None}
+
+
+def _leak_notes(
+    encoder: TableEncoder, x: np.ndarray, y: np.ndarray, train: RawTable, classes: int
+) -> dict[str, str]:
+    """Return a note for each column that holds the label in other words, or alone predicts it."""
+    assert train.frame is not None
+    leaks = gives_away(x, y, encoder.owners, classes if train.task == "classification" else None)
+    notes = {name: leak_note(share) for name, share in leaks.items()}
+    if train.task != "classification":
+        return notes
+    names = fit_target(train.labels, train.target_name, train.task).classes or ()
+    for name, index in marks_a_class(x, y, encoder.owners, classes).items():
+        notes.setdefault(
+            name, f"it marks the class {names[index]!r}: leave it out if it was made from the label"
+        )
+    for column in encoder.columns:
+        if column.kind == "category" and column.name not in notes:
+            same = same_words(train.frame[column.name].to_numpy(dtype=object), train.labels)
+            if same:
+                notes[column.name] = (
+                    f"{same} of {len(train)} cells are the label itself: leave it out if it is a copy of it"
+                )
+    return notes
+
+
+def _with_note(column: Column, note: str | None) -> Column:
+    return column if note is None else replace(column, notes=(note, *column.notes))
 
 
 def _features(raw: RawTable, names: list[str]) -> pd.DataFrame:

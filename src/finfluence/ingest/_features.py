@@ -52,6 +52,8 @@ class TableEncoder:
         What was decided for each column.
     features
         Names of the features, all different whatever the columns are called.
+    owners
+        For each feature, its column.
     left_out
         Column -> why it was no candidate, for messages.
     accounts
@@ -64,6 +66,7 @@ class TableEncoder:
     reading: FileReading | None = None
     columns: list[Column] = field(default_factory=list)
     features: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
     cuts: dict[str, Cut] = field(default_factory=dict)
@@ -104,7 +107,9 @@ class TableEncoder:
             self._dates[column.name] = encoder.fit(moments)
         self._fit_texts(frame, y)
         blocks = [*self._fit_numbers(frame), *self._fit_levels(frame), *self._transform_texts(frame)]
-        self.features = _different([key for keys, _ in blocks for key in keys], list(map(str, frame.columns)))
+        keys = [key for keys, _ in blocks for key in keys]
+        self.owners = tuple(name for name, _ in keys)
+        self.features = _different(keys, list(map(str, frame.columns)))
         return _joined([block for _, block in blocks], len(frame))
 
     def transform(self, frame: pd.DataFrame, reading: FileReading | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finfluence.errors import DataError, explain
-from finfluence.ingest._csv import decode, read_csv
+from finfluence.ingest._csv import decode, doubts_of, read_csv
 from finfluence.ingest._messages import listed
 
 TABLE_FORMATS = {
@@ -33,12 +33,14 @@ class Sheet:
     frame: pd.DataFrame
     details: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    doubts: tuple[str, ...] = ()
 
 
 def read_sheet(path: Path, format: str, data: bytes) -> Sheet:
     """Read the bytes of a table file and check its outline: some rows, and column names that differ."""
     if format in ("csv", "tsv"):
-        sheet = Sheet(*read_csv(path, data, "\t" if format == "tsv" else None))
+        frame, details, notes = read_csv(path, data, "\t" if format == "tsv" else None)
+        sheet = Sheet(frame, details, notes, doubts_of(frame, details["encoding"]))
     elif format == "parquet":
         sheet = Sheet(_read_parquet(path, data))
     else:
@@ -96,13 +98,25 @@ def _read_json_lines(path: Path, data: bytes) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            record = json.loads(line, object_pairs_hook=_members)
+        except (json.JSONDecodeError, RecursionError, _Repeated) as error:
             raise _bad_line(path, number, str(error)) from error
         if not isinstance(record, dict):
             raise _bad_line(path, number, f"the line holds a {type(record).__name__}")
         records.append(record)
     return pd.DataFrame(records, dtype=object)
+
+
+class _Repeated(ValueError):
+    """A key stands twice in one object."""
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise _Repeated(f"the key {name!r} stands in it more than once")
+    return record
 
 
 def _bad_line(path: Path, number: int, got: str) -> DataError:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from finfluence.errors import DataError, explain
 from finfluence.ingest._columns import Column
-from finfluence.ingest._messages import listed, nearest
+from finfluence.ingest._messages import counted, listed, nearest
 from finfluence.ingest._parts import number_part
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._table import Target
@@ -49,7 +49,7 @@ def in_training_words(held: RawTable, target: Target) -> tuple[RawTable, tuple[s
         explain(
             f"hold-out rows of the {len(known)} training classes: {listed(target.classes, 10)}",
             "classes that training never shows: "
-            + listed(f"{value} ({count} rows)" for value, count in unseen.items())
+            + listed(f"{value} ({counted(count, 'row')})" for value, count in unseen.items())
             + nearest(first, target.classes),
             "a spelling that differs, or a rare class that fell into one part",
             "correct the spelling, or leave those rows out of the hold-out part",

@@ -8,6 +8,7 @@ from finfluence.ingest._builtin import BUILTIN_NAMES
 from finfluence.ingest._formats import TABLE_FORMATS
 from finfluence.ingest._messages import listed, nearest
 
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
 FORMATS = {**TABLE_FORMATS, ".npz": "npz"}
 
 
@@ -36,12 +37,16 @@ def content(path: Path, name: str) -> tuple[bytes, str]:
         )
     format = FORMATS.get(path.suffix.lower())
     if format is None:
+        packed = path.suffix.lower() in _PACKED
         raise DataError(
             explain(
                 f"a file ending in {listed(FORMATS, 20)}, or a folder of images",
                 f"{name} ends in {path.suffix or 'nothing'!r}{nearest(path.suffix, FORMATS)}",
-                "another format, or a compressed file",
-                "convert it (spreadsheets: save as CSV), or give the file its right extension",
+                "a compressed file" if packed else "another format, or another extension than usual",
+                f"unpack it, and name {path.stem!r}"
+                if packed
+                else "convert it (spreadsheets: save as CSV; JSON: one "
+                "object a line, as .jsonl), or give the file its right extension",
             )
         )
     try:

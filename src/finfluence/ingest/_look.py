@@ -12,6 +12,7 @@ from finfluence.ingest._decisions import decision_table
 from finfluence.ingest._features import most_levels
 from finfluence.ingest._formats import read_sheet
 from finfluence.ingest._locate import content
+from finfluence.ingest._nested import flattened
 from finfluence.ingest._read import read
 from finfluence.ingest._reading import file_reading
 from finfluence.ingest._row_names import names_rows
@@ -75,6 +76,7 @@ def column_decisions(
     data, format = content(path, name)
     sheet = read_sheet(path, format, data)
     frame = sheet.frame.set_axis(pd.Index([str(c) for c in sheet.frame.columns], dtype=object), axis=1)
+    frame, _ = flattened(frame)
     reading = file_reading(frame, sheet.details.get("delimiter", ""))
     why = {column: names_rows(frame[column], reading) for column in frame.columns}
     left_out = {column: reason for column, reason in why.items() if reason is not None}

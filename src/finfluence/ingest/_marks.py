@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
+from finfluence.ingest._loose import BOUND, CLOCK, MARGIN, RANGE, REMARK, TIME
+from finfluence.ingest._messages import counted
 from finfluence.ingest._numerals import Numeral, Numerals
 from finfluence.ingest._units import PERCENT, conversion, is_known
 from finfluence.ingest._values import looks_like_code, plain_numbers
@@ -15,6 +17,12 @@ MOSTLY = 0.9
 """Share of the present cells that must be numbers (dates) for a column to count as such."""
 FEW_LEVELS = 20
 _ENOUGH_DOUBTFUL = 5
+_SAID = {
+    BOUND: ("is a bound", "are bounds", "read as the number itself"),
+    RANGE: ("is a range", "are ranges", "read as their middle"),
+    REMARK: ("carries a remark", "carry remarks", "read without them"),
+    MARGIN: ("carries a margin", "carry margins", "read without them"),
+}
 _GROUP_NAMES = {".": "point", ",": "comma", " ": "space", "'": "apostrophe", "_": "underscore"}
 
 
@@ -79,11 +87,14 @@ class Marks:
         What decided, in words; "" where every cell reads the same by both marks.
     note
         What a reader must know; "" for nothing.
+    of_file
+        The mark that the file's other columns write.
     """
 
     decimal: str = "."
     by: str = ""
     note: str = ""
+    of_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,18 +120,18 @@ class FileMarks:
         """
         own = self.columns.get(name, Evidence())
         if own.mark:
-            return Marks(own.mark, "its own cells", _mixed(own))
+            return Marks(own.mark, "its own cells", _mixed(own), self.file_mark)
         if not own.doubtful:
             return otherwise or Marks(self.file_mark or ".")
-        if otherwise is not None and (not self.file_mark or self.file_mark == otherwise.decimal):
-            return otherwise
-        if self.file_mark:
-            by = f"other columns of the file, which write decimal {'points' if self.file_mark == '.' else 'commas'}"
-            return Marks(self.file_mark, by, _doubt(own, self.file_mark, by))
         if own.looks_grouped and not (own.either_point and own.either_comma):
             decimal = "," if own.either_point else "."
             by = "whole numbers of at most three digits beside them, and no other decimals"
-            return Marks(decimal, by, _doubt(own, decimal, by))
+            return Marks(decimal, by, _doubt(own, decimal, by), self.file_mark)
+        if otherwise is not None and self.file_mark in ("", otherwise.decimal, otherwise.of_file):
+            return otherwise
+        if self.file_mark:
+            by = f"other columns of the file, which write decimal {'points' if self.file_mark == '.' else 'commas'}"
+            return Marks(self.file_mark, by, _doubt(own, self.file_mark, by), self.file_mark)
         decimal = "," if self.delimiter == ";" and own.either_comma and not own.either_point else "."
         by = "custom, as nothing in the file decides"
         return Marks(decimal, by, _doubt(own, decimal, by))
@@ -216,7 +227,7 @@ def read_numbers(
         return NumberCells(values)
     codes, uniques = pd.factorize(pd.Series(cells, dtype=object))
     parsed = Numerals() if known is None else known
-    numerals = [parsed[text] for text in uniques]
+    numerals = _clocks([parsed[text] for text in uniques], unit)
     weights = np.bincount(codes[codes >= 0], minlength=len(uniques))
     counts: Counter[str] = Counter()
     for found, weight in zip(numerals, weights, strict=True):
@@ -237,7 +248,7 @@ def read_numbers(
     marked = sum(counts[name] for name in counts if name)
     if converted.unit not in ("", PERCENT) and marked and counts[""]:
         notes.append(
-            f"{counts['']} cells carry no unit and were taken to be in {converted.unit}, as {marked} others are"
+            f"{counted(counts[''], 'cell')} without a unit: taken to be in {converted.unit}, as {marked} others are"
         )
     if (
         converted.unit == PERCENT
@@ -249,13 +260,7 @@ def read_numbers(
         notes.append(
             f"{int(weights[unmarked].sum())} cells without % lie within 0 and 1 and were taken as shares"
         )
-    bounds = sum(
-        int(w) for found, w in zip(numerals, weights, strict=True) if found is not None and found.bound
-    )
-    if bounds:
-        notes.append(
-            f"{bounds} cells are bounds such as {_first_bound(uniques, numerals)!r}, read as the number itself"
-        )
+    notes += _loose_notes(uniques, numerals, weights)
     values = np.append(numbers, np.nan)[codes]
     return NumberCells(
         values, converted.unit, _style(uniques, numerals, decimal, converted.unit), tuple(notes)
@@ -265,7 +270,7 @@ def read_numbers(
 def _units_count(numerals: list[Numeral | None], counts: Mapping[str, int]) -> bool:
     """Tell whether the words beside the digits are units: known ones, or one word beside many numbers."""
     units = [unit for unit in counts if unit]
-    if all((is_known(unit) and len(unit) > 1) or not unit.isalpha() for unit in units):
+    if all((is_known(unit) and len(unit) > 1) or not unit.replace(" ", "").isalpha() for unit in units):
         return True
     different = len({found.point or found.comma for found in numerals if found is not None and found.unit})
     if all(is_known(unit) for unit in units):
@@ -284,7 +289,7 @@ def _style(
             continue
         spelt = found.plain(decimal) or ""
         exponent |= "e" in spelt
-        negative |= "(" in text
+        negative |= "(" in text and not found.loose
         mark = found.grouped
         if mark and not (found.doubtful and mark == decimal):
             groups.add(mark)
@@ -297,10 +302,30 @@ def _style(
     return tuple(style)
 
 
-def _first_bound(uniques: Iterable[str], numerals: list[Numeral | None]) -> str:
-    return min(
-        text for text, found in zip(uniques, numerals, strict=True) if found is not None and found.bound
-    )
+def _clocks(numerals: list[Numeral | None], unit: str | None) -> list[Numeral | None]:
+    """Give times in two parts their unit: hours and minutes, or minutes and seconds from 24 on."""
+    short = [found for found in numerals if found is not None and found.unit == CLOCK]
+    if not short:
+        return numerals
+    longest = max(float(found.point or 0) for found in short)
+    with_seconds = any(found is not None and found.unit == "h" and found.loose == TIME for found in numerals)
+    told = unit if unit in ("h", "min") and not with_seconds else "min" if longest >= 24 else "h"
+    return [
+        replace(found, unit=told) if found is not None and found.unit == CLOCK else found
+        for found in numerals
+    ]
+
+
+def _loose_notes(uniques: Iterable[str], numerals: list[Numeral | None], weights: np.ndarray) -> list[str]:
+    cells: dict[str, tuple[int, str]] = {}
+    for text, found, weight in zip(uniques, numerals, weights, strict=True):
+        if found is not None and found.loose in _SAID:
+            count, example = cells.get(found.loose, (0, text))
+            cells[found.loose] = count + int(weight), min(example, text)
+    return [
+        f"{counted(count, 'cell')} {_SAID[kind][count > 1]} such as {example!r}, {_SAID[kind][2]}"
+        for kind, (count, example) in sorted(cells.items())
+    ]
 
 
 def _has_point(cells: np.ndarray) -> bool:

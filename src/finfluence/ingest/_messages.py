@@ -15,6 +15,23 @@ def listed(values: Iterable[Any], limit: int = 5) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def counted(count: int, noun: str, verbs: str = "") -> str:
+    """Return a number and its noun, with a verb where both of its forms are given.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> counted(1, "cell", "is are"), counted(2, "cell", "is are"), counted(3, "class")
+    ('1 cell is', '2 cells are', '3 classes')
+    """
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    verb = verbs.split()[count != 1 :][:1]
+    return " ".join([str(count), noun if count == 1 else plural, *verb])
+
+
 def nearest(name: str, options: Iterable[Any]) -> str:
     """Return `"; did you mean 'label'?"` if an option looks like `name`, else nothing."""
     names = {str(option).strip().casefold(): str(option) for option in options}

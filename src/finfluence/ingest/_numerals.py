@@ -1,9 +1,20 @@
 """A cell taken apart as a number: sign, currency, digits with their marks, exponent, unit."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from finfluence.ingest._loose import (
+    BOUND,
+    RAISED,
+    RANGE,
+    ends,
+    loosened,
+    measured,
+    middle,
+    without_text_signs,
+)
 from finfluence.ingest._units import CURRENCY, CURRENCY_SIGNS, MAGNITUDES, canonical_unit, is_currency
+from finfluence.ingest._values import looks_like_code
 
 LONGEST = 48
 """Cells of more characters are texts."""
@@ -27,15 +38,17 @@ _BODY = r"(?:\d[\d.,' _٫٬]*|[.,٫]\d+)"
 _NUMERAL = re.compile(
     r"(?P<bound>(?:[<>≤≥~≈]=?|ca\.?|approx\.?)\s*)?"
     rf"(?P<sign>[+-]?)\s*(?P<before>{CURRENCY}\.?)?\s*(?P<inner>[+-]?)\s*(?P<body>{_BODY})"
-    r"(?P<exponent>[eE][+-]?\d{1,3}(?!\w))?\s*(?P<after>.*)",
+    r"(?P<exponent>(?:[eE][+-]?|[dD][+-])\d{1,3}(?!\w))?\s*(?P<after>.*)",
     re.DOTALL,
 )
 _TIMES_TEN = re.compile(r"[x×·*]\s*10\s*(?:\^|\*\*)?\s*(?P<power>[+-]?\d{1,3})")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _IN_PARENTHESES = re.compile(r"([^()\d]*)\(([^()+-]*\d[^()]*)\)([^()\d]*)")
-_UNIT = re.compile(rf"(?:%|‰|°|[^\W\d_]|[/²³·. {CURRENCY_SIGNS}])+[23]?")
+_UNIT = re.compile(rf"(?:%|‰|°|[^\W\d_]|[/²³·. {CURRENCY_SIGNS}])+(?:(?<=[^\W\d_])[23])?")
 _GROUPS = {mark: re.compile(rf"\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+") for mark in ".,' _"}
 _INDIAN_GROUPS = re.compile(r"\d{1,2}(?:,\d{2})*,\d{3}")
+_TEXT_SIGNS = ("=", '"', "'")
+_DAY_AND_MONTH = re.compile(r"\d{1,2}\.\d{1,2}\.")
 _DIGIT = re.compile(r"[0-9]")
 _NO_MARKS = str.maketrans("", "", ".,' _")
 _INFINITE = frozenset({"inf", "infinity", "∞"})
@@ -51,8 +64,9 @@ class Numeral:
         Plain spelling (`-1234.5`) where a point (a comma) is the decimal mark; None where that does not fit.
     unit
         Unit or currency beside the digits, "" for none.
-    bound
-        Whether the cell is a bound or an approximation, such as `<0.5`.
+    loose
+        What the cell is beside a number: "a bound" (`<0.5`, `~7`), "a range" (`10-20`, its middle), "a remark" (`12*`),
+        "a margin" (`3 ± 1`), "a fraction", "a time" (`12:30`); "" for a plain number.
     grouped
         The mark between thousands where it is certain or possible, "" for none.
     whole_digits
@@ -62,7 +76,7 @@ class Numeral:
     point: str | None
     comma: str | None
     unit: str = ""
-    bound: bool = False
+    loose: str = ""
     grouped: str = ""
     whole_digits: int = 0
 
@@ -96,16 +110,32 @@ def numeral(text: str) -> Numeral | None:
     --------
     >>> numeral("1.234,50 €").plain("."), numeral("(1,23,456)").plain("."), numeral("2.155").doubtful
     ('1234.50', '-123456', True)
-    >>> numeral("12:30") is None
-    True
+    >>> numeral("10-20 kg").point, numeral("12:30").point, numeral("1.2.3") is None
+    ('15.0', '12.5', True)
     """
     if len(text) > LONGEST:
         return None
     cell = text if text.isascii() else _ascii_digits(text.translate(_PLAIN)).strip()
+    if cell[:1] in _TEXT_SIGNS:
+        cell = without_text_signs(cell)
+        if looks_like_code([cell]):
+            return None
+    measure = measured(cell)
+    if measure is not None:
+        return Numeral(measure[0], measure[0], canonical_unit(measure[1]), measure[2])
     if not _DIGIT.search(cell):
         bare = cell.casefold().lstrip("+-")
         spelt = f"{'-' if cell.startswith('-') else ''}inf"
         return Numeral(spelt, spelt) if bare in _INFINITE else None
+    if cell[-1] in RAISED:
+        return _loose_numeral(cell) or _plain_numeral(cell)
+    plain = _plain_numeral(cell)
+    if plain is not None and " " not in plain.unit:
+        return plain
+    return _loose_numeral(cell) or plain
+
+
+def _plain_numeral(cell: str) -> Numeral | None:
     negative = False
     if "(" in cell:
         accounting = _IN_PARENTHESES.fullmatch(cell)
@@ -118,6 +148,29 @@ def numeral(text: str) -> Numeral | None:
     return _of_match(match, negative)
 
 
+def _loose_numeral(cell: str) -> Numeral | None:
+    """Read a range by its middle, and a cell with a remark, a margin or a word for a bound without it."""
+    both = ends(cell)
+    between = None if both is None else _middle(*both)
+    if between is not None:
+        return between
+    rest = loosened(cell)
+    if rest is None or looks_like_code([rest[0]]):
+        return None
+    found = _plain_numeral(rest[0].strip())
+    return None if found is None else replace(found, loose=rest[1], whole_digits=0)
+
+
+def _middle(low: str, high: str) -> Numeral | None:
+    if looks_like_code([low, high]):
+        return None
+    a, b = _plain_numeral(low.strip()), _plain_numeral(high.strip())
+    if a is None or b is None or (a.unit and b.unit and a.unit != b.unit):
+        return None
+    point, comma = middle(a.point, b.point), middle(a.comma, b.comma)
+    return None if point is None and comma is None else Numeral(point, comma, a.unit or b.unit, RANGE)
+
+
 def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
     body, after = match["body"].rstrip(" _'"), match["after"].strip()
     exponent = int(match["exponent"][1:]) if match["exponent"] else 0
@@ -127,6 +180,9 @@ def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
     elif after[:1] in ("-", "+") and after:
         signs, after = signs + after[0], after[1:].strip()
     if len(signs) + negative > 1:
+        return None
+    open_ended = signs == "+" and not match["sign"] and not match["inner"]
+    if _DAY_AND_MONTH.fullmatch(body):
         return None
     body = body.rstrip(".,")
     negative |= signs == "-"
@@ -157,7 +213,7 @@ def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
         None if point is None else f"{shown}{point}{tail}",
         None if comma is None else f"{shown}{comma}{tail}",
         before + unit,
-        bool(match["bound"]),
+        BOUND if match["bound"] or open_ended else "",
         groups,
         len(body) if body.isdigit() and not exponent else 0,
     )

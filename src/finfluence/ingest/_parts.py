@@ -12,7 +12,7 @@ from finfluence.errors import DataError, explain
 from finfluence.ingest._columns import Column, finite, number_cells, numeric
 from finfluence.ingest._dates import DateReader
 from finfluence.ingest._marks import NumberCells
-from finfluence.ingest._reading import FileReading
+from finfluence.ingest._reading import FileReading, without
 from finfluence.ingest._truth import truth, truth_levels
 from finfluence.ingest._units import PERCENT
 from finfluence.ingest._values import texts
@@ -77,7 +77,7 @@ def number_part(
     values = numeric(series)
     if values is not None:
         return finite(values, series), Account(column.name, int((~np.isnan(values)).sum()))
-    cells = texts(series)
+    cells = without(texts(series), column.absent)
     present = np.array([cell is not None for cell in cells], dtype=bool)
     if reading is None:
         found = number_cells(series, cells, column.marks.decimal, column.unit, training.numerals)
@@ -108,7 +108,7 @@ def date_part(column: Column, series: pd.Series, reading: FileReading | None) ->
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         present = series.notna().to_numpy()
         return _in_zone(series, column.zone), Account(column.name, int(present.sum()))
-    cells = texts(series)
+    cells = without(texts(series), column.absent)
     present = np.array([cell is not None for cell in cells], dtype=bool)
     known = column.dates.order if isinstance(column.dates, DateReader) and column.dates.words else ""
     own = None if reading is None else reading.date_reader(column.name, known)

@@ -34,6 +34,8 @@ class RawTable:
     array: np.ndarray | None = None
     """Features `[n, features]` of an `.npz` file, float64."""
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    """What a reader must see of how the file was read."""
     official: "RawTable | None" = None
     """The hold-out part that belongs to a built-in set (Fashion-MNIST's 10,000 test images)."""
     id_column: str | None = None

@@ -174,4 +174,4 @@ def _read(
         return raw_of_npz(path, data, description, decide)
     sheet = read_sheet(path, format, data)
     raw = raw_of_frame(sheet.frame, replace(description, details=sheet.details), decide)
-    return replace(raw, notes=(*sheet.notes, *raw.notes))
+    return replace(raw, notes=(*sheet.notes, *raw.notes), doubts=(*sheet.doubts, *raw.doubts))

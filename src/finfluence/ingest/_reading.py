@@ -1,14 +1,18 @@
 """How one file spells its numbers and dates: gathered once, from all of its rows."""
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from finfluence.ingest._dates import DateReader, FileDates, date_evidence
-from finfluence.ingest._marks import FileMarks, Marks, evidence
+from finfluence.ingest._dates import DateEvidence, DateReader, FileDates, compact_dates, date_evidence
+from finfluence.ingest._marks import FEW_LEVELS, Evidence, FileMarks, Marks, evidence
 from finfluence.ingest._numerals import Numerals
 from finfluence.ingest._values import texts
+
+_MOST_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -21,12 +25,15 @@ class FileReading:
         For which decimal mark each column speaks.
     dates
         For which order of day and month each column speaks.
+    absent
+        Column of numbers or dates -> the few words in it that stand where a value would, such as "unknown".
     numerals
         Cells that have been taken apart.
     """
 
     marks: FileMarks = field(default_factory=FileMarks)
     dates: FileDates = field(default_factory=FileDates)
+    absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     numerals: Numerals = field(default_factory=Numerals, repr=False, compare=False)
 
     def date_reader(self, name: str, other: str = "") -> DateReader | None:
@@ -45,20 +52,51 @@ class FileReading:
 
 def file_reading(frame: pd.DataFrame, delimiter: str = "") -> FileReading:
     """Gather the evidence of all columns that hold texts; the order of rows and columns does not matter."""
-    numbers, dates, numerals = {}, {}, Numerals()
+    numbers, dates, absent, numerals = {}, {}, {}, Numerals()
     for name in frame.columns:
         series = frame[name]
-        if not (series.dtype == object or pd.api.types.is_string_dtype(series.dtype)):
+        worded = series.dtype == object or pd.api.types.is_string_dtype(series.dtype)
+        if not worded and not pd.api.types.is_integer_dtype(series.dtype):
             continue
         cells = texts(series)
+        if compact_dates(cells):
+            dates[str(name)] = DateEvidence()
+        if not worded or str(name) in dates:
+            continue
         cells[~written(series)] = None
-        found = evidence(cells, numerals)
+        found, ordered = _told(cells, numerals)
+        if not found.cells and ordered is None:
+            words = _words_for_nothing(cells)
+            rest = cells if not words else without(cells, words)
+            if words and len({cell for cell in rest if cell is not None}) > FEW_LEVELS:
+                found, ordered = _told(rest, numerals)
+                if found.cells or ordered is not None:
+                    absent[str(name)] = words
         numbers[str(name)] = found
-        if found.cells == 0:
-            ordered = date_evidence(cells)
-            if ordered is not None:
-                dates[str(name)] = ordered
-    return FileReading(FileMarks(numbers, delimiter), FileDates(dates), numerals)
+        if ordered is not None:
+            dates[str(name)] = ordered
+    return FileReading(FileMarks(numbers, delimiter), FileDates(dates), absent, numerals)
+
+
+def without(cells: np.ndarray, words: Collection[str]) -> np.ndarray:
+    """Return the cells with None for those that hold one of the words."""
+    return np.array([None if cell in words else cell for cell in cells], dtype=object) if words else cells
+
+
+def _told(cells: np.ndarray, numerals: Numerals) -> tuple[Evidence, DateEvidence | None]:
+    found = evidence(cells, numerals)
+    return found, None if found.cells else date_evidence(cells)
+
+
+def _words_for_nothing(cells: np.ndarray) -> frozenset[str]:
+    """Return the few words without a digit that fill at most half of the cells; none where there are more."""
+    counts = Counter(cell for cell in cells if cell is not None and not any(map(str.isdecimal, cell)))
+    few = len({word.casefold() for word in counts}) <= _MOST_WORDS
+    return (
+        frozenset(counts)
+        if few and 2 * counts.total() <= sum(cell is not None for cell in cells)
+        else frozenset()
+    )
 
 
 def written(series: pd.Series) -> np.ndarray:

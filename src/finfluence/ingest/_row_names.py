@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import pdtr
 
 from finfluence.ingest._columns import number_cells, numeric
-from finfluence.ingest._reading import FileReading
+from finfluence.ingest._reading import FileReading, without
 from finfluence.ingest._values import looks_like_code, texts
 
 NUMBERS_ROWS = "it numbers the rows"
@@ -32,6 +32,7 @@ _HASH = re.compile(
     r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|[0-9a-fA-F]{16,}|(?=.*\d)(?=.*[A-Za-z])[\w+/-]{12,}={0,2}"
 )
 _DIGITS = re.compile(r"\d+")
+_DECIMALS = re.compile(r"(?<![\w.,-])\d+[.,]\d+(?![\w.,/-])")
 _CLOCK = re.compile(r"\d:\d\d")
 
 
@@ -65,14 +66,14 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
     """
     if len(series) < 3 or isinstance(series.dtype, pd.CategoricalDtype) or _is_truth_or_time(series):
         return None
+    known = reading or FileReading()
+    if str(series.name) in known.dates.columns:
+        return None
     values = numeric(series)
     if values is None:
-        cells = texts(series)
+        cells = without(texts(series), known.absent.get(str(series.name), ()))
         present = [cell for cell in cells if cell is not None]
         if not present:
-            return None
-        known = reading or FileReading()
-        if str(series.name) in known.dates.columns:
             return None
         marks = known.number_marks(str(series.name))
         values = number_cells(series, cells, marks.decimal, known=known.numerals).values
@@ -127,6 +128,9 @@ def _numbers_name_rows(name: str, values: np.ndarray) -> str | None:
         return NUMBERS_ROWS
     if n >= EVEN_ROWS and steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0):
         return f"{NUMBERS_ROWS}: the same step from each to the next"
+    even = np.diff(np.sort(present))
+    if n >= EVEN_ROWS and not whole and even[0] > 0 and np.allclose(even, even[0], rtol=1e-6, atol=0):
+        return f"{NUMBERS_ROWS}: in another order, the same step from each to the next"
     one_way = bool((steps > 0).all() or (steps < 0).all())
     if whole and n >= EVEN_ROWS and one_way and abs(np.corrcoef(values, np.arange(n))[0, 1]) > _LINE:
         return f"{NUMBERS_ROWS}: whole numbers that rise or fall with them"
@@ -169,12 +173,21 @@ def _words_name_rows(name: str, present: list[str]) -> str | None:
             counts
         ):
             patterns = {_DIGITS.sub("0", text) for text in counts}
-            if len(patterns) <= max(2, n / 50):
+            if len(patterns) <= max(2, n / 50) and _one_number_names(counts, n):
                 return f"one pattern with another number in {every}: an identifier"
     one_word = all(len(text.split()) == 1 for text in counts)
     if _says_id(_name_words(name)) and distinct > FEW_LEVELS and one_word:
         return f"its name, and {distinct} different words: an identifier"
     return None
+
+
+def _one_number_names(counts: Counter[str], n: int) -> bool:
+    """Tell whether one of the whole numbers in the texts differs in nearly every row; measures such as 12x40 do not."""
+    if sum(_DECIMALS.search(text) is not None for text in counts) > len(counts) / 2:
+        return False
+    numbers = [_DIGITS.findall(text) for text in counts]
+    width = min(map(len, numbers))
+    return any(len({found[at] for found in numbers}) >= NEARLY_ALL * n for at in (*range(width), -1))
 
 
 def _are_times(counts: Counter[str]) -> bool:

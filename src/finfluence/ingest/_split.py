@@ -9,7 +9,8 @@ from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._encoding import encode
 from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
-from finfluence.ingest._messages import listed, nearest
+from finfluence.ingest._leaks import repeated_rows
+from finfluence.ingest._messages import counted, listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
 from finfluence.ingest._scaling import to_pictures
@@ -103,7 +104,9 @@ def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.nda
     if raw.task == "classification":
         notes[0] += ", in each class alike"
     if alone:
-        notes.append(f"{alone} classes have a single row, which stays in training: nothing can test them")
+        notes.append(
+            f"{counted(alone, 'class', 'has have')} a single row, which stays in training: nothing can test it"
+        )
     return np.flatnonzero(~mask), np.flatnonzero(mask), tuple(notes)
 
 
@@ -185,7 +188,15 @@ def _prepare(
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )
-    warnings = (*said, *encoded.warnings)
+    drawn = held.reading is train.reading and held.source.digest == train.source.digest
+    theirs = () if held.doubts == train.doubts else tuple(f"hold-out: {doubt}" for doubt in held.doubts)
+    warnings = (
+        *train.doubts,
+        *theirs,
+        *said,
+        *encoded.warnings,
+        *repeated_rows(encoded.train, encoded.held, drawn),
+    )
     shared: dict[str, Any] = {
         "task": train.task,
         "target": target,

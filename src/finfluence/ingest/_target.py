@@ -11,7 +11,14 @@ from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed
 from finfluence.ingest._numerals import numeral
 from finfluence.ingest._table import Target, Task
-from finfluence.ingest._values import MISSING_TARGET_WORDS, class_keys_of, class_order, looks_like_code
+from finfluence.ingest._values import (
+    MAYBE_UNLABELLED,
+    MISSING_TARGET_WORDS,
+    class_keys_of,
+    class_order,
+    look,
+    looks_like_code,
+)
 
 MAX_INTEGER_CLASSES = 30
 _EXACT = 2.0**53
@@ -114,7 +121,7 @@ def fit_target(labels: np.ndarray, name: str, task: Task, marks: Marks | None = 
 def to_numbers(labels: Iterable[object], marks: Marks | None = None) -> np.ndarray:
     """Return regression targets as float64, NaN for a label that is no number.
 
-    A code (`007`) is none, nor a bound (`<5`); a unit is accepted where all labels carry it.
+    A code (`007`) is none, nor a bound (`<5`), a range or a time; a unit is accepted where all labels carry it.
 
     Returns
     -------
@@ -168,18 +175,26 @@ def class_doubts(target: Target) -> tuple[str, ...]:
         notes.append(
             f"the target {target.name!r} mixes true or false with 0 or 1: they are classes of their own"
         )
+    unsure = [name for name in names if str(name).strip().casefold() in MAYBE_UNLABELLED]
+    if unsure and len(names) > 2:
+        notes.append(
+            f"the target {target.name!r} holds {listed(unsure)}: a class of its own; leave those rows out if they were "
+            "never labelled"
+        )
     folded: dict[str, list[object]] = {}
     numbers: dict[float, list[object]] = {}
     for name, value in zip(names, to_numbers(names), strict=True):
-        folded.setdefault(" ".join(str(name).casefold().split()), []).append(name)
+        folded.setdefault(look(name), []).append(name)
         if abs(value) < _EXACT:
             numbers.setdefault(value, []).append(name)
-    for alike, how in ((folded, "differ in case or spaces alone"), (numbers, "are one number")):
+    for alike, how in ((folded, ""), (numbers, "are one number")):
         for several in alike.values():
             if len(several) > 1 and len({type(name) for name in several}) == 1:
-                what = " and ".join(map(repr, several))
+                simple = len({" ".join(str(name).casefold().split()) for name in several}) == 1
+                words = how or ("differ in case or spaces alone" if simple else "look alike")
+                what = " and ".join(map(ascii if words == "look alike" else repr, several))
                 notes.append(
-                    f"the target {target.name!r} holds {what}, which {how}: they are classes of their own"
+                    f"the target {target.name!r} holds {what}, which {words}: they are classes of their own"
                 )
     return tuple(notes)
 
@@ -239,7 +254,7 @@ def _number(value: object, decimal: str, one_unit: bool) -> float:
         return float(value)
     text = str(value).strip()
     found = None if looks_like_code([text]) else numeral(text)
-    if found is None or found.bound or (found.unit and not one_unit):
+    if found is None or found.loose or (found.unit and not one_unit):
         return math.nan
     return float(found.plain(decimal) or math.nan)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,16 +22,28 @@ MISSING_TARGET_WORDS = frozenset(
 )  # fmt: skip
 """Fewer words for the target: 'none' or '-' may well be a class."""
 
+MAYBE_UNLABELLED = frozenset(
+    {"?", "??", "???", "-", "--", ".", "unknown", "unk", "missing", "unlabeled", "unlabelled", "not labeled",
+     "not labelled", "undefined", "not available", "unbekannt", "tbd", "todo", "-999", "-9999"}
+)  # fmt: skip
+"""Classes (case-folded) that may mean that nobody labelled the row."""
+
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00ad"))
+_LOOK_ALIKE = str.maketrans(
+    "аеорсухіјѕԁһкмнтвАЕОРСУХІЈЅКМНТВοανρτικΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "aeopcyxijsdhkmhtbAEOPCYXIJSKMHTBoavptikABEZHIKMNOPTYX",
+)
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0)?")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)\.\d*[1-9]")
-_CODE = re.compile(r"[+-]?0\d")
+_CODE = re.compile(r"[+-]?0\d(?!\d*:\d\d)")
 
 
 def canonical(value: Any) -> Any:
     """Return what two spellings of one class have in common: `1`, `1.0`, `"1"` and `"1.0"` are one class.
 
     A text is a number only in its canonical spelling, so that no two classes become one by accident: `"01"`, `"3.10"`
-    and `"1e3"` stay texts, and whole numbers of any length are exact. Booleans equal their names.
+    and `"1e3"` stay texts, and whole numbers of any length are exact. Booleans equal their names. Spaces around a text,
+    signs without width and the two ways to write an accented letter make no difference.
 
     Returns
     -------
@@ -48,6 +61,8 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return int(value) if float(value).is_integer() else float(value)
     text = str(value).strip()
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_INVISIBLE)).strip()
     if text.isascii():
         if _WHOLE.fullmatch(text):
             return int(text.removesuffix(".0"))
@@ -76,6 +91,21 @@ def class_keys_of(values: Iterable[Any]) -> list[Any]:
             known[spelling] = None if value is None or value is pd.NA or value is pd.NaT else canonical(value)
         keys.append(known[spelling])
     return keys
+
+
+def look(name: Any) -> str:
+    """Return what a class looks like: without case, spaces, forms of letters and letters of other alphabets.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> look("Ｙes ") == look("yes"), look("sраm") == look("spam")
+    (True, True)
+    """
+    return " ".join(unicodedata.normalize("NFKC", str(name)).translate(_LOOK_ALIKE).casefold().split())
 
 
 def class_order(value: Any) -> tuple[bool, Any]:
@@ -114,7 +144,7 @@ def plain_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def looks_like_code(values: Iterable[str | None]) -> bool:
-    """Tell whether digits are used as a code (`"00501"`), not as a number."""
+    """Tell whether digits are used as a code (`"00501"`), not as a number or a time (`"03:45"`)."""
     return any(text is not None and _CODE.match(text) for text in values)
 
 

@@ -1,5 +1,6 @@
 """The folder of a job: whose it is, what is in it, and what is finished."""
 
+import io
 import json
 import os
 import platform
@@ -249,7 +250,7 @@ class JobFolder:
             It is missing or damaged; how to make it again is said.
         """
         with self.reading(name):
-            return pq.read_table(self / name).to_pandas()
+            return pq.read_table(io.BytesIO((self / name).read_bytes())).to_pandas()
 
     def read_result(self, name: str, *remade: str) -> Influence:
         """Return a result (a Zarr folder) of the folder; `remade` as of `reading`.

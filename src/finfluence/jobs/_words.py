@@ -75,7 +75,11 @@ def between(difference: Mapping[str, float], scale: float = 1.0, unit: str = "")
     --------
     >>> between({"lower": -0.003, "upper": 0.005}, scale=100, unit="points")
     'between -0.3 and +0.5 points'
+    >>> between({"lower": 0.0, "upper": 0.0})
+    'not at all'
     """
+    if max(abs(difference["lower"]), abs(difference["upper"])) < 1e-12:
+        return "not at all"
     lower, upper = (0.0 if abs(difference[k]) < 1e-12 else scale * difference[k] for k in ("lower", "upper"))
     of = f" {unit}" if unit else ""
     return f"between {lower:+.2g} and {upper:+.2g}{of}"

@@ -38,8 +38,8 @@ class Planted:
     def sentence(self) -> str:
         """Say it."""
         return (
-            f"if {self.share:.0%} of these labels were wrong at random ({self.planted:,}), the first {self.first:,} "
-            f"rows of the list would hold about {self.found:,} of them"
+            f"if {100 * self.share:.0f} % of these labels were wrong at random ({self.planted:,}), the first "
+            f"{self.first:,} rows of the list would hold about {self.found:,} of them"
         )
 
 

@@ -306,10 +306,11 @@ def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:
     if not verdict.named(0.1).any():
         share = float((verdict.predicted != verdict.labels).mean())
         return (
-            f"the models contradict {share:.1%} of the labels, less often the surer they are: wrong labels cannot be "
-            "told from unlikely right ones here; the most doubtful rows are listed for review",
+            f"the models contradict {100 * share:.1f} % of the labels, less often the surer they are: wrong labels "
+            "cannot be told from unlikely right ones here; the most doubtful rows are listed for review",
         )
     return (
-        f"between {verdict.noise_lower:.1%} and {verdict.noise_upper:.1%} of the labels contradict the models however "
+        f"between {100 * verdict.noise_lower:.1f} % and {100 * verdict.noise_upper:.1f} % of the labels contradict "
+        "the models however "
         f"sure these are; calling those wrong {ASSUMPTION}",
     )

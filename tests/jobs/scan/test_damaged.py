@@ -78,7 +78,13 @@ def another(path):
     path.write_text("{}")
 
 
+def folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES = [
+    ("influence.parquet", folder, ("show", "clean")),
     ("influence.parquet", cut, ("show", "clean", "verify", "resume")),
     ("influence.parquet", remove, ("show", "clean", "verify", "resume")),
     ("scan.json", empty, ("show", "clean", "verify", "resume")),

@@ -5,13 +5,22 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from sklearn.datasets import make_classification
 from typer.testing import CliRunner
 
 from finfluence.clean import CleanOptions
 from finfluence.cli import app
 from finfluence.errors import ConfigError, DataError
-from finfluence.jobs.scan import ScanOptions, clean_scan, group_questions, read_data, run_scan, verdict_of
+from finfluence.jobs.scan import (
+    ScanOptions,
+    clean_scan,
+    group_lines,
+    group_questions,
+    read_data,
+    run_scan,
+    verdict_of,
+)
 from four_parts import assert_parts
 
 
@@ -150,3 +159,58 @@ def test_a_group_whose_removal_does_measured_harm_stays(scanned, tmp_path):
         clean_scan(out, tmp_path / "c.csv", CleanOptions(group="s3", yes=True, even_if_worse=True))
     finally:
         (out / "groups-proof.json").write_text(before)
+
+
+class Found:
+    """Influence of three groups that are all estimated to do harm."""
+
+    subsets = np.array(["a", "b", "c"])
+
+    def __init__(self):
+        values = {"p_value": [1e-6] * 3, "effect": [-0.1, -0.3, -0.2], "size": [9] * 3, "own_loss": [1.0] * 3}
+        values |= {name: [0.0] * 3 for name in ("mu", "lower", "upper")}
+        self.data = xr.Dataset(
+            {name: (("subset", "query"), np.array(v)[:, None]) for name, v in values.items()},
+            coords={"query": ["held-out"]},
+        )
+
+    def harm(self, query):
+        return -self.data["effect"].sel(query=query).values
+
+
+class Questions:
+    apart = True
+
+    def asked_rows(self, group):
+        return 30
+
+
+def retrained(upper):
+    loss = {
+        "metric": "held-out log loss",
+        "name": "without − original",
+        "value": -0.1,
+        "lower": -0.2,
+        "upper": upper,
+    }
+    return {
+        "metrics": [{"name": "held-out log loss"}],
+        "differences": [loss],
+        "arms": [{"runs": 3}],
+        "changed_rows": 9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("checks", "bad", "verdicts"),
+    [
+        (None, ["b", "c", "a"], ["harmful"] * 3),
+        ({"b": retrained(-0.05)}, ["b"], ["harmful", "harm not checked", "harm not checked"]),
+        ({"b": retrained(0.05)}, [], ["harm not confirmed", "harm not checked", "harm not checked"]),
+    ],
+)
+def test_harm_that_was_not_retrained_is_no_verdict_where_others_were(checks, bad, verdicts):
+    lines = group_lines(Found(), [], Questions(), checks)
+    assert [line["group"] for line in lines if line["bad"]] == bad
+    by_name = {line["group"]: verdict_of(line) for line in lines}
+    assert [by_name[name] for name in "bca"] == verdicts

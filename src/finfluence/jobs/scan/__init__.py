@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._estimate import Estimate as Estimate
     from finfluence.jobs.scan._from_python import scan as scan
     from finfluence.jobs.scan._group_labels import judge_groups as judge_groups
+    from finfluence.jobs.scan._group_lines import group_lines as group_lines
     from finfluence.jobs.scan._group_lines import verdict_of as verdict_of
     from finfluence.jobs.scan._group_questions import group_questions as group_questions
     from finfluence.jobs.scan._labels import RowLabels as RowLabels
@@ -62,6 +63,7 @@ _HOME = {
     "Estimate": "_estimate",
     "scan": "_from_python",
     "judge_groups": "_group_labels",
+    "group_lines": "_group_lines",
     "verdict_of": "_group_lines",
     "group_questions": "_group_questions",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),

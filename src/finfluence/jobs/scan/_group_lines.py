@@ -46,7 +46,8 @@ def group_lines(
         `own_loss`, `effect` on the held-out loss, `mu`, `lower`, `upper`, `p_value`, `p_value_adjusted` (Holm over the
         groups), `harmful` (removal is estimated to lower the loss, at 5 % over all groups), `confirmed` (whether
         training without it surely lowers the loss on other held-out rows; None where that was not tried), `asked_rows`,
-        `bad` (a bad source of labels, or harmful and not unconfirmed). Unknown numbers are None.
+        `bad` (a bad source of labels, or harmful: where groups were retrained without, confirmed to be so). Unknown
+        numbers are None.
 
     Notes
     -----
@@ -57,6 +58,7 @@ def group_lines(
     order = {line["group"]: k for k, line in enumerate(judged)}
     data = found.data.sel(query=HELD_OUT)
     adjusted, harm = holm(data["p_value"].values), found.harm(HELD_OUT)
+    tried = any(check["differences"] for check in (checks or {}).values())
     lines = []
     for k, group in enumerate(map(str, found.subsets.tolist())):
         known = labels.get(group, {})
@@ -77,13 +79,18 @@ def group_lines(
                 "harmful": harmful,
                 "confirmed": confirmed,
                 "asked_rows": questions.asked_rows(group),
-                "bad": named or (harmful and confirmed is not False),
+                "bad": named or (harmful and (confirmed is True or not tried)),
             }
         )
     far = [-harm[k] if np.isfinite(harm[k]) else math.inf for k in range(len(lines))]
     places = sorted(
         range(len(lines)),
-        key=lambda k: (not lines[k]["bad"], order.get(lines[k]["group"], len(order)), far[k]),
+        key=lambda k: (
+            not lines[k]["bad"],
+            not lines[k]["named"],
+            far[k] if lines[k]["bad"] and not lines[k]["named"] else order.get(lines[k]["group"], len(order)),
+            far[k],
+        ),
     )
     return [lines[k] for k in places]
 
@@ -177,7 +184,8 @@ def groups_tables(
         f"that have not seen them. Effect: what removing the whole group does to the held-out loss, {how}; positive: "
         "removal raises the loss, so the group helps. Both p-values are adjusted over the groups (Holm), and each "
         "names groups at 5 %; a harm that training without the group does not show on other held-out rows is not "
-        f"confirmed. {questions_sentence(lines, questions)}"
+        "confirmed, and where the worst were trained without, only they are called harmful. "
+        f"{questions_sentence(lines, questions)}"
     )
     columns = (
         "group", "verdict", "training rows", "contradicted labels", "expected", "adjusted p (labels)", "own loss",
@@ -198,8 +206,17 @@ def verdict_of(line: Mapping[str, Any]) -> str:
     --------
     >>> verdict_of({"named": True, "harmful": True, "confirmed": False})
     'bad source, harm not confirmed'
+    >>> verdict_of({"named": False, "harmful": True, "confirmed": None, "bad": False})
+    'harm not checked'
     """
-    harm = "harm not confirmed" if line.get("confirmed") is False else "harmful"
+    unchecked = line.get("confirmed") is None and not line.get("bad", True)
+    harm = (
+        "harm not confirmed"
+        if line.get("confirmed") is False
+        else "harm not checked"
+        if unchecked
+        else "harmful"
+    )
     words = (("bad source", line["named"]), (harm, line.get("harmful", False)))
     return ", ".join(word for word, is_so in words if is_so)
 

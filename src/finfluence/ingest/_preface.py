@@ -1,0 +1,95 @@
+"""What stands in a delimited file before and beside its table: comments, a line that names the separator, encodings."""
+
+import contextlib
+import csv
+import io
+import re
+
+_SEPARATOR_LINE = re.compile(r"[ \t]*sep=(?P<mark>.)[ \t]*(?:\r\n|\r|\n)", re.IGNORECASE)
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+_SAMPLE = 4096
+_MOSTLY = 0.4
+
+
+def marked_encoding(data: bytes) -> str:
+    r"""Return the encoding that a byte-order mark, or zeros in every other byte, tell; "" for none.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> marked_encoding(b"\xff\xfea\x00"), marked_encoding("a,b".encode("utf-16-le")), marked_encoding(b"a,b")
+    ('utf-16', 'utf-16-le', '')
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    start = data[:_SAMPLE]
+    half = len(start) // 2
+    if half and b"\0" in start and len(data) % 2 == 0:
+        for encoding, at in (("utf-16-le", 1), ("utf-16-be", 0)):
+            if start[at::2].count(0) > 2 * _MOSTLY * half and start[1 - at :: 2].count(0) == 0:
+                return encoding
+    return ""
+
+
+def before_header(text: str, delimiter: str = "") -> tuple[int, str]:
+    r"""Return how many characters stand before the header line, and the separator that they name.
+
+    These are a line `sep=;`, and lines that begin with `#`. A last such line with as many cells as the line after it is
+    the header itself (`#id,x,y`).
+
+    Parameters
+    ----------
+    text
+        The file.
+    delimiter
+        The separator; "" for one that is not known yet: then a header behind `#` is looked for with each of the usual.
+
+    Returns
+    -------
+    tuple of (int, str)
+
+    Examples
+    --------
+    >>> before_header("# made by hand\nx;y\n1;2\n"), before_header("sep=;\nx;y\n"), before_header("#x,y\n1,2\n")
+    ((15, ''), (6, ';'), (0, ''))
+    """
+    start = 1 if text.startswith("\ufeff") else 0
+    named = ""
+    match = _SEPARATOR_LINE.match(text, start)
+    if match:
+        start, named = match.end(), match["mark"]
+    at, last = start, start
+    while text.startswith("#", at):
+        last, at = at, _next_line(text, at)
+    if at == start or at >= len(text):
+        return at, named
+    marks = [mark for mark in (delimiter or named, ",", ";", "\t", "|") if mark]
+    return (
+        last if any(_alike(text, last, at, mark) for mark in marks[: 1 if delimiter else None]) else at
+    ), named
+
+
+def _next_line(text: str, at: int) -> int:
+    ends = [end for end in (text.find("\n", at), text.find("\r", at)) if end >= 0]
+    if not ends:
+        return len(text)
+    end = min(ends)
+    return end + (2 if text.startswith("\r\n", end) else 1)
+
+
+def _alike(text: str, first: int, second: int, mark: str) -> bool:
+    widths = []
+    for at in (first, second):
+        with contextlib.suppress(csv.Error, StopIteration):
+            widths.append(len(next(csv.reader(io.StringIO(text[at:]), delimiter=mark))))
+    return len(widths) == 2 and widths[0] == widths[1] > 1
