@@ -120,6 +120,30 @@ def test_wrong_numbers_are_named_and_heavy_tails_are_not():
     assert verdict.named(0.1)[15:].sum() <= 3
 
 
+def test_numbers_a_tenth_of_themselves_are_named_by_their_ratio():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3))
+    y = np.exp(2.5 + 0.4 * x[:, 0] + 0.1 * rng.normal(size=400))
+    y[:20] /= 10
+    verdict = judge_targets(out_of_fold(x, y, task="regression", repeats=1), x, y)
+    assert verdict.measure == "ratio"
+    assert "logarithms of the ratio to the prediction" in verdict.findings[0]
+    assert verdict.named(0.1)[:20].all()
+    assert verdict.named(0.1)[20:].sum() <= 2
+    assert (verdict.residual[:20] < -2).all()  # in the target's unit, whatever names
+
+
+def test_errors_alike_are_named_beside_a_spread_that_would_allow_each():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 3))
+    y = 5 * x[:, 0] + rng.normal(size=400)
+    y[:24] += 8
+    verdict = judge_targets(out_of_fold(x, y, task="regression", repeats=1), x, y)
+    assert (verdict.measure, verdict.measures) == ("difference", 1)
+    assert verdict.named(0.1)[:24].mean() > 0.5
+    assert verdict.named(0.1)[24:].sum() <= 3
+
+
 @pytest.mark.slow
 def test_planted_errors_say_what_could_be_found():
     x, y = load_digits(return_X_y=True)

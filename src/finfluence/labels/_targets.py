@@ -1,6 +1,7 @@
 """Which numbers are wrong: targets far from what models predict that have not seen the row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,14 +14,17 @@ from finfluence.labels._verdict import share_right
 
 EXACT, BINS = 300, 200
 MISFITS = 0.05
+LEVEL = 0.1
 _RATES = np.r_[0.0, np.geomspace(0.001, 0.3, 20)]
 _DEGREES = (2.0, 3.0, 5.0, 10.0, 40.0)
 _SCALES = np.geomspace(0.5, 2.0, 13)
-_FIRST, _BEYOND = (3.0, 6.0), 10.0
+_FIRST, _LAST, _LEAST_REACH = (3.0, 6.0), (1.2, 10.0), (1.5, 10.0)
+DIFFERENCE, RATIO = "difference", "ratio"
 ASSUMPTION = (
-    "assumes that residuals of right numbers follow one Student law, heavy tails allowed, once divided by the spread "
-    "usual for rows like them"
+    "assumes that {what} of right numbers follow one Student law, heavy tails allowed, once divided by the spread "
+    "usual for rows like them, and that no group of right numbers lies apart from it"
 )
+_WHAT = {DIFFERENCE: "residuals", RATIO: "logarithms of the ratio to the prediction"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,28 +38,39 @@ class TargetVerdict:
     residual
         Target minus out-of-fold prediction [n], in the target's unit.
     predicted
-        The out-of-fold prediction [n]. spread : usual size of the residual for rows like it [n].
+        The out-of-fold prediction [n].
+    size
+        How far the target is from the prediction, in distances usual for rows like it [n].
     noise_rate
         Share of wrong targets, posterior mean.
+    measure
+        What a distance is: "difference" of target and prediction, or "ratio" (its logarithm): the one that names more.
+    measures
+        How many were tried; q-values are multiplied by it.
     """
 
     p_wrong: np.ndarray
     residual: np.ndarray
     predicted: np.ndarray
-    spread: np.ndarray
+    size: np.ndarray
     noise_rate: float
+    measure: str
+    measures: int
     told: bool
     findings: tuple[str, ...] = ()
 
     @property
     def order(self) -> np.ndarray:
-        """Positions from the most to the least doubtful target: by the standardised residual."""
-        return np.argsort(-np.abs(self.residual) / self.spread, kind="stable")
+        """Positions from the most to the least doubtful target: by `size`."""
+        return np.argsort(-self.size, kind="stable")
 
     @property
     def q_values(self) -> np.ndarray:
         """Expected share of right targets among the rows at least as likely wrong as this one [n]."""
-        return share_right(self.p_wrong) if self.told else np.ones(len(self.p_wrong))
+        if not self.told:
+            return np.ones(len(self.p_wrong))
+        found: np.ndarray = np.minimum(1.0, self.measures * share_right(self.p_wrong))
+        return found
 
     def named(self, level: float = 0.1) -> np.ndarray:
         """Return which targets are named wrong [n], an expected share of `level` of them falsely."""
@@ -67,12 +82,14 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
 
     With r the residual over its usual spread, of right targets a share 1 − ε follows a Student law with ν degrees of
     freedom and scale τ (a twentieth of them, which the models predict badly, t_2 twice as wide), of wrong ones a share
-    ε a law that is uniform in log |r| from κτ on:
+    ε a law w that is uniform in log |r| between κτ and λ times the largest |r|:
 
-    .. math:: P(\text{wrong} \mid r) = \frac{\varepsilon\, w_\kappa(r)}
-              {\varepsilon\, w_\kappa(r) + (1 - \varepsilon) t_\nu(r / \tau) / \tau}
+    .. math:: P(\text{wrong} \mid r) = \frac{\varepsilon\, w(r)}
+              {\varepsilon\, w(r) + (1 - \varepsilon) t_\nu(r / \tau) / \tau}
 
-    averaged over the posterior of (ε, ν, τ, κ) on a grid.
+    averaged over the posterior of (ε, ν, τ, κ, λ) on a grid. λ of 10 is for errors of all sizes, λ of 1.2 for errors
+    that are alike. Where targets and predictions are all above 0, r is also taken as the logarithm of target over
+    prediction (over its own usual spread); the measure that names more at 10 % is kept, and q-values are doubled.
 
     Parameters
     ----------
@@ -116,18 +133,44 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
                 "pass what out_of_fold(…, task='regression') returned; for classes use judge_labels",
             )
         )
-    residual = y - found.predicted
-    spread = _usual_spread(np.asarray(x, dtype=np.float32).reshape(len(y), -1), residual, seed)
-    p_wrong, rate = _p_wrong(np.abs(residual) / spread)
-    told = found.informative
-    verdict = TargetVerdict(p_wrong, residual, found.predicted, spread, rate, told)
-    finding = (
-        "no model predicts rows that it has not seen better than a constant does: no number can be judged, and none is "
-        "named"
-        if not told
-        else f"calling {int(verdict.named(0.1).sum())} numbers wrong at a level of 10 % {ASSUMPTION}"
+    features = np.asarray(x, dtype=np.float32).reshape(len(y), -1)
+    fits = [_fitted(DIFFERENCE, y - found.predicted, features, seed)]
+    if (y > 0).all() and (found.predicted > 0).all():
+        fits.append(_fitted(RATIO, np.log(y / found.predicted), features, seed))
+    best = max(fits, key=lambda fit: int((len(fits) * share_right(fit.p_wrong) <= LEVEL).sum()))
+    verdict = TargetVerdict(
+        best.p_wrong,
+        y - found.predicted,
+        found.predicted,
+        best.size,
+        best.rate,
+        best.measure,
+        len(fits),
+        found.informative,
     )
-    return TargetVerdict(p_wrong, residual, found.predicted, spread, rate, told, (finding,))
+    finding = (
+        f"calling {int(verdict.named(0.1).sum())} numbers wrong at a level of 10 % "
+        + ASSUMPTION.format(what=_WHAT[best.measure])
+        if verdict.told
+        else "no model predicts rows that it has not seen better than a constant does: no number can be judged, and "
+        "none is named"
+    )
+    return replace(verdict, findings=(finding,))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """Distances under one measure, and what they say of each target."""
+
+    measure: str
+    size: np.ndarray
+    p_wrong: np.ndarray
+    rate: float
+
+
+def _fitted(measure: str, distance: np.ndarray, x: np.ndarray, seed: int) -> _Fit:
+    size = np.abs(distance) / _usual_spread(x, distance, seed)
+    return _Fit(measure, size, *_p_wrong(size))
 
 
 def _usual_spread(x: np.ndarray, residual: np.ndarray, seed: int) -> np.ndarray:
@@ -151,7 +194,7 @@ def _usual_spread(x: np.ndarray, residual: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _p_wrong(size: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the chance of being wrong for standardised sizes |r| [n], and the share of wrong ones."""
+    """Return the chance of being wrong for sizes |r| [n], and the share of wrong ones."""
     order = np.argsort(size, kind="stable")
     bulk, tail = order[:-EXACT], order[-EXACT:]
     parts = [
@@ -161,25 +204,25 @@ def _p_wrong(size: np.ndarray) -> tuple[np.ndarray, float]:
     parts = [part for part in parts if len(part)]
     at = np.array([size[part].mean() for part in parts])
     count = np.array([len(part) for part in parts])
+    rates = _RATES[:, None]
+    prior = np.log(np.r_[0.5, np.full(len(_RATES) - 1, 0.5 / (len(_RATES) - 1))])
     weights, posteriors = [], []
-    for degrees in _DEGREES:
-        for scale in _SCALES:
-            usual = 2 * t.pdf(at / scale, degrees) / scale
-            badly = t.pdf(at / (2 * scale), 2) / scale
-            right = (1 - MISFITS) * usual + MISFITS * badly
-            for first in _FIRST:
-                span = np.log(max(_BEYOND * at[-1], 10 * first * scale) / (first * scale))
-                wrong = np.where(at >= first * scale, 1 / np.clip(at * span, 1e-12, None), 0.0)
-                for i, rate in enumerate(_RATES):
-                    density = rate * wrong + (1 - rate) * right
-                    prior = np.log(0.5 if i == 0 else 0.5 / (len(_RATES) - 1))
-                    weights.append(count @ np.log(np.clip(density, 1e-300, None)) + prior)
-                    posteriors.append((rate, rate * wrong / np.clip(density, 1e-300, None)))
-    weight = np.exp(np.array(weights) - logsumexp(weights))
-    kept = np.flatnonzero(weight > 1e-10)
-    mean = sum(weight[k] * posteriors[k][1] for k in kept)
-    rate = float(sum(weight[k] * posteriors[k][0] for k in kept))
-    mean = np.maximum.accumulate(mean)
+    for degrees, scale in product(_DEGREES, _SCALES):
+        usual = 2 * t.pdf(at / scale, degrees) / scale
+        badly = t.pdf(at / (2 * scale), 2) / scale
+        right = (1 - MISFITS) * usual + MISFITS * badly
+        for first, (last, reach) in product(_FIRST, zip(_LAST, _LEAST_REACH, strict=True)):
+            least = first * scale
+            most = max(last * at[-1], reach * least)
+            within = (at >= least) & (at <= most)
+            wrong = np.where(within, 1 / np.where(within, at * np.log(most / least), 1.0), 0.0)
+            density = np.clip(rates * wrong + (1 - rates) * right, 1e-300, None)
+            weights.append(np.log(density) @ count + prior)
+            posteriors.append(rates * wrong / density)
+    together = np.concatenate(weights)
+    weight = np.exp(together - logsumexp(together))
+    mean = np.maximum.accumulate(weight @ np.concatenate(posteriors))
+    rate = float(weight @ np.tile(_RATES, len(weights)))
     result = np.empty(len(size))
     for part, value in zip(parts, mean, strict=True):
         result[part] = value

@@ -259,8 +259,7 @@ def _rows(verdict: LabelVerdict | TargetVerdict, y: np.ndarray, n: int, fdr: flo
     p_wrong = verdict.p_wrong if verdict.told else np.full(len(y), np.nan)
     if isinstance(verdict, LabelVerdict):
         return RowLabels(q_wrong, p_wrong, verdict.oof_loss, verdict.predicted, verdict.confidence)
-    sizes = np.abs(verdict.residual) / verdict.spread
-    return RowLabels(q_wrong, p_wrong, sizes, verdict.predicted, np.full(len(y), np.nan))
+    return RowLabels(q_wrong, p_wrong, verdict.size, verdict.predicted, np.full(len(y), np.nan))
 
 
 def _q_values(verdict: LabelVerdict | TargetVerdict, rows: np.ndarray, fdr: float) -> np.ndarray:
