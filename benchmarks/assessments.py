@@ -1,6 +1,10 @@
-"""How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments [--worlds N]."""
+"""How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments.
+
+`--worlds` of effects by inclusion, `--logs` of events without an effect of the exposure.
+"""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,14 +25,27 @@ def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return included, -(included @ effects) + rng.normal(size=len(included)), effects, predicted
 
 
-def event_log(seed: int, n: int = 300, times: int = 8) -> EventLog:
-    """Return subjects whose history drives both their exposure and their events; exposure does nothing."""
+def event_log(seed: int, strength: float = 0.0, n: int = 300, times: int = 8) -> EventLog:
+    """Return subjects whose history drives both exposure and events; each row seen adds `strength` to the chance."""
     rng = np.random.default_rng(seed)
     history = rng.normal(size=(n, times)).cumsum(1) / 2
     seen = rng.poisson(np.exp(0.5 * np.clip(history, -2, 2))).cumsum(1)
-    happened = rng.random((n, times)) < np.clip(0.08 * np.exp(0.5 * history), 0, 0.9)
+    happened = rng.random((n, times)) < np.clip(0.08 * np.exp(0.5 * history) + strength * seen, 0, 0.9)
     at_risk = np.cumsum(happened, 1) - happened == 0
     return EventLog(happened & at_risk, at_risk, seen, history[..., None])
+
+
+def runs_log(seed: int, runs: int = 60, queries: int = 8, times: int = 8) -> EventLog:
+    """Return queries of runs: those of one run share exposure, history and how likely their events are."""
+    rng = np.random.default_rng(seed)
+    history = rng.normal(size=(runs, times)).cumsum(1) / 2
+    seen = rng.poisson(np.exp(0.5 * np.clip(history, -2, 2))).cumsum(1)
+    chance = np.clip(0.06 * np.exp(0.5 * history + rng.normal(size=(runs, 1))), 0, 0.9)
+    seen, history, chance = (np.repeat(v, queries, 0) for v in (seen, history, chance))
+    happened = rng.random(seen.shape) < chance
+    at_risk = np.cumsum(happened, 1) - happened == 0
+    run = np.repeat(np.arange(runs), queries)
+    return EventLog(happened & at_risk, at_risk, seen, history[..., None], run)
 
 
 def inclusion_table(worlds: int) -> str:
@@ -55,9 +72,24 @@ def inclusion_table(worlds: int) -> str:
 
 
 def exposure_table(logs: int) -> str:
-    found = [exposure(event_log(seed)) for seed in range(logs)]
-    lines = [f"Exposure without an effect, {logs} logs: share rejected at .05, .10 and .20"]
-    for name, p in (("multipliers", [f.p for f in found]), ("limit law", [f.p_limit for f in found])):
+    """Return how often the test rejects: without an effect, where it is not corrected, and with an effect."""
+    few = logs // 8
+    plain = [exposure(event_log(seed)) for seed in range(logs)]
+    blind = [exposure(replace(v, history=np.zeros_like(v.history))) for v in map(event_log, range(few))]
+    grouped = [runs_log(seed) for seed in range(logs // 4)]
+    rows = {
+        f"no effect ({logs} logs)": [f.p for f in plain],
+        "the same by the limit law": [f.p_limit for f in plain],
+        f"no effect, 60 runs of 8 queries ({len(grouped)} logs)": [exposure(v).p for v in grouped],
+        "the same, queries taken as independent": [exposure(replace(v, runs=None)).p for v in grouped],
+        f"no effect, history left out ({few} logs)": [f.p for f in blind],
+        **{
+            f"effect of {s} a row seen ({few} logs)": [exposure(event_log(k, s)).p for k in range(few)]
+            for s in (0.0025, 0.005, 0.01)
+        },
+    }
+    lines = ["| rejected at | .05 | .10 | .20 |", "|---|---|---|---|"]
+    for name, p in rows.items():
         lines.append(
             f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
         )
@@ -67,6 +99,9 @@ def exposure_table(logs: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", type=int, default=150)
+    parser.add_argument("--logs", type=int, default=800)
     chosen = parser.parse_args()
-    print(inclusion_table(chosen.worlds))
-    print(exposure_table(chosen.worlds))
+    if chosen.worlds:
+        print(inclusion_table(chosen.worlds))
+    if chosen.logs:
+        print(exposure_table(chosen.logs))

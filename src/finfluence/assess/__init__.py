@@ -1,8 +1,8 @@
 """After the verdict: accuracy where there are no labels, intervals for what was chosen, effects from logged runs."""
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
+from finfluence.assess._event_log import EventLog, LoggedRun
 from finfluence.assess._exposure import (
-    EventLog,
     ExposureTest,
     exposure,
     local_covariance,
@@ -15,6 +15,6 @@ from finfluence.assess._policy import PolicyEffect, policy_effect
 
 __all__ = [
     "AccuracyChange", "AccuracyEstimate", "DesignLaw", "EventLog", "ExposureTest", "FeedbackInterval",
-    "InclusionEffects", "PolicyEffect", "accuracy", "accuracy_change", "exposure", "feedback_interval", "inclusion",
-    "local_covariance", "policy_effect", "split_interval", "sup_of_brownian_motion",
+    "InclusionEffects", "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "exposure", "feedback_interval",
+    "inclusion", "local_covariance", "policy_effect", "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip
