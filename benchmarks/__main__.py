@@ -8,7 +8,7 @@ for name in (
     "speed", "passes", "retrain_speed", "composition_speed", "scale", "verify_cost",
     "late_states", "paired_gain", "until_coverage", "coverage", "inflation", "interval_coverage", "groups", "detection",
     "curvature", "scan_time", "levels", "extremes", "calibration", "assessments", "shifted_accuracy",
-    "chosen_intervals", "mitigation",
+    "chosen_intervals", "chosen_removals", "mitigation",
 ):  # fmt: skip
     print(f"\n=== {name}", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
