@@ -1,6 +1,11 @@
-"""How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments [--worlds N]."""
+"""How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments.
+
+`--worlds` of effects by inclusion, `--logs` of events without an effect of the exposure.
+"""
 
 import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,14 +26,42 @@ def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return included, -(included @ effects) + rng.normal(size=len(included)), effects, predicted
 
 
-def event_log(seed: int, n: int = 300, times: int = 8) -> EventLog:
-    """Return subjects whose history drives both their exposure and their events; exposure does nothing."""
+def event_log(seed: int, strength: float = 0.0, n: int = 300, times: int = 8) -> EventLog:
+    """Return subjects whose history drives both exposure and events; each row seen adds `strength` to the chance."""
+    return _event_log(seed, strength, n, times)[0]
+
+
+def _event_log(seed: int, strength: float, n: int, times: int) -> tuple[EventLog, np.ndarray, np.ndarray]:
+    """Return the log, what the history says of the exposure, and the chance of the event."""
     rng = np.random.default_rng(seed)
     history = rng.normal(size=(n, times)).cumsum(1) / 2
-    seen = rng.poisson(np.exp(0.5 * np.clip(history, -2, 2))).cumsum(1)
-    happened = rng.random((n, times)) < np.clip(0.08 * np.exp(0.5 * history), 0, 0.9)
+    rate = np.exp(0.5 * np.clip(history, -2, 2))
+    seen = rng.poisson(rate).cumsum(1)
+    chance = np.clip(0.08 * np.exp(0.5 * history) + strength * seen, 0, 0.9)
+    happened = rng.random((n, times)) < chance
     at_risk = np.cumsum(happened, 1) - happened == 0
-    return EventLog(happened & at_risk, at_risk, seen, history[..., None])
+    return EventLog(happened & at_risk, at_risk, seen, history[..., None]), rate.cumsum(1), chance
+
+
+def known_p(seed: int) -> float:
+    """Return p of a log without an effect, by the same draws, where nothing has to be fitted."""
+    log, expected, chance = _event_log(seed, 0.0, 300, 8)
+    paths = ((log.exposure - expected) * (log.events - log.at_risk * chance)).cumsum(1)
+    drawn = np.random.default_rng([seed, 1]).standard_normal((1000, len(paths))) @ paths
+    return float((1 + (np.abs(drawn).max(1) >= np.abs(paths.sum(0)).max()).sum()) / 1001)
+
+
+def runs_log(seed: int, runs: int = 60, queries: int = 8, times: int = 8) -> EventLog:
+    """Return queries of runs: those of one run share exposure, history and how likely their events are."""
+    rng = np.random.default_rng(seed)
+    history = rng.normal(size=(runs, times)).cumsum(1) / 2
+    seen = rng.poisson(np.exp(0.5 * np.clip(history, -2, 2))).cumsum(1)
+    chance = np.clip(0.06 * np.exp(0.5 * history + rng.normal(size=(runs, 1))), 0, 0.9)
+    seen, history, chance = (np.repeat(v, queries, 0) for v in (seen, history, chance))
+    happened = rng.random(seen.shape) < chance
+    at_risk = np.cumsum(happened, 1) - happened == 0
+    run = np.repeat(np.arange(runs), queries)
+    return EventLog(happened & at_risk, at_risk, seen, history[..., None], run)
 
 
 def inclusion_table(worlds: int) -> str:
@@ -54,19 +87,40 @@ def inclusion_table(worlds: int) -> str:
     return "\n".join([f"Squared error in units of the difference's, {worlds} worlds", *lines, coverage])
 
 
-def exposure_table(logs: int) -> str:
-    found = [exposure(event_log(seed)) for seed in range(logs)]
-    lines = [f"Exposure without an effect, {logs} logs: share rejected at .05, .10 and .20"]
-    for name, p in (("multipliers", [f.p for f in found]), ("limit law", [f.p_limit for f in found])):
-        lines.append(
-            f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
-        )
-    return "\n".join(lines)
+def exposure_table(logs: int) -> Iterator[str]:
+    """Yield how often the test rejects: without an effect, where it is not corrected, and with an effect."""
+    few = logs // 8
+    yield "| rejected at | .05 | .10 | .20 |"
+    yield "|---|---|---|---|"
+    yield _rejected(f"no effect, nothing to fit ({10 * logs} logs)", [known_p(k) for k in range(10 * logs)])
+    yield _rejected(f"the first {logs} of them", [known_p(k) for k in range(logs)])
+    plain = [exposure(event_log(seed)) for seed in range(logs)]
+    yield _rejected(f"**the same {logs}, fitted**", [f.p for f in plain])
+    yield _rejected("the same by the limit law", [f.p_limit for f in plain])
+    blind = [exposure(replace(v, history=np.zeros_like(v.history))).p for v in map(event_log, range(few))]
+    yield _rejected(f"no effect, history left out ({few} logs)", blind)
+    grouped = [runs_log(seed) for seed in range(logs // 4)]
+    yield _rejected(
+        f"no effect, 60 runs of 8 queries ({len(grouped)} logs)", [exposure(v).p for v in grouped]
+    )
+    apart = [exposure(replace(v, runs=None)).p for v in grouped]
+    yield _rejected("the same, queries taken as independent", apart)
+    for s in (0.0025, 0.005, 0.01):
+        found = [exposure(event_log(seed, s)).p for seed in range(few)]
+        yield _rejected(f"each row seen adds {s} to the chance ({few} logs)", found)
+
+
+def _rejected(name: str, p: Sequence[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", type=int, default=150)
+    parser.add_argument("--logs", type=int, default=400)
     chosen = parser.parse_args()
-    print(inclusion_table(chosen.worlds))
-    print(exposure_table(chosen.worlds))
+    if chosen.worlds:
+        print(inclusion_table(chosen.worlds))
+    if chosen.logs:
+        for line in exposure_table(chosen.logs):
+            print(line, flush=True)

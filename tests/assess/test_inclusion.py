@@ -72,6 +72,14 @@ def test_a_useless_prediction_does_no_harm():
     assert with_it < 1.1 * without
 
 
+def test_a_prediction_of_the_wrong_sign_is_left_out_and_said():
+    included, outcome, effects, _ = world(3, scale=0.3)
+    found, alone = inclusion(included, outcome, predicted=-effects), inclusion(included, outcome)
+    np.testing.assert_array_equal(found.effect, alone.effect)
+    assert np.isnan(found.slope) and any("go against them" in f for f in found.findings)
+    assert alone.findings == ()
+
+
 def test_intervals_cover_over_worlds_of_every_kind():
     covered, of_those_with_effect = [], []
     rng = np.random.default_rng(5)

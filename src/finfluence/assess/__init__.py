@@ -1,20 +1,20 @@
 """After the verdict: accuracy where there are no labels, intervals for what was chosen, effects from logged runs."""
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
+from finfluence.assess._event_log import EventLog, LoggedRun
 from finfluence.assess._exposure import (
-    EventLog,
     ExposureTest,
     exposure,
     local_covariance,
     sup_of_brownian_motion,
 )
-from finfluence.assess._feedback import DesignLaw, feedback_interval
+from finfluence.assess._feedback import DesignLaw, FeedbackInterval, feedback_interval, split_interval
 from finfluence.assess._inclusion import InclusionEffects, inclusion
 from finfluence.assess._paired_accuracy import AccuracyChange, accuracy_change
 from finfluence.assess._policy import PolicyEffect, policy_effect
 
 __all__ = [
-    "AccuracyChange", "AccuracyEstimate", "DesignLaw", "EventLog", "ExposureTest", "InclusionEffects", "PolicyEffect",
-    "accuracy", "accuracy_change", "exposure", "feedback_interval", "inclusion", "local_covariance", "policy_effect",
-    "sup_of_brownian_motion",
+    "AccuracyChange", "AccuracyEstimate", "DesignLaw", "EventLog", "ExposureTest", "FeedbackInterval",
+    "InclusionEffects", "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "exposure", "feedback_interval",
+    "inclusion", "local_covariance", "policy_effect", "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip

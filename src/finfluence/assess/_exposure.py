@@ -4,92 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from finfluence._seeds import stream
+from finfluence.assess._event_log import EventLog
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.report import Line, lines
 from finfluence.stats import check_level
 
-_FEWEST_SUBJECTS, _FEWEST_EVENTS = 20, 10
+_FEWEST_SUBJECTS, _FEWEST_RUNS, _FEWEST_EVENTS = 20, 20, 10
 _TERMS = 200
 _REPLICATES, _CHUNK = 4000, 500
 _RIDGE = 1e-4
 _DEPTHS = (1, 2, 3)
-
-
-@dataclass(frozen=True, eq=False)
-class EventLog:
-    """What happened to subjects (query × run) over training, on a grid of times.
-
-    Attributes
-    ----------
-    events : array of bool [n, T]
-        Whether the subject's event happened between this time and the one before; at most once a subject.
-    at_risk : array of bool [n, T]
-        Whether it could: True up to and at the event, False after it (and after a subject is lost).
-    exposure : array [n, T]
-        Known *before* the step to this time: how many of the rows asked about the run had seen.
-    history : array [n, T, k]
-        What else was known before: global loss, learning rate, counts of classes seen.
-    """
-
-    events: np.ndarray
-    at_risk: np.ndarray
-    exposure: np.ndarray
-    history: np.ndarray
-
-    @classmethod
-    def of_outcomes(
-        cls, good: ArrayLike, exposure: ArrayLike, history: ArrayLike, *, event: str = "learned"
-    ) -> "EventLog":
-        """Return the log of when each subject was first answered well, or first not any more.
-
-        Parameters
-        ----------
-        good : array of bool [n, T + 1]
-            Whether the subject was answered well (right, or with a loss below a bound) at each state, the first one
-            before the first step of the log.
-        exposure, history : array [n, T], array [n, T, k]
-            As known at the states 0 to T − 1, before the steps to the states 1 to T.
-        event : {"learned", "forgotten"}
-            "learned": first well; subjects that were well from the start are never at risk. "forgotten": first not well
-            after having been well; at risk from the first time well on.
-
-        Returns
-        -------
-        EventLog
-
-        Raises
-        ------
-        ConfigError
-            Another event.
-
-        Examples
-        --------
-        >>> good = [[False, False, True, False], [True, True, False, True]]
-        >>> log = EventLog.of_outcomes(good, np.zeros((2, 3)), np.zeros((2, 3, 1)))
-        >>> log.events.tolist(), log.at_risk.tolist()
-        ([[False, True, False], [False, False, False]], [[True, True, False], [False, False, False]])
-        """
-        well = np.asarray(good, dtype=bool)
-        before, now = well[:, :-1], well[:, 1:]
-        ever = np.maximum.accumulate(before, 1)
-        if event == "learned":
-            at_risk, happens = ~ever, now
-        elif event == "forgotten":
-            lost = np.maximum.accumulate(ever & ~before, 1)
-            at_risk, happens = ever & ~lost, ~now
-        else:
-            raise ConfigError(
-                explain(
-                    'event as "learned" or "forgotten"',
-                    f"{event!r}",
-                    "a mistyped name",
-                    'for a loss below a bound pass good=losses < bound and "learned"',
-                )
-            )
-        return cls(happens & at_risk, at_risk, np.asarray(exposure), np.asarray(history))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +27,7 @@ class ExposureTest:
     ----------
     statistic, p : float
         :math:`\sqrt n \sup_t |\hat\gamma_t| / \hat\sigma_T`, and the chance of so large a deviation if the exposure
-        drives nothing, by 4,000 draws of Gaussian weights of subjects.
+        drives nothing, by 4,000 draws of Gaussian weights of subjects (of whole runs, where the log knows them).
     p_limit : float
         The same chance by the limit law of many subjects and a fine grid; on a coarse grid it is too large.
     gamma : array [T]
@@ -123,6 +50,30 @@ class ExposureTest:
     subjects: int
     events: int
     findings: tuple[str, ...]
+
+    def svg(self) -> str:
+        """Return a picture of gamma over the times of the log with its band, one SVG that stands alone.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> found = ExposureTest(1.0, 0.3, 0.3, np.array([0.1, 0.2]), 0.4, 0.95, 50, 20, ())
+        >>> found.svg().startswith("<svg"), "band, 95 %" in found.svg()
+        (True, True)
+        """
+        times = np.arange(1, len(self.gamma) + 1).tolist()
+        ends = (self.gamma - self.band, self.gamma + self.band)
+        drawn = [
+            Line("local covariance", times, self.gamma.tolist()),
+            *(Line(f"band, {self.level:.0%}".replace("%", " %"), times, end.tolist()) for end in ends),
+            Line("no effect", times, [0.0] * len(times)),
+        ]
+        return lines(
+            drawn, "time", "events brought forward, each subject", "Local covariance of exposure and event"
+        )
 
     def __str__(self) -> str:
         end = self.gamma[np.abs(self.gamma).argmax()]
@@ -182,8 +133,8 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
 
     Notes
     -----
-    Subjects are taken as independent. Queries of one run share its randomness: with few runs the test is too sure,
-    which it cannot see; take one query a run, or many runs.
+    Without `log.runs` subjects are taken as independent; queries of one run are not, and the test would be too sure.
+    With them folds and multipliers are of whole runs, and :math:`\hat\sigma^2_T` is the mean square of the runs' sums.
 
     References
     ----------
@@ -203,18 +154,24 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     """
     check_level(level)
     events, at_risk, x, history = _checked(log, folds_count)
+    runs = _runs(log, len(x))
     residual, intensity = np.empty(x.shape), np.zeros(x.shape)
-    ever = np.asarray(events.any(1))
-    for others, fold in folds(ever, folds_count, seed, "exposure folds"):
+    ever = np.bincount(runs, events.any(1)) > 0
+    for others, fold in (
+        (np.flatnonzero(np.isin(runs, a)), np.flatnonzero(np.isin(runs, b)))
+        for a, b in folds(ever, folds_count, seed, "exposure folds")
+    ):
         residual[fold] = _exposure_residual(x, history, others, fold)
         intensity[fold] = _intensity(events, at_risk, history, others, fold)
     gamma, variance = local_covariance(events, at_risk, residual, intensity)
-    if variance[-1] == 0:
+    n, paths = len(x), np.zeros((runs.max() + 1, x.shape[1]))
+    np.add.at(paths, runs, _increments(events, at_risk, residual, intensity).cumsum(1))
+    spread = variance[-1] if log.runs is None else float((paths[:, -1] ** 2).sum() / n)
+    if spread == 0 or variance[-1] == 0:
         raise DataError(_nothing_left(int(events.sum())))
-    n = len(x)
     largest = np.abs(gamma).max()
-    statistic = float(np.sqrt(n) * largest / np.sqrt(variance[-1]))
-    chance = _largest_by_chance(_increments(events, at_risk, residual, intensity), seed)
+    statistic = float(np.sqrt(n) * largest / np.sqrt(spread))
+    chance = _largest_by_chance(paths, seed) / n
     return ExposureTest(
         statistic,
         float((1 + (chance >= largest).sum()) / (1 + len(chance))),
@@ -225,8 +182,9 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
         n,
         int(events.sum()),
         (
-            "subjects are taken as independent, and the history as all that drives both the exposure and the event; "
-            "queries of one run share its randomness",
+            f"{'subjects' if log.runs is None else f'{len(paths)} runs'} are taken as independent, and the history as "
+            "all that drives both the exposure and the event"
+            + ("; queries of one run share its randomness" if log.runs is None else ""),
         ),
     )
 
@@ -273,13 +231,38 @@ def sup_of_brownian_motion(x: float) -> float:
     return float(np.clip(4 / np.pi * terms.sum(), 0.0, 1.0))
 
 
-def _largest_by_chance(increments: np.ndarray, seed: int) -> np.ndarray:
-    """Return draws of sup|gamma| where exposure drives nothing: each subject's path at a random Gaussian weight."""
-    paths = increments.cumsum(1)
+def _runs(log: EventLog, n: int) -> np.ndarray:
+    """Return the number of each subject's run; each its own where the log knows none."""
+    if log.runs is None:
+        return np.arange(n)
+    given = np.asarray(log.runs)
+    if given.shape != (n,):
+        raise DataError(
+            explain(
+                f"a run for each of {n} subjects",
+                f"shape {given.shape}",
+                "one number for each run instead of for each subject",
+                "repeat each run's number once for each of its queries",
+            )
+        )
+    names, numbers = np.unique(given, return_inverse=True)
+    if len(names) < _FEWEST_RUNS:
+        raise DataError(
+            explain(
+                f"at least {_FEWEST_RUNS} runs",
+                f"{len(names)}",
+                "many queries of few runs: they share the order of rows, and with it the exposure",
+                "train more runs with other seeds",
+            )
+        )
+    return np.asarray(numbers)
+
+
+def _largest_by_chance(paths: np.ndarray, seed: int) -> np.ndarray:
+    """Return draws of n sup|gamma| where exposure drives nothing: each path at a random Gaussian weight."""
     rng = stream(seed, "exposure multipliers")
     draws = [
-        np.abs(rng.standard_normal((_CHUNK, len(paths))) @ paths).max(1) / len(paths)
-        for _ in range(_REPLICATES // _CHUNK)
+        np.abs(rng.standard_normal((_CHUNK, len(paths))) @ paths).max(1) for _ in range(_REPLICATES // _CHUNK)
     ]
     return np.concatenate(draws)
 

@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import check_level
+
+_FREE = 1e4
+"""Prior variance of a Gaussian process' constant: free, next to the kernel's 1."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,10 @@ class DesignLaw:
         :math:`\lambda`; 0 chooses blindly, a large one takes the largest prediction.
     ridge
         Penalty :math:`\gamma` of the fit :math:`\hat\mu`; its intercept is free.
+    length
+        None: :math:`\hat\mu` is a ridge regression. A number: the mean of a Gaussian process with the kernel
+        :math:`\exp(-|x-x'|^2 / 2\,\text{length}^2)` and a free constant; `ridge` is then its noise's variance over the
+        kernel's.
     feedback
         Whether the labelled points made the fit that chose. False weighs every row by the fit to the labelled points
         alone (ordinary covariate shift), as if the choice had not depended on them.
@@ -29,6 +37,21 @@ class DesignLaw:
     strength: float
     ridge: float = 1.0
     feedback: bool = True
+    length: float | None = None
+
+    def fit(self, points: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Return the matrix [at, points] by which outcomes of the points become predictions elsewhere."""
+        if self.length is None:
+            x, z = _with_one(points), _with_one(at)
+            penalty = self.ridge * np.eye(x.shape[1])
+            penalty[0, 0] = 0.0
+            return np.asarray(z @ np.linalg.pinv(x.T @ x + penalty) @ x.T)
+        kernel = _FREE + self._kernel(points, points) + self.ridge * np.eye(len(points))
+        return np.asarray(np.linalg.solve(kernel, (_FREE + self._kernel(at, points)).T).T)
+
+    def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        apart = ((a[:, None] - b[None]) ** 2).sum(2)
+        return np.asarray(np.exp(-0.5 * apart / (self.length or 1.0) ** 2))
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,7 @@ class FeedbackInterval:
     Attributes
     ----------
     values
-        The grid values kept, ascending. The set may have gaps.
+        The grid values kept, ascending; the set may have gaps. Of `split_interval` its finite ends.
     lower, upper
         Its ends; infinite if it reaches the grid's end on that side.
     level
@@ -63,14 +86,15 @@ def feedback_interval(
     *,
     level: float = 0.9,
 ) -> FeedbackInterval:
-    r"""Return the full conformal set of a point that was chosen by a ridge fit to the data given.
+    r"""Return the full conformal set of a point that was chosen by a fit to the data given.
 
     For each candidate outcome y the point joins the data; with leave-one-out residuals as scores and
 
     .. math:: w_i(y) \propto \frac{\exp(\lambda\,\hat\mu_{-i,y}(x_i))}{\sum_{u}\exp(\lambda\,\hat\mu_{-i,y}(u))},
 
     y is kept if its own score is at most the weighted quantile of all scores. The fit without row i holds the
-    candidate (feedback); predictions are affine in y, so one inverse a row serves all candidates.
+    candidate (feedback); predictions of a ridge regression and of a Gaussian process are affine in y, so one
+    inverse a row serves all candidates. Of a choice by any other model: `split_interval`.
 
     Parameters
     ----------
@@ -134,28 +158,22 @@ def scores_and_weights(
     x: np.ndarray, y: np.ndarray, design: DesignLaw, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores and weights, candidates × points, the chosen point last."""
-    x = np.column_stack([np.ones(len(x)), x])
-    domain = np.column_stack([np.ones(len(design.domain)), np.asarray(design.domain, dtype=np.float64)])
-    n = len(y)
-    penalty = design.ridge * np.eye(x.shape[1])
-    penalty[0, 0] = 0.0
+    domain, n = np.asarray(design.domain, dtype=np.float64), len(y)
     scores = np.empty((len(candidates), n + 1))
     logs = np.empty_like(scores)
-    fixed = _fit(x[:n], penalty) @ y
     for i in range(n + 1):
-        others = np.delete(np.arange(n + 1), i)
-        fit = _fit(x[others], penalty)
+        others, at = np.delete(np.arange(n + 1), i), np.vstack([x[i], domain])
+        fit = design.fit(x[others], at)
         if i < n:
-            beta = (fit[:, :-1] @ y[others[:-1]])[None] + candidates[:, None] * fit[:, -1]
+            said = (fit[:, :-1] @ y[others[:-1]])[None] + candidates[:, None] * fit[:, -1]
             truth: np.ndarray | float = y[i]
         else:
-            beta, truth = np.broadcast_to(fit @ y, (len(candidates), x.shape[1])), candidates
-        scores[:, i] = np.abs(truth - beta @ x[i])
-        steering = beta if design.feedback else fixed[None]
-        chances = design.strength * (steering @ domain.T)
-        top = chances.max(1, keepdims=True)
-        partition = top[:, 0] + np.log(np.exp(chances - top).sum(1))
-        logs[:, i] = design.strength * (steering @ x[i]) - partition
+            said, truth = np.broadcast_to(fit @ y, (len(candidates), len(at))), candidates
+        scores[:, i] = np.abs(truth - said[:, 0])
+        steering = said if design.feedback else (design.fit(x[:n], at) @ y)[None]
+        chances = design.strength * steering
+        top = chances[:, 1:].max(1)
+        logs[:, i] = chances[:, 0] - top - np.log(np.exp(chances[:, 1:] - top[:, None]).sum(1))
     weights = np.exp(logs - logs.max(1, keepdims=True))
     return scores, weights / weights.sum(1, keepdims=True)
 
@@ -167,8 +185,72 @@ def weighted_quantile(scores: np.ndarray, weights: np.ndarray, level: float) -> 
     return float(scores[order[int(np.argmax(reached))]]) if reached.any() else np.inf
 
 
-def _fit(x: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    return np.asarray(np.linalg.pinv(x.T @ x + penalty) @ x.T)
+def split_interval(
+    residuals: ArrayLike, weights: ArrayLike, predicted: float, weight: float, *, level: float = 0.9
+) -> FeedbackInterval:
+    r"""Return the interval of a point chosen by *any* model, from labelled points that the model has not seen.
+
+    Half of the labelled points make the model, and the model chooses; the others calibrate. As the choice did not
+    depend on them, their weights are fixed, :math:`w(x) = \tilde p(x) / p(x)`, and with the chosen point at infinity
+
+    .. math:: \hat\mu(x) \pm Q_{\text{level}}\Big(\sum_i w_i\,\delta_{|y_i - \hat\mu(x_i)|} + w\,\delta_\infty\Big).
+
+    Parameters
+    ----------
+    residuals
+        Outcome minus prediction of the calibrating points [n].
+    weights
+        Their chance under the choice over their chance to be drawn, up to a factor in common [n].
+    predicted
+        What the model says of the chosen point.
+    weight
+        The same ratio for the chosen point.
+    level
+        Wanted coverage.
+
+    Returns
+    -------
+    FeedbackInterval
+        Infinite where the chosen point itself has a weight of more than 1 − level.
+
+    Raises
+    ------
+    DataError
+        If there is not one finite residual and one weight of at least 0 for each point, or no weight is above 0.
+
+    References
+    ----------
+    Tibshirani, Foygel Barber, Candès and Ramdas, "Conformal prediction under covariate shift", NeurIPS 2019,
+    corollary 1.
+
+    Examples
+    --------
+    >>> split_interval([0.1, -0.2, 0.3, -0.4], [1, 1, 1, 1], 1.0, 1.0, level=0.8).upper
+    1.4
+    >>> split_interval([0.1, -0.2, 0.3, -0.4], [1, 1, 1, 1], 1.0, 5.0, level=0.8).upper
+    inf
+    """
+    check_level(level)
+    r, w = np.asarray(residuals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    whole = np.append(w, weight)
+    fits = r.ndim == 1 and r.shape == w.shape and len(r) > 0
+    if not fits or not np.isfinite([*r, *whole, predicted]).all() or (whole < 0).any() or whole.sum() == 0:
+        raise DataError(
+            explain(
+                "one finite residual and one weight of at least 0 for each calibrating point",
+                f"residuals {r.shape}, weights {w.shape}, weight of the chosen point {weight!r}, prediction "
+                f"{predicted!r}",
+                "weights that overflowed, or points of another part",
+                "subtract the largest exponent before exp: only ratios of weights matter",
+            )
+        )
+    reach = weighted_quantile(np.append(np.abs(r), np.inf), whole / whole.sum(), level)
+    ends = np.array([predicted - reach, predicted + reach])
+    return FeedbackInterval(ends[np.isfinite(ends)], float(ends[0]), float(ends[1]), level)
+
+
+def _with_one(x: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones(len(x)), x])
 
 
 def _checked(
@@ -199,11 +281,18 @@ def _checked(
                 "pass features[:, None], and leave out the diverged ones",
             )
         )
-    if not 0.0 < level < 1.0 or design.ridge <= 0.0 or candidates.ndim != 1 or not len(candidates):
+    bad_length = design.length is not None and design.length <= 0.0
+    if (
+        not 0.0 < level < 1.0
+        or design.ridge <= 0.0
+        or bad_length
+        or candidates.ndim != 1
+        or not len(candidates)
+    ):
         raise ConfigError(
             explain(
-                "level between 0 and 1, ridge above 0, a flat grid of candidates",
-                f"level {level!r}, ridge {design.ridge!r}, grid of shape {candidates.shape}",
+                "level between 0 and 1, ridge and length above 0, a flat grid of candidates",
+                f"level {level!r}, ridge {design.ridge!r}, length {design.length!r}, grid of shape {candidates.shape}",
                 "a level in per cent or an empty grid",
                 "write level=0.9, DesignLaw(domain, strength, ridge=1.0), grid=np.linspace(low, high, 200)",
             )

@@ -14,6 +14,10 @@ from finfluence.stats import check_level
 FEWEST_RUNS = 8
 _FEWEST_IN_AN_ARM = 3
 _ALIKE_BEYOND = 6.0
+_OPPOSED = (
+    "the predicted effects do not go with the outcomes, or go against them (another sign, another query): they were "
+    "left out"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,8 @@ def inclusion(
     share of the rows and normal or heavy-tailed (t with 3 degrees of freedom) for the others; share, scale, shape, the
     prediction's noise and its slope are integrated out over all rows. Because inclusion is drawn by chance, both arms
     are alike but for the row; the prediction takes away the noise of the other rows, too, and a wrong one does no
-    harm: b goes to 0, its noise to the top of the grid.
+    harm: b goes to 0, its noise to the top of the grid; one that goes against the outcomes (b < 0) is left out, and
+    said.
 
     Parameters
     ----------
@@ -131,7 +136,11 @@ def inclusion(
     check_level(level)
     t, y, a = _checked(included, outcome, predicted)
     labels = list(names) if names is not None else [str(i) for i in range(t.shape[1])]
-    known = _slope(t, y, a) * a if a is not None else np.zeros(t.shape[1])
+    slope = _slope(t, y, a) if a is not None else 0.0
+    known = np.zeros(t.shape[1]) if a is None else slope * a
+    opposed = a is not None and slope == 0.0
+    if opposed:
+        a = None
     difference, se = _arms(t, y + t @ known)
     difference = difference + known
     laws = effect_laws(difference, se, a)
@@ -147,7 +156,7 @@ def inclusion(
         se,
         laws.at_zero + (1 - laws.at_zero) * tail,
         laws.slope,
-        tuple(_findings(t, labels, laws.slope_at_edge)),
+        (*_findings(t, labels, laws.slope_at_edge), *([_OPPOSED] if opposed else [])),
     )
 
 

@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import yaml
 
 import finfluence as fi
 from finfluence.errors import ConfigError, DataError, StorageError
 from finfluence.jobs.scan import ScanOptions, VerifyOptions, open_scan, run_scan, verify_scan
-from finfluence.verification import Verification
+from finfluence.verification import Verification, removal_interval
 from small_data import QUICK, blobs_csv
 
 ASKED = VerifyOptions(subsets=8, runs=12)
@@ -58,6 +59,18 @@ def test_the_outcome_is_written_everywhere(verified):
     assert (
         f"{plan.trainings} trainings: {plan.runs_with} on all rows and 12 without each of 8 subsets" in page
     )
+
+
+def test_it_says_what_removing_the_named_rows_does(verified):
+    folder, done, _, _ = verified
+    lines = pd.read_parquet(folder / "out/influence.parquet")
+    held_out = lines[lines["query"] == "held-out"]
+    named = held_out.loc[held_out["suggested_action"].isin(["drop", "relabel", "review"]), "row_id"].tolist()
+    assert named
+    predicted = fi.load(folder / "out/influence.zarr").predict(named, "held-out")["effect"].iloc[0]
+    told = removal_interval(done.points, "held-out", predicted, len(named))
+    assert told.groups == 4 and told.sentence.removesuffix(".") in done.findings
+    assert "at least 9 retrained groups" in (folder / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_the_rest_of_the_scan_is_as_it_was(verified):

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from finfluence import verification
@@ -25,7 +26,7 @@ from finfluence.jobs.scan._folder import (
 )
 from finfluence.jobs.scan._group_lines import group_lines
 from finfluence.jobs.scan._group_questions import group_questions
-from finfluence.jobs.scan._options import OWN, VerifyOptions
+from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions
 from finfluence.jobs.scan._outcome import Outcome, write_page
 from finfluence.jobs.scan._reopened import Reopened, reopen
 from finfluence.result import one_of, verification_findings
@@ -41,7 +42,9 @@ def verify_scan(
 ) -> Verification:
     """Retrain without groups of rows, and hold the scan's estimates against what happens.
 
-    The outcome is written to `verification.json`, noted in `scan.json` and `influence.zarr`, and shown by the report.
+    Of the named rows (to drop, relabel or review) it says what removing them does to the held-out loss, with an
+    interval by what became of the estimates of the retrained groups. The outcome is written to `verification.json`,
+    noted in `scan.json` and `influence.zarr`, and shown by the report.
     Finished trainings are kept in `verify/`: the same call goes on with them, to the same numbers.
 
     Parameters
@@ -74,7 +77,7 @@ def verify_scan(
         finished = reopen(folder)
         with logged(folder / LOG) as log:
             _check_whole(finished)
-            done = _verified(finished, options, announce, progress, log)
+            done = _with_removal(_verified(finished, options, announce, progress, log), folder)
             _note(done, finished)
             log.info("verification %s: %s", done.verdict, done.sentence)
     return done
@@ -127,6 +130,20 @@ def _verified(
         announce=tell,
         progress=recorded(log, progress),
     )
+
+
+def _with_removal(done: Verification, folder: ScanFolder) -> Verification:
+    """Return the outcome with what removing the named rows does, by the retrained groups."""
+    if HELD_OUT not in done.made["queries"]:
+        return done
+    lines = read_lines(folder)
+    acted_on = lines["suggested_action"].isin(("drop", "relabel", "review"))
+    named = lines[(lines["query"] == HELD_OUT) & acted_on]["row_id"].tolist()
+    if not named:
+        return done
+    predicted = folder.read_result(INFLUENCE).predict(named, HELD_OUT)["effect"].iloc[0]
+    told = verification.removal_interval(done.points, HELD_OUT, float(predicted), len(named)).sentence
+    return replace(done, findings=(*done.findings, told.removesuffix(".")))
 
 
 def _own_alone(asked: Sequence[str]) -> str:

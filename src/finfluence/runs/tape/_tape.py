@@ -1,7 +1,7 @@
 """Tape: what one training run leaves behind, enough to follow it backwards."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from finfluence.distributed import Processes, Together
 from finfluence.errors import ConfigError, StorageError, explain
-from finfluence.grads import Batch, RowLoss
+from finfluence.grads import Batch, RowLoss, without_graph
 from finfluence.runs.checkpoints import CheckpointStore, RegularCheckpoints
-from finfluence.runs.describe import Recipe
+from finfluence.runs.describe import AnyQuery, Recipe, check_queries
 from finfluence.runs.record import RecordOptions, finish, gather, reopen, start, underlying
 from finfluence.runs.steps import Clipping, Parameters, RecipeSteps, Sampling, Steps, find_epochs, states_from
 from finfluence.runs.tape._read_view import ReadView
@@ -185,6 +185,40 @@ class Tape(ReadView):
             return self.final_state()
         first, _, start = self.checkpoint_before(step)
         return self.states_from(first, start, step + 1, max(1, step - first))[-1]
+
+    def models(self, steps: Sequence[int]) -> Iterator[nn.Module]:
+        """Yield fresh copies of the model, in evaluation mode, as it was before each of these ascending steps.
+
+        Training is followed once: no step is taken twice.
+
+        Yields
+        ------
+        torch.nn.Module
+        """
+        at, state = -1, torch.empty(0)
+        for step in steps:
+            kept = self.steps if step == self.steps else self.checkpoint_before(step)[0]
+            if kept > at:
+                at, state = kept, self.checkpoints[kept]
+            if step > at:
+                state = self.states_from(at, state, step + 1, step - at)[-1]
+                at = step
+            model = self.run.initial_model()
+            self.layout.assign(model, state[: self.layout.size])
+            yield model.eval()
+
+    def values(self, queries: Sequence[AnyQuery] | AnyQuery, model: nn.Module) -> np.ndarray:
+        """Return the values [Q] of queries for a model in evaluation mode, one of `models` for instance."""
+        parts = [
+            without_graph(lambda q=q: q.values(model, self))  # type: ignore[misc]
+            for q in check_queries(queries)
+        ]
+        return torch.cat(parts).double().cpu().numpy()
+
+    def losses_of(self, model: nn.Module, positions: np.ndarray) -> np.ndarray:
+        """Return the losses of training rows at these positions for a model, one of `models` for instance."""
+        batch = self.batch(torch.as_tensor(positions, dtype=torch.int64))
+        return without_graph(lambda: self.loss(model, batch)).double().cpu().numpy()
 
     def check_unchanged(self) -> None:
         """Check that model and data are still those of the run.
