@@ -11,6 +11,7 @@ from finfluence.ingest._split import split
 from finfluence.ingest._table import Source, Table, Target
 from finfluence.ingest._target import choose_task
 from finfluence.ingest._text import BUCKETS, TextEncoder
+from finfluence.ingest._unlabelled import Unlabelled, read_unlabelled
 
 __all__ = [
     "BUCKETS",
@@ -21,12 +22,14 @@ __all__ = [
     "TableEncoder",
     "Target",
     "TextEncoder",
+    "Unlabelled",
     "choose_task",
     "column_decisions",
     "digits_frame",
     "from_frame",
     "plant_label_errors",
     "read",
+    "read_unlabelled",
     "reread",
     "sniff",
     "split",

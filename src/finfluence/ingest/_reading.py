@@ -23,11 +23,14 @@ class FileReading:
         For which order of day and month each column speaks.
     numerals
         Cells that have been taken apart.
+    part
+        What messages call the file.
     """
 
     marks: FileMarks = field(default_factory=FileMarks)
     dates: FileDates = field(default_factory=FileDates)
     numerals: Numerals = field(default_factory=Numerals, repr=False, compare=False)
+    part: str = field(default="hold-out", compare=False)
 
     def date_reader(self, name: str, other: str = "") -> DateReader | None:
         """Return how a column of dates is read; None if it holds none."""

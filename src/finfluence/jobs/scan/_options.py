@@ -18,6 +18,7 @@ from finfluence.jobs.scan._budget import check_scan_budget, runs_for
 HELD_OUT, BOUNDED, PER_CLASS, OWN = QUERIES = ("held-out", "bounded", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"
+SCORES = ("max_confidence", "negative_entropy")
 MODELS = (AUTO, "linear", "mlp-small", "mlp", "cnn")
 _NOT_NUMBERS = ("out", "resume", "keep_tapes")
 """Options on which no number depends: `run.yaml` is silent about them."""
@@ -254,6 +255,8 @@ class DecideOptions:
 
     Parameters
     ----------
+    unlabelled
+        Rows without labels, on which the accuracy of each version is estimated, too.
     runs
         How often each version is trained; at least twice. By default as often as the scan's own check.
 
@@ -263,18 +266,59 @@ class DecideOptions:
         Fewer than two trainings.
     """
 
+    unlabelled: str | os.PathLike[str] | None = option(
+        "File with rows without labels, such as those that the model will meet: accuracy on them is estimated, too.",
+        None,
+        typed=Path,
+    )
     runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
 
     def __post_init__(self) -> None:
-        if self.runs is not None and self.runs < 2:
-            raise ConfigError(
-                explain(
-                    "at least two trainings of each version",
-                    f"--runs {self.runs}",
-                    "a single training, whose chance nobody knows",
-                    "leave --runs out, or give 5 or more",
-                )
+        _check_trainings(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessOptions:
+    """Options of `assess_scan`.
+
+    Parameters
+    ----------
+    unlabelled
+        Rows without labels: a file of the scanned one's kind, for images a folder with images at any depth.
+    runs
+        How often each version is trained; at least twice. By default as often as the scan's own check.
+    score
+        How sure the model is of a row: "max_confidence" or "negative_entropy".
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two trainings, or an unknown score.
+    """
+
+    unlabelled: str | os.PathLike[str] = option(
+        "File with rows without labels, such as those that the model will meet.", typed=Path
+    )
+    runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
+    score: str = option("max_confidence or negative_entropy: how sure the model is of a row.", SCORES[0])
+
+    def __post_init__(self) -> None:
+        from finfluence.result import one_of
+
+        one_of(self.score, SCORES, "score")
+        _check_trainings(self.runs)
+
+
+def _check_trainings(runs: int | None) -> None:
+    if runs is not None and runs < 2:
+        raise ConfigError(
+            explain(
+                "at least two trainings of each version",
+                f"--runs {runs}",
+                "a single training, whose chance nobody knows",
+                "leave --runs out, or give 5 or more",
             )
+        )
 
 
 def checked_names(given: Mapping[str, Any], options: type) -> dict[str, Any]:
