@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._measures import RowOutputs as RowOutputs
     from finfluence.jobs.scan._measures import measures as measures
     from finfluence.jobs.scan._measures import row_values as row_values
+    from finfluence.jobs.scan._mitigate import Mitigation as Mitigation
+    from finfluence.jobs.scan._mitigate import mitigate_scan as mitigate_scan
+    from finfluence.jobs.scan._no_labels import estimated as estimated
     from finfluence.jobs.scan._options import AssessOptions as AssessOptions
     from finfluence.jobs.scan._options import DecideOptions as DecideOptions
+    from finfluence.jobs.scan._options import MitigateOptions as MitigateOptions
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._options import checked_names as checked_names
@@ -72,9 +76,19 @@ _HOME = {
     "group_questions": "_group_questions",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
     **dict.fromkeys(
-        ("AssessOptions", "DecideOptions", "ScanOptions", "VerifyOptions", "checked_names"), "_options"
+        (
+            "AssessOptions",
+            "DecideOptions",
+            "MitigateOptions",
+            "ScanOptions",
+            "VerifyOptions",
+            "checked_names",
+        ),
+        "_options",
     ),
     **dict.fromkeys(("RowOutputs", "measures", "row_values"), "_measures"),
+    "estimated": "_no_labels",
+    **dict.fromkeys(("Mitigation", "mitigate_scan"), "_mitigate"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finfluence.jobs._words import signed
-from finfluence.jobs.scan._folder import ASSESSMENT, DECISION, ScanFolder
+from finfluence.jobs.scan._folder import ASSESSMENT, DECISION, MITIGATION, ScanFolder
 from finfluence.report import Table
 from finfluence.report import finding as _registered
 
@@ -48,7 +48,8 @@ def chapters(folder: ScanFolder) -> list[Chapter]:
         A file of theirs is damaged.
     """
     found = []
-    for name, made in ((DECISION, decision_chapter), (ASSESSMENT, assessment_chapter)):
+    made_by = {DECISION: decision_chapter, ASSESSMENT: assessment_chapter, MITIGATION: mitigation_chapter}
+    for name, made in made_by.items():
         if (folder / name).exists():
             values = folder.read_json(name)
             with folder.reading(name):
@@ -124,6 +125,38 @@ def assessment_chapter(values: Mapping[str, Any]) -> Chapter:
         early=True,
     )
     return Chapter("Without labels", values["sentence"], (table, classes), _findings(found["findings"]))
+
+
+def mitigation_chapter(values: Mapping[str, Any]) -> Chapter:
+    """Return the chapter of `mitigate`, from the content of `mitigation.json`."""
+    found = values["found"]
+    rows = []
+    if found["as_trained"] is not None:
+        rows.append(("the network as it was trained", f"{100 * found['as_trained']:.1f} %", "", ""))
+    for head in found["heads"]:
+        gain = head["gain"]
+        said = ("", "") if gain is None else (_points(gain), _says(gain, True))
+        rows.append((head["name"], _percent(head["accuracy"]), *said))
+    of_named = f", without the {found['named_rows']:,} named ones" if found["named_rows"] else ""
+    heads = Table(
+        title="Mitigation",
+        columns=("head", "held-out accuracy", "beside the linear probe", "verdict"),
+        rows=tuple(rows),
+        lead=values["sentence"],
+        note=f"Heads on {found['dimensions']:,} frozen features: {found['features']}. Trained on "
+        f"{found['training_rows']:,} rows{of_named}, {found['seeds']} times each; "
+        f"{100 * found['level']:.0f} % intervals over rows and trainings.",
+        early=True,
+    )
+    spectra = Table(
+        title="Singular values of the features",
+        columns=("of", "entropy", "dominance"),
+        rows=tuple((s["of"], round(s["entropy"], 3), round(s["dominance"], 3)) for s in found["spectra"]),
+        note="Entropy −Σ p log p of the singular values' shares p, and dominance −log of the largest share, in nats: "
+        "noise of the pre-training raises both.",
+        early=True,
+    )
+    return Chapter("Mitigation", values["sentence"], (heads, spectra))
 
 
 def _findings(found: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:

@@ -75,6 +75,32 @@ class RowChances:
         return outputs.double().log_softmax(1).flatten()
 
 
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """A query of many values: what the last layer of a sequence of layers is given, row by row [n · H].
+
+    Parameters
+    ----------
+    x : Tensor [n, …]
+        Features.
+    width : int
+        H.
+    """
+
+    x: Tensor
+    width: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each number that `values` returns."""
+        return tuple(f"hidden {k}" for k in range(len(self.x) * self.width))
+
+    def values(self, model: nn.Module, recipe: Any) -> Tensor:
+        """Return the values as a tensor."""
+        assert isinstance(model, nn.Sequential)
+        return torch.cat([model[:-1](part) for part in self.x.split(_AT_ONCE)]).flatten()
+
+
 @dataclass(frozen=True)
 class Measured:
     """One measure of the check: its name, its unit, and which side is better.

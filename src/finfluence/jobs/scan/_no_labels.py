@@ -150,7 +150,7 @@ def without_labels(
     return _plain(found, deployed, int((~finite).sum()))
 
 
-def said(found: Mapping[str, Any], name: str) -> str:
+def estimated(found: Mapping[str, Any], name: str, what: str = "estimated accuracy without labels") -> str:
     """Return what a version does to the estimated accuracy, as `measured` says it of measures with labels."""
     version = next(v for v in found["versions"] if v["name"] == name)
     return change(

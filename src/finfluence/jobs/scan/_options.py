@@ -309,6 +309,52 @@ class AssessOptions:
         _check_trainings(self.runs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MitigateOptions:
+    """Options of `mitigate_scan`.
+
+    Parameters
+    ----------
+    source
+        Folder of a finished scan, or an `.npz` file of features `x` and labels `y`.
+    out
+        Of a file: folder for the outcome.
+    target, holdout
+        Of a file: the array with the labels, and a file with held-out rows in place of a fifth of `source`.
+    heads
+        How often each kind of head is trained.
+    epochs
+        Passes over the rows; None as `finfluence.mitigate.HeadOptions`.
+    seed
+        Of the hold-out draw, initial weights and orders.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+    """
+
+    source: str | os.PathLike[str] = option(
+        "Folder of a finished scan, or an .npz file of a frozen encoder's features x and labels y.",
+        flag="-",
+        typed=Path,
+    )
+    out: str | os.PathLike[str] | None = option(
+        "Folder for the outcome, of an .npz file.", None, typed=Path, shown="the scan's folder"
+    )
+    target: str | None = option("Array with the labels, of an .npz file.", None, shown="y")
+    holdout: str | os.PathLike[str] | None = option(
+        "Another .npz file with held-out rows.", None, typed=Path, shown="a fifth of the rows"
+    )
+    heads: int = option("Trainings of each kind of head.", 3)
+    epochs: int | None = option("Passes over the rows.", None, shown="30, more on small data")
+    seed: int = option("The same seed gives the same heads.", 0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("heads", 1), ("epochs", 1), ("seed", 0)):
+            check(self, name, f"a whole number of at least {least}", partial(le, least))
+
+
 def _check_trainings(runs: int | None) -> None:
     if runs is not None and runs < 2:
         raise ConfigError(

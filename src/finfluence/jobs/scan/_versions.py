@@ -15,6 +15,7 @@ from finfluence.ensemble import RunSpec, train_many
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._measures import (
+    Hidden,
     Measured,
     RowChances,
     RowOutputs,
@@ -80,7 +81,7 @@ def without(seeds: Sequence[int], gone: Sequence[np.ndarray]) -> list[RunSpec]:
 class Asked:
     """What every training of every version is asked: a query, and the rows that it knows (their digest)."""
 
-    query: RowOutputs | RowChances
+    query: RowOutputs | RowChances | Hidden
     rows: str
 
 
