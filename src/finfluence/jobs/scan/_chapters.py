@@ -10,7 +10,8 @@ from finfluence.report import Table
 from finfluence.report import finding as _registered
 
 MOST_CLASSES = 50
-_HIGHER = ("accuracy", "balanced accuracy")
+_ESTIMATED = "accuracy without labels, estimated"
+_HIGHER = ("accuracy", "balanced accuracy", _ESTIMATED)
 
 
 @dataclass(frozen=True)
@@ -63,27 +64,27 @@ def chapters(folder: ScanFolder) -> list[Chapter]:
 def decision_chapter(found: Mapping[str, Any]) -> Chapter:
     """Return the chapter of `decide`, from the content of `decision.json`."""
     rows: list[tuple[Any, ...]] = []
+    unlabelled = found.get("unlabelled") or {}
+    estimated = {v["name"]: v["difference"] for v in unlabelled.get("versions", ())}
     for tried in found["tried"]:
-        for d in tried["differences"]:
-            name = str(d["metric"]).removeprefix("held-out ")
-            rows.append((tried["action"], tried["rows"], name, *_interval(d), _says(d, name in _HIGHER)))
-    estimated = {v["name"]: v["difference"] for v in (found.get("unlabelled") or {}).get("versions", ())}
-    for tried in found["tried"]:
-        if by_method := estimated.get(tried["action"]):
-            d = by_method[found["unlabelled"]["methods"][0]]
-            name = "accuracy without labels, estimated"
-            rows.append((tried["action"], tried["rows"], name, *_interval(d), _says(d, True)))
+        lines = [(str(d["metric"]).removeprefix("held-out "), d) for d in tried["differences"]]
+        if tried["action"] in estimated:
+            by_method = estimated[tried["action"]]
+            lines.append((_ESTIMATED, by_method[unlabelled["methods"][0]]))
+        for name, d in lines:
+            said = _points(d) if name in _HIGHER else signed(d)
+            rows.append((f"{tried['action']} ({tried['rows']:,})", name, said, _says(d, name in _HIGHER)))
     left = "; ".join(f"{action}: {why}" for action, why in found["left_out"].items())
     table = Table(
         title="Decision",
-        columns=("action", "rows touched", "measured by", "beside keeping", "lower", "upper", "verdict"),
+        columns=("action", "measured by", "beside keeping", "verdict"),
         rows=tuple(rows),
         lead=found["sentence"],
-        note="Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
+        note="In brackets: rows that the action touches. Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
         "took no part; intervals hold for all actions together." + (f" Not tried: {left}." if left else ""),
         early=True,
     )
-    findings = _findings((found.get("unlabelled") or {}).get("findings", ()))
+    findings = _findings(unlabelled.get("findings", ()))
     return Chapter("Decision", found["sentence"], (table,), findings)
 
 
@@ -161,10 +162,6 @@ def mitigation_chapter(values: Mapping[str, Any]) -> Chapter:
 
 def _findings(found: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(code), str(text)) for code, text in found)
-
-
-def _interval(d: Mapping[str, float]) -> tuple[float, float, float]:
-    return d["value"], d["lower"], d["upper"]
 
 
 def _says(d: Mapping[str, float], higher: bool) -> str:

@@ -153,9 +153,7 @@ def without_labels(
 def estimated(found: Mapping[str, Any], name: str, what: str = "estimated accuracy without labels") -> str:
     """Return what a version does to the estimated accuracy, as `measured` says it of measures with labels."""
     version = next(v for v in found["versions"] if v["name"] == name)
-    return change(
-        "estimated accuracy without labels", version["difference"][THRESHOLDED], scale=100, unit="points"
-    )
+    return change(what, version["difference"][THRESHOLDED], scale=100, unit="points")
 
 
 def signs(found: Mapping[str, Any]) -> list[str]:

@@ -109,7 +109,7 @@ def write_page(
 ) -> None:
     """Write `report.html`, with a chapter for each command that was run after the verdict."""
     asked = chapters(folder)
-    findings = [*summary["findings"], *(f for chapter in asked for f in chapter.findings)]
+    findings = [*summary["findings"], *dict.fromkeys(f for chapter in asked for f in chapter.findings)]
     page = content(
         found.run,
         found.data.train,
