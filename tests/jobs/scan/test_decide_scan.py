@@ -50,6 +50,9 @@ def test_wrong_labels_are_worth_mending(advice):
     assert "lowers the held-out log loss by" in tried[advice.action]["did"]
     assert tried["mitigate"]["runs"] == 5 and tried["drop"]["runs"] > 5
     assert advice.unlabelled is None
+    for did in advice.tried:
+        accuracy = next(d for d in did["differences"] if d["metric"] == "held-out accuracy")
+        assert abs(accuracy["value"]) < 0.3 and did["loss"] < 3
 
 
 def test_intervals_hold_for_all_actions_together(advice):

@@ -80,7 +80,8 @@ def decision_chapter(found: Mapping[str, Any]) -> Chapter:
         columns=("action", "measured by", "beside keeping", "verdict"),
         rows=tuple(rows),
         lead=found["sentence"],
-        note="In brackets: rows that the action touches. Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
+        note="In brackets: rows that the action touches. "
+        "Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
         "took no part; intervals hold for all actions together." + (f" Not tried: {left}." if left else ""),
         early=True,
     )

@@ -153,7 +153,7 @@ def _decided(
     versions, rows, left_out = _alternatives(context, frame, runs, seed)
     asked = [held_out(held), *([] if deployed is None else [deployed.asked])]
     found = answers(context, [kept, *versions], asked, "decide") if versions or deployed else [{}]
-    outputs, chances = found[0], found[-1]
+    outputs, chances = found[0], found[1] if deployed else {}
     named = frame["flagged"].to_numpy(dtype=bool)
     new = None if deployed is None else deployed.x
     heads = mended(context, named, new, run_seeds(seed, min(runs, MOST_HEADS)))
