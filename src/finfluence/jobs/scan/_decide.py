@@ -279,7 +279,12 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], apart: bool) -> str:
         REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at the chance that it is right",
         MITIGATE: f"keep the network, and train an NMTune head without the {did['rows']:,} named rows",
     }[action]
-    return f"Recommended: {what}. On {on}, this {did['did']}."
+    larger = (
+        " The head is larger than the old one: part of this may be the network's gain."
+        if action == MITIGATE
+        else ""
+    )
+    return f"Recommended: {what}. On {on}, this {did['did']}.{larger}"
 
 
 def _of_unlabelled(found: Mapping[str, Any], action: str) -> str:
