@@ -1,6 +1,7 @@
 """After the verdict: accuracy where there are no labels, intervals for what was chosen, effects from logged runs."""
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
+from finfluence.assess._compare import METHODS, THRESHOLDED, AccuracyComparison, compare_accuracy
 from finfluence.assess._event_log import EventLog, LoggedRun
 from finfluence.assess._exposure import (
     ExposureTest,
@@ -14,7 +15,8 @@ from finfluence.assess._paired_accuracy import AccuracyChange, accuracy_change
 from finfluence.assess._policy import PolicyEffect, policy_effect
 
 __all__ = [
-    "AccuracyChange", "AccuracyEstimate", "DesignLaw", "EventLog", "ExposureTest", "FeedbackInterval",
-    "InclusionEffects", "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "exposure", "feedback_interval",
-    "inclusion", "local_covariance", "policy_effect", "split_interval", "sup_of_brownian_motion",
+    "METHODS", "THRESHOLDED", "AccuracyChange", "AccuracyComparison", "AccuracyEstimate", "DesignLaw", "EventLog",
+    "ExposureTest", "FeedbackInterval", "InclusionEffects", "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change",
+    "compare_accuracy", "exposure", "feedback_interval", "inclusion", "local_covariance", "policy_effect",
+    "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip

@@ -15,6 +15,11 @@ from finfluence.stats import check_level
 REPLICATES = 1000
 _BINS = 10
 _SHIFTED = 0.001
+_OUTSIDE = 0.01
+ASSUMES = (
+    "assumes that rows of which the model is equally sure are right equally often with and without labels; "
+    "classes that the model has never seen break this unseen."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class AccuracyEstimate:
         Labelled and unlabelled rows used.
     findings
         What the estimate assumes, and what on these rows speaks against it.
+    signs
+        Those of the findings that speak against it.
     """
 
     estimate: float
@@ -49,6 +56,7 @@ class AccuracyEstimate:
     baselines: dict[str, float]
     rows: tuple[int, int]
     findings: tuple[str, ...]
+    signs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         first = (
@@ -186,6 +194,7 @@ def estimated(seen: Scored, level: float, seed: int) -> AccuracyEstimate:
     rng = stream(seed, "accuracy without labels")
     draws = np.array([seen.estimate(*seen.drawn(rng)) for _ in range(REPLICATES)])
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    signs = signs_against(seen)
     return AccuracyEstimate(
         seen.estimate(everything, everything),
         float(low),
@@ -196,7 +205,8 @@ def estimated(seen: Scored, level: float, seed: int) -> AccuracyEstimate:
         seen.temperature,
         baselines(seen.source, seen.right, seen.target),
         (len(seen.source), len(seen.target)),
-        tuple(_findings(seen.source, seen.right, seen.target)),
+        (ASSUMES, *_undetermined(seen.right), *signs),
+        signs,
     )
 
 
@@ -240,10 +250,9 @@ def checked(
 def baselines(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> dict[str, float]:
     """Return the simple estimates: nothing, mean confidence, its difference, importance weights in bins."""
     c, d, known = p.max(1), q.max(1), float(right.mean())
-    edges = np.unique(np.quantile(c, np.linspace(0, 1, _BINS + 1))[1:-1])
-    i, j = np.digitize(c, edges), np.digitize(d, edges)
-    share = np.bincount(j, minlength=len(edges) + 1) / len(d)
-    inside = np.array([right[i == b].mean() if (i == b).any() else known for b in range(len(edges) + 1)])
+    i, j, count = bins(p, q)
+    share = np.bincount(j, minlength=count) / len(d)
+    inside = np.array([right[i == b].mean() if (i == b).any() else known for b in range(count)])
     return {
         "source accuracy": known,
         "average confidence": float(d.mean()),
@@ -252,17 +261,25 @@ def baselines(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> dict[str, floa
     }
 
 
-def _findings(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> list[str]:
-    said = [
-        "assumes that rows of which the model is equally sure are right equally often with and without labels; "
-        "classes that the model has never seen break this unseen."
-    ]
+def bins(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the bin of confidence of each labelled and each unlabelled row, and how many bins there are."""
+    c, d = p.max(1), q.max(1)
+    edges = np.unique(np.quantile(c, np.linspace(0, 1, _BINS + 1))[1:-1])
+    return np.digitize(c, edges), np.digitize(d, edges), len(edges) + 1
+
+
+def _undetermined(right: np.ndarray) -> tuple[str, ...]:
     if right.all():
-        said.append(
-            "No labelled row is predicted wrong: the threshold is not determined, every row counts as right."
+        return (
+            "No labelled row is predicted wrong: the threshold is not determined, every row counts as right.",
         )
-    if not right.any():
-        said.append("Every labelled row is predicted wrong: no row counts as right.")
+    return () if right.any() else ("Every labelled row is predicted wrong: no row counts as right.",)
+
+
+def signs_against(seen: Scored) -> tuple[str, ...]:
+    """Return what can be seen on the rows that speaks against the assumption: other classes, or other scores."""
+    p, q = seen.source, seen.target
+    said = []
     counts = np.array([np.bincount(x.argmax(1), minlength=p.shape[1]) for x in (p, q)], dtype=np.float64)
     counts = counts[:, counts.sum(0) > 0]
     if counts.shape[1] > 1:
@@ -273,4 +290,12 @@ def _findings(p: np.ndarray, right: np.ndarray, q: np.ndarray) -> list[str]:
                 f"The shares of predicted classes differ by {moved:.0%} (p = {chance:.1g}): if the classes' own "
                 "shares changed, rows of equal score need not be right equally often. Label some of the new rows."
             )
-    return said
+    lowest = float(seen.source_scores.min())
+    below = int((seen.target_scores < lowest).sum())
+    expected = 1 / (len(p) + 1)
+    if below > _OUTSIDE * len(q) and stats.binomtest(below, len(q), expected, "greater").pvalue < _SHIFTED:
+        said.append(
+            f"Of {below / len(q):.0%} of the rows without labels the model is less sure than of any labelled row: "
+            "how often such rows are right, no labelled row can tell."
+        )
+    return tuple(said)

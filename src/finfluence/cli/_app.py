@@ -12,7 +12,7 @@ from finfluence.cli._errors import reported
 from finfluence.cli._from_options import Quiet, takes
 from finfluence.cli._screen import Screen
 from finfluence.jobs.bench import BenchOptions
-from finfluence.jobs.scan import DecideOptions, ScanOptions, VerifyOptions
+from finfluence.jobs.scan import AssessOptions, DecideOptions, MitigateOptions, ScanOptions, VerifyOptions
 from finfluence.jobs.tune import TuneOptions
 
 app = typer.Typer(
@@ -248,7 +248,7 @@ def bench(listed: bool, quiet: bool, **given: Any) -> None:
 @app.command()
 @takes(DecideOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
 def decide(out: Path, quiet: bool, **given: Any) -> None:
-    """Recommend what to do: keep, drop, relabel or reweight, whichever does best in training again."""
+    """Recommend what to do: keep, drop, relabel, reweight or mitigate, whichever does best in training again."""
     screen = Screen(quiet)
     goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
     with reported(goes_on, out / "scan.log"):
@@ -258,6 +258,39 @@ def decide(out: Path, quiet: bool, **given: Any) -> None:
         with screen.progress() as progress:
             advice = decide_scan(out, DecideOptions(**_filled(DecideOptions, given)), progress)
         show_advice(screen, out, advice)
+
+
+@app.command()
+@takes(AssessOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
+def assess(out: Path, quiet: bool, **given: Any) -> None:
+    """Estimate how right the model is on rows without labels, before and after cleaning."""
+    screen = Screen(quiet)
+    goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
+    with reported(goes_on, out / "scan.log"):
+        from finfluence.cli._shown import show_chapter
+        from finfluence.jobs.scan import assess_scan
+
+        with screen.progress() as progress:
+            found = assess_scan(out, AssessOptions(**_filled(AssessOptions, given)), progress)
+        show_chapter(screen, found.chapter, strong=True)
+
+
+@app.command()
+@takes(MitigateOptions)
+def mitigate(quiet: bool, **given: Any) -> None:
+    """Train a new head on frozen features, for rows that cannot be taken back: NMTune, if it surely helps."""
+    screen = Screen(quiet)
+    with reported("The same command starts again."):
+        from finfluence.cli._shown import show_chapter
+        from finfluence.jobs.scan import mitigate_scan
+
+        options = MitigateOptions(**_filled(MitigateOptions, given))
+        with screen.progress() as progress:
+            done = mitigate_scan(options, progress)
+        show_chapter(screen, done.chapter, strong=True)
+        screen.say(
+            f"Head: {Path(options.out or options.source) / 'head.safetensors'} (fi.mitigate.load_head)"
+        )
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Any
 
 from finfluence.cli._screen import Screen
 from finfluence.jobs.scan import (
+    Chapter,
     ScanResult,
     in_short,
     network_columns,
@@ -45,9 +46,33 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
     show_networks(screen, summary)
     show_rows(screen, result, top, query)
     screen.say("")
+    show_chapters(screen, result)
     screen.say(f"{summary['sign']}.")
     screen.say(f"{summary['covers'].capitalize()}.")
     screen.say(f"Report: {result.folder / 'report.html'}")
+
+
+def show_chapters(screen: Screen, result: ScanResult) -> None:
+    """Print what the commands after the verdict found, one chapter each."""
+    for chapter in result.chapters:
+        show_chapter(screen, chapter)
+
+
+def show_chapter(screen: Screen, chapter: Chapter, strong: bool = False) -> None:
+    """Print the sentence of a chapter, what it was made of, and what qualifies it."""
+    (screen.always if strong else screen.say)(f"{chapter.title}: {chapter.sentence}", "bold")
+    for table in chapter.tables:
+        cells = [[*(_plain_cell(cell) for cell in row)] for row in table.rows]
+        numbers = [k for k in range(len(table.columns)) if any(not isinstance(r[k], str) for r in table.rows)]
+        screen.table([(name, k in numbers) for k, name in enumerate(table.columns)], cells)
+    for code, text in chapter.findings:
+        if code != "FI030":
+            screen.say(f"note: {text} ({code})")
+    screen.say("")
+
+
+def _plain_cell(cell: object) -> str:
+    return f"{cell:.3g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def show_verified(screen: Screen, summary: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from finfluence.ingest._split import split
 from finfluence.ingest._table import Source, Table, Target
 from finfluence.ingest._target import choose_task
 from finfluence.ingest._text import BUCKETS, TextEncoder
+from finfluence.ingest._unlabelled import Unlabelled, read_unlabelled
 
 __all__ = [
     "BUCKETS",
@@ -22,6 +23,7 @@ __all__ = [
     "TableEncoder",
     "Target",
     "TextEncoder",
+    "Unlabelled",
     "before_header",
     "choose_task",
     "column_decisions",
@@ -30,6 +32,7 @@ __all__ = [
     "marked_encoding",
     "plant_label_errors",
     "read",
+    "read_unlabelled",
     "reread",
     "sniff",
     "split",

@@ -1,6 +1,6 @@
 """Both parts as features: what is estimated comes from the training part, spellings from the whole file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,11 +10,11 @@ import pandas as pd
 
 from finfluence.errors import ConfigError
 from finfluence.ingest._columns import Column
-from finfluence.ingest._decisions import decision_table, warnings_of
+from finfluence.ingest._decisions import Cut, decision_table, warnings_of
 from finfluence.ingest._features import CLIP, TableEncoder
 from finfluence.ingest._leaks import gives_away, leak_note, marks_a_class, same_words
 from finfluence.ingest._messages import require
-from finfluence.ingest._parts import NOTABLE
+from finfluence.ingest._parts import NOTABLE, Account
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._row_names import determines, names_rows
 from finfluence.ingest._scaling import ArrayScaler, PixelScaler
@@ -25,6 +25,17 @@ _SORTED = (
     "a different whole number in nearly every row, and sorted by it the label changes only {count} times: "
     "it gives the label away"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Further:
+    """Rows of one more file as features, and what became of their cells, by column and by feature."""
+
+    x: np.ndarray
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+    missing: Mapping[str, float] = field(default_factory=dict)
+    """Column -> share of its training cells that are missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +56,15 @@ class Encoded:
         One line a column (`decision_table`); None without columns.
     low_high
         Values shown as black and white.
+    further
+        Encodes one more part as the hold-out part was.
     """
 
     train: np.ndarray
     held: np.ndarray
     features: tuple[str, ...]
     used: Mapping[str, str]
+    further: Callable[[RawTable], Further]
     dropped: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     decisions: pd.DataFrame | None = None
@@ -89,6 +103,7 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.nd
             pixels.transform(held.pixels),
             features=tuple(f"channel {i}" for i in range(train.pixels.shape[-1])),
             used={"pixels": "standardised in each channel"},
+            further=lambda raw: Further(pixels.transform(_given(raw.pixels))),
             low_high=(float(train.pixels.min()), float(train.pixels.max())),
         )
     assert train.array is not None and held.array is not None
@@ -99,6 +114,7 @@ def encode(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.nd
         arrays.transform(held.array),
         features=arrays.features,
         used={"x": f"{len(arrays.features)} columns, standardised"},
+        further=lambda raw: Further(arrays.transform(_given(raw.array))),
         dropped=arrays.dropped,
         warnings=_of_arrays(x, len(arrays.dropped)),
     )
@@ -142,22 +158,36 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.n
     )
     notes = _leak_notes(encoder, x, y, train, classes) if len(encoder.used) > 1 else {}
     warnings = (*(f"column {name!r}: {note}" for name, note in notes.items()), *warnings)
+    decisions = decision_table(
+        list(train.frame.columns),
+        [_with_note(column, notes.get(column.name)) for column in encoder.columns],
+        roles,
+        left_out,
+        encoder.accounts,
+        len(train),
+    )
+
+    def further(raw: RawTable) -> Further:
+        with _one_thread():
+            more = encoder.transform(_features(raw, list(encoder.used)), raw.reading)
+        gaps = {column.name: column.missing / len(train) for column in encoder.columns}
+        return Further(more, dict(encoder.accounts), dict(encoder.cuts), gaps)
+
     return Encoded(
         x,
         x_held,
         features=encoder.features,
         used=encoder.used,
+        further=further,
         dropped=encoder.dropped,
         warnings=warnings,
-        decisions=decision_table(
-            list(train.frame.columns),
-            [_with_note(column, notes.get(column.name)) for column in encoder.columns],
-            roles,
-            left_out,
-            encoder.accounts,
-            len(train),
-        ),
+        decisions=decisions,
     )
+
+
+def _given(values: np.ndarray | None) -> np.ndarray:
+    assert values is not None
+    return values
 
 
 def _telling(whole: RawTable, names: list[str]) -> dict[str, int]:

@@ -34,7 +34,9 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
 
 
-def read_folder(root: Path, size: int | None = None, mode: str | None = None) -> Pictures:
+def read_folder(
+    root: Path, size: int | None = None, mode: str | None = None, labelled: bool = True
+) -> Pictures:
     """Read all images under `root/<class>/`, each cropped to its central square and resized to `size`.
 
     Parameters
@@ -45,6 +47,8 @@ def read_folder(root: Path, size: int | None = None, mode: str | None = None) ->
         Side in pixels; None takes the median of the shorter sides, within 8 and 64.
     mode
         `"grey"` or `"rgb"`; None takes grey only if every image is grey.
+    labelled
+        Whether sub-folders are classes; else all images below `root` are taken, and every label is "".
 
     Returns
     -------
@@ -55,7 +59,7 @@ def read_folder(root: Path, size: int | None = None, mode: str | None = None) ->
     DataError
         There are no class folders or no images, or an image cannot be decoded.
     """
-    classes = _class_folders(root)
+    classes = _class_folders(root) if labelled else [("", root)]
     files = [(name, path) for name, folder in classes for path in _walk(folder)]
     found = [(name, path) for name, path in files if path.suffix.lower() in EXTENSIONS]
     if not found:

@@ -88,7 +88,7 @@ def number_part(
         values, said = _truth_as_numbers(values, cells)
         notes += said
     account = _account(column.name, cells, present, np.isnan(values), tuple(notes))
-    _refuse_lost(account, column, "numbers")
+    _refuse_lost(account, column, "numbers", reading.part)
     return finite(values, series), account
 
 
@@ -124,7 +124,7 @@ def date_part(column: Column, series: pd.Series, reading: FileReading | None) ->
     moments = _in_zone(pd.Series(moments).rename(column.name), column.zone)
     account = _account(column.name, cells, present, moments.isna().to_numpy(), tuple(notes))
     if reading is not None:
-        _refuse_lost(account, column, "dates")
+        _refuse_lost(account, column, "dates", reading.part)
     return moments, account
 
 
@@ -262,12 +262,12 @@ def _account(
     return Account(name, int(present.sum()), len(gone), example, notes)
 
 
-def _refuse_lost(account: Account, column: Column, what: str) -> None:
+def _refuse_lost(account: Account, column: Column, what: str, part: str) -> None:
     if account.lost <= _FEW or account.lost <= account.present / 2:
         return
     raise DataError(
         explain(
-            f"{what} in column {column.name!r} of the hold-out file, as in training ({column.about})",
+            f"{what} in column {column.name!r} of the {part} file, as in training ({column.about})",
             f"{account.lost} of {account.present} cells that cannot be read so, such as {account.example!r}",
             "another unit or another spelling than in the training file, or columns in another order",
             "write both files in the same way",

@@ -29,12 +29,15 @@ class FileReading:
         Column of numbers or dates -> the few words in it that stand where a value would, such as "unknown".
     numerals
         Cells that have been taken apart.
+    part
+        What messages call the file.
     """
 
     marks: FileMarks = field(default_factory=FileMarks)
     dates: FileDates = field(default_factory=FileDates)
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
     numerals: Numerals = field(default_factory=Numerals, repr=False, compare=False)
+    part: str = field(default="hold-out", compare=False)
 
     def date_reader(self, name: str, other: str = "") -> DateReader | None:
         """Return how a column of dates is read; None if it holds none."""

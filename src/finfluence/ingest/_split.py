@@ -1,6 +1,7 @@
 """Training part and hold-out part, with all that is estimated taken from the training part alone."""
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,26 @@ def split(
     ConfigError
         `holdout_fraction` is not between 0 and 1, or does not go with a hold-out file.
     """
+    return _prepare(parts(raw, holdout, holdout_fraction, seed), seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Training rows and hold-out rows as read, what was decided, and the file that the training rows are of."""
+
+    train: RawTable
+    held: RawTable
+    whole: RawTable
+    notes: tuple[str, ...] = ()
+
+
+def parts(
+    raw: RawTable,
+    holdout: str | os.PathLike[str] | RawTable | None,
+    holdout_fraction: float | None,
+    seed: int,
+) -> Parts:
+    """Return the two parts before anything is estimated; arguments as of `split`."""
     if holdout is not None and holdout_fraction is not None:
         raise ConfigError(
             explain(
@@ -64,12 +85,12 @@ def split(
     if holdout is not None:
         other = holdout if isinstance(holdout, RawTable) else read_like(raw, holdout)
         _check_same_layout(raw, other)
-        return _prepare(raw, other, seed, ())
+        return Parts(raw, other, raw)
     if raw.official is not None and holdout_fraction is None:
-        return _prepare(raw, raw.official, seed, ())
+        return Parts(raw, raw.official, raw)
     fraction = DEFAULT_FRACTION if holdout_fraction is None else holdout_fraction
     train, held, notes = _draw(raw, fraction, seed)
-    return _prepare(raw.take(train), raw.take(held), seed, notes, whole=raw)
+    return Parts(raw.take(train), raw.take(held), raw, notes)
 
 
 def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -163,9 +184,8 @@ def _check_columns(ours: list[str], theirs: list[str]) -> None:
     )
 
 
-def _prepare(
-    train: RawTable, held: RawTable, seed: int, notes: tuple[str, ...], whole: RawTable | None = None
-) -> tuple[Table, Table]:
+def _prepare(given: Parts, seed: int) -> tuple[Table, Table]:
+    train, held, notes = given.train, given.held, given.notes
     if len(train) < 2 or len(held) < 1:
         raise DataError(
             explain(
@@ -184,7 +204,7 @@ def _prepare(
         y_held, said = target.encode(numbers), (*said, *target_doubts(train), *more)
     else:
         y, y_held = target.encode(train.labels), target.encode(held.labels)
-    encoded = encode(train, held, seed, whole or train, y)
+    encoded = encode(train, held, seed, given.whole, y)
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
     )

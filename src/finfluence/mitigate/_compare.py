@@ -49,10 +49,14 @@ class HeadComparison:
 
     @property
     def best(self) -> str:
-        """The head to use: NMTune only if it is surely better than the linear probe, else the simplest of equals."""
-        if self.lower > 0:
-            return "nmtune"
-        return "linear" if self.accuracy["linear"] >= self.accuracy["mlp"] else "mlp"
+        """The head to use: the linear probe, unless another is surely better than it; of two such, the better one."""
+        linear = self.right[self.kinds.index("linear")].astype(float)
+        surer = {
+            kind: self.accuracy[kind]
+            for kind in self.kinds
+            if kind != "linear" and _interval(self.right[self.kinds.index(kind)] - linear, self.level)[0] > 0
+        }
+        return max(surer, key=surer.__getitem__, default="linear")
 
     def __str__(self) -> str:
         told = "more" if self.lower > 0 else "less" if self.upper < 0 else "not surely more"

@@ -167,7 +167,7 @@ def nmtune(
     mean, deviation = matrix.mean(0), matrix.std(0)
     scale = np.where(deviation > 0, deviation, 1.0)
     x = torch.as_tensor((matrix - mean) / scale, dtype=torch.float32)
-    module = _module(kind, x.shape[1], len(classes), seed)
+    module = untrained(kind, x.shape[1], len(classes), seed)
     losses = _fit(
         module, _objective(kind, module), (x, torch.as_tensor(y), torch.as_tensor(w)), chosen, seed, progress
     )
@@ -185,7 +185,8 @@ def _mlp(size: int) -> nn.Sequential:
     )
 
 
-def _module(kind: str, size: int, classes: int, seed: int) -> nn.Sequential:
+def untrained(kind: str, size: int, classes: int, seed: int) -> nn.Sequential:
+    """Return a head's network with initial weights of `seed`."""
     with seeded(torch_seed(seed, "head")):
         first = nn.Identity() if kind == "linear" else Residual(size)
         return nn.Sequential(first, nn.Linear(size, classes))

@@ -226,6 +226,30 @@ FINDINGS = {
             "Use the ranking. Verify with more subsets if the size of effects matters; finished trainings are used "
             "again.",
         ),
+        FindingKind(
+            "FI060",
+            "info",
+            "Accuracy without labels is an estimate",
+            "How right a model is on rows without labels is read from how sure it is of them, by what labelled rows "
+            "taught. No such estimate can hold for every shift: classes whose shares changed and new classes break it.",
+            "Label some of the new rows, a hundred say, and give them by --holdout.",
+        ),
+        FindingKind(
+            "FI061",
+            "warning",
+            "The file without labels is read with losses",
+            "Cells of the file without labels could not be read as in training, are unknown or missing there, or lie "
+            "far outside: the model sees less of these rows than of those that it was judged by.",
+            "Export the file as the training file was, or map the new spellings to the old ones.",
+        ),
+        FindingKind(
+            "FI062",
+            "warning",
+            "A sign that accuracy without labels cannot hold",
+            "Something on the rows without labels is not as on the labelled ones: other shares of predicted classes, "
+            "rows that the model is less sure of than of any labelled one, or rows unlike all that it has seen.",
+            "Do not trust the estimate before some of these rows were labelled.",
+        ),
     )
 }
 

@@ -185,13 +185,17 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Any further table: baselines, agreement between seeds, the self-test. `early`: it stands before the rows."""
+    """Any further table: baselines, agreement between seeds, the self-test.
+
+    `early`: it stands before the rows. `lead`: a sentence above it.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     early: bool = False
+    lead: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

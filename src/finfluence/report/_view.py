@@ -55,7 +55,7 @@ def view(content: ReportContent) -> View:
         "cleaning": content.cleaning and _cleaning(content.cleaning),
         "verification": content.verification and _verification(content.verification),
         "tables": [
-            {"title": t.title, "note": t.note, "early": t.early, "number": k, **_columns(t)}
+            {"title": t.title, "lead": t.lead, "note": t.note, "early": t.early, "number": k, **_columns(t)}
             for k, t in enumerate(content.tables, 1)
         ],
         "origin": content.origin,

@@ -13,6 +13,7 @@ from finfluence.errors import ConfigError, StorageError
 from finfluence.jobs.scan import DecideOptions, ScanOptions, decide_scan, run_scan
 
 FAST = {"target": "label", "runs": 1, "epochs": 15, "proof": False, "model": "mlp"}
+RUNS = 8
 
 
 def table(path: Path, seed: int, n: int, flipped: float, distance: float = 2.0) -> Path:
@@ -36,18 +37,22 @@ def noisy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def advice(noisy):
-    return decide_scan(noisy)
+    return decide_scan(noisy, DecideOptions(runs=RUNS))
 
 
 def test_wrong_labels_are_worth_mending(advice):
     tried = {t["action"]: t for t in advice.tried}
-    assert set(tried) == {"drop", "relabel", "reweight"}
+    assert set(tried) == {"drop", "relabel", "reweight", "mitigate"} and advice.left_out == {}
     assert advice.action in tried and tried[advice.action]["better"] and not tried[advice.action]["harms"]
     good = [t for t in advice.tried if t["better"] and not t["harms"]]
     assert tried[advice.action]["loss"] == min(t["loss"] for t in good)
     assert advice.sentence.startswith("Recommended: ") and "took no part" in advice.sentence
     assert "lowers the held-out log loss by" in tried[advice.action]["did"]
-    assert "no frozen encoder" in advice.left_out["mitigate"]
+    assert tried["mitigate"]["runs"] == 5 and tried["drop"]["runs"] > 5
+    assert advice.unlabelled is None
+    for did in advice.tried:
+        accuracy = next(d for d in did["differences"] if d["metric"] == "held-out accuracy")
+        assert abs(accuracy["value"]) < 0.3 and did["loss"] < 3
 
 
 def test_intervals_hold_for_all_actions_together(advice):
@@ -58,20 +63,24 @@ def test_intervals_hold_for_all_actions_together(advice):
 
 def test_the_same_call_gives_the_same_and_is_written_down(noisy, advice):
     trained = len(list((noisy / "proof").glob("*.safetensors")))
-    again = decide_scan(noisy)
+    again = decide_scan(noisy, DecideOptions(runs=RUNS))
     assert (again.action, again.tried) == (advice.action, advice.tried)
     assert len(list((noisy / "proof").glob("*.safetensors"))) == trained
     assert json.loads((noisy / "decision.json").read_text())["action"] == advice.action
 
 
 def test_the_command_prints_each_action_and_ends_in_the_recommendation(noisy, advice):
-    shown = CliRunner().invoke(app, ["decide", str(noisy)])
+    shown = CliRunner().invoke(app, ["decide", str(noisy), "--runs", str(RUNS)])
     assert shown.exit_code == 0
     text = " ".join(shown.output.split())
     assert " ".join(advice.sentence.split()) in text
-    assert "drop (" in text and "mitigate: not tried" in text
+    assert "drop (" in text and "mitigate (" in text
+    page = (noisy / "report.html").read_text()
+    assert "Decision" in page and "beside keeping" in page
+    told = " ".join(CliRunner().invoke(app, ["show", str(noisy), "--top", "1"]).output.split())
+    assert "Decision: " + " ".join(advice.sentence.split()) in told
     assert (f"--action {advice.action}" in text) == (advice.action in ("drop", "relabel"))
-    quiet = CliRunner().invoke(app, ["decide", str(noisy), "--quiet"])
+    quiet = CliRunner().invoke(app, ["decide", str(noisy), "--runs", str(RUNS), "--quiet"])
     assert " ".join(quiet.output.split()) == " ".join(advice.sentence.split())
 
 
@@ -81,6 +90,7 @@ def test_where_nothing_is_wrong_the_file_is_kept(tmp_path):
     found = decide_scan(tmp_path / "out", DecideOptions(runs=4))
     assert found.action == "keep"
     assert "keep the file as it is" in found.sentence
+    assert found.left_out["mitigate"].startswith("no row is named")
 
 
 def test_a_regression_has_actions_too(tmp_path):
@@ -98,6 +108,29 @@ def test_a_regression_has_actions_too(tmp_path):
         "reweight",
         "mitigate",
     }
+
+
+def test_without_labels_the_same_is_estimated_and_decides_nothing(noisy, advice):
+    new = pd.read_csv(table(noisy.parent / "new.csv", 7, 250, 0.0)).drop(columns="label")
+    new.to_csv(noisy.parent / "new.csv", index=False)
+    found = decide_scan(noisy, DecideOptions(unlabelled=noisy.parent / "new.csv", runs=RUNS))
+    assert (found.action, found.tried) == (advice.action, advice.tried)
+    assert {v["name"] for v in found.unlabelled["versions"]} == {
+        "original",
+        *(t["action"] for t in found.tried),
+    }
+    assert found.sentence.startswith(advice.sentence) and "On 250 rows without labels" in found.sentence
+    for version in found.unlabelled["versions"]:
+        for method in found.unlabelled["methods"]:
+            accuracy = version["accuracy"][method]
+            assert 0 <= accuracy["lower"] <= accuracy["value"] <= accuracy["upper"] <= 1
+    assert json.loads((noisy / "decision.json").read_text())["unlabelled"]["labelled_rows"] == 150
+    shown = CliRunner().invoke(
+        app, ["decide", str(noisy), "--runs", str(RUNS), "--unlabelled", str(noisy.parent / "new.csv")]
+    )
+    text = " ".join(shown.output.split())
+    assert shown.exit_code == 0 and "the estimated accuracy without labels" in text and "FI060" in text
+    assert "accuracy without labels, estimated" in (noisy / "report.html").read_text()
 
 
 def test_bad_calls_are_told(tmp_path, noisy):

@@ -7,9 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finfluence.jobs.scan._assess import Assessment as Assessment
+    from finfluence.jobs.scan._assess import assess_scan as assess_scan
     from finfluence.jobs.scan._budget import planned as planned
     from finfluence.jobs.scan._budget import runs_for as runs_for
     from finfluence.jobs.scan._budget import spent as spent
+    from finfluence.jobs.scan._chapters import Chapter as Chapter
     from finfluence.jobs.scan._check_words import check_sentence as check_sentence
     from finfluence.jobs.scan._check_words import harms as harms
     from finfluence.jobs.scan._choice import Choice as Choice
@@ -31,7 +34,12 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._measures import RowOutputs as RowOutputs
     from finfluence.jobs.scan._measures import measures as measures
     from finfluence.jobs.scan._measures import row_values as row_values
+    from finfluence.jobs.scan._mitigate import Mitigation as Mitigation
+    from finfluence.jobs.scan._mitigate import mitigate_scan as mitigate_scan
+    from finfluence.jobs.scan._no_labels import estimated as estimated
+    from finfluence.jobs.scan._options import AssessOptions as AssessOptions
     from finfluence.jobs.scan._options import DecideOptions as DecideOptions
+    from finfluence.jobs.scan._options import MitigateOptions as MitigateOptions
     from finfluence.jobs.scan._options import ScanOptions as ScanOptions
     from finfluence.jobs.scan._options import VerifyOptions as VerifyOptions
     from finfluence.jobs.scan._options import checked_names as checked_names
@@ -53,6 +61,8 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._verify import verify_scan as verify_scan
 
 _HOME = {
+    **dict.fromkeys(("Assessment", "assess_scan"), "_assess"),
+    "Chapter": "_chapters",
     **dict.fromkeys(("planned", "runs_for", "spent"), "_budget"),
     **dict.fromkeys(("check_sentence", "harms"), "_check_words"),
     **dict.fromkeys(("Choice", "choose"), "_choice"),
@@ -67,8 +77,20 @@ _HOME = {
     "verdict_of": "_group_lines",
     "group_questions": "_group_questions",
     **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
-    **dict.fromkeys(("DecideOptions", "ScanOptions", "VerifyOptions", "checked_names"), "_options"),
+    **dict.fromkeys(
+        (
+            "AssessOptions",
+            "DecideOptions",
+            "MitigateOptions",
+            "ScanOptions",
+            "VerifyOptions",
+            "checked_names",
+        ),
+        "_options",
+    ),
     **dict.fromkeys(("RowOutputs", "measures", "row_values"), "_measures"),
+    "estimated": "_no_labels",
+    **dict.fromkeys(("Mitigation", "mitigate_scan"), "_mitigate"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
         ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"

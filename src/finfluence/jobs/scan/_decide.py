@@ -1,7 +1,7 @@
-"""decide: keep, drop, relabel or weigh down what a scan named, whichever does best on rows that took no part."""
+"""decide: keep, drop, relabel, weigh down or mend the head, whichever does best on rows that took no part."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,30 +11,39 @@ import pandas as pd
 from finfluence._files import write_json
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
+from finfluence.assess import THRESHOLDED
 from finfluence.ensemble import one_thread
 from finfluence.errors import DataError, explain
+from finfluence.ingest import Table
 from finfluence.jobs._log import logged, recorded
+from finfluence.jobs._words import size
+from finfluence.jobs.scan._chapters import Chapter, decision_chapter
 from finfluence.jobs.scan._check_words import harms, measured
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._folder import DECISION, LOG, ScanFolder
-from finfluence.jobs.scan._options import DecideOptions
+from finfluence.jobs.scan._frozen import mended
+from finfluence.jobs.scan._no_labels import Deployed, estimated, read_deployed, signs, without_labels
+from finfluence.jobs.scan._options import SCORES, DecideOptions
 from finfluence.jobs.scan._reopened import reopen
 from finfluence.jobs.scan._retraining_check import automatic_runs
+from finfluence.jobs.scan._rewritten import rewrite_page
 from finfluence.jobs.scan._versions import (
     FEWEST_ROWS,
     LEVEL,
     ORIGINAL,
     Version,
+    answers,
     compared,
+    held_out,
     original,
     relabelled,
     run_seeds,
-    trained,
     without,
 )
 
-KEEP, DROP, RELABEL, REWEIGHT = "keep", "drop", "relabel", "reweight"
+KEEP, DROP, RELABEL, REWEIGHT, MITIGATE = "keep", "drop", "relabel", "reweight", "mitigate"
+MOST_HEADS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +53,7 @@ class Advice:
     Attributes
     ----------
     action : str
-        "keep", "drop", "relabel" or "reweight".
+        "keep", "drop", "relabel", "reweight" or "mitigate".
     sentence : str
         The recommendation and its reason.
     tried : list of dict
@@ -52,12 +61,20 @@ class Advice:
         `harms` (in words), and `differences` to keeping, with intervals that hold for all actions together.
     left_out : dict
         Actions that could not be tried, and why.
+    unlabelled : dict, optional
+        What is estimated of each version on rows without labels; it took no part in the recommendation.
     """
 
     action: str
     sentence: str
     tried: list[dict[str, Any]]
     left_out: dict[str, str]
+    unlabelled: dict[str, Any] | None = None
+
+    @property
+    def chapter(self) -> Chapter:
+        """The same as a chapter of the report: sentence, table, findings."""
+        return decision_chapter(vars(self))
 
 
 def decide_scan(
@@ -71,14 +88,19 @@ def decide_scan(
     surely harms nothing else; of several, the one of the smallest loss.
 
     "drop" and "relabel" take the named rows; "reweight" takes every row: each training leaves it out with the chance
-    that it is wrong (`p_wrong`), an average over the files that the doubt allows.
+    that it is wrong (`p_wrong`), an average over the files that the doubt allows. "mitigate" keeps the networks as they
+    were trained on all rows, and trains an NMTune head on their features by the rows that are not named (five
+    trainings at most): what is left where rows cannot be taken back.
+
+    With rows without labels, the accuracy of every version on them is estimated beside the measured differences. It
+    does not take part in the recommendation.
 
     Parameters
     ----------
     out
         Folder of a finished scan.
     options
-        How often to train: by default as often as the scan's own check, or as it would have.
+        How often to train: by default as often as the scan's own check, or as it would have. Rows without labels.
     progress
         Called as `progress("decide", done, total)` in trainings.
 
@@ -92,24 +114,31 @@ def decide_scan(
     StorageError
         No finished scan there, or damaged files of it.
     DataError
-        The data has changed since, or fewer than two held-out rows to judge by.
+        The data has changed since, fewer than two held-out rows to judge by, or rows without labels that cannot be read
+        as the hold-out was (fewer than ten held-out rows to place a threshold by).
+    ConfigError
+        Rows without labels for a regression.
     """
     options = options or DecideOptions()
     folder = ScanFolder(out)
     with one_thread():
         scan = reopen(folder)
+        deployed = None if options.unlabelled is None else read_deployed(scan, options.unlabelled)
         with logged(folder / LOG) as log:
             context = Context(scan.training, scan.data, folder, recorded(log, progress))
             frame = from_table(read_lines(folder), dict(scan.summary), scan.options.fdr).frame
             by_default = automatic_runs(len(frame), scan.training.model.name, len(scan.training.seeds))
             runs = options.runs or scan.run["proof_runs"] or by_default
-            advice = _decided(context, frame, runs, scan.options.seed)
+            advice = _decided(context, frame, runs, scan.options.seed, deployed)
             write_json(folder / DECISION, vars(advice))
+            rewrite_page(scan)
             log.info("decision: %s", advice.sentence)
     return advice
 
 
-def _decided(context: Context, frame: pd.DataFrame, runs: int, seed: int) -> Advice:
+def _decided(
+    context: Context, frame: pd.DataFrame, runs: int, seed: int, deployed: Deployed | None
+) -> Advice:
     held = context.data.evaluation
     if len(held) < FEWEST_ROWS:
         raise DataError(
@@ -122,25 +151,57 @@ def _decided(context: Context, frame: pd.DataFrame, runs: int, seed: int) -> Adv
         )
     kept = original(context, run_seeds(seed, runs))
     versions, rows, left_out = _alternatives(context, frame, runs, seed)
-    outputs = trained(context, [kept, *versions], "decide") if versions else {}
-    level = 1 - (1 - LEVEL) / max(1, len(versions))
-    tried = []
-    for version in versions:
-        pair = f"{version.name} − {ORIGINAL}"
-        check = compared({name: outputs[name] for name in (ORIGINAL, version.name)}, held, level)
-        tried.append(
-            {
-                "action": version.name,
-                "rows": rows[version.name],
-                "did": measured(check, pair) if check["arms"] else "diverged in training",
-                "better": _better(check, pair),
-                "harms": harms(check, pair),
-                "loss": _loss(check, version.name),
-                "differences": check["differences"],
-            }
-        )
+    asked = [held_out(held), *([] if deployed is None else [deployed.asked])]
+    found = answers(context, [kept, *versions], asked, "decide") if versions or deployed else [{}]
+    outputs, chances = found[0], found[1] if deployed else {}
+    named = frame["flagged"].to_numpy(dtype=bool)
+    new = None if deployed is None else deployed.x
+    heads = mended(context, named, new, run_seeds(seed, min(runs, MOST_HEADS)))
+    if isinstance(heads, str):
+        left_out[MITIGATE] = heads
+    else:
+        rows[MITIGATE], outputs[MITIGATE] = int(named.sum()), heads.outputs
+        chances[MITIGATE] = heads.chances
+    level = 1 - (1 - LEVEL) / max(1, len(rows))
+    tried = [_tried(outputs, name, count, held, level) for name, count in rows.items()]
     action = _best(tried)
-    return Advice(action, _sentence(action, tried, context.data.halved), tried, left_out)
+    unlabelled = None if deployed is None else _estimated(chances, deployed, level, seed)
+    sentence = _sentence(action, tried, context.data.halved)
+    if unlabelled is not None:
+        sentence = f"{sentence} {_of_unlabelled(unlabelled, action)}"
+    return Advice(action, sentence, tried, left_out, unlabelled)
+
+
+def _tried(
+    outputs: Mapping[str, np.ndarray], name: str, rows: int, held: Table, level: float
+) -> dict[str, Any]:
+    """Return what an action did beside keeping, over the runs that both have."""
+    pair, runs = f"{name} − {ORIGINAL}", len(outputs[name])
+    check = compared({ORIGINAL: outputs[ORIGINAL][:runs], name: outputs[name]}, held, level)
+    return {
+        "action": name,
+        "rows": rows,
+        "runs": runs,
+        "did": measured(check, pair) if check["arms"] else "diverged in training",
+        "better": _better(check, pair),
+        "harms": harms(check, pair),
+        "loss": _loss(check, name),
+        "differences": check["differences"],
+    }
+
+
+def _estimated(
+    chances: Mapping[str, np.ndarray], deployed: Deployed, level: float, seed: int
+) -> dict[str, Any]:
+    """Return the accuracy without labels of every version; new heads beside the trainings that they share."""
+    alike = {name: values for name, values in chances.items() if name != MITIGATE}
+    found = without_labels(alike, deployed, level=level, score=SCORES[0], seed=seed)
+    if MITIGATE in chances:
+        runs = len(chances[MITIGATE])
+        few = {ORIGINAL: chances[ORIGINAL][:runs], MITIGATE: chances[MITIGATE]}
+        more = without_labels(few, deployed, level=level, score=SCORES[0], seed=seed)
+        found["versions"].append(more["versions"][-1])
+    return found
 
 
 def _alternatives(
@@ -173,7 +234,6 @@ def _alternatives(
         rows[REWEIGHT] = int((chance > 0).sum())
     else:
         left_out[REWEIGHT] = "too few rows would be left to train on"
-    left_out["mitigate"] = "a scan trains its own network: there is no frozen encoder to mend (fi.mitigate)"
     return versions, rows, left_out
 
 
@@ -217,5 +277,25 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], apart: bool) -> str:
         DROP: f"drop the {did['rows']:,} named rows",
         RELABEL: f"relabel {did['rows']:,} named rows",
         REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at the chance that it is right",
+        MITIGATE: f"keep the network, and train an NMTune head without the {did['rows']:,} named rows",
     }[action]
-    return f"Recommended: {what}. On {on}, this {did['did']}."
+    larger = (
+        " The head is larger than the old one: part of this may be the network's gain."
+        if action == MITIGATE
+        else ""
+    )
+    return f"Recommended: {what}. On {on}, this {did['did']}.{larger}"
+
+
+def _of_unlabelled(found: Mapping[str, Any], action: str) -> str:
+    """Say what is estimated of the recommended version on the rows without labels."""
+    on, against = f"On {found['unlabelled_rows']:,} rows without labels", len(signs(found))
+    doubt = (
+        f" ({against} {'sign speaks' if against == 1 else 'signs speak'} against this estimate)"
+        if against
+        else ""
+    )
+    if action == KEEP:
+        accuracy = found["versions"][0]["accuracy"][THRESHOLDED]
+        return f"{on} the model is right on an estimated {size(accuracy, scale=100)} %{doubt}."
+    return f"{on} it {estimated(found, action, 'estimated accuracy')}{doubt}."

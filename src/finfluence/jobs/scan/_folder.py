@@ -12,6 +12,7 @@ INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 CHECK, SELF_TEST, VERIFICATION = "proof.json", "self-test.json", "verification.json"
 GROUPS, PREVIEWS, RETRAINED = "groups.parquet", "previews.parquet", "verify"
 GROUP_CHECK, DECISION = "groups-proof.json", "decision.json"
+ASSESSMENT, MITIGATION, HEAD = "assessment.json", "mitigation.json", "head.safetensors"
 LABELS, OUT_OF_FOLD, HOLDOUT_LABELS = "labels.json", "out-of-fold.safetensors", "holdout_labels.parquet"
 
 

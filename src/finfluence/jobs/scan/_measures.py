@@ -11,6 +11,7 @@ from finfluence.ingest import Table, Target
 from finfluence.runs import Query
 
 FEWEST_OF_CLASS = 2
+_AT_ONCE = 1024
 RATES = ("accuracy", "balanced accuracy")
 """Measures that are shares, and said in percentage points."""
 
@@ -46,6 +47,58 @@ class RowOutputs:
             return error
         chance = outputs.double().softmax(1).gather(1, self.y[:, None])[:, 0]
         return torch.cat([chance, (outputs.argmax(1) == self.y).double()])
+
+
+@dataclass(frozen=True, eq=False)
+class RowChances:
+    """A query of many values: the logarithm of every class's probability on every row [n · K].
+
+    Parameters
+    ----------
+    x : Tensor [n, …]
+        Features.
+    classes : int
+        K.
+    """
+
+    x: Tensor
+    classes: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each number that `values` returns."""
+        return tuple(f"chance {k}" for k in range(len(self.x) * self.classes))
+
+    def values(self, model: nn.Module, recipe: Any) -> Tensor:
+        """Return the values as a tensor."""
+        outputs = torch.cat([model(part) for part in self.x.split(_AT_ONCE)])
+        return outputs.double().log_softmax(1).flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """A query of many values: what the last layer of a sequence of layers is given, row by row [n · H].
+
+    Parameters
+    ----------
+    x : Tensor [n, …]
+        Features.
+    width : int
+        H.
+    """
+
+    x: Tensor
+    width: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each number that `values` returns."""
+        return tuple(f"hidden {k}" for k in range(len(self.x) * self.width))
+
+    def values(self, model: nn.Module, recipe: Any) -> Tensor:
+        """Return the values as a tensor."""
+        assert isinstance(model, nn.Sequential)
+        return torch.cat([model[:-1](part) for part in self.x.split(_AT_ONCE)]).flatten()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from finfluence.jobs.scan._budget import check_scan_budget, runs_for
 HELD_OUT, BOUNDED, PER_CLASS, OWN = QUERIES = ("held-out", "bounded", "per-class", "own")
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"
+SCORES = ("max_confidence", "negative_entropy")
 MODELS = (AUTO, "linear", "mlp-small", "mlp", "cnn")
 _NOT_NUMBERS = ("out", "resume", "keep_tapes")
 """Options on which no number depends: `run.yaml` is silent about them."""
@@ -254,6 +255,8 @@ class DecideOptions:
 
     Parameters
     ----------
+    unlabelled
+        Rows without labels, on which the accuracy of each version is estimated, too.
     runs
         How often each version is trained; at least twice. By default as often as the scan's own check.
 
@@ -263,18 +266,105 @@ class DecideOptions:
         Fewer than two trainings.
     """
 
+    unlabelled: str | os.PathLike[str] | None = option(
+        "File with rows without labels, such as those that the model will meet: accuracy on them is estimated, too.",
+        None,
+        typed=Path,
+    )
     runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
 
     def __post_init__(self) -> None:
-        if self.runs is not None and self.runs < 2:
-            raise ConfigError(
-                explain(
-                    "at least two trainings of each version",
-                    f"--runs {self.runs}",
-                    "a single training, whose chance nobody knows",
-                    "leave --runs out, or give 5 or more",
-                )
+        _check_trainings(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssessOptions:
+    """Options of `assess_scan`.
+
+    Parameters
+    ----------
+    unlabelled
+        Rows without labels: a file of the scanned one's kind, for images a folder with images at any depth.
+    runs
+        How often each version is trained; at least twice. By default as often as the scan's own check.
+    score
+        How sure the model is of a row: "max_confidence" or "negative_entropy".
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two trainings, or an unknown score.
+    """
+
+    unlabelled: str | os.PathLike[str] = option(
+        "File with rows without labels, such as those that the model will meet.", typed=Path
+    )
+    runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
+    score: str = option("max_confidence or negative_entropy: how sure the model is of a row.", SCORES[0])
+
+    def __post_init__(self) -> None:
+        from finfluence.result import one_of
+
+        one_of(self.score, SCORES, "score")
+        _check_trainings(self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MitigateOptions:
+    """Options of `mitigate_scan`.
+
+    Parameters
+    ----------
+    source
+        Folder of a finished scan, or an `.npz` file of features `x` and labels `y`.
+    out
+        Of a file: folder for the outcome.
+    target, holdout
+        Of a file: the array with the labels, and a file with held-out rows in place of a fifth of `source`.
+    heads
+        How often each kind of head is trained.
+    epochs
+        Passes over the rows; None as `finfluence.mitigate.HeadOptions`.
+    seed
+        Of the hold-out draw, initial weights and orders.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+    """
+
+    source: str | os.PathLike[str] = option(
+        "Folder of a finished scan, or an .npz file of a frozen encoder's features x and labels y.",
+        flag="-",
+        typed=Path,
+    )
+    out: str | os.PathLike[str] | None = option(
+        "Folder for the outcome, of an .npz file.", None, typed=Path, shown="the scan's folder"
+    )
+    target: str | None = option("Array with the labels, of an .npz file.", None, shown="y")
+    holdout: str | os.PathLike[str] | None = option(
+        "Another .npz file with held-out rows.", None, typed=Path, shown="a fifth of the rows"
+    )
+    heads: int = option("Trainings of each kind of head.", 3)
+    epochs: int | None = option("Passes over the rows.", None, shown="30, more on small data")
+    seed: int = option("The same seed gives the same heads.", 0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("heads", 1), ("epochs", 1), ("seed", 0)):
+            check(self, name, f"a whole number of at least {least}", partial(le, least))
+
+
+def _check_trainings(runs: int | None) -> None:
+    if runs is not None and runs < 2:
+        raise ConfigError(
+            explain(
+                "at least two trainings of each version",
+                f"--runs {runs}",
+                "a single training, whose chance nobody knows",
+                "leave --runs out, or give 5 or more",
             )
+        )
 
 
 def checked_names(given: Mapping[str, Any], options: type) -> dict[str, Any]:

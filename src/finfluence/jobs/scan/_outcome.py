@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finfluence import report
+from finfluence.jobs.scan._chapters import chapters
 from finfluence.jobs.scan._check_words import check_sentence, harmed, surer
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._decisions import Decided
@@ -106,20 +107,22 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
 def write_page(
     folder: ScanFolder, found: Outcome, summary: Mapping[str, Any], verification: Verification | None = None
 ) -> None:
-    """Write `report.html`."""
+    """Write `report.html`, with a chapter for each command that was run after the verdict."""
+    asked = chapters(folder)
+    findings = [*summary["findings"], *dict.fromkeys(f for chapter in asked for f in chapter.findings)]
     page = content(
         found.run,
         found.data.train,
         found.estimate,
         found.decided,
         summary["verdict"],
-        [(str(code), str(text)) for code, text in summary["findings"]],
+        [(str(code), str(text)) for code, text in findings],
         found.check,
         found.tested,
         summary["command"],
         verification,
         found.labels,
-        _tables_of_groups(found),
+        [*(table for chapter in asked for table in chapter.tables), *_tables_of_groups(found)],
     )
     report.write_report(page, folder / REPORT)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from finfluence.clean import CleanOptions, Decisions, Written
+from finfluence.jobs.scan._chapters import Chapter, chapters
 from finfluence.jobs.scan._cleaned import clean_scan
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._folder import INFLUENCE, PREVIEWS, REPORT, ScanFolder
@@ -80,6 +81,11 @@ class ScanResult:
     def previews(self) -> pd.DataFrame:
         """A few words on the named rows and the most harmful and helpful ones: row_id, preview."""
         return ScanFolder(self.folder).read_frame(PREVIEWS)
+
+    @property
+    def chapters(self) -> list[Chapter]:
+        """What `decide` and `assess` found, where they were run."""
+        return chapters(ScanFolder(self.folder))
 
     def decide(self, fdr: float | None = None) -> Decisions:
         """Return the decisions, at the scan's false-discovery rate or another one.

@@ -17,15 +17,15 @@ from finfluence.jobs.scan._versions import (
     ORIGINAL,
     PARTS,
     Version,
+    cleaned,
     compared,
     original,
-    relabelled,
     run_seeds,
     trained,
     without,
 )
 
-CLEANED, WITHOUT, RANDOM = "cleaned", "without", "random removals"
+WITHOUT, RANDOM = "without", "random removals"
 MOST_GROUPS = 3
 
 
@@ -63,15 +63,14 @@ def check_by_retraining(
         Measures, their intervals over trainings and held-out rows, and the paired differences; also in `proof.json`.
     """
     training, data = context.training, context.data
-    action = decisions.frame["suggested_action"].to_numpy()
-    drop, relabel = action == "drop", action == "relabel"
-    changed, n = int(drop.sum() + relabel.sum()), len(action)
-    if not changed or n - changed < max(2, training.recipe.batch_size) or len(data.evaluation) < FEWEST_ROWS:
+    seeds, n = run_seeds(seed, runs), len(decisions.frame)
+    version = cleaned(context, decisions.frame, seeds)
+    if version is None or len(data.evaluation) < FEWEST_ROWS:
         return None
-    labels, seeds = decisions.frame["suggested_label"].to_numpy(dtype=object), run_seeds(seed, runs)
+    changed = int(decisions.frame["suggested_action"].isin(["drop", "relabel"]).sum())
     versions = [
         original(context, seeds),
-        relabelled(context, CLEANED, relabel, labels, without(seeds, [drop] * runs)),
+        version,
         Version(RANDOM, training.recipe, data.train.y, without(seeds, _random(n, changed, runs, seed))),
     ]
     outputs = trained(context, versions, "retraining check")

@@ -4,31 +4,23 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from finfluence import verification
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
 from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs.scan._decisions import Decided, from_table, read_lines
-from finfluence.jobs.scan._estimate import hardest, load_estimate, main_queries
+from finfluence.jobs.scan._estimate import hardest, main_queries
 from finfluence.jobs.scan._folder import (
-    CHECK,
-    GROUP_CHECK,
     INFLUENCE,
-    LABELS,
     LOG,
     RETRAINED,
-    SELF_TEST,
     VERIFICATION,
     ScanFolder,
 )
-from finfluence.jobs.scan._group_lines import group_lines
-from finfluence.jobs.scan._group_questions import group_questions
 from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions
-from finfluence.jobs.scan._outcome import Outcome, write_page
 from finfluence.jobs.scan._reopened import Reopened, reopen
+from finfluence.jobs.scan._rewritten import outcome_of, rewrite_page
 from finfluence.result import one_of, verification_findings
 from finfluence.runs import own_loss
 from finfluence.verification import Plan, Verification
@@ -157,39 +149,8 @@ def _own_alone(asked: Sequence[str]) -> str:
 
 def _check_whole(finished: Reopened) -> None:
     """Raise before the first retraining, not after the last, if the page could not be drawn again."""
-    _outcome(finished)
+    outcome_of(finished)
     finished.folder.read_result(INFLUENCE)
-
-
-def _outcome(finished: Reopened) -> Outcome:
-    """Return what the scan found, as it stands on disk."""
-    folder, summary, options = finished.folder, finished.summary, finished.options
-    lines = read_lines(folder)
-    main = main_queries(finished.data, options.queries, finished.training.unit)
-    estimate = load_estimate(
-        folder,
-        len(finished.training.seeds),
-        [query.names[0] for query in main],
-        own=options.own,
-        groups=group_questions(finished.data),
-    )
-    labels = folder.read_json(LABELS) if summary.get("labels_said") else None
-    questions = group_questions(finished.data)
-    checks = folder.read_json(GROUP_CHECK) if (folder / GROUP_CHECK).exists() else {}
-    of_groups: list[dict[str, Any]] = []
-    if estimate.groups is not None and questions is not None:
-        of_groups = group_lines(estimate.groups, labels["groups"] if labels else [], questions, checks)
-    return Outcome(
-        finished.run,
-        finished.data,
-        estimate,
-        Decided(from_table(lines, dict(summary), options.fdr), lines),
-        labels,
-        folder.read_json(CHECK) if summary["proof"] else None,
-        folder.read_json(SELF_TEST) if summary.get("self_test") else None,
-        of_groups,
-        checks,
-    )
 
 
 def _note(done: Verification, finished: Reopened) -> None:
@@ -200,5 +161,5 @@ def _note(done: Verification, finished: Reopened) -> None:
     earlier = [finding for finding in summary["findings"] if not str(finding[0]).startswith("FI05")]
     findings = [*([f.code, f.text] for f in verification_findings(done.outcome())), *earlier]
     noted = {**summary, "findings": findings, "verification": done.outcome()}
-    write_page(folder, _outcome(finished), noted, done)
+    rewrite_page(finished, noted)
     folder.finish(noted)

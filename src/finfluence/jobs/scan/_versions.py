@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -13,11 +14,19 @@ from finfluence._seeds import torch_seed
 from finfluence.ensemble import RunSpec, train_many
 from finfluence.ingest import Table
 from finfluence.jobs.scan._estimate import Context
-from finfluence.jobs.scan._measures import Measured, RowOutputs, known_classes, measures, row_values
+from finfluence.jobs.scan._measures import (
+    Hidden,
+    Measured,
+    RowChances,
+    RowOutputs,
+    known_classes,
+    measures,
+    row_values,
+)
 from finfluence.runs import Recipe, Rows, read_tensors
 from finfluence.stats import Interval, crossed_interval
 
-ORIGINAL = "original"
+ORIGINAL, CLEANED = "original", "cleaned"
 FEWEST_ROWS, LEVEL, PARTS = 2, 0.95, "proof"
 _CHUNK = 10
 
@@ -52,48 +61,84 @@ def relabelled(
     return Version(name, recipe, y, specs)
 
 
+def cleaned(context: Context, frame: pd.DataFrame, seeds: Sequence[int]) -> Version | None:
+    """Return the rows as `clean` writes them: each dropped or relabelled as suggested; None if that is impossible."""
+    action = frame["suggested_action"].to_numpy()
+    drop, relabel = action == "drop", action == "relabel"
+    changed = int(drop.sum() + relabel.sum())
+    if not changed or len(action) - changed < max(2, context.training.recipe.batch_size):
+        return None
+    labels = frame["suggested_label"].to_numpy(dtype=object)
+    return relabelled(context, CLEANED, relabel, labels, without(seeds, [drop] * len(seeds)))
+
+
 def without(seeds: Sequence[int], gone: Sequence[np.ndarray]) -> list[RunSpec]:
     """Return the runs of a version that leaves out the rows of each mask."""
     return [RunSpec(s, s, np.flatnonzero(~mask)) for s, mask in zip(seeds, gone, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What every training of every version is asked: a query, and the rows that it knows (their digest)."""
+
+    query: RowOutputs | RowChances | Hidden
+    rows: str
+
+
+def held_out(held: Table) -> Asked:
+    """Return the question for the outputs on held-out rows."""
+    query = RowOutputs(torch.from_numpy(held.x), torch.from_numpy(held.y), held.target.classes is not None)
+    return Asked(query, digest(held.x.tobytes(), held.y.tobytes()))
+
+
 def trained(context: Context, versions: Sequence[Version], stage: str) -> dict[str, np.ndarray]:
     """Return the outputs [runs, k] of every version on the evaluation rows."""
-    held = context.data.evaluation
-    query = RowOutputs(torch.from_numpy(held.x), torch.from_numpy(held.y), held.target.classes is not None)
-    rows = digest(held.x.tobytes(), held.y.tobytes())
-    runs, found = len(versions[0].specs), {}
+    return answers(context, versions, [held_out(context.data.evaluation)], stage)[0]
+
+
+def answers(
+    context: Context, versions: Sequence[Version], asked: Sequence[Asked], stage: str
+) -> list[dict[str, np.ndarray]]:
+    """Return what the trainings of every version answer, for each question [runs, k]; what is on disk stays."""
+    runs = len(versions[0].specs)
+    found: list[dict[str, np.ndarray]] = [{} for _ in asked]
     for place, version in enumerate(versions):
 
         def tell(done: int, place: int = place) -> None:
             context.progress(stage, place * runs + done, len(versions) * runs)
 
-        found[version.name] = _outputs(context, version, query, rows, tell)
+        for k, values in enumerate(_answers(context, version, asked, tell)):
+            found[k][version.name] = values
     return found
 
 
-def _outputs(
-    context: Context, version: Version, query: RowOutputs, rows: str, tell: Callable[[int], None]
-) -> np.ndarray:
-    parts = []
+def _answers(
+    context: Context, version: Version, asked: Sequence[Asked], tell: Callable[[int], None]
+) -> list[np.ndarray]:
+    parts: list[list[np.ndarray]] = [[] for _ in asked]
     for start in range(0, len(version.specs), _CHUNK):
         chunk = version.specs[start : start + _CHUNK]
         kept = [b"" if spec.keep is None else spec.keep.tobytes() for spec in chunk]
-        key = digest(
-            rows.encode(), version.labels.tobytes(), repr([spec.init_seed for spec in chunk]).encode(), *kept
-        )
-        name = f"{PARTS}/{key}.safetensors"
-        if not (context.folder / name).exists():
-            queries: list[Any] = [query]
-            found = train_many(
+        seeds = repr([spec.init_seed for spec in chunk]).encode()
+        names = [
+            f"{PARTS}/{digest(one.rows.encode(), version.labels.tobytes(), seeds, *kept)}.safetensors"
+            for one in asked
+        ]
+        lacking = [k for k, name in enumerate(names) if not (context.folder / name).exists()]
+        if lacking:
+            queries: list[Any] = [asked[k].query for k in lacking]
+            done = train_many(
                 version.recipe, chunk, queries, progress=lambda _, done, of, start=start: tell(start + done)
             )
-            with atomic(context.folder / name) as part:
-                save_file({"outputs": torch.from_numpy(found.values)}, part)
-        with context.folder.reading(name):
-            parts.append(read_tensors(context.folder / name)["outputs"].numpy())
+            ends = np.cumsum([len(query.names) for query in queries])[:-1]
+            for k, values in zip(lacking, np.split(done.values, ends, axis=1), strict=True):
+                with atomic(context.folder / names[k]) as part:
+                    save_file({"outputs": torch.from_numpy(np.ascontiguousarray(values))}, part)
+        for k, name in enumerate(names):
+            with context.folder.reading(name):
+                parts[k].append(read_tensors(context.folder / name)["outputs"].numpy())
         tell(start + len(chunk))
-    return np.concatenate(parts)
+    return [np.concatenate(part) for part in parts]
 
 
 def compared(outputs: Mapping[str, np.ndarray], held: Table, level: float = LEVEL) -> dict[str, Any]:
