@@ -12,6 +12,7 @@ from finfluence.jobs.bench._tools import TOOLS
 EXPERIMENTS: dict[str, str] = {
     "mislabels": "finfluence.jobs.bench.experiments:Mislabels",
     "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
+    "look-alikes": "finfluence.jobs.bench.experiments:LookAlikes",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
     "removal": "finfluence.jobs.bench.experiments:Removal",
     "cost": "finfluence.jobs.bench.experiments:Costs",

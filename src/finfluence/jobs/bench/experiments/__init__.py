@@ -2,8 +2,9 @@
 
 from finfluence.jobs.bench.experiments._consistency import Consistency
 from finfluence.jobs.bench.experiments._cost import Costs
+from finfluence.jobs.bench.experiments._look_alikes import LookAlikes
 from finfluence.jobs.bench.experiments._mislabels import Mislabels
 from finfluence.jobs.bench.experiments._removal import Removal
 from finfluence.jobs.bench.experiments._truth import AgainstRetraining
 
-__all__ = ["AgainstRetraining", "Consistency", "Costs", "Mislabels", "Removal"]
+__all__ = ["AgainstRetraining", "Consistency", "Costs", "LookAlikes", "Mislabels", "Removal"]
