@@ -15,6 +15,7 @@ EXPERIMENTS: dict[str, str] = {
     "look-alikes": "finfluence.jobs.bench.experiments:LookAlikes",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
     "removal": "finfluence.jobs.bench.experiments:Removal",
+    "addition": "finfluence.jobs.bench.experiments:Addition",
     "cost": "finfluence.jobs.bench.experiments:Costs",
 }
 DATA: dict[str, str] = {

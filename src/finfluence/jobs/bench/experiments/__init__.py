@@ -1,5 +1,6 @@
 """Experiments of the benchmark, a file each."""
 
+from finfluence.jobs.bench.experiments._addition import Addition
 from finfluence.jobs.bench.experiments._consistency import Consistency
 from finfluence.jobs.bench.experiments._cost import Costs
 from finfluence.jobs.bench.experiments._look_alikes import LookAlikes
@@ -7,4 +8,4 @@ from finfluence.jobs.bench.experiments._mislabels import Mislabels
 from finfluence.jobs.bench.experiments._removal import Removal
 from finfluence.jobs.bench.experiments._truth import AgainstRetraining
 
-__all__ = ["AgainstRetraining", "Consistency", "Costs", "LookAlikes", "Mislabels", "Removal"]
+__all__ = ["Addition", "AgainstRetraining", "Consistency", "Costs", "LookAlikes", "Mislabels", "Removal"]
