@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.bench._options import BenchOptions as BenchOptions
     from finfluence.jobs.bench._pipeline import BenchResult as BenchResult
     from finfluence.jobs.bench._pipeline import listing as listing
+    from finfluence.jobs.bench._pipeline import pages_can_be_made as pages_can_be_made
     from finfluence.jobs.bench._pipeline import run_bench as run_bench
     from finfluence.jobs.bench._planted import Planted as Planted
     from finfluence.jobs.bench._planted import plant as plant
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     "BenchOptions": "_options",
     **dict.fromkeys(("Bench", "Outcome"), "_bench"),
-    **dict.fromkeys(("BenchResult", "listing", "run_bench"), "_pipeline"),
+    **dict.fromkeys(("BenchResult", "listing", "pages_can_be_made", "run_bench"), "_pipeline"),
     **dict.fromkeys(("Planted", "plant"), "_planted"),
     **dict.fromkeys(("DataSet", "split"), "_problem"),
     **dict.fromkeys(("DATA", "EXPERIMENTS"), "_registry"),

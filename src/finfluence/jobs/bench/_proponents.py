@@ -12,7 +12,7 @@ from finfluence.evaluate import resampled_interval
 from finfluence.jobs.bench._answers import Answer
 from finfluence.jobs.bench._arms import RANDOM, Arm, train_arms
 from finfluence.jobs.bench._retrained import MASTER
-from finfluence.report import Section
+from finfluence.report import Level, Section, levels
 from finfluence.runs import AnyQuery
 
 SHARES = (0.01, 0.05)
@@ -88,7 +88,11 @@ def proponents_section(found: pd.DataFrame, remarks: Mapping[str, str], n: int) 
             "same seeds; in brackets 95 % intervals, by drawing test rows again. Scores of rows by themselves name "
             "the same rows for all queries, the least suspect ones. What could be reached at best is not known.",
         ],
-    )
+        levels(
+            [Level(m, *cells[m, SHARES[-1]]) for m in (RANDOM, *measured)],
+            f"QLD, {SHARES[-1]:.0%} removed [nats]", "Query loss difference of each method", 0.0,
+        ),
+    )  # fmt: skip
 
 
 def _difference(mine: pd.DataFrame) -> tuple[float, float, float]:
