@@ -12,6 +12,7 @@ from finfluence.jobs.bench._tools import TOOLS
 EXPERIMENTS: dict[str, str] = {
     "mislabels": "finfluence.jobs.bench.experiments:Mislabels",
     "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
+    "loo": "finfluence.jobs.bench.experiments:LeaveOneOut",
     "look-alikes": "finfluence.jobs.bench.experiments:LookAlikes",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
     "removal": "finfluence.jobs.bench.experiments:Removal",
@@ -20,8 +21,10 @@ EXPERIMENTS: dict[str, str] = {
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",
+    "digits-linear": "finfluence.jobs.bench.data:DIGITS_LINEAR",
     "mnist-5k": "finfluence.jobs.bench.data:MNIST_5K",
     "fashion-mnist": "finfluence.jobs.bench.data:FASHION_MNIST",
+    "fashion-mnist-linear": "finfluence.jobs.bench.data:FASHION_MNIST_LINEAR",
 }
 
 
