@@ -185,12 +185,8 @@ def _verdict(scores: pd.DataFrame, works: pd.DataFrame) -> str:
         mine = works[(works["attack"] == attack) & (works["group"] == TAUGHT)]
         count = int((mine["mu"] <= -WORKS).sum())
         mean = scores[scores["attack"] == attack].groupby("method")["average_precision"].mean()
-        beside = (
-            f", by own loss {mean['own-loss']:.3f}"
-            if "own-loss" in mean and mean.idxmax() != "own-loss"
-            else ""
-        )
-        said.append(
-            f"{attack} (works in {count} of {len(mine)}): {mean.idxmax()}, average precision {mean.max():.3f}{beside}"
-        )
+        best = [m for m in mean.index if mean[m] == mean.max()]
+        beside = f", by own loss {mean['own-loss']:.3f}" if "own-loss" in mean.index.difference(best) else ""
+        found = f"{' and '.join(best)}, average precision {mean.max():.3f}{beside}"
+        said.append(f"{attack} (works in {count} of {len(mine)}): {found}")
     return f"The rows behind a hidden behaviour are found best by: {'; '.join(said)}"
