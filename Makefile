@@ -30,7 +30,7 @@ cluster: setup
 
 bench: setup
 	$(PY) -m benchmarks
-	for experiment in mislabels truth consistency removal; do $(VENV)/bin/finfluence bench $$experiment || exit 1; done
+	for experiment in mislabels truth look-alikes consistency removal addition; do $(VENV)/bin/finfluence bench $$experiment || exit 1; done
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

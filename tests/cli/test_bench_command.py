@@ -1,5 +1,9 @@
 """`finfluence bench` as a person types it."""
 
+import importlib.util
+import json
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
@@ -34,6 +38,9 @@ def test_from_the_command_to_the_tables(tmp_path):
     assert "Wrong labels of digits are found best by" in done.output and "average precision" in done.output
     assert f"Tables: {tmp_path / 'out' / 'mislabels-digits' / 'tables.md'}" in done.output
     assert "Measured anew: 2 answers" in done.output
+    index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert '<a href="mislabels-digits/page.html">' in index and "found best by" in index
+    assert f"all experiments: {tmp_path / 'out' / 'index.html'}" in done.output
     assert "Nothing was measured anew" in run(*words).output
 
 
@@ -43,6 +50,29 @@ def test_why_a_method_has_no_numbers_is_said_whole(tmp_path):
     assert done.exit_code == 0, done.output
     assert "\nretrain: left out: about " in done.output
     assert "more than 100 trainings and 4 GiB (--most, --memory)\n" in done.output
+
+
+def test_without_jinja2_there_are_tables_and_words_instead_of_pages(tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else found(name))
+    done = run("mislabels", "--rows", 40, "--seeds", 1, "--methods", "random", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert (
+        "No page was made, because jinja2 is not installed: pip install 'finfluence[report]'" in done.output
+    )
+    assert not list((tmp_path / "out").rglob("*.html"))
+    assert (tmp_path / "out" / "mislabels-digits" / "tables.md").exists()
+
+
+def test_a_hostile_verdict_is_escaped_in_the_index(tmp_path):
+    words = ["--rows", 40, "--seeds", 1, "--methods", "random", "--out", tmp_path / "out"]
+    assert run("mislabels", *words).exit_code == 0
+    other = tmp_path / "out" / "a & b"
+    shutil.copytree(tmp_path / "out" / "mislabels-digits", other)
+    (other / "bench.json").write_text(json.dumps({"verdict": "<script>alert(1)</script>"}), encoding="utf-8")
+    assert run("mislabels", *words).exit_code == 0
+    index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<script>" not in index and "&lt;script&gt;" in index and 'href="a%20%26%20b/page.html"' in index
 
 
 @pytest.mark.parametrize(("words", "said"), [

@@ -109,6 +109,11 @@ class Problem:
         return make_problem(97)
 
     @cached_property
+    def adaptive(self) -> "Problem":
+        """The same under AdamW, whose steps have a size of their own in each direction: more has to be sampled."""
+        return make_problem(97, optimizer=fi.AdamW(lr=0.05))
+
+    @cached_property
     def tape(self) -> fi.Tape:
         return fi.train(self.recipe, seed=3)
 
@@ -153,13 +158,16 @@ class Problem:
         return self.estimator(method, **changes).estimate(self.source(method), self.queries, subsets)
 
 
-def make_problem(rows: int = ROWS, masked: bool = False) -> Problem:
+def make_problem(
+    rows: int = ROWS, masked: bool = False, optimizer: fi.SGD | fi.AdamW | None = None
+) -> Problem:
     rng = np.random.default_rng(8)
     x, y = torch.from_numpy(rng.normal(size=(rows, WIDTH))), torch.from_numpy(np.arange(rows) % CLASSES)
     ids = [f"row {i}" for i in range(rows)]
     turn = rng.permutation(rows)
     options: dict[str, Any] = {
-        "model": masked_network if masked else network, "loss": masked_loss if masked else class_loss, "optimizer": fi.SGD(lr=0.3), "batch_size": BATCH, "epochs": EPOCHS,
+        "model": masked_network if masked else network, "loss": masked_loss if masked else class_loss, "optimizer": optimizer or fi.SGD(lr=0.3),
+        "batch_size": BATCH, "epochs": EPOCHS,
     }  # fmt: skip
     key = torch.arange(rows)
     before = fi.Recipe(data=fi.Rows(x=x, y=y, key=key, ids=ids), **options)

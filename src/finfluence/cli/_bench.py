@@ -1,7 +1,7 @@
 """A benchmark on the terminal: its main table, and where the rest is."""
 
 from finfluence.cli._screen import Screen
-from finfluence.jobs.bench import BenchResult, listing
+from finfluence.jobs.bench import BenchResult, listing, pages_can_be_made
 from finfluence.report import Section
 
 
@@ -18,10 +18,13 @@ def show_bench(screen: Screen, result: BenchResult) -> None:
         show_section(screen, section)
     kept = "Nothing was measured anew" if not result.measured else f"Measured anew: {result.measured} answers"
     screen.say(f"{kept}; all answers and trainings are kept in {result.folder.parent}.")
-    page = result.folder / "page.html"
     screen.say(f"Tables: {result.folder / 'tables.md'}")
-    if page.exists():
-        screen.say(f"Page: {page}")
+    if pages_can_be_made():
+        screen.say(
+            f"Page: {result.folder / 'page.html'}; all experiments: {result.folder.parent / 'index.html'}"
+        )
+    else:
+        screen.say("No page was made, because jinja2 is not installed: pip install 'finfluence[report]'")
 
 
 def show_section(screen: Screen, section: Section) -> None:

@@ -44,6 +44,25 @@ def weight_decay(tape: Tape) -> tuple[float, tuple[str, ...]]:
     return 0.0, (f"the optimiser's weight decay {which}, and is left out of the curvature",)
 
 
+def least_curvature(tape: Tape) -> float:
+    """Return the curvature below which a run of SGD moved no direction to its minimum, 0 for other optimisers.
+
+    After steps of total rate T = Σ_t η_t (1 − d)/(1 − m), m the momentum and d its dampening, gradient descent on a
+    quadratic of curvature h has answered a change of its gradient by (1 − exp(−hT))/h. For every h that is 1 to 1.3
+    times 1/(h + 1/T): as if the objective had a ridge of 1/T. Steps of Adam differ in size between directions.
+
+    Returns
+    -------
+    float
+        1/T.
+    """
+    described, total = tape.describe()["optimizer"], sum(tape.rates)
+    if str(described.get("name", "")).lower() != "sgd" or "groups" in described or not total > 0:
+        return 0.0
+    kept = 1 - float(described.get("momentum") or 0.0)
+    return kept / (total * (1 - float(described.get("dampening") or 0.0)))
+
+
 def removal_effects(products: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:
     """Return the effect of removing each subset from a mean loss at its minimum [S, Q].
 

@@ -22,6 +22,7 @@ from finfluence.evaluate._metrics import (
     false_discovery_proportion,
     recall_at,
     recall_flagged,
+    roc_auc,
     spread_ratio,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "recall_at",
     "recall_flagged",
     "resampled_interval",
+    "roc_auc",
     "spread_ratio",
     "top_ids",
 ]

@@ -62,6 +62,36 @@ def average_precision(scores: ArrayLike, positive: ArrayLike) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * found[last] / (last + 1.0)))
 
 
+def roc_auc(scores: ArrayLike, positive: ArrayLike) -> float:
+    r"""Return the area under the ROC curve: the chance that a positive ranks above a negative, ties counted half.
+
+    .. math:: \mathrm{AUC} = P(s_+ > s_-) + \tfrac{1}{2} P(s_+ = s_-)
+
+    Parameters
+    ----------
+    scores
+        One per row; larger is more suspect. NaN ranks last.
+    positive
+        True where the row is what is sought.
+
+    Returns
+    -------
+    float
+        Between 0 and 1, by chance 0.5; NaN where all rows are positive.
+
+    Examples
+    --------
+    >>> roc_auc([0.9, 0.8, 0.7, 0.1], [True, False, True, False]), roc_auc([1.0, 1.0], [True, False])
+    (0.75, 0.5)
+    """
+    s, y = _ranked(scores, positive)
+    negatives = y.size - y.sum()
+    if negatives == 0:
+        return float("nan")
+    ranks = stats.rankdata(s)
+    return float((ranks[y].sum() - y.sum() * (y.sum() + 1) / 2) / (y.sum() * negatives))
+
+
 def recall_at(scores: ArrayLike, positive: ArrayLike, k: int) -> float:
     """Return the share of positives among the k rows of highest score; a tie at the border counts in part.
 

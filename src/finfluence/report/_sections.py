@@ -23,6 +23,8 @@ class Section:
         Paragraphs above the table.
     chart : Svg, optional
         Of `lines` or `levels`.
+    links : sequence of str
+        Where the first cell of each row leads, a path relative to the page; none if empty.
     """
 
     title: str
@@ -30,6 +32,7 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
     text: Sequence[str] = ()
     chart: Svg | None = None
+    links: Sequence[str] = ()
 
 
 def render_sections(title: str, verdict: str, sections: Sequence[Section], notes: Sequence[str] = ()) -> str:

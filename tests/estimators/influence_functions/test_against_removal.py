@@ -208,17 +208,51 @@ def test_every_solver_comes_to_the_matrix_written_out(method, options, curvature
     assert found.provenance.details["damping"] == exact.provenance.details["damping"] == 0.02
 
 
-def test_the_default_damping_is_a_tenth_of_the_mean_eigenvalue():
-    tape = fi.train(network())
-    exact = fi.estimate(tape, fi.own_loss([0]), "if-explicit").provenance.details["damping"]
-    assert fi.estimate(tape, fi.own_loss([0]), "if-cg").provenance.details["damping"] == pytest.approx(
-        exact, rel=0.3
-    )
-    assert fi.estimate(tape, fi.own_loss([0]), "if-ekfac").provenance.details["damping"] == pytest.approx(
-        exact, rel=0.3
-    )
+def test_the_default_damping_of_sgd_is_the_curvature_that_the_run_resolved():
+    def damping(method: str, optimizer: fr.Optimizer, epochs: int = 60) -> float:
+        tape = fi.train(network(epochs=epochs, optimizer=optimizer))
+        return fi.estimate(tape, fi.own_loss([0]), method).provenance.details["damping"]
+
+    for method in ("if-explicit", "if-cg", "if-ekfac", "if-nystrom"):
+        assert damping(method, fi.SGD(lr=0.3)) == pytest.approx(1 / (180 * 0.3))
+    assert damping("if-explicit", fi.SGD(lr=0.03, momentum=0.9)) == pytest.approx(1 / (180 * 0.3))
+    assert damping("if-explicit", fi.SGD(lr=0.3), epochs=10) == pytest.approx(1 / (30 * 0.3))
+
+
+def test_the_default_damping_is_a_tenth_of_the_mean_eigenvalue_where_steps_have_sizes_of_their_own():
+    tape = fi.train(network(optimizer=fi.AdamW(lr=0.02, weight_decay=0.0)))
+    written = fi.estimate(tape, fi.own_loss([0]), "if-explicit").provenance.details["damping"]
+    for method in ("if-cg", "if-ekfac"):
+        found = fi.estimate(tape, fi.own_loss([0]), method).provenance.details["damping"]
+        assert found == pytest.approx(written, rel=0.3)
     with pytest.raises(ConfigError, match=r"(?s)damping to be a finite number of at least zero.*-0\.5"):
         fi.estimate(tape, fi.own_loss([0]), "if-cg", damping=-0.5)
+
+
+@pytest.mark.parametrize("method", ["if-explicit", "if-cg", "if-ekfac"])
+def test_the_default_damping_predicts_runs_that_end_before_the_minimum(method):
+    """A direction that SGD hardly moved in answers a removed row by the sum of rates, not by one over its curvature."""
+    rng = np.random.default_rng(4)
+    x = torch.from_numpy(rng.normal(size=(40, 3)) * [1, 0.2, 0.05])
+    y = x @ torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64) + torch.from_numpy(rng.normal(size=40))
+
+    def trained(rows: np.ndarray) -> fi.Tape:
+        model = nn.Linear(3, 1, bias=False).double()
+        nn.init.zeros_(model.weight)
+        return fi.train(fi.Recipe(
+            data=fi.Rows(x=x[rows], y=y[rows]), model=model, loss=square_loss, optimizer=fi.SGD(lr=0.2),
+            batch_size=len(rows), epochs=100,
+        ))  # fmt: skip
+
+    tape, everything = trained(np.arange(40)), np.arange(40)
+    queries = [fi.Query(lambda m, k=k: m.weight[0, k], name=f"weight {k}", sign=+1) for k in range(3)]
+    rest = [trained(everything[everything != i]).final_state()[:3] for i in range(12)]
+    true = (torch.stack(rest) - tape.final_state()[:3]).numpy()
+    by_run = fi.estimate(tape, queries, method).data.predicted_effect.values[:12]
+    tenth = 0.1 * float((x**2).mean())
+    by_size = fi.estimate(tape, queries, method, damping=tenth).data.predicted_effect.values[:12]
+    wrong, wrong_by_size = (np.abs(e - true).sum(0) / np.abs(true).sum(0) for e in (by_run, by_size))
+    assert (wrong < 0.3).all() and wrong[2] < 0.15 and wrong_by_size[2] > 0.4
 
 
 def test_what_qualifies_a_result_is_said():

@@ -8,6 +8,7 @@ from finfluence.estimators._base import check_number, check_whole
 from finfluence.estimators.influence_functions._influence_function import (
     ByProducts,
     Prepared,
+    Ridge,
     SeededOptions,
 )
 from finfluence.runs import Tape
@@ -76,11 +77,11 @@ class ByConjugateGradients(ByProducts[ConjugateGradientOptions]):
     paper = "arXiv 1703.04730"
     Options = ConjugateGradientOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         o = self.options
-        operator, damping = self._operator(objective, decay, o.seed)
+        operator, damping = self._operator(objective, ridge, o.seed)
         solver = ConjugateGradients(operator, damping, o.iterations, o.tolerance)
-        return Prepared(solver, damping - decay, {"curvature": o.curvature})
+        return Prepared(solver, damping - ridge.decay, {"curvature": o.curvature})
 
     def _products(self, source: Tape, solves: int) -> float:
         return solves * (min(self.options.iterations, source.layout.size) + 1)

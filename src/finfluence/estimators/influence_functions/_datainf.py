@@ -6,6 +6,7 @@ from finfluence.estimators.influence_functions._influence_function import (
     InfluenceFunction,
     InfluenceOptions,
     Prepared,
+    Ridge,
 )
 from finfluence.runs import Tape
 
@@ -44,10 +45,11 @@ class ByDataInf(InfluenceFunction[InfluenceOptions]):
     paper = "arXiv 2310.00902"
     Options = InfluenceOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
-        solver = DataInf(objective.row_gradients, objective.layout.sizes, self.options.damping, decay)
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
+        solver = DataInf(objective.row_gradients, objective.layout.sizes, self.options.damping, ridge.decay)
         damping = {
-            name: float(d) - decay for name, d in zip(objective.layout.names, solver.damping, strict=True)
+            name: float(d) - ridge.decay
+            for name, d in zip(objective.layout.names, solver.damping, strict=True)
         }
         return Prepared(solver, None, {"curvature": "empirical-fisher", "damping": damping})
 

@@ -4,11 +4,10 @@ from finfluence._progress import Progress
 from finfluence.curvature import EVALUATIONS, Dense, LossCurvature, Objective, check_size, written_out
 from finfluence.curvature import Matrix as MatrixOperator
 from finfluence.estimators.influence_functions._influence_function import (
-    SHARE,
     CurvatureOptions,
     InfluenceFunction,
     Prepared,
-    checked_damping,
+    Ridge,
 )
 from finfluence.runs import Tape
 
@@ -48,12 +47,11 @@ class Explicit(InfluenceFunction[CurvatureOptions]):
     def _check(self, source: Tape) -> None:
         check_size(source.layout.size)
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         written = MatrixOperator(written_out(LossCurvature(objective, self.options.curvature)))
         given = self.options.damping
-        damping = float(written.matrix.diagonal().mean()) * SHARE if given is None else given
-        damping = checked_damping(damping, given) + decay
-        return Prepared(Dense(written, damping), damping - decay, {"curvature": self.options.curvature})
+        damping = ridge.added(float(written.matrix.diagonal().mean()), given)
+        return Prepared(Dense(written, damping), damping - ridge.decay, {"curvature": self.options.curvature})
 
     def _passes(self, source: Tape, solves: int) -> float:
         return EVALUATIONS[self.options.curvature]

@@ -21,7 +21,7 @@ from finfluence.curvature import (
 )
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_number, check_whole
-from finfluence.estimators._end_of_run import end_of_run, removal_effects, weight_decay
+from finfluence.estimators._end_of_run import end_of_run, least_curvature, removal_effects, weight_decay
 from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.result import Influence
@@ -46,7 +46,8 @@ class InfluenceOptions:
     Parameters
     ----------
     damping : float, optional
-        λ, added to the curvature beside the optimiser's weight decay; a tenth of its mean eigenvalue unless given.
+        λ, added to the curvature beside the optimiser's weight decay. Unless given, 1/Σ_t η_t of a run of SGD, at least
+        a tenth of the mean eigenvalue.
     relative : {"none", "loss", "parameters"}
         What each row's score is divided by (RelatIF): nothing; √(gᵀH⁻¹g), so that rows are compared at an equal change
         of the loss; or ‖H⁻¹g‖, at an equal change of the parameters.
@@ -156,6 +157,52 @@ class Prepared:
     findings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ridge:
+    """What is added to the curvature: the weight decay w, and the damping λ.
+
+    Attributes
+    ----------
+    decay
+        w.
+    least
+        The curvature below which the run moved no direction to its minimum; 0 where that is not known.
+    """
+
+    decay: float
+    least: float
+
+    def added(self, mean_eigenvalue: float, given: float | None) -> float:
+        """Return λ + w, λ = max(`least`, a tenth of the mean eigenvalue) unless given.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        NotSupportedError
+            The mean eigenvalue is not positive, and no damping is given.
+
+        Examples
+        --------
+        >>> Ridge(0.5, 0.1).added(0.2, None), Ridge(0.0, 0.1).added(20.0, None), Ridge(0.0, 0.1).added(0.2, 0.0)
+        (0.6, 2.0, 0.0)
+        """
+        if given is not None:
+            return given + self.decay
+        if not mean_eigenvalue > 0:
+            raise NotSupportedError(
+                explain(
+                    "a curvature with a positive mean eigenvalue, a tenth of which is the least damping",
+                    f"{mean_eigenvalue:.2g}",
+                    "the end of the run is no minimum of the loss, or the loss is flat there",
+                    "use curvature='gauss-newton', or pass damping=",
+                )
+            )
+        return max(SHARE * mean_eigenvalue, self.least) + self.decay
+
+
 class InfluenceFunction(AbstractEstimator[Tape, InfluenceOptionsT]):
     """The first-order effect of removing rows on a query at the minimum that a run ended in.
 
@@ -168,8 +215,8 @@ class InfluenceFunction(AbstractEstimator[Tape, InfluenceOptionsT]):
     needs = Tape
 
     @abstractmethod
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
-        """Return the solver of (H + λ) x = v, λ with the weight decay `decay`."""
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
+        """Return the solver of (H + λ) x = v, λ with the weight decay."""
 
     @abstractmethod
     def _passes(self, source: Tape, solves: int) -> float:
@@ -180,10 +227,11 @@ class InfluenceFunction(AbstractEstimator[Tape, InfluenceOptionsT]):
     ) -> Influence:
         objective = end_of_run(source, self.options.rows_at_once)
         decay, decay_said = weight_decay(source)
+        ridge = Ridge(decay, least_curvature(source))
         with seeded(0):
             objective.check()
             _, asked = query_gradients(queries, source.model(), source)
-            prepared = self._prepare(objective, decay, progress)
+            prepared = self._prepare(objective, ridge, progress)
             solution = prepared.solver.solve(asked)
             progress("solve", 1, 1)
             products = objective.row_derivatives(solution.vectors).T.double().cpu().numpy()
@@ -262,12 +310,13 @@ class InfluenceFunction(AbstractEstimator[Tape, InfluenceOptionsT]):
 class ByProducts(InfluenceFunction[CurvatureOptionsT]):
     """An influence function from products of the curvature with vectors."""
 
-    def _operator(self, objective: Objective, decay: float, seed: int) -> tuple[LossCurvature, float]:
+    def _operator(self, objective: Objective, ridge: Ridge, seed: int) -> tuple[LossCurvature, float]:
         """Return the curvature, and λ with the weight decay."""
         operator = LossCurvature(objective, self.options.curvature)
         given = self.options.damping
-        damping = SHARE * mean_eigenvalue(operator, PROBES, seed) if given is None else given
-        return operator, checked_damping(damping, given) + decay
+        return operator, ridge.added(
+            0.0 if given is not None else mean_eigenvalue(operator, PROBES, seed), given
+        )
 
     def _passes(self, source: Tape, solves: int) -> float:
         each = EVALUATIONS[self.options.curvature]
@@ -276,30 +325,6 @@ class ByProducts(InfluenceFunction[CurvatureOptionsT]):
     @abstractmethod
     def _products(self, source: Tape, solves: int) -> float:
         """Return how many products the solver takes, at most, each of several vectors."""
-
-
-def checked_damping(damping: float, given: float | None) -> float:
-    """Return the damping, if it was given or is above zero.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    NotSupportedError
-        The mean eigenvalue is not positive.
-    """
-    if given is None and not damping > 0:
-        raise NotSupportedError(
-            explain(
-                "a curvature with a positive mean eigenvalue, a tenth of which is the damping",
-                f"{damping / SHARE:.2g}",
-                "the end of the run is no minimum of the loss, or the loss is flat there",
-                "use curvature='gauss-newton', or pass damping=",
-            )
-        )
-    return float(damping)
 
 
 def _not_converged(names: list[str], drift: np.ndarray, products: np.ndarray) -> tuple[str, ...]:

@@ -16,12 +16,11 @@ from finfluence.curvature import (
 from finfluence.estimators._base import check_number, check_whole
 from finfluence.estimators._kronecker_fit import fit_passes, said_of
 from finfluence.estimators.influence_functions._influence_function import (
-    SHARE,
     InfluenceFunction,
     Prepared,
     Relative,
+    Ridge,
     SeededOptions,
-    checked_damping,
 )
 from finfluence.runs import Tape
 
@@ -61,13 +60,13 @@ class _ByKronecker(InfluenceFunction[KroneckerOptionsT]):
         curvature: FisherKind = self.options.curvature  # type: ignore[assignment]
         return Kronecker([objective], curvature, self.corrected, self.options.seed)
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         fitted = self._fitted(objective)
         progress("curvature", 1, 1)
         given = self.options.damping
-        damping = checked_damping(SHARE * fitted.mean_eigenvalue if given is None else given, given) + decay
+        damping = ridge.added(fitted.mean_eigenvalue, given)
         solver = fitted.damped(damping)
-        return Prepared(solver, damping - decay, self._facts(fitted), said_of(fitted))
+        return Prepared(solver, damping - ridge.decay, self._facts(fitted), said_of(fitted))
 
     def _facts(self, fitted: Kronecker) -> dict[str, object]:
         return {"curvature": self.options.curvature, "layers": fitted.covered, "diagonal": fitted.diagonal}
@@ -262,14 +261,18 @@ class ByEkfacCg(_ByKronecker[EkfacCgOptions]):
     paper = "arXiv 2308.03296"
     Options = EkfacCgOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         o = self.options
-        prepared = super()._prepare(objective, decay, progress)
+        prepared = super()._prepare(objective, ridge, progress)
         assert prepared.damping is not None
         near = prepared.solver
         operator = LossCurvature(objective, o.curvature)
         solver = ConjugateGradients(
-            operator, prepared.damping + decay, o.iterations, o.tolerance, lambda v: near.solve(v).vectors
+            operator,
+            prepared.damping + ridge.decay,
+            o.iterations,
+            o.tolerance,
+            lambda v: near.solve(v).vectors,
         )
         return Prepared(solver, prepared.damping, prepared.facts, prepared.findings)
 

@@ -8,6 +8,7 @@ from finfluence.estimators._base import check_number, check_whole
 from finfluence.estimators.influence_functions._influence_function import (
     ByProducts,
     Prepared,
+    Ridge,
     SeededOptions,
 )
 from finfluence.runs import Tape
@@ -87,14 +88,14 @@ class ByLissa(ByProducts[LissaOptions]):
     paper = "arXiv 1602.03943"
     Options = LissaOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         o = self.options
-        operator, damping = self._operator(objective, decay, o.seed)
+        operator, damping = self._operator(objective, ridge, o.seed)
         scale = o.scale
         if scale is None:
             scale = MARGIN * (largest_eigenvalue(operator, o.seed, POWER_STEPS) + damping)
         solver = Lissa(operator, damping, scale, o.depth, o.tolerance)
-        return Prepared(solver, damping - decay, {"curvature": o.curvature})
+        return Prepared(solver, damping - ridge.decay, {"curvature": o.curvature})
 
     def _products(self, source: Tape, solves: int) -> float:
         return solves * (self.options.depth + 1) + (self.options.scale is None) * POWER_STEPS / 2

@@ -8,6 +8,7 @@ from finfluence.estimators._base import check_whole
 from finfluence.estimators.influence_functions._influence_function import (
     ByProducts,
     Prepared,
+    Ridge,
     SeededOptions,
 )
 from finfluence.runs import Tape
@@ -76,15 +77,15 @@ class ByArnoldi(ByProducts[ArnoldiOptions]):
     paper = "arXiv 2112.03052"
     Options = ArnoldiOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         o = self.options
-        operator, damping = self._operator(objective, decay, o.seed)
+        operator, damping = self._operator(objective, ridge, o.seed)
         solver = arnoldi(operator, damping, o.rank, o.iterations, o.seed)
         said = (
             f"only the {len(solver.values)} largest eigenvectors of {operator.size:,} parameters count "
             "('kept': the least share of a query's gradient that lies in them); the others are dropped",
         )
-        return Prepared(solver, damping - decay, {"curvature": o.curvature}, said)
+        return Prepared(solver, damping - ridge.decay, {"curvature": o.curvature}, said)
 
     def _products(self, source: Tape, solves: int) -> float:
         return min(self.options.iterations, source.layout.size) + solves
@@ -152,11 +153,11 @@ class ByNystrom(ByProducts[NystromOptions]):
     paper = "arXiv 2302.09726"
     Options = NystromOptions
 
-    def _prepare(self, objective: Objective, decay: float, progress: Progress) -> Prepared:
+    def _prepare(self, objective: Objective, ridge: Ridge, progress: Progress) -> Prepared:
         o = self.options
-        operator, damping = self._operator(objective, decay, o.seed)
+        operator, damping = self._operator(objective, ridge, o.seed)
         solver = nystrom(operator, damping, o.rank, o.seed)
-        return Prepared(solver, damping - decay, {"curvature": o.curvature})
+        return Prepared(solver, damping - ridge.decay, {"curvature": o.curvature})
 
     def _products(self, source: Tape, solves: int) -> float:
         return -(-min(self.options.rank, source.layout.size) // 64) + solves

@@ -12,16 +12,21 @@ if TYPE_CHECKING:
     from finfluence.jobs.bench._options import BenchOptions as BenchOptions
     from finfluence.jobs.bench._pipeline import BenchResult as BenchResult
     from finfluence.jobs.bench._pipeline import listing as listing
+    from finfluence.jobs.bench._pipeline import pages_can_be_made as pages_can_be_made
     from finfluence.jobs.bench._pipeline import run_bench as run_bench
+    from finfluence.jobs.bench._planted import Planted as Planted
+    from finfluence.jobs.bench._planted import plant as plant
     from finfluence.jobs.bench._problem import DataSet as DataSet
+    from finfluence.jobs.bench._problem import split as split
     from finfluence.jobs.bench._registry import DATA as DATA
     from finfluence.jobs.bench._registry import EXPERIMENTS as EXPERIMENTS
 
 _HOME = {
     "BenchOptions": "_options",
     **dict.fromkeys(("Bench", "Outcome"), "_bench"),
-    **dict.fromkeys(("BenchResult", "listing", "run_bench"), "_pipeline"),
-    "DataSet": "_problem",
+    **dict.fromkeys(("BenchResult", "listing", "pages_can_be_made", "run_bench"), "_pipeline"),
+    **dict.fromkeys(("Planted", "plant"), "_planted"),
+    **dict.fromkeys(("DataSet", "split"), "_problem"),
     **dict.fromkeys(("DATA", "EXPERIMENTS"), "_registry"),
 }
 

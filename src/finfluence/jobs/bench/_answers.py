@@ -22,7 +22,7 @@ from finfluence.estimators import Cost, method_class
 from finfluence.jobs.bench._problem import Problem
 from finfluence.jobs.bench._tools import TOOLS
 from finfluence.result import Influence
-from finfluence.runs import AnyQuery, Recipe, Tape, own_loss, train
+from finfluence.runs import AnyQuery, Recipe, Rows, Tape, own_loss, train
 
 Status = Literal["measured", "does not apply", "left out", "failed"]
 _KEY = b"finfluence-bench"
@@ -39,6 +39,8 @@ class Ask:
         None: the own influence of each row, how much it carries its own label. Else: what removing does to each query.
     groups
         What is removed: row ids by name; None: every row alone.
+    candidates
+        Rows that training never saw, by field: what adding each does is asked, in place of removal.
     seed
         Of the training that the method looks at, and of what the method draws.
     """
@@ -48,13 +50,27 @@ class Ask:
     seed: int
     queries: Sequence[AnyQuery] | None = None
     groups: Mapping[str, Sequence[int]] | None = None
+    candidates: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def new_rows(self) -> Rows | None:
+        """The candidates, under names that no training row has."""
+        if self.candidates is None:
+            return None
+        count = len(next(iter(self.candidates.values())))
+        return Rows(**self.candidates, ids=[f"new {k}" for k in range(count)])
 
     @property
     def key(self) -> str:
         """A hash of everything that the answer depends on: data, training, question, and the method's own file."""
         names = None if self.queries is None else [name for query in self.queries for name in query.names]
         asked = repr((self.method, self.seed, names, sorted((self.groups or {}).items()), __version__))
-        return digest(self.problem.hash.encode(), asked.encode(), source_of(self.method).encode())
+        added = [
+            part
+            for name, cells in (self.candidates or {}).items()
+            for part in (name.encode(), cells.tobytes())
+        ]
+        return digest(self.problem.hash.encode(), asked.encode(), source_of(self.method).encode(), *added)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +185,7 @@ class Answers:
         cost = estimator.cost(source, queries, groups)
         if remark := too_costly(cost, self.limits):
             return None, "", remark
-        found = estimator.estimate(source, queries, groups)
+        found = estimator.estimate(source, queries, groups, candidates=ask.new_rows)
         names = [name for query in queries for name in query.names]
         return (*(_own(found, ask) if ask.queries is None else _removal(found, names)), "")
 
@@ -194,6 +210,15 @@ def in_one_line(error: Exception) -> str:
 
 
 def _tool(ask: Ask) -> tuple[pd.DataFrame, str, str]:
+    if ask.candidates is not None:
+        raise NotSupportedError(
+            explain(
+                "a method that estimates what adding rows does",
+                f"the tool {ask.method!r}, which judges the labels of training rows",
+                "a tool looks at rows only, at no model",
+                "use a method that takes candidates (fi.methods())",
+            )
+        )
     fields_ = ask.problem.recipe.rows.batch(torch.arange(len(ask.problem.ids)))
     scores = TOOLS[ask.method](fields_["x"].numpy(), fields_["y"].numpy(), ask.seed)
     queries = ["own"] if ask.queries is None else [n for q in ask.queries for n in q.names]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
 from finfluence._progress import Progress
@@ -121,7 +122,7 @@ def with_effects(answers: Iterable[Answer]) -> list[Answer]:
         found.append(answer)
         effect = answer.frame["effect"]
         if answer.kind == "mu" and len(effect) and effect.notna().all():
-            ranked = answer.frame.assign(harm=effect)
+            ranked = answer.frame.assign(harm=effect.abs() * np.sign(answer.frame["harm"]))
             found.append(replace(answer, method=f"{answer.method} (effect)", frame=ranked, kind="effect"))
     return found
 

@@ -1,10 +1,12 @@
 """run_bench: an experiment from its options to a folder of tables, pictures and a page."""
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from finfluence._files import write_text
 from finfluence._progress import Progress, silent
@@ -29,7 +31,8 @@ class BenchResult:
     Attributes
     ----------
     folder
-        With `tables.md`, `page.html`, a Parquet file for each table and an SVG file for each chart.
+        With `tables.md`, `page.html`, a Parquet file for each table and an SVG file for each chart; `index.html` beside
+        it leads to all of them. Pages need jinja2; without it there are none, and `tables.md` says the same.
     measured
         How many answers of methods were measured now; all others were there already.
     """
@@ -83,6 +86,7 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> BenchResult
         outcome: Outcome = experiment.run(bench)
         _write(folder, outcome, options, methods)
         folder.finish({"format": JOB.format, "version": JOB.version, "verdict": outcome.verdict})
+        _write_index(out)
     return BenchResult(folder.path, outcome, answers.measured)
 
 
@@ -138,5 +142,29 @@ def _write(folder: JobFolder, outcome: Outcome, options: BenchOptions, methods: 
     head = f"# {title}\n\n{outcome.verdict}.\n"
     parts = [head, *tables, "\n\n".join(notes) + "\n"]
     write_text(folder / "tables.md", "\n".join(parts))
-    if importlib.util.find_spec("jinja2") is not None:
+    if pages_can_be_made():
         write_text(folder / "page.html", render_sections(title, outcome.verdict, outcome.sections, notes))
+
+
+def pages_can_be_made() -> bool:
+    """Whether jinja2 is installed, of which pages are made."""
+    return importlib.util.find_spec("jinja2") is not None
+
+
+def _write_index(out: Path) -> None:
+    """Write a page that leads to every finished experiment in the folder."""
+    if not pages_can_be_made():
+        return
+    found = [
+        (path.parent.name, json.loads(path.read_text(encoding="utf-8"))["verdict"])
+        for path in sorted(out.glob(f"*/{JOB.summary}"))
+        if (path.parent / "page.html").exists()
+    ]
+    section = Section(
+        "Experiments", ["experiment and data", "what it showed"], [list(pair) for pair in found],
+        ["Each has a page with tables and charts, the same as `tables.md` in its folder, and a Parquet file of the "
+         "numbers behind each table."],
+        links=[f"{quote(name)}/page.html" for name, _ in found],
+    )  # fmt: skip
+    count = "one experiment" if len(found) == 1 else f"{len(found)} experiments"
+    write_text(out / "index.html", render_sections("benchmark", f"Methods compared in {count}", [section]))

@@ -112,6 +112,33 @@ def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Pr
     ConfigError
         More rows are asked for than there are beside those held out.
     """
+    x, labels, x_test, y_test = split(data, rows, seed)
+    count, classes = len(labels), int(max(labels.max(), y_test.max())) + 1
+    rng = stream(seed, "bench flips")
+    flipped = np.zeros(count, dtype=bool)
+    flipped[rng.choice(count, max(1, round(share * count)), replace=False)] = True
+    labels[flipped] = (labels[flipped] + rng.integers(1, classes, flipped.sum())) % classes
+    recipe = Recipe(
+        data=Rows(x=torch.from_numpy(x), y=torch.from_numpy(labels)), model=data.model, loss=class_loss,
+        optimizer=data.optimizer, batch_size=min(data.batch_size, count), epochs=data.epochs,
+    )  # fmt: skip
+    return Problem(data.name, recipe, flipped, x_test, y_test, seed)
+
+
+def split(
+    data: DataSet, rows: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows to train on and rows held out, drawn at random: x, y, x_test, y_test.
+
+    Returns
+    -------
+    tuple of arrays
+
+    Raises
+    ------
+    ConfigError
+        More rows are asked for than there are beside those held out.
+    """
     x, y = data.read()
     count = data.rows if rows is None else rows
     if count + 10 > len(x):
@@ -125,13 +152,4 @@ def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Pr
         )
     order = stream(seed, "bench split").permutation(len(x))
     train, test = order[:count], order[count : count + data.held_out]
-    rng = stream(seed, "bench flips")
-    flipped = np.zeros(count, dtype=bool)
-    flipped[rng.choice(count, max(1, round(share * count)), replace=False)] = True
-    labels, classes = y[train].astype(np.int64), int(y.max()) + 1
-    labels[flipped] = (labels[flipped] + rng.integers(1, classes, flipped.sum())) % classes
-    recipe = Recipe(
-        data=Rows(x=torch.from_numpy(x[train]), y=torch.from_numpy(labels)), model=data.model, loss=class_loss,
-        optimizer=data.optimizer, batch_size=min(data.batch_size, count), epochs=data.epochs,
-    )  # fmt: skip
-    return Problem(data.name, recipe, flipped, x[test], y[test].astype(np.int64), seed)
+    return x[train], y[train].astype(np.int64), x[test], y[test].astype(np.int64)

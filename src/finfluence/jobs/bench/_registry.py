@@ -12,14 +12,19 @@ from finfluence.jobs.bench._tools import TOOLS
 EXPERIMENTS: dict[str, str] = {
     "mislabels": "finfluence.jobs.bench.experiments:Mislabels",
     "truth": "finfluence.jobs.bench.experiments:AgainstRetraining",
+    "loo": "finfluence.jobs.bench.experiments:LeaveOneOut",
+    "look-alikes": "finfluence.jobs.bench.experiments:LookAlikes",
     "consistency": "finfluence.jobs.bench.experiments:Consistency",
     "removal": "finfluence.jobs.bench.experiments:Removal",
+    "addition": "finfluence.jobs.bench.experiments:Addition",
     "cost": "finfluence.jobs.bench.experiments:Costs",
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",
+    "digits-linear": "finfluence.jobs.bench.data:DIGITS_LINEAR",
     "mnist-5k": "finfluence.jobs.bench.data:MNIST_5K",
     "fashion-mnist": "finfluence.jobs.bench.data:FASHION_MNIST",
+    "fashion-mnist-linear": "finfluence.jobs.bench.data:FASHION_MNIST_LINEAR",
 }
 
 

@@ -45,7 +45,7 @@ class Removed:
     """What removing groups of rows does to queries, by many trainings with and without: arrays [G, Q].
 
     effect = E[q without] − E[q with all]; spread² the mean of both variances; mu = effect / spread, with its standard
-    error.
+    error. `with_all` are the values [runs, Q] after training on all rows, the first that of `first`.
     """
 
     groups: dict[str, list[int]]
@@ -53,6 +53,8 @@ class Removed:
     spread: np.ndarray
     mu: np.ndarray
     mu_se: np.ndarray
+    with_all: np.ndarray
+    first: RunSpec
 
     def frame(self, queries: Sequence[str]) -> pd.DataFrame:
         """Return one line for each group and query."""
@@ -98,7 +100,7 @@ def remove_groups(
     of_all, of_rest = np.nanvar(with_all, axis=0, ddof=1), np.nanvar(rest, axis=1, ddof=1)
     spread = np.sqrt((of_all + of_rest) / 2)
     error = np.sqrt(of_all / len(with_all) + of_rest / runs)
-    return Removed(groups, effect, spread, effect / spread, error / spread)
+    return Removed(groups, effect, spread, effect / spread, error / spread, with_all, specs[0])
 
 
 def make_groups(problem: Problem, size: int) -> dict[str, list[int]]:

@@ -71,7 +71,8 @@ class Consistency:
                 f"Jaccard: rows that both name over rows that either names; by chance {chance}. Kendall's W: 1 where "
                 f"all seeds rank alike, about {1 / bench.options.seeds:.2f} by chance. Right and the same: wrong "
                 "labels that both seeds name, over rows that either names. A method may agree with itself and be "
-                "wrong.",
+                "wrong. Published, for an MLP on MNIST without saying how many rows are named: f-INE .938, TRAK .736, "
+                "influence functions .567, TracIn .564 (arXiv 2510.10510).",
             ],
             lines(
                 [Line(m, SHARES, [_mean(found, m, s) for s in SHARES]) for m in order if m in score.index],

@@ -69,7 +69,9 @@ class Mislabels:
                 "largest.",
                 "Own influence: how much the loss of a row would rise if training went without it. Area under "
                 "recall: recall averaged over inspected fractions from 5 to 100 %. A random order has an average "
-                f"precision of about {bench.options.share:.2f}.",
+                f"precision of about {bench.options.share:.2f}. Published, for an MLP on MNIST with 20 % noise: recall "
+                "of f-INE on average .05 % above TracIn, 3.83 % above influence functions, 13.85 % above TRAK "
+                "(arXiv 2510.10510).",
             ],
             _chart(recall, order),
         )  # fmt: skip

@@ -2,18 +2,17 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from finfluence._seeds import stream
-from finfluence.ensemble import ModelBank, RunSpec, without
+from finfluence.ensemble import without
 from finfluence.jobs.bench._answers import Answer, Ask
+from finfluence.jobs.bench._arms import RANDOM, Arm, change_row, mean_change, train_arms
 from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured
 from finfluence.jobs.bench._retrained import MASTER
 from finfluence.report import Line, Section, lines
-from finfluence.runs import AnyQuery, mean_loss
+from finfluence.runs import mean_loss
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
-RANDOM = "(rows at random)"
 RUNS_A_REMOVAL = 3
 """A removal is trained once for so many of `runs`: there are many removals."""
 
@@ -38,15 +37,14 @@ class Removal:
         trained = {m: answers for m, answers in listed.items() if all(a.measured for a in answers)}
         arms = _arms(trained, len(problem.ids), bench.options.seeds)
         runs = max(2, bench.options.runs // RUNS_A_REMOVAL)
-        losses = _losses(bench.bank(problem), judged, arms, runs, bench)
-        found = pd.DataFrame(losses)
+        found = train_arms(bench.bank(problem), [judged], None, arms, runs, bench.progress)
         last = found[found["share"] == SHARES[-1]]
         mean = last.groupby("method")["change"].mean()
         order = [RANDOM, *sorted(listed, key=lambda m: mean.get(m, np.inf))]
         section = Section(
             "Held-out loss without the rows named",
             ["method", *(f"{s:.0%} removed" for s in SHARES), "remark"],
-            [_row(m, found[found["method"] == m], "" if m == RANDOM else not_measured(listed[m])) for m in order],
+            [change_row(m, found, SHARES, "" if m == RANDOM else not_measured(listed[m])) for m in order],
             [
                 f"{bench.data.summary}; {len(problem.ids):,} rows, {bench.options.share:.0%} of the labels replaced. "
                 "Change of the held-out loss [nats] when training goes without the rows that do most damage by each "
@@ -56,7 +54,7 @@ class Removal:
                 "one on all rows with the same seeds. Scores of rows by themselves name the most suspect ones.",
             ],
             lines(
-                [Line(m, [100 * s for s in SHARES], [_mean(found, m, s) for s in SHARES])
+                [Line(m, [100 * s for s in SHARES], [mean_change(found, m, s) for s in SHARES])
                  for m in order if m in mean.index],
                 "rows removed [%]", "change of the held-out loss [nats]", "Held-out loss by share of rows removed",
             ),
@@ -75,53 +73,16 @@ def _verdict(mean: pd.Series) -> str:
     )
 
 
-def _arms(answers: dict[str, list[Answer]], n: int, seeds: int) -> list[tuple[str, float, int, np.ndarray]]:
-    """Return what is removed: method, share, seed of the ranking, positions of the rows."""
+def _arms(answers: dict[str, list[Answer]], n: int, seeds: int) -> list[Arm]:
+    """Return what is left after each removal."""
     arms = []
     for share in SHARES:
         k = max(1, round(share * n))
         for method, found in answers.items():
             for answer in found:
                 harm = np.nan_to_num(answer.values()[:, 0], nan=-np.inf)
-                arms.append((method, share, answer.seed, np.sort(np.argsort(-harm, kind="stable")[:k])))
+                arms.append(Arm(method, share, answer.seed, without(n, np.argsort(-harm, kind="stable")[:k])))
         for seed in range(seeds):
             drawn = stream(MASTER, "bench random removal", seed).permutation(n)[:k]
-            arms.append((RANDOM, share, seed, np.sort(drawn)))
+            arms.append(Arm(RANDOM, share, seed, without(n, drawn)))
     return arms
-
-
-def _losses(
-    bank: ModelBank, judged: AnyQuery, arms: list[tuple[str, float, int, np.ndarray]], runs: int, bench: Bench
-) -> list[dict[str, object]]:
-    n = len(bank.recipe.rows)
-    seeds = [MASTER + k for k in range(runs)]
-    specs = [RunSpec(s, s) for s in seeds]
-    specs += [RunSpec(s, s, without(n, rows), paired=True) for _, _, _, rows in arms for s in seeds]
-    values = bank.values(specs, [judged], bench.progress)[:, 0].reshape(-1, runs)
-    return [
-        {
-            "method": method,
-            "share": share,
-            "seed": seed,
-            "run": k,
-            "loss": loss,
-            "change": loss - values[0, k],
-        }
-        for (method, share, seed, _), row in zip(arms, values[1:], strict=True)
-        for k, loss in enumerate(row.tolist())
-    ]
-
-
-def _mean(found: pd.DataFrame, method: str, share: float) -> float:
-    return float(found[(found["method"] == method) & (found["share"] == share)]["change"].mean())
-
-
-def _row(method: str, mine: pd.DataFrame, remark: str) -> list[str]:
-    if mine.empty:
-        return [method, *("" for _ in SHARES), remark]
-    cells = []
-    for share in SHARES:
-        change = mine[mine["share"] == share]["change"]
-        reach = float(student.ppf(0.975, len(change) - 1)) * change.std(ddof=1) / np.sqrt(len(change))
-        cells.append(f"{change.mean():+.3f} [{change.mean() - reach:+.3f}, {change.mean() + reach:+.3f}]")
-    return [method, *cells, remark]

@@ -15,11 +15,14 @@ from finfluence.evaluate import (
 )
 from finfluence.jobs.bench._answers import Answer, Ask
 from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, timings
+from finfluence.jobs.bench._proponents import predicted_removal, proponents_section, without_proponents
 from finfluence.jobs.bench._retrained import Halves, Removed, make_groups, remove_groups, train_halves
 from finfluence.report import Level, Section, Svg, levels
 
-TEST_ROWS = 24
+TEST_ROWS, QLD_ROWS = 24, 12
 PERFECT = "(at best)"
+RUNS_OF_A_QUERY = 6
+"""Without the proponents of each query is trained once for so many of `runs`: there are many queries."""
 FIGURES = {
     "lds_same_seed": "LDS, same seed",
     "lds": "LDS over seeds",
@@ -46,9 +49,7 @@ class AgainstRetraining:
     """
 
     name = "truth"
-    summary = (
-        "agreement with retraining: LDS with one seed and over seeds, correlation and slope of group effects"
-    )
+    summary = "agreement with retraining: LDS with one seed and over seeds, QLD, correlation and slope of group effects"
 
     def run(self, bench: Bench) -> Outcome:
         """Return the agreement of every method with retraining, with intervals and ceilings."""
@@ -66,6 +67,11 @@ class AgainstRetraining:
             method: _agreement(alone, together, truth)
             for (method, alone), together in zip(grouped(rows).items(), grouped(sets).values(), strict=True)
         }
+        measured = {m: a for m, a in grouped(rows).items() if all(one.measured for one in a)}
+        left_out = without_proponents(
+            bank, problem.test_rows(QLD_ROWS), range(1, QLD_ROWS + 1), measured,
+            max(2, options.runs // RUNS_OF_A_QUERY), bench.progress,
+        )  # fmt: skip
         order = sorted(found, key=lambda m: -np.nan_to_num(found[m]["lds"][0], nan=-2.0))
         remarks = {m: _remark(a, b) for (m, a), b in
                    zip(grouped(rows).items(), grouped(sets).values(), strict=True)}  # fmt: skip
@@ -92,8 +98,9 @@ class AgainstRetraining:
         )  # fmt: skip
         return Outcome(
             _verdict(found, order, bench, truth.best["lds"]),
-            [section],
+            [section, proponents_section(left_out, remarks, len(problem.ids))],
             {
+                "proponents": left_out,
                 "agreement": _figures(found),
                 "removed": removed.frame(names),
                 "timings": timings([*rows, *sets]),
@@ -104,14 +111,6 @@ class AgainstRetraining:
 def _remark(alone: list[Answer], together: list[Answer]) -> str:
     by_itself = "scores rows by themselves, whatever is asked" if alone[0].kind == "rows" else ""
     return not_measured(alone) or not_measured(together) or by_itself
-
-
-def predicted_removal(answer: Answer) -> np.ndarray:
-    """Return what an answer predicts of removing each row [n, Q], up to scale: positive, the query rises."""
-    effect, mu = answer.values("effect"), answer.values("mu")
-    if np.isfinite(effect).all() and answer.kind == "mu":
-        return effect
-    return mu if np.isfinite(mu).all() else -answer.values("harm")
 
 
 def _agreement(

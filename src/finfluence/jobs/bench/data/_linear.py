@@ -1,0 +1,35 @@
+"""Logistic regressions on the same images: what dattri compares beside an MLP."""
+
+from dataclasses import replace
+
+from torch import nn
+
+from finfluence.jobs.bench.data._digits import DIGITS
+from finfluence.jobs.bench.data._fashion_mnist import FASHION_MNIST
+from finfluence.jobs.bench.data._networks import mlp
+from finfluence.runs import SGD
+
+
+def small(seed: int) -> nn.Module:
+    """Return a logistic regression on 8 × 8 pixels."""
+    return mlp(64, 10, seed=seed)
+
+
+def large(seed: int) -> nn.Module:
+    """Return a logistic regression on 28 × 28 pixels."""
+    return mlp(784, 10, seed=seed)
+
+
+DIGITS_LINEAR = replace(
+    DIGITS,
+    name="digits-linear",
+    summary="handwritten digits, 8 × 8 pixels; logistic regression, SGD",
+    model=small,
+)
+FASHION_MNIST_LINEAR = replace(
+    FASHION_MNIST,
+    name="fashion-mnist-linear",
+    summary="clothes, 28 × 28 pixels; logistic regression, SGD",
+    model=large,
+    optimizer=SGD(lr=0.05),
+)
