@@ -249,6 +249,11 @@ def _tape_findings(tape: Tape, engine: str) -> list[str]:
         found.append("the loss draws random numbers (dropout): the spread leaves them out; pool several runs")
     if "augmentation" in uncovered:
         found.append("batches were augmented: the spread leaves that out; pool several runs")
+    if tape.same_places:
+        found.append(
+            "rows come at about the same steps of every epoch: the loader does not shuffle. The spread is that of a "
+            "training which shuffles; this one has none from batch order"
+        )
     if engine.startswith("eager") and not tape.stochastic:
         found.append(f"the model could not be traced and was replayed step by step, more slowly ({engine})")
     return found
