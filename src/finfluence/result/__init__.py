@@ -22,13 +22,14 @@ from finfluence.result._summary import (
 )
 from finfluence.result._text import covers_sentence, sign_sentence, verification_sentence
 from finfluence.result._twin import with_twin
-from finfluence.result._views import need_effect, need_mu, strongest
+from finfluence.result._views import WITHOUT_SPREAD, need_effect, need_mu, strongest
 
 __all__ = [
     "ESTIMATES",
     "MOST_DF",
     "SPREAD_ERROR",
     "TWIN",
+    "WITHOUT_SPREAD",
     "Comparison",
     "Grid",
     "Held",

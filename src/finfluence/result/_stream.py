@@ -42,9 +42,10 @@ class Held:
 
     def finish(self, provenance: Provenance) -> Influence:
         """Return the result."""
-        given: dict[str, Any] = {**self._labels, **{k: v for k, v in self._held.items() if k in ESTIMATES}}
+        named = {k: v for k, v in self._held.items() if k in (*ESTIMATES, "score")}
+        given: dict[str, Any] = {**self._labels, **named}
         twin = {k: self._held[k] for k in TWIN if k in self._held}
-        extra = {k: v for k, v in self._held.items() if k not in (*ESTIMATES, *TWIN)}
+        extra = {k: v for k, v in self._held.items() if k not in (*named, *TWIN)}
         return Influence.build(provenance=provenance, twin=twin, extra=extra, **given)
 
 

@@ -23,7 +23,7 @@ from finfluence.result._provenance import Provenance
 from finfluence.result._schema import TWIN, kind_of
 from finfluence.result._select import decide_rows
 from finfluence.result._text import DOING, covers_sentence, sign_sentence, verification_sentence
-from finfluence.result._views import SCORES_ONLY, frame, order_by, query_names, ranking, shrunken_mu
+from finfluence.result._views import frame, order_by, query_names, ranking, scores_sentence, shrunken_mu
 
 SHOWN = 250
 _BINS = 60
@@ -242,7 +242,8 @@ def meaning(data: xr.Dataset, names: Sequence[str]) -> tuple[str, ...]:
     """Return the sentences on sign, unit, number of runs and covered randomness."""
     infos, made, kind = query_infos(data, names[:3]), Provenance.from_dict(data.attrs), kind_of(data)
     signs = [sign_sentence(q.name, q.unit, q.sign, made.contrast, kind) + "." for q in infos]
-    only = (f"{SCORES_ONLY[:1].upper()}{SCORES_ONLY[1:]}.",) if kind == "score" else ()
+    said = scores_sentence(data)
+    only = (f"{said[:1].upper()}{said[1:]}.",) if kind == "score" else ()
     covers = covers_sentence(made, kind)
     passed = (made.verification or {}).get("verdict") == "passed"
     verified = (verification_sentence(made.verification),) if passed else ()

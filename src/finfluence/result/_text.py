@@ -9,7 +9,7 @@ import xarray as xr
 from finfluence.result._extremes import extremes, extremes_sentence, too_few_to_shrink
 from finfluence.result._provenance import Contrast, Provenance
 from finfluence.result._schema import Kind, kind_of
-from finfluence.result._views import SCORES_ONLY
+from finfluence.result._views import scores_sentence
 
 DOING = {"remove": "removing", "add": "adding"}
 
@@ -107,7 +107,7 @@ def describe(data: xr.Dataset) -> str:
     grouped = int(data["size"].max()) > 1 if n else False
     lines = [f"Influence of {n:,} {'groups' if grouped else 'rows'} on {q} quer{'y' if q == 1 else 'ies'}"]
     if kind == "score":
-        lines.append(f"  {SCORES_ONLY}")
+        lines.append(f"  {scores_sentence(data)}")
     lines.append("  " + covers_sentence(made, kind))
     if verified := verification_sentence(made.verification):
         lines.append("  " + verified)

@@ -11,12 +11,21 @@ from finfluence.result._provenance import Provenance
 from finfluence.result._schema import COLUMNS, kind_of
 from finfluence.stats import Direction, towards
 
+WITHOUT_SPREAD = "without_spread"
 SCORES_ONLY = "scores only: they rank, they carry no unit and no error rate"
+EFFECTS_ONLY = (
+    "effects only, in the query's unit and times its sign: they rank, without spread, μ and error rate"
+)
 
 
 def query_names(data: xr.Dataset) -> list[str]:
     """Return the names of the queries."""
     return [str(q) for q in data["query"].values]
+
+
+def scores_sentence(data: xr.Dataset) -> str:
+    """Say what a result without μ holds, and lacks."""
+    return EFFECTS_ONLY if data.attrs.get(WITHOUT_SPREAD) else SCORES_ONLY
 
 
 def need_mu(data: xr.Dataset, what: str) -> None:
@@ -29,6 +38,15 @@ def need_mu(data: xr.Dataset, what: str) -> None:
     """
     if kind_of(data) == "score":
         method = data.attrs.get("method")
+        if data.attrs.get(WITHOUT_SPREAD):
+            raise NotSupportedError(
+                explain(
+                    f"an influence with mu for {what}",
+                    f"{EFFECTS_ONLY} (method: {method})",
+                    "they were asked for with spread=False, without what would tell an effect from chance",
+                    "fi.replay(…) without spread=False, or rank by .top()",
+                )
+            )
         raise NotSupportedError(
             explain(
                 f"an influence with mu for {what}",

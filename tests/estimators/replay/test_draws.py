@@ -97,3 +97,33 @@ def test_weighted_sampling_is_refused_where_all_rows_count_alike():
 def test_a_budget_never_chooses_what_does_not_apply():
     assert fi.replay(weighted(), QUERY, budget=5000.0).data.attrs["method"] == "online"
     assert fi.replay(dropping(), QUERY, budget=5000.0).data.attrs["method"] == "full"
+
+
+def fixed_order(epochs: int = 6) -> fr.Tape:
+    """A loader that does not shuffle."""
+    rows, model = pt.table(), pt.made(pt.mlp)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    recorder = fi.Tape.record(model, optimizer, loss=pt.class_loss, data=rows)
+    for _ in range(epochs):
+        for ids in torch.arange(12).split(4):
+            pt.class_loss(model, rows.batch(ids)).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.step(ids=ids)
+    return recorder.finish()
+
+
+def test_a_loader_that_does_not_shuffle_is_told():
+    tape = fixed_order()
+    with pytest.raises(NotSupportedError) as caught:
+        fi.replay(tape, QUERY, method="full")
+    assert_parts(
+        caught.value, "rows that may come at any step", "about the same steps of all 6 epochs", "does not shuffle",
+        "method='online'",
+    )  # fmt: skip
+    data = fi.replay(tape, QUERY, budget=5000.0).data
+    assert data.attrs["method"] == "online"
+    said = [f for f in data.attrs["findings"] if "the loader does not shuffle" in f]
+    assert said == [said[0]] and "none from batch order" in said[0]
+    shuffled = fi.replay(dropping(6), QUERY).data.attrs["findings"]
+    assert not any("shuffle" in f for f in shuffled)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from finfluence.errors import NotSupportedError, explain
+from finfluence.errors import NotSupportedError, TrainingError, explain
 from finfluence.estimators.derivatives._check import GradientCheck, Maker, Point, few_rows, rows_checked
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
@@ -62,6 +62,11 @@ class CheckedAdjoint:
         self.inner.moves = value
 
     @property
+    def gradient(self) -> Tensor | None:
+        """Of the last step, where the optimiser hides what it got."""
+        return self.inner.gradient
+
+    @property
     def differentiation(self) -> str:
         """How derivatives are taken, in a word."""
         return self.inner.differentiation
@@ -108,7 +113,9 @@ class CheckedAdjoint:
         ------
         NotSupportedError
             What goes backwards is not the adjoint of the step that was taken.
-        """
+        TrainingError
+            The step that was recorded is not the one that its rows, loss and optimiser make.
+        """  # noqa: DOC501 - made by a function
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
         if self._taken == self._next:
@@ -118,6 +125,10 @@ class CheckedAdjoint:
                 self._compare(theta, batch, seed, found[1], found[2])
         elif known is not None and known.after is not None:
             self._compare_along(state, hyper, adjoint, known.after, found)
+        if self._tape.recorded and known is not None and known.after is not None:
+            off = self.optimizer.departure(state, known.after, hyper.unbind(), self.inner.gradient)
+            if off is not None:
+                raise _departs(self._taken, *off)
         return found
 
     def row_derivatives(
@@ -235,7 +246,24 @@ def _differs(taken: int, what: str, error: float) -> DifferentGradientError:
         explain(
             "a backward pass that belongs to the gradients that training got",
             f"{what} that are {error:.1g} from them {taken} steps back, though a few steps agreed before",
-            "the loss stops or changes gradients on some batches only, or draws other random numbers than in training",
-            "leave out what stops or changes gradients, or show the loss to us",
+            "the loss stops or changes gradients on some batches only, or draws other random numbers than in training; "
+            "or the loop changes gradients, weights or the optimiser's buffers at some steps",
+            "leave out what stops or changes gradients, let only the optimiser move the parameters, and record each "
+            "phase of the training by itself",
+        )
+    )
+
+
+def _departs(taken: int, what: str, size: float) -> TrainingError:
+    where = "a gradient" if what == "gradient" else "parameters after the step"
+    return TrainingError(
+        explain(
+            "a loop that can be taken again from what was recorded",
+            f"{where} {taken} step{'s' * (taken > 1)} back that differ{'s' * (what == 'gradient')} by {size:.1%} from "
+            "what its rows, loss and optimiser make",
+            "the loop edits gradients (noise, signs, scaling), or something else than the optimiser writes on weights: "
+            "they are clipped, decayed or reset, averaged weights are swapped in, or a second optimiser moves them",
+            "let only the optimiser move the parameters while the recording lasts, write into the loss what is done to "
+            "gradients, and record each phase of the training by itself",
         )
     )

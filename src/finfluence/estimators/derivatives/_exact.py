@@ -51,6 +51,7 @@ class Adjoint:
     differentiation = "exact"
 
     moves: Tensor | None = None
+    gradient: Tensor | None = None
 
     def __init__(
         self, losses: RowLosses, optimizer: Update, stochastic: bool = False, graphs: Graphs | None = None
@@ -102,6 +103,7 @@ class Adjoint:
             return self._backward(state, hyper, dict(zip(keys, fields, strict=True)), adjoint, seed, merged)
 
         out = self._run("step", function, state, hyper, adjoint, *(batch[k] for k in keys))
+        self.gradient = out[3] if len(out) > 3 else None
         return out[0], out[1], out[2]
 
     def row_derivatives(
@@ -140,8 +142,8 @@ class Adjoint:
 
     def _backward(
         self, state: Tensor, hyper: Tensor, batch: Batch, adjoint: Tensor, seed: int | None, merged: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the step; `merged`: repeat the operations of the tangent passes, for the tracer to merge."""
+    ) -> tuple[Tensor, ...]:
+        """Return the step, and its gradient if the optimiser hides it; `merged`: for the tracer to merge operations."""
         theta, *slots = state.view(1 + self._slots, -1).unbind()
         gradient = self._gradient(batch, seed)
         primal = jvp(gradient, (theta,), (theta,))[0][0] if merged else gradient(theta)[0]
@@ -152,8 +154,8 @@ class Adjoint:
             _, (curved, of_rows), *_ = jvp(gradient, (theta,), (direction,))
             return torch.cat([before[:1] + curved, before[1:]]), of_rows, direction
 
-        result: tuple[Tensor, Tensor, Tensor] = each(one, adjoint)
-        return result
+        found: tuple[Tensor, ...] = each(one, adjoint)
+        return (*found, primal) if self.optimizer.hides_gradient else found
 
     def _run(self, kind: str, function: Callable[..., Any], *tensors: Tensor) -> Any:
         with _supported():

@@ -44,6 +44,7 @@ class FiniteDifference:
     differentiation = "finite-difference"
 
     moves: Tensor | None = None
+    gradient: Tensor | None = None
 
     def __init__(
         self,
@@ -77,10 +78,12 @@ class FiniteDifference:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]
         pull = self.pull(state, hyper, adjoint)
-        if reads(pull, 2):
+        hidden = self.optimizer.hides_gradient
+        if hidden or reads(pull, 2):
             gradient = self.gradients(theta.unsqueeze(0), batch, seed)[0][0]
         else:
             gradient = torch.zeros_like(theta)
+        self.gradient = gradient if hidden else None
         before, direction = pull(state, hyper, gradient, adjoint)
         curved, of_rows = self.products(theta, direction, batch, seed)
         before[:, 0] += curved

@@ -67,6 +67,7 @@ class OneSided:
     least_bytes: ClassVar[int] = 2**18
     differentiation = "finite-difference"
     engine = "plain passes"
+    gradient: Tensor | None = None
 
     def __init__(self, losses: RowLosses, optimizer: Update) -> None:
         self.losses = losses
@@ -91,6 +92,7 @@ class OneSided:
         at = self._at(
             theta, batch, seed, self._gradient(state, hyper, known), known.losses if known else None
         )
+        self.gradient = at.gradient if self.optimizer.hides_gradient else None
         before, direction = pulled_back(self.optimizer, state, at.gradient, hyper, adjoint)
         if self.moves is not None and len(self.moves) != len(direction):
             self.moves = self.moves[-len(direction) :] if len(self.moves) > len(direction) else None

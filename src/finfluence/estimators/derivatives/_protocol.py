@@ -30,6 +30,10 @@ class StepAdjoint(Protocol):
     """What one step takes over from the one before [Q]; set to None before a pass, or to what it was."""
 
     @property
+    def gradient(self) -> Tensor | None:
+        """Of the last step [P], as it was computed for it, where the optimiser hides what it got (`hides_gradient`)."""
+
+    @property
     def differentiation(self) -> str:
         """How derivatives are taken, in a word."""
 

@@ -57,6 +57,7 @@ class ShardedRows:
     """
 
     moves: Tensor | None = None
+    gradient: Tensor | None = None
 
     def __init__(self, inner: StepAdjoint, processes: Processes) -> None:
         self._inner = inner
@@ -88,11 +89,12 @@ class ShardedRows:
         mine, sizes = self._mine(batch)
         share = sizes[self._processes.rank] / sum(sizes)
         pull = self._parts.pull(state, hyper, adjoint)
-        gradient = torch.zeros_like(theta)
-        if reads(pull, 2):
+        gradient, hidden = torch.zeros_like(theta), self.optimizer.hides_gradient
+        if hidden or reads(pull, 2):
             if share:
                 gradient = share * self._parts.gradients(theta.unsqueeze(0), mine, seed)[0][0]
             gradient = self._processes.sum(gradient)
+        self.gradient = gradient if hidden else None
         before, direction = pull(state, hyper, gradient, adjoint)
         if share:
             curved, of_rows = self._run("products", self._inner.products, theta, direction, mine, seed)

@@ -38,6 +38,7 @@ class TransposedAdjoint:
     differentiation = "reverse-over-reverse"
 
     moves: Tensor | None = None
+    gradient: Tensor | None = None
 
     def __init__(self, losses: RowLosses, optimizer: Update) -> None:
         self.losses = losses
@@ -87,9 +88,11 @@ class TransposedAdjoint:
                 curved, of_rows = back(direction)
                 return torch.cat([before[:1] + curved, before[1:]]), of_rows, direction
 
-            return self._each(one, adjoint)
+            found = self._each(one, adjoint)
+            return (*found, value) if self.optimizer.hides_gradient else found
 
         out = self._run("step", function, state, hyper, adjoint, cotangent, *fields)
+        self.gradient = out[3] if len(out) > 3 else None
         return out[0], out[1], out[2]
 
     def row_derivatives(

@@ -17,6 +17,7 @@ from finfluence.estimators.replay.leave_out import LARGE_SHARE, CoupledEffects
 from finfluence.result import (
     SPREAD_ERROR,
     TWIN,
+    WITHOUT_SPREAD,
     Provenance,
     model_error,
     ratio_interval,
@@ -25,6 +26,12 @@ from finfluence.result import (
 )
 from finfluence.runs import Tape
 from finfluence.runs.describe import Subsets, sum_over
+
+_EFFECTS_ALONE = (
+    "effects alone were asked (spread=False): scores are effects in the query's unit, times its sign, and no μ, "
+    "interval or p-value says which of them are more than chance; the truncation window was judged by the variance "
+    "of independent batches"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +109,38 @@ def estimates(
     return _without_empty(found_values, estimand.subsets.sizes == 0)
 
 
+def scores(
+    estimand: Estimand,
+    chunk: ChunkResult,
+    coupled: CoupledEffects,
+    counts: np.ndarray | None,
+    signs: Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Return effects alone [S, q], times the signs of the queries so that larger is more harmful; as `estimates`.
+
+    Parameters
+    ----------
+    estimand : Estimand
+    chunk : ChunkResult
+    coupled : CoupledEffects
+    counts : array [S, q] or None
+    signs : sequence of int
+        Of all queries.
+
+    Returns
+    -------
+    dict
+    """
+    where, columns = estimand.subsets.positions, chunk.columns
+    effect = estimand.scale * sum_over(where, chunk.effects)
+    found = None if coupled.effects is None else coupled.effects[:, columns.start : columns.stop]
+    effect, _, _ = replace(coupled, effects=found).correct(effect, np.zeros_like(effect))
+    lost = np.broadcast_to(chunk.horizon == 0, effect.shape)
+    unknown = lost if counts is None else lost | (counts == 0)
+    oriented = np.where(unknown, np.nan, effect) * np.array(signs[columns.start : columns.stop])
+    return {"score": np.where((estimand.subsets.sizes == 0)[:, None], 0.0, oriented)}
+
+
 def _without_empty(values: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:
     """Say of empty subsets [S] that they change nothing: zero, exactly, with p = 1; their spread is that of the run."""
     if not empty.any():
@@ -154,12 +193,13 @@ def provenance(
 ) -> Provenance:
     """Return how the result was made; `findings`: what the coupled runs tell."""
     tape, derivative, allocation = context.tape, context.derivative, context.allocation
+    spread = context.schedule.spread
     return Provenance(
         method="full" if context.schedule.full else "online",
         contrast="remove" if context.candidates is None else "add",
         runs=1,
         seeds=(tape.identity(),),
-        covers=("batch order",),
+        covers=("batch order",) if spread else (),
         uncovered=tuple(tape.uncovered()),
         n_rows=len(tape.rows),
         recipe=tape.describe(),
@@ -183,13 +223,15 @@ def provenance(
             )
         )
         or None,
-        spread_profile=tuple(map(tuple, record.profile.T.tolist())),
+        spread_profile=tuple(map(tuple, record.profile.T.tolist())) if spread else None,
+        details={} if spread else {WITHOUT_SPREAD: True},
         findings=(
             *_tape_findings(tape, derivative.adjoint.engine),
             *derivative.findings,
             *findings,
             *context.notes,
             *([] if allocation is None else [allocation.sentence]),
+            *([] if spread else [_EFFECTS_ALONE]),
             *_truncation_findings(record.horizon, len(tape.epochs), queries),
         ),
     )
@@ -249,6 +291,11 @@ def _tape_findings(tape: Tape, engine: str) -> list[str]:
         found.append("the loss draws random numbers (dropout): the spread leaves them out; pool several runs")
     if "augmentation" in uncovered:
         found.append("batches were augmented: the spread leaves that out; pool several runs")
+    if tape.same_places:
+        found.append(
+            "rows come at about the same steps of every epoch: the loader does not shuffle. The spread is that of a "
+            "training which shuffles; this one has none from batch order"
+        )
     if engine.startswith("eager") and not tape.stochastic:
         found.append(f"the model could not be traced and was replayed step by step, more slowly ({engine})")
     return found

@@ -78,7 +78,8 @@ class BackwardPass:
 
     λ is [2Q, 1+S, P] through the epochs that hold averaged states, and beyond: of the final queries, whose spread is
     asked, then of their means over the tail. A mean over the tail is nearer to the noise of earlier epochs than the
-    final state, and would show too much of it. Further back, where that is little, λ is [Q, 1+S, P], of the means.
+    final state, and would show too much of it. Further back, where that is little, and throughout where no spread is
+    asked, λ is [Q, 1+S, P], of the means.
     """
 
     def __init__(
@@ -91,10 +92,13 @@ class BackwardPass:
         self._after: Tensor | None = None
         self.lam = start
         self._curved = torch.zeros(2, len(start), dtype=torch.float64, device=start.device)
-        if rules.tail.epochs:
+        twice = rules.tail.epochs > 0 and rules.schedule.spread
+        if twice:
             self._curved = torch.stack(rules.tail.curved(start[:, 0]))
             self.lam = _with_mean(start, rules.tail)
-        self.apart = torch.full((len(start),), rules.tail.epochs > 0, device=start.device)
+        elif rules.tail.epochs:
+            self.lam = start / len(rules.tail.steps)
+        self.apart = torch.full((len(start),), twice, device=start.device)
         self.active = torch.ones(len(start), dtype=torch.bool, device=start.device)
         self._targets = self.shape.rows if rules.candidates is None else len(rules.candidates)
         self.totals = Accumulators(self._targets, len(start), len(tape.epochs), start.device)

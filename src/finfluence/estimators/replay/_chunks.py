@@ -123,9 +123,10 @@ def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) ->
 
 def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:
     tape, asked = context.tape, context.asked
-    tail = TailAverage(tape, asked.queries, columns, context.schedule.tail, asked.model)
+    schedule = context.schedule
+    tail = TailAverage(tape, asked.queries, columns, schedule.tail, asked.model, schedule.spread)
     rules = PassRules(
-        context.schedule,
+        schedule,
         context.truncation,
         tail,
         asked.losses,

@@ -141,9 +141,10 @@ def prepare(
     seed = tape.seed if options.seed is None else options.seed
     schedule = RowSchedule(
         options.rows == "full",
-        options.probe_budget if tape.reshuffled else 0.0,
+        options.probe_budget if tape.reshuffled and options.spread else 0.0,
         seed,
         finite=options.first_steps == "finite",
+        spread=options.spread,
     )
     draft = _Draft(
         tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise)
@@ -174,7 +175,7 @@ class _Draft:
     def allocate(self, options: ReplayOptions, overhead: Callable[[], float]) -> Allocation:
         """Return what the budget is turned into: by process 0, or as an interrupted replay chose."""
         processes, budget = self.sharing.processes, options.budget
-        memory = self._memory(options, options.late > 0)
+        memory = self._memory(options, options.late > 0 and options.spread)
         workload = Workload(
             RunShape.of(len(self.tape.rows), self.tape.epochs),
             memory,
@@ -184,7 +185,7 @@ class _Draft:
         )
 
         def measured() -> Timings:
-            start, tail = self.asked.gradients(range(memory.together)), options.late > 0
+            start, tail = self.asked.gradients(range(memory.together)), options.late > 0 and options.spread
             timings = measure(self.tape, self.derivative.adjoint, start, memory.together, tail)
             spent = timings.measuring + self.asked.seconds + overhead()
             return replace(timings, queries=self.asked.seconds, overhead=spent)
@@ -206,7 +207,7 @@ class _Draft:
         covered = RunShape.of(len(tape.rows), tape.epochs).last(self.truncation.limit)
         tail = tail_steps(tape.steps, covered, options.late)
         settled = replace(self, schedule=replace(self.schedule, tail=tail))
-        memory = settled._memory(options, len(tail) > 1)
+        memory = settled._memory(options, len(tail) > 1 and options.spread)
         processes.agree(AGREED, settled._key(f"{memory.together}"))
         derivative = self.derivative
         if self.sharing.by_rows:

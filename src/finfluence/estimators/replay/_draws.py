@@ -12,17 +12,26 @@ def check_draws(tape: Tape, full: bool) -> None:
     Raises
     ------
     NotSupportedError
-        Some rows were drawn far more often than others.
+        Some rows were drawn far more often than others, in all of the run or in a part of it; or always at one place.
     """
     if not full or tape.equal_draws:
         return
+    if tape.same_places:
+        raise NotSupportedError(
+            explain(
+                "rows that may come at any step of an epoch, for method 'full'",
+                f"the same rows at about the same steps of all {len(tape.epochs)} epochs",
+                "the loader does not shuffle, or sorts; 'full' takes every row to be as likely at a step as any other",
+                "use method='online', which takes rows where they came, or shuffle",
+            )
+        )
     counts = tape.times_drawn()
     raise NotSupportedError(
         explain(
             "rows that are drawn equally often, for method 'full'",
             f"rows drawn from {counts.min()} to {counts.max()} times in {counts.sum()} draws",
-            "the loop draws with weights (WeightedRandomSampler); 'full' takes every row to be drawn as often as any "
-            "other",
+            "the loop draws with weights (WeightedRandomSampler), or other rows early than late; "
+            "'full' takes every row to be drawn as often as any other, at every step",
             "use method='online', which counts each draw",
         )
     )

@@ -57,6 +57,10 @@ class ReplayOptions:
         Adam's first updates are nearly the sign of the gradient, and not linear on the scale of one row. *finite*: at
         the first five steps of a run, where it matters for a query, effects and spread are made of what leaving each
         row out changes in the state, not of its derivative. *tangent*: of derivatives throughout.
+    spread : bool
+        Whether the spread is asked, and with it μ and its errors. Without it nothing is evaluated for its sake: no
+        variance-sample rows, no second adjoint through the averaged states. The result then holds scores, the effects
+        in the query's unit times its sign, so that larger is more harmful: they rank rows, and tell no row from chance.
     budget : float or mapping, optional
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
         and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
@@ -88,6 +92,7 @@ class ReplayOptions:
     snapshot_bytes: int = 2**30
     differentiation: Differentiation = "auto"
     first_steps: FirstSteps = "finite"
+    spread: bool = True
     budget: float | Mapping[str, Any] | None = None
     out: str | os.PathLike[str] | None = None
     save_to: str | os.PathLike[str] | None = None
@@ -98,6 +103,15 @@ class ReplayOptions:
         one_of(self.differentiation, DIFFERENTIATIONS, "differentiation")
         one_of(self.groups, get_args(Groups), "groups")
         one_of(self.first_steps, get_args(FirstSteps), "first_steps")
+        if not isinstance(self.spread, bool):
+            raise ConfigError(
+                explain(
+                    "spread to be True or False",
+                    repr(self.spread),
+                    "a size of the spread was passed: it is measured, not given",
+                    "leave spread out, or pass spread=False for effects alone",
+                )
+            )
         for name in ("probe_budget", "late"):
             check_number(name, getattr(self, name))
         for name in ("memory_bytes", "snapshot_bytes"):

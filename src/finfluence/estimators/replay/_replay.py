@@ -24,9 +24,10 @@ from finfluence.estimators.replay._assemble import (
     estimates,
     group_means,
     provenance,
+    scores,
 )
 from finfluence.estimators.replay._candidates import Candidates, check_candidates
-from finfluence.estimators.replay._chunks import run_chunks
+from finfluence.estimators.replay._chunks import ChunkResult, run_chunks
 from finfluence.estimators.replay._context import Context, prepare
 from finfluence.estimators.replay._draws import check_draws, draw_findings, drawn
 from finfluence.estimators.replay._options import FirstSteps, ReplayOptions
@@ -113,11 +114,12 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         options, count = self.options, sum(len(q.names) for q in queries)
-        shape, tail = RunShape.of(len(source.rows), source.epochs), options.late > 0
+        shape, tail = RunShape.of(len(source.rows), source.epochs), options.late > 0 and options.spread
         sizes = StateSizes.of(source)
         disk = 0 if options.out is None else options.snapshot_bytes
         memory = split_memory(sizes, count, tail, options.memory_bytes, disk)
-        schedule = RowSchedule(options.rows == "full", options.probe_budget if source.reshuffled else 0.0, 0)
+        sampled = options.probe_budget if source.reshuffled and options.spread else 0.0
+        schedule = RowSchedule(options.rows == "full", sampled, 0)
         limit = truncation_for(options.horizon, source.noise).limit
         if isinstance(options.budget, Mapping):
             allocation = allocation_from(options.budget)
@@ -126,7 +128,8 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
         replicas = coupled + NEGATIVE_CONTROLS + 1 if coupled else 0
         workload = Workload(shape, memory, options.late)
         covered = shape.last(limit)
-        run = RunCosts(tuple(source.sizes), source.stochastic, _steps_to_tail(source, covered, options.late))
+        to_tail = _steps_to_tail(source, covered, options.late) if options.spread else 0
+        run = RunCosts(tuple(source.sizes), source.stochastic, to_tail)
         counted = trainings(workload, schedule, limit, run, replicas)
         if options.budget is not None and not isinstance(options.budget, Mapping):
             counted = min(counted, options.budget)
@@ -149,6 +152,7 @@ def replay(
     snapshot_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
     first_steps: FirstSteps = "finite",
+    spread: bool = True,
     budget: float | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
     save_to: str | os.PathLike[str] | None = None,
@@ -183,7 +187,7 @@ def replay(
         rows'. With candidates: of their ids.
     candidates : Rows, mapping of arrays or map-style Dataset, optional
         Rows that training never saw, with the fields of the training rows and ids of their own.
-    horizon, probe_budget, late, seed, groups, memory_bytes, snapshot_bytes, differentiation, first_steps
+    horizon, probe_budget, late, seed, groups, memory_bytes, snapshot_bytes, differentiation, first_steps, spread
         As documented in `ReplayOptions`.
     budget, out, save_to
         As documented in `ReplayOptions`.
@@ -197,7 +201,7 @@ def replay(
     Influence
         `effect_se`, `se`, `lower`, `upper` and `p_value` cover the sampling error of this run's own terms and of the
         spread. They do not cover what another seed would change, nor linearisation: pool runs, or verify. With
-        candidates it is over their ids, and its contrast is "add".
+        candidates it is over their ids, and its contrast is "add". With `spread=False` it holds scores instead.
 
     Raises
     ------
@@ -208,8 +212,9 @@ def replay(
 
     Notes
     -----
-    Cost: two to three training runs for one query over all epochs, a fifth of that or less for each further
-    query; in proportion to the horizon. Memory: accumulators per (row, query), never gradients.
+    Cost: two to three training runs for one query over all epochs, a fifth of that or less for each further query; in
+    proportion to the horizon; less with `spread=False`, for effects alone. Memory: accumulators per (row, query), never
+    gradients.
 
     Assumes that removal changes training little (linear response). Fails for chaotic training, and for large groups
     unless they are paired. At first order, adding a copy of row i is minus (n−1)/(n+1) times removing it.
@@ -252,7 +257,7 @@ def replay(
     options = ReplayOptions(
         rows=method, horizon=horizon, probe_budget=probe_budget, late=late, seed=seed, groups=groups,
         memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation,
-        first_steps=first_steps, budget=budget, out=out, save_to=save_to, processes=processes,
+        first_steps=first_steps, spread=spread, budget=budget, out=out, save_to=save_to, processes=processes,
     )  # fmt: skip
     source = tape.finish() if isinstance(tape, TapeRecorder) else tape
     return Replay(options).estimate(source, queries, subsets, candidates=candidates, progress=progress)
@@ -315,13 +320,26 @@ class _Replayed:
                 record.add(chunk)
                 if writes:
                     counts = self._drawn(context, chunk.horizon)
-                    sink.write(chunk.columns, estimates(estimand, chunk, coupled, counts))
+                    sink.write(chunk.columns, self._values(estimand, chunk, coupled, counts, labels["signs"]))
             assert coupled is not None
             counts, findings = self._drawn(context, record.horizon), coupled.findings
             if counts is not None:
                 findings = [*findings, *draw_findings(self.subsets.positions, counts)]
             made = provenance(context, record, labels["queries"], findings)
             return sink.finish(made) if writes else None
+
+    def _values(
+        self,
+        estimand: Estimand,
+        chunk: ChunkResult,
+        coupled: CoupledEffects,
+        counts: np.ndarray | None,
+        signs: list[int],
+    ) -> dict[str, np.ndarray]:
+        """Return what the result holds of a chunk of queries: estimates, or effects alone as scores."""
+        if self.options.spread:
+            return estimates(estimand, chunk, coupled, counts)
+        return scores(estimand, chunk, coupled, counts, signs)
 
     def _drawn(self, context: Context, horizon: np.ndarray) -> np.ndarray | None:
         """Return how many rows of each subset were in a batch [S, q]; None where all rows are evaluated."""

@@ -62,6 +62,8 @@ class RowSchedule:
         States over which effects are averaged, as numbers of steps before them; empty: the final one.
     finite : bool
         Whether the first steps of a run are looked at, and finite changes taken where rows are not small.
+    spread : bool
+        Whether the spread is followed, or effects alone.
     """
 
     full: bool
@@ -69,6 +71,7 @@ class RowSchedule:
     seed: int
     tail: tuple[int, ...] = ()
     finite: bool = False
+    spread: bool = True
 
     def variance_sample(self, back: int, shape: RunShape) -> tuple[int, int]:
         """Return (number of rows, steps from one evaluation to the next), `back` epochs from the end.

@@ -107,6 +107,9 @@ class TailAverage:
         The states averaged, as numbers of steps before them, last first.
     model : nn.Module
         A working copy, overwritten.
+    spread : bool
+        Whether the spread is followed from the mean of all gradients: they are then taken beforehand, otherwise where
+        the backward pass meets the states.
     """
 
     tape: Tape
@@ -114,6 +117,7 @@ class TailAverage:
     columns: range
     steps: tuple[int, ...]
     model: nn.Module
+    spread: bool = True
 
     @property
     def epochs(self) -> int:
@@ -130,7 +134,7 @@ class TailAverage:
         """Return ∇q(θ_t)/K [Q, P] if state t is averaged over, else None; of a backward pass, once."""
         if t not in self.steps:
             return None
-        found = self._late.gradients.pop(t, None)
+        found = self._late.gradients.pop(t, None) if self.spread else None
         return (self._gradients(state) if found is None else found) / len(self.steps)
 
     def of_spread(self, final: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """End the recording of a training loop: check it, and keep what replay needs."""
 
+from collections.abc import Sequence
+
 import torch
 from safetensors.torch import save_file
 
 from finfluence import _files
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.runs.checkpoints import ThinningCheckpoints
 from finfluence.runs.record._header import write_header
 from finfluence.runs.record._recorder import Recorder
 from finfluence.runs.record._self_check import check_recording
-from finfluence.runs.steps import RecordedSteps, untouched
+from finfluence.runs.steps import RecordedOptimizer, RecordedSteps, untouched
 
 
 def finish(recorder: Recorder) -> RecordedSteps:
@@ -42,12 +44,18 @@ def finish(recorder: Recorder) -> RecordedSteps:
         for ours, theirs in zip(recording.model.buffers(), last, strict=True):
             ours.copy_(theirs)
         recorder.write()
+        check_options(recording.optimizer, [entry.numbers for entry in recording.entries])
         steps = RecordedSteps(recording)
         steps.check_unchanged(recorder.states[0])
         checked = check_recording(steps, recorder)
         if not as_left:
             keep_last(steps, recorder.states)
         recording.notes = notes(steps, recorder.skipped, checked)
+        if not as_left and _moved_since(steps, recorder):
+            recording.notes.append(
+                "the model's weights were changed after the last step (averaged or earlier ones were loaded, for "
+                "instance): queries are asked of the weights that the last step left"
+            )
         if recorder.folder is not None:
             _write_end(recorder, steps)
     return steps
@@ -69,6 +77,44 @@ def notes(steps: RecordedSteps, skipped: int, checked: list[int] | None) -> list
     if skipped:
         lines.append(f"{skipped} steps that the gradient scaler skipped are left out")
     return lines
+
+
+def check_options(optimizer: RecordedOptimizer, numbers: Sequence[Sequence[Sequence[float]]]) -> None:
+    """Raise unless the options of all steps ask for the buffers that the optimiser had at the start.
+
+    Raises
+    ------
+    NotSupportedError
+    """
+    rule, before = optimizer.rule, None
+    for t, groups in enumerate(numbers):
+        if groups is before:
+            continue
+        before = groups
+        given = [
+            {**group, **dict(zip(rule.numbers, values, strict=True))}
+            for group, values in zip(optimizer.groups, groups, strict=True)
+        ]
+        missing = set(rule.slots(given)) - set(optimizer.slots)
+        if missing:
+            raise NotSupportedError(
+                explain(
+                    "an optimiser that keeps the same buffers from the first recorded step to the last",
+                    f"'{missing.pop()}' from step {t} on",
+                    "momentum was 0 at the start and was turned on later",
+                    "start with a small momentum instead of 0, or record each phase by itself",
+                )
+            )
+
+
+def _moved_since(steps: RecordedSteps, recorder: Recorder) -> bool:
+    """Whether the model has other weights now than the last step left."""
+    if recorder.shards is not None:
+        return False
+    named = dict(recorder.model.named_parameters())
+    now = torch.cat([named[name].detach().reshape(-1) for name in recorder.recording.names])
+    left = recorder.states[steps.count].to(now.device)[: len(now)]
+    return not torch.allclose(now.to(left.dtype), left, rtol=1e-4, atol=1e-6)
 
 
 def keep_last(steps: RecordedSteps, states: ThinningCheckpoints) -> None:

@@ -109,6 +109,7 @@ class Recorder:
         self.hooked = hooked_parameter(zip(recording.names, self._parameters, strict=True))
         self._ids = RowIds(recording.rows.ids)
         self._rule, self._slots = recording.optimizer.rule, recording.optimizer.slots
+        self._members = [len(group["params"]) for group in optimizer.param_groups]
         size = self.layout.size if self.shards is None else self.shards.size
         most = _COORDINATES if self.shards is None else max(1, _COORDINATES // len(self.shards.sizes))
         chosen = torch.linspace(0, size - 1, min(size, most), dtype=torch.float64)
@@ -235,7 +236,12 @@ class Recorder:
         if self._pending is not None:
             self._problem = self._unnamed()
             return
-        numbers = tuple([self._rule.numbers_of(group) for group in self._optimizer.param_groups])
+        groups = self._optimizer.param_groups
+        members = [len(group["params"]) for group in groups]
+        if members != self._members:
+            self._problem = _other_groups(self._members, members, t)
+            return
+        numbers = tuple([self._rule.numbers_of(group) for group in groups])
         if any([isinstance(v, Tensor) for group in numbers for v in group]):
             self._begun = tuple(
                 tuple(v.detach().clone() if isinstance(v, Tensor) else v for v in group) for group in numbers
@@ -392,6 +398,19 @@ def _other_parameters(name: str, step: int) -> NotSupportedError:
             f"'{name}' with a gradient at some steps and none at others, first at step {step}",
             "the model skips layers depending on the batch, or parameters are frozen on the way",
             "let every layer take part, for instance multiplied by zero, or record each phase by itself",
+        )
+    )
+
+
+def _other_groups(before: list[int], now: list[int], step: int) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "an optimiser that holds the same parameters from the first recorded step to the last",
+            f"groups of {', '.join(map(str, now))} parameters at step {step}, and of {', '.join(map(str, before))} "
+            "at the start",
+            "add_param_group was called, or parameters were taken out on the way",
+            "give all groups to the optimiser before fi.Tape.record (a learning rate of 0 holds one still), or record "
+            "each phase by itself",
         )
     )
 

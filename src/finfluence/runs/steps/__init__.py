@@ -1,7 +1,8 @@
 """Single steps of training, taken again as they were."""
 
 from finfluence.runs.steps._behaviour import check_steady, check_unchanged
-from finfluence.runs.steps._epochs import check_sampling, equal_draws, find_epochs
+from finfluence.runs.steps._draws import equal_chances, equal_draws, same_places
+from finfluence.runs.steps._epochs import check_sampling, find_epochs
 from finfluence.runs.steps._randomness import (
     random_state,
     set_random_state,
@@ -50,6 +51,7 @@ __all__ = [
     "check_unchanged",
     "copied",
     "entries_of",
+    "equal_chances",
     "equal_draws",
     "find_epochs",
     "fingerprint",
@@ -58,6 +60,7 @@ __all__ = [
     "module_modes",
     "random_state",
     "read_entries",
+    "same_places",
     "seeded",
     "set_random_state",
     "split_random_state",

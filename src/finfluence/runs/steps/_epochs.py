@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import chdtrc
 
 from finfluence.errors import ConfigError, DataError, explain
 
-_LEVEL = 1e-4
 SAMPLINGS = ("detect", "reshuffle", "independent")
 
 
@@ -104,24 +102,6 @@ def check_sampling(sampling: object, steps_per_epoch: object) -> None:
             "leave it out: both are read off the ids",
         )
     )
-
-
-def equal_draws(counts: np.ndarray) -> bool:
-    """Whether rows may have been drawn equally often but for chance: Pearson's test of their counts, at level 10⁻⁴.
-
-    Under equal chances Σ(c_i − c̄)²/c̄ has the distribution χ²(n − 1), and less where a batch holds no row twice.
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> equal_draws(np.array([9, 12, 10, 11])), equal_draws(np.array([2, 25, 3, 30]))
-    (True, False)
-    """
-    mean = counts.mean()
-    return bool(chdtrc(len(counts) - 1, ((counts - mean) ** 2).sum() / mean) > _LEVEL)
 
 
 def _until_repeat(order: Sequence[np.ndarray], n: int) -> list[range]:

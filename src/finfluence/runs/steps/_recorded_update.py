@@ -10,6 +10,13 @@ from finfluence.grads import Layout
 from finfluence.runs.describe.optimizers import Pull
 from finfluence.runs.steps._recording import Recording
 
+LOOKED_AT = 2**14  # coordinates of a step, at least, of which the move is compared
+AGREES = {
+    torch.float64: 1e-6,
+    torch.float32: 2e-3,
+}  # relative difference of gradients, and a tenth of that of moves
+COARSE, MOVED, ROUNDING = 5e-2, 10.0, 100
+
 
 class RecordedUpdate:
     """U_t of a recorded loop, elementwise options expanded to parameters where groups differ.
@@ -46,6 +53,9 @@ class RecordedUpdate:
         self._moves = None if moving is None else moving.repeat_interleave(sizes).to(layout.device)
         index = torch.repeat_interleave(torch.tensor(optimizer.group_of), sizes)
         self._groups = index.to(layout.device) if several else None
+        clipped = recording.clipping.norm is not None or recording.clipping.value is not None
+        self.hides_gradient = clipped or not self._rule.tells_gradient(needed)
+        self._turn = 0
 
     def update(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
@@ -92,8 +102,78 @@ class RecordedUpdate:
         found = -found if self._flags.get("maximize") else found
         return found if self._moves is None else torch.where(self._moves, found, 0.0)
 
-    def _options(self, hyper: tuple[Tensor, ...]) -> dict[str, Any]:
+    def departure(
+        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+    ) -> tuple[str, float] | None:
+        """Return what of the recorded step departs from this update, and by how much, relative to the step.
+
+        The gradient that the buffers tell is compared with the one given, clipped, and θ_{t+1} with what that gradient
+        makes of the state; where buffers do not tell it, the whole step. Of large models every k-th coordinate is
+        looked at, others at every step.
+
+        Parameters
+        ----------
+        state, after : Tensor [(1+S)·P]
+            Before and after the step.
+        hyper : tuple of Tensor
+        gradient : Tensor [P] or None
+            Of the loss on the step's rows, before clipping.
+
+        Returns
+        -------
+        (str, float) or None
+            "gradient" or "parameters"; None where nothing departs, or nothing tells.
+        """
+        count, tolerance = 1 + len(self.slots), AGREES.get(state.dtype, COARSE)
+        (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in (state, after))
+        eps, loose = ROUNDING * torch.finfo(state.dtype).eps, self._rule.tolerance or MOVED * tolerance
+        wanted = None if gradient is None else self._received(gradient)
+        got = self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
+        if got is None:
+            if gradient is None:
+                return None
+            new, held = self.update(theta, tuple(slots), gradient, hyper)
+            pairs = zip((reached, *kept), (new, *held), (theta, *slots), strict=True)
+            off = max(_apart(a, b, (b - c).norm(), loose, eps * c.norm()) for a, b, c in pairs)
+            return ("parameters", off) if off > loose else None
+        if wanted is not None:
+            got = got if self._moves is None else torch.where(self._moves, got, 0.0)
+            rounding = eps * (slots[0].norm() + theta.norm() + got.norm())
+            off = _apart(got, wanted, wanted.norm(), tolerance, rounding)
+            if off > tolerance:
+                return "gradient", off
+        part = self._part(len(theta))
+        options, some = self._options(hyper, part), tuple(s[part] for s in slots)
+        new, _ = self._rule.step(theta[part], some, got[part], options, self._shapes)
+        if self._moves is not None:
+            new = torch.where(self._moves[part], new, theta[part])
+        move = (new - theta[part]).norm()
+        off = _apart(reached[part], new, move, loose, eps * theta[part].norm())
+        return ("parameters", off) if off > loose else None
+
+    def _received(self, gradient: Tensor) -> Tensor:
+        """Return the gradient [P] as the optimiser's formula takes it: clipped, its sign turned to be maximised."""
+        clipped = self._clipping.clip(gradient)
+        signed = -clipped if self._flags.get("maximize") else clipped
+        return signed if self._moves is None else torch.where(self._moves, signed, 0.0)
+
+    def _part(self, size: int) -> slice:
+        """Return the coordinates to look at: all, or every k-th, the next ones at every call."""
+        every = size // LOOKED_AT if self._rule.elementwise else 1
+        self._turn += 1
+        return slice(None) if every < 2 else slice(self._turn % every, None, every)
+
+    def _options(self, hyper: tuple[Tensor, ...], part: slice = slice(None)) -> dict[str, Any]:
         named = dict(zip(self._varying, hyper, strict=True))
         if self._groups is not None:
-            named = {k: v[self._groups] for k, v in named.items()}
+            index = self._groups[part]
+            named = {k: v[index] for k, v in named.items()}
         return {**self._flags, **self._fixed, **named}
+
+
+def _apart(a: Tensor, b: Tensor, scale: Tensor, tolerance: float, rounding: Tensor) -> float:
+    """Return ‖a − b‖ relative to `scale`, or 0 where it is below rounding or not a number."""
+    off = (a - b).norm()
+    if not bool(off > tolerance * scale + rounding):  # NaN is none: a training that diverged
+        return 0.0
+    return float(off / scale.clamp_min(1e-30))

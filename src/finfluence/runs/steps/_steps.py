@@ -43,6 +43,15 @@ class Update(Protocol):
     ) -> Tensor | None:
         """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
 
+    @property
+    def hides_gradient(self) -> bool:
+        """Whether what a step leaves does not tell its gradient, so that `departure` needs to be given it."""
+
+    def departure(
+        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+    ) -> tuple[str, float] | None:
+        """Return what of the step that was taken departs from this update, and by how much; None where nothing does."""
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

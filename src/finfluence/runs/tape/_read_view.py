@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Batch, Graphs, Layout, RowLoss
 from finfluence.runs.describe import Recipe, RowSource, description_digest
-from finfluence.runs.steps import RecipeSteps, RecordedSteps, Step, Stepper, Steps, Update, equal_draws
+from finfluence.runs.steps import (
+    RecipeSteps,
+    RecordedSteps,
+    Step,
+    Stepper,
+    Steps,
+    Update,
+    equal_chances,
+    same_places,
+)
 from finfluence.runs.tape._cache import Cache, Key
 
 
@@ -148,11 +157,22 @@ class ReadView:
     def equal_draws(self) -> bool:
         """Whether every row had the same chance to be in a batch, for all that the draws show.
 
-        Rows that are reshuffled have. Of rows drawn independently, their counts are tested at level 10⁻⁴.
+        Rows that are reshuffled have, unless they come at the same places of every epoch (`same_places`). Of rows drawn
+        independently, their counts are tested, in the whole run, its halves and its epochs, at level 10⁻⁴.
         """
-        if self.reshuffled or isinstance(self.run, RecipeSteps):
+        if isinstance(self.run, RecipeSteps):
             return True
-        return self.cache.get(_EqualDraws(), lambda: equal_draws(self.times_drawn()))
+        return self.cache.get(_EqualDraws(), self._equal_draws)
+
+    @property
+    def same_places(self) -> bool:
+        """Whether every row comes once an epoch, and at the same place of each: the loader does not shuffle."""
+        return self.reshuffled and not self.equal_draws
+
+    def _equal_draws(self) -> bool:
+        order, test = [rows.numpy() for rows in self.order], same_places if self.reshuffled else equal_chances
+        told = test(order, self.epochs, len(self.rows))
+        return not told if self.reshuffled else told
 
     def at(self, t: int) -> Step:
         """Return step t: its rows, their batch, the optimiser's numbers and the random state."""

@@ -152,6 +152,7 @@ def plan(
     memory_bytes: int = 2**30,
     snapshot_bytes: int = 2**30,
     differentiation: Differentiation = "auto",
+    spread: bool = True,
     saved: bool = False,
 ) -> Forecast:
     """Say beforehand how long a replay will take, how much memory and disk; of a recipe, training too.
@@ -164,7 +165,7 @@ def plan(
         A recipe is trained for two steps; nothing is kept of it.
     queries, subsets
         As given to `replay`.
-    method, horizon, probe_budget, late, groups, budget, memory_bytes, snapshot_bytes, differentiation
+    method, horizon, probe_budget, late, groups, budget, memory_bytes, snapshot_bytes, differentiation, spread
         As given to `replay`. The horizon "auto" is counted as all epochs: replay may stop earlier.
     saved : bool
         Whether `train(out=…)` and `replay(out=…)` write states to disk; otherwise they stay in memory.
@@ -194,6 +195,7 @@ def plan(
     options = ReplayOptions(
         rows=method, horizon=horizon, probe_budget=probe_budget, late=late, groups=groups, budget=budget,
         memory_bytes=memory_bytes, snapshot_bytes=snapshot_bytes, differentiation=differentiation,
+        spread=spread,
     )  # fmt: skip
     source = run if isinstance(run, Recipe) else finished(run)
     return forecast(source, check_queries(queries), subsets, options, saved)
@@ -211,7 +213,8 @@ def forecast(
     replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
     coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
     workload = Workload(shape, dry.memory, options.late, equal_draws=tape.equal_draws)
-    schedule = RowSchedule(options.rows == "full", options.probe_budget if tape.reshuffled else 0.0, 0)
+    sampled = options.probe_budget if tape.reshuffled and options.spread else 0.0
+    schedule = RowSchedule(options.rows == "full", sampled, 0, spread=options.spread)
     limit, allocation = truncation_for(options.horizon, run.noise).limit, None
     if options.budget is not None:
         counted = replace(dry.timings, overhead=dry.asking + dry.timings.measuring + coupling)
@@ -254,7 +257,7 @@ def has_tail(tape: Tape, options: ReplayOptions) -> bool:
     """Whether a replay follows queries beside their means over several states."""
     shape = RunShape.of(len(tape.rows), tape.epochs)
     covered = shape.last(truncation_for(options.horizon, tape.noise).limit)
-    return len(tail_steps(shape.steps, covered, options.late)) > 1
+    return options.spread and len(tail_steps(shape.steps, covered, options.late)) > 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.runs.describe.optimizers._arithmetic import Number, Pull, Slots, is_zero
+from finfluence.runs.describe.optimizers._arithmetic import (
+    MOST_REMEMBERED,
+    Number,
+    Pull,
+    Slots,
+    is_zero,
+    largest,
+)
 from finfluence.runs.describe.optimizers._rule import Group, Optimizer, Rule, register
-
-MOST_REMEMBERED = 0.95
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,12 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
         grad = grad + o.weight_decay * theta
     mean = o.first * slots[0] + (1 - o.first) * grad
     square = o.second * slots[1] + (1 - o.second) * grad * grad
-    largest = torch.maximum(slots[2], square) if o.amsgrad else square
-    moved = largest != 0
-    root = torch.where(moved, largest, torch.ones_like(largest)).sqrt()
+    most = torch.maximum(slots[2], square) if o.amsgrad else square
+    moved = most != 0
+    root = torch.where(moved, most, torch.ones_like(most)).sqrt()
     step = o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
     new = theta - torch.where(moved, step, torch.zeros_like(step))
-    return new, (mean, square, largest) if o.amsgrad else (mean, square)
+    return new, (mean, square, most) if o.amsgrad else (mean, square)
 
 
 def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -> Pull | None:
@@ -103,7 +108,7 @@ def adam_gradient(slots: Slots, after: Slots, theta: Tensor, options: AdamOption
     Tensor [P], or None where 1 − β₁ is so small that rounding of m' would show
     """
     o = options
-    if isinstance(o.first, Tensor) or o.first > MOST_REMEMBERED:
+    if largest(o.first) > MOST_REMEMBERED:
         return None
     found = (after[0] - o.first * slots[0]) / (1 - o.first)
     return found if o.decoupled or is_zero(o.weight_decay) else found - o.weight_decay * theta
@@ -229,6 +234,9 @@ class _AdamRule(Rule):
         self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
     ) -> Tensor | None:
         return adam_gradient(slots, after, theta, self._read(options))
+
+    def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
+        return bool((numbers["first"] <= MOST_REMEMBERED).all())
 
     def _read(self, options: Mapping[str, Any]) -> AdamOptions:
         names = ("lr", "first", "second", "correct_first", "correct_second", "eps", "weight_decay")

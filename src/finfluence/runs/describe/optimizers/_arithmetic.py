@@ -5,6 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+MOST_REMEMBERED = (
+    0.951  # of a buffer from step to step, for the gradient to be read off it: .95, but for rounding
+)
+
 Number = float | Tensor
 Slots = tuple[Tensor, ...]
 Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -20,6 +24,16 @@ def norm(x: Tensor) -> Tensor:
     squared = (x * x).sum()
     safe = torch.where(squared == 0, torch.ones_like(squared), squared)
     return torch.where(squared == 0, torch.zeros_like(squared), safe.sqrt())
+
+
+def largest(value: Number) -> float:
+    """Return the largest value that an option has: over parameters, if it differs between them."""
+    return float(value.max()) if isinstance(value, Tensor) else value
+
+
+def smallest(value: Number) -> float:
+    """Return the smallest value that an option has."""
+    return float(value.min()) if isinstance(value, Tensor) else value
 
 
 def is_zero(value: Number) -> bool:

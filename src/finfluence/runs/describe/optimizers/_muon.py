@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.runs.describe.optimizers._arithmetic import Number, Slots, norm
+from finfluence.runs.describe.optimizers._arithmetic import (
+    MOST_REMEMBERED,
+    Number,
+    Slots,
+    largest,
+    norm,
+    smallest,
+)
 from finfluence.runs.describe.optimizers._rule import Group, Rule, register
 
 
@@ -67,6 +74,7 @@ class _MuonRule(Rule):
     numbers = ("lr", "momentum", "weight_decay")
     flags = ("nesterov", "eps", "ns_coefficients", "ns_steps", "adjust_lr_fn")
     tolerance = 0.5  # torch iterates in bfloat16
+    elementwise = False
 
     def __init__(self, torch_class: type[torch.optim.Optimizer]) -> None:
         self.torch_class = torch_class
@@ -90,6 +98,19 @@ class _MuonRule(Rule):
             tuple(options["ns_coefficients"]), options["ns_steps"], options["adjust_lr_fn"],
         )  # fmt: skip
         return muon_step(theta, slots, grad, read, shapes)
+
+    def gradient(
+        self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
+    ) -> Tensor | None:
+        momentum = options["momentum"]
+        if largest(momentum) > MOST_REMEMBERED or smallest(momentum) == 0:
+            return None
+        found: Tensor = (after[0] - momentum * slots[0]) / (1 - momentum)
+        return found
+
+    def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
+        momentum = numbers["momentum"]
+        return bool(((momentum > 0) & (momentum <= MOST_REMEMBERED)).all())
 
     def state_of(
         self, group: Group, slots: dict[str, Tensor], steps_done: int, device: torch.device

@@ -82,6 +82,17 @@ class Optimizer(ABC):
         """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
         return None
 
+    @property
+    def hides_gradient(self) -> bool:
+        """Whether what a step leaves does not tell its gradient; no matter here, for a recipe's steps are our own."""
+        return False
+
+    def departure(
+        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+    ) -> tuple[str, float] | None:
+        """Return how a step taken by others departs from this update; a recipe's steps are taken by it."""
+        return None
+
 
 class Rule(ABC):
     """How one optimiser of torch is found, made again, and differentiated.
@@ -96,12 +107,15 @@ class Rule(ABC):
         Options that must be one and the same.
     tolerance : float, optional
         How far the update may differ from torch's step, relative to the step; None: by the parameters' precision.
+    elementwise : bool
+        Whether each coordinate moves by itself.
     """
 
     torch_class: type[torch.optim.Optimizer]
     numbers: tuple[str, ...]
     flags: tuple[str, ...]
     tolerance: float | None = None
+    elementwise: bool = True
 
     @property
     def name(self) -> str:
@@ -152,6 +166,20 @@ class Rule(ABC):
     ) -> Tensor | None:
         """Return the gradient of the step that left the buffers `after`, if they tell it to a few roundings."""
         return None
+
+    def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
+        """Whether `gradient`, or without buffers the move of the parameters, tells the gradient of every step.
+
+        Parameters
+        ----------
+        numbers : dict of arrays [T, G]
+            As of `numbers_at`.
+
+        Returns
+        -------
+        bool
+        """
+        return False
 
     def state_of(
         self, group: Group, slots: dict[str, Tensor], steps_done: int, device: torch.device

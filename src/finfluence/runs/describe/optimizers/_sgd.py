@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import ConfigError, explain
-from finfluence.runs.describe.optimizers._arithmetic import Number, Pull, Slots, is_zero
+from finfluence.runs.describe.optimizers._arithmetic import Number, Pull, Slots, is_zero, smallest
 from finfluence.runs.describe.optimizers._rule import Group, Optimizer, Rule, register
 
 LEAST_FRESH = 0.05
@@ -42,6 +42,8 @@ def sgd_step(theta: Tensor, slots: Slots, grad: Tensor, options: SGDOptions) -> 
         return theta - o.lr * grad, ()
     buffer = o.momentum * slots[0] + o.fresh * grad
     direction = grad + o.momentum * buffer if o.nesterov else buffer
+    if isinstance(o.momentum, Tensor):  # groups without momentum leave theirs as it is
+        buffer = torch.where(o.momentum == 0, slots[0], buffer)
     return theta - o.lr * direction, (buffer,)
 
 
@@ -57,6 +59,10 @@ def sgd_pull_back(options: SGDOptions) -> Pull:
             buffer = after[..., 1, :] - (o.lr * o.momentum if o.nesterov else o.lr) * of_theta
             direction = o.fresh * buffer - o.lr * of_theta if o.nesterov else o.fresh * buffer
             parts = [o.momentum * buffer]
+            if isinstance(o.momentum, Tensor):  # groups without momentum leave their buffer as it is
+                still = o.momentum == 0
+                direction = torch.where(still, -o.lr * of_theta, direction)
+                parts = [torch.where(still, after[..., 1, :], parts[0])]
         if not is_zero(o.weight_decay):
             of_theta = of_theta + o.weight_decay * direction
         return torch.stack([of_theta, *parts], -2), direction
@@ -74,7 +80,7 @@ def sgd_gradient(slots: Slots, after: Slots, theta: Tensor, options: SGDOptions)
     Tensor [P] or None
     """
     o = options
-    if not after or isinstance(o.momentum, Tensor) or (isinstance(o.fresh, float) and o.fresh < LEAST_FRESH):
+    if not after or smallest(o.momentum) == 0 or smallest(o.fresh) < LEAST_FRESH:
         return None  # a group without momentum keeps no buffer
     found = (after[0] - o.momentum * slots[0]) / o.fresh
     return found if is_zero(o.weight_decay) else found - o.weight_decay * theta
@@ -178,6 +184,10 @@ class _SGDRule(Rule):
         self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
     ) -> Tensor | None:
         return sgd_gradient(slots, after, theta, self._read(options))
+
+    def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
+        momentum, fresh = numbers["momentum"], numbers["fresh"]
+        return bool((momentum == 0).all() or ((momentum != 0).all() and (fresh >= LEAST_FRESH).all()))
 
     def _read(self, options: Mapping[str, Any]) -> SGDOptions:
         names = ("lr", "momentum", "fresh", "weight_decay", "nesterov")
