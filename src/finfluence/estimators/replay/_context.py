@@ -139,11 +139,8 @@ def prepare(
     if folder is not None and processes.rank == 0:
         remove_left_over(folder)
     seed = tape.seed if options.seed is None else options.seed
-    schedule = RowSchedule(
-        options.rows == "full",
-        options.probe_budget if tape.reshuffled else 0.0,
-        seed,
-        finite=options.first_steps == "finite",
+    schedule = RowSchedule.of(
+        tape, options.rows == "full", options.probe_budget, seed, options.first_steps == "finite"
     )
     draft = _Draft(
         tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise)
