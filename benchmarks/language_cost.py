@@ -1,7 +1,7 @@
 """What a replay of a language model costs, in multiples of the same plain tuning, in one process, one thread.
 
     python -m benchmarks.language_cost [--model FOLDER --data ROWS.jsonl] [--rows 192] [--epochs 3] [--layers last:4]
-                                       [--length 128] [--repeats 1]
+                                       [--length 128] [--short] [--repeats 1]
 
 Without a model: the architecture of SmolLM2-135M with random weights, and rows of random tokens. The layers below the
 adapters are computed once, for all cases alike. Processor time, medians; the first replay of a tape also makes all
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import finfluence as fi
-from benchmarks.poison import read_clean
+from benchmarks.poison import SHORT, read_clean
 from finfluence.runs import Recipe, initial_model, seeded
 
 SMOLLM2 = {
@@ -51,7 +51,7 @@ def prepared(given: argparse.Namespace) -> tuple[Recipe, list[fi.Query]]:
     if given.model:
         loaded = fi.lm.load_model(given.model)
         model, window = loaded.model, fi.lm.Window(given.length, "truncate")
-        pairs = read_clean(Path(given.data))[: given.rows + 2 * ASKED]
+        pairs = read_clean(Path(given.data), *(SHORT if given.short else ()))[: given.rows + 2 * ASKED]
         encoded = fi.lm.encode(pairs, loaded.tokenizer, None, window).rows
     else:
         import transformers
@@ -128,6 +128,7 @@ def memory(given: argparse.Namespace, case: str) -> int:
     words = [sys.executable, "-m", "benchmarks.language_cost", "--peak", case]
     for name in ("rows", "epochs", "layers", "length", *(["model", "data"] if given.model else [])):
         words += [f"--{name}", str(getattr(given, name))]
+    words += ["--short"] if given.short else []
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -139,6 +140,7 @@ def main() -> None:
     for name, number in (("--rows", 192), ("--epochs", 3), ("--length", 128), ("--repeats", 1)):
         parser.add_argument(name, type=int, default=number)
     parser.add_argument("--layers", default="last:4")
+    parser.add_argument("--short", action="store_true", help="rows as short as those of benchmarks.poison")
     given = parser.parse_args()
     torch.set_num_threads(1)
     recipe, queries = prepared(given)
@@ -155,6 +157,7 @@ def main() -> None:
             began = time.process_time()
             case()
             found[name].append(time.process_time() - began)
+            print(f"{name}: {found[name][-1]:.1f} s", flush=True)
     unit = statistics.median(found["plain loop"])
     steps = sum(1 for _ in recipe.order(0))
     print(

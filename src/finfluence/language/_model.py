@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.grads import Batch
@@ -43,7 +45,8 @@ def causal_model(model: nn.Module) -> Any:
 def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     """Return the log-probability of every learned token [B, R]; 0 where there is padding.
 
-    The logits of other tokens are never formed. Without gradients, rows are taken a few at a time, so that the logits
+    The logits of other tokens are never formed; nor are those of padding, but in a trace or a transform of torch.func,
+    where no shape may depend on values. Without gradients, rows are taken a few at a time, so that the logits
     of as many rows as one likes fit in memory.
 
     Returns
@@ -64,12 +67,28 @@ def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _log_probs(inner: Any, batch: Batch) -> Tensor:
-    logits = scaled_logits(inner, _at(last_hidden(inner, batch), batch["places"]))
+    hidden = _at(last_hidden(inner, batch), batch["places"])
+    targets = batch["targets"]
+    learned = torch.arange(targets.shape[1], device=targets.device) < batch["counts"].unsqueeze(-1)
+    if hidden.is_meta or _traced_or_mapped():
+        found = _of_targets(inner, hidden, targets)
+        return torch.where(learned, found, torch.zeros_like(found))
+    places = learned.flatten().nonzero().squeeze(-1)
+    found = _of_targets(inner, hidden.flatten(0, 1)[places], targets.flatten()[places])
+    return found.new_zeros(targets.numel()).index_put((places,), found).view(targets.shape)
+
+
+def _of_targets(inner: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Return the log-probabilities of targets [...], from what the model's body says there [..., H]."""
+    logits = scaled_logits(inner, hidden)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    found = logits.log_softmax(-1).gather(-1, batch["targets"].unsqueeze(-1)).squeeze(-1)
-    learned = torch.arange(found.shape[1], device=found.device) < batch["counts"].unsqueeze(-1)
-    return torch.where(learned, found, torch.zeros_like(found))
+    return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+
+def _traced_or_mapped() -> bool:
+    """Whether operations are recorded or transformed, so that no shape may depend on values."""
+    return _get_current_dispatch_mode() is not None or peek_interpreter_stack() is not None
 
 
 def last_hidden(inner: Any, batch: Batch) -> Tensor:

@@ -71,6 +71,41 @@ def ranking_scores(
     ----------
     LESS, arXiv 2402.04333 (Adam-scaled, normalised features); TRAK, arXiv 2303.14186, equation 15 (the kernel).
     """
+    signs = np.array([q.sign for q in queries for _ in q.names])
+    a, b = ranking_features(
+        tape, queries, checkpoints, memory_bytes=memory_bytes, seed=seed, progress=progress
+    )
+    return signs * kernel_regression(a, b, ridge).numpy()
+
+
+def ranking_features(
+    tape: Tape,
+    queries: Sequence[AnyQuery],
+    checkpoints: int = 5,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> tuple[Tensor, Tensor]:
+    """Return the features A of rows [n, C·P] and b of queries [Q, C·P] that `ranking_scores` is made of.
+
+    A bᵀ is the mean over C states of the cosines of Adam-scaled gradients: LESS, but for the learning rates.
+
+    Parameters
+    ----------
+    tape, queries, checkpoints, memory_bytes, seed, progress
+        As of `ranking_scores`.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Folded to fewer columns where memory does not hold them.
+
+    Raises
+    ------
+    NotSupportedError
+        Another optimiser, which keeps no second moments.
+    """
     slots = list(tape.optimizer.slots)
     if "exp_avg_sq" not in slots:
         raise NotSupportedError(
@@ -81,10 +116,10 @@ def ranking_scores(
                 "rank by fi.estimate(tape, queries, 'grad-cosine'), or train with fi.AdamW",
             )
         )
-    signs = np.array([q.sign for q in queries for _ in q.names])
+    count = sum(len(q.names) for q in queries)
     size, rows = tape.layout.size, len(tape.rows)
     steps = sorted({-(-(k + 1) * tape.steps // checkpoints) for k in range(min(checkpoints, tape.steps))})
-    room = max(_LEAST_WIDTH, memory_bytes // (4 * len(steps) * (rows + len(signs))))
+    room = max(_LEAST_WIDTH, memory_bytes // (4 * len(steps) * (rows + count)))
     fold = _Fold(size, room, seed) if room < size else None
     found = []
     for done, step in enumerate(steps, 1):
@@ -92,7 +127,7 @@ def ranking_scores(
         progress("rank", done, len(steps))
     a = torch.cat([f[:rows] for f in found], 1) / len(found) ** 0.5
     b = torch.cat([f[rows:] for f in found], 1) / len(found) ** 0.5
-    return signs * kernel_regression(a, b, ridge).numpy()
+    return a, b
 
 
 def kernel_regression(a: Tensor, b: Tensor, ridge: float) -> Tensor:

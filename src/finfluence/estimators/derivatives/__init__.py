@@ -1,5 +1,6 @@
 """One step of training differentiated: exactly, by finite differences, over processes."""
 
+from finfluence.estimators.derivatives._check import dear
 from finfluence.estimators.derivatives._checked import DifferentGradientError
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
@@ -34,6 +35,7 @@ __all__ = [
     "by_rows",
     "checked_values",
     "choose_adjoint",
+    "dear",
     "exact_choice",
     "query_gradients",
     "shares",

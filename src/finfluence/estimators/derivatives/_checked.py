@@ -4,7 +4,14 @@ import torch
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, TrainingError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, Maker, Point, few_rows, rows_checked
+from finfluence.estimators.derivatives._check import (
+    GradientCheck,
+    Maker,
+    Point,
+    dear,
+    few_rows,
+    rows_checked,
+)
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._returned import ReturnedGradient
@@ -23,6 +30,8 @@ class DifferentGradientError(NotSupportedError):
 
 class CheckedAdjoint:
     """The twin of `inner`, compared with the gradient that training got: at the 4th, 16th, 64th, … step as a whole.
+
+    Where rows are dear it is first compared at the 16th, on one row.
 
     At every other step, the mean of the row derivatives is compared with ⟨u, g⟩, where what the step did to parameters
     and buffers tells the gradient g.
@@ -118,8 +127,9 @@ class CheckedAdjoint:
         """  # noqa: DOC501 - made by a function
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
-        if self._taken == self._next:
-            self._next *= GROWTH
+        due = self._taken == self._next
+        self._next *= GROWTH if due else 1
+        if due and not (self._taken == FIRST and dear(self._tape)):
             theta = state[: self.losses.layout.size]
             with seeded(0):
                 self._compare(theta, batch, seed, found[1], found[2])
@@ -177,14 +187,17 @@ class CheckedAdjoint:
         allowed = ALLOWED.get(theta.dtype, LOWEST) * scale + rounding
         if bool(((along - mean).abs() > allowed).any()):
             raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
-        if self.exact is not None and isinstance(self.inner, OneSided):
-            some = few_rows(batch, of_rows.shape[1], rows_checked(self._tape))
-            error = apart(self.inner, self.exact, theta, direction[:1], some, seed)
-            if not error <= TOLERANCE:
-                raise _differs(self._taken, "finite differences", error)
-        check = GradientCheck(self._tape)
+        check, few = GradientCheck(self._tape), 1 if dear(self._tape) else rows_checked(self._tape)
         adjoint, error = check.adjoint(self._make, self._fused), torch.inf
-        for rows in (rows_checked(self._tape), 1):  # of many rows, one may have a kink within any width
+        if isinstance(self.inner, OneSided):
+            some, along = few_rows(batch, of_rows.shape[1], few), unit(direction[:1])
+            if self.exact is not None:
+                wanted = self.exact.products(theta, along, some, seed)
+            else:
+                wanted = check.products(adjoint, theta, along, some, seed)
+            if not (off := apart(self.inner, wanted, theta, along, some, seed)) <= TOLERANCE:
+                raise _differs(self._taken, "finite differences", off)
+        for rows in dict.fromkeys((few, 1)):  # of many rows, one may have a kink within any width
             if not check.holds(error):
                 point = Point(self._taken, theta, few_rows(batch, of_rows.shape[1], rows), seed)
                 error = check.at(adjoint, point)
@@ -217,10 +230,21 @@ def along_gradient(
     return adjoint[:, 0] @ moved, eps * adjoint[:, 0].norm(dim=1) * theta.norm()
 
 
+def unit(direction: Tensor) -> Tensor:
+    """Return directions [Q, P] at length 1; those of no length as they are."""
+    length = direction.norm(dim=1, keepdim=True)
+    return direction / torch.where(length > 0, length, torch.ones_like(length))
+
+
 def apart(
-    one: OneSided, other: StepAdjoint, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None
+    one: OneSided,
+    theirs: tuple[Tensor, Tensor],
+    theta: Tensor,
+    along: Tensor,
+    batch: Batch,
+    seed: int | None,
 ) -> float:
-    """Return the largest relative difference of two adjoints' products and row derivatives along u [1, P].
+    """Return the largest relative difference from another's products and row derivatives along a unit u [1, P].
 
     Where the loss hardly changes along u, both see rounding: what is below it counts as nothing.
 
@@ -228,10 +252,7 @@ def apart(
     -------
     float
     """
-    length = direction.norm()
-    unit = direction / torch.where(length > 0, length, 1.0)
-    mine = one.products(theta, unit, batch, seed)
-    theirs = other.products(theta, unit, batch, seed)
+    mine = one.products(theta, along, batch, seed)
     gradient, losses = one.plain.gradient(theta, batch, seed)
     rounding = ROUNDING * torch.finfo(theta.dtype).eps / (theta.norm() + 1e-30) / one.kappa
     found = [

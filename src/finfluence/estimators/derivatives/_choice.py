@@ -1,5 +1,6 @@
 """A chosen step adjoint, with the reason, and what it was checked on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from finfluence.distributed import Processes
@@ -16,7 +17,7 @@ class Choice:
     agreement : with the gradients that training got.
     error : of finite differences: their largest relative difference from those that they were compared with, `against`,
     along the gradients of queries.
-    exact : of finite differences taken because they cost less: the exact pass, should they differ on the way.
+    exact : of finite differences taken because they cost less: makes the exact pass, should they differ on the way.
     """
 
     adjoint: CheckedAdjoint
@@ -24,7 +25,7 @@ class Choice:
     agreement: Agreement
     error: float | None = None
     against: str | None = None
-    exact: "Choice | None" = None
+    exact: "Callable[[], Choice] | None" = None
 
     @property
     def name(self) -> str:

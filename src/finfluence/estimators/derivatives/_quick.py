@@ -1,19 +1,28 @@
-"""One-sided differences for a tape, held against the exact pass on steps of it, or what forbids them."""
+"""One-sided differences for a tape, held against the exact pass on steps of it, or what forbids them.
+
+Where rows are dear, the exact pass of a few of them costs as much as tens of steps. There differences are held against
+the same ones in double precision, of one row, and these against the gradient that training got.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators.derivatives._check import GradientCheck, few_rows, rows_checked
-from finfluence.estimators.derivatives._checked import TOLERANCE, CheckedAdjoint, apart
+from finfluence.estimators.derivatives._checked import TOLERANCE, CheckedAdjoint, apart, unit
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._one_sided import OneSided
-from finfluence.estimators.derivatives._protocol import StepAdjoint
-from finfluence.grads import RowLosses
+from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Tape
 
 FEW_ROWS = 8
 MOST_QUERIES = 4
 MOVES, NEAR = (1.0, 3.0, 10.0), 0.5
+
+Products = Callable[[Tensor, Tensor, Batch, int | None], tuple[Tensor, Tensor]]
+"""(∂g/∂θ)ᵀu [Q, P] and x [Q, B] at θ [P], along u [Q, P], of a batch, under a seed."""
 
 
 def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exact: Choice) -> Choice:
@@ -39,11 +48,66 @@ def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exac
     NotSupportedError
         An operation with a kink that cannot be held on its piece, or differences that are not accurate.
     """
+    adjoint = _held_on_pieces(tape, reason)
+    error = _best_move(tape, adjoint, exact.adjoint.products, start, check.steps)
+    _check_near(error, "the exact pass")
+    checked = CheckedAdjoint(adjoint, tape, _maker(tape), fused=True, exact=exact.adjoint.inner)
+    return Choice(checked, reason, exact.agreement, error, "the exact pass")
 
+
+def directly(tape: Tape, check: GradientCheck, start: Tensor, reason: str) -> Choice:
+    """Return one-sided differences that agree with double precision, without the exact pass.
+
+    What goes backwards is right where (a) the gradient's derivative is symmetric, (b) the losses' derivative is the
+    gradient, and (c) differences are accurate. (a) and (b) are seen in double precision, on one row of the first step,
+    the last, and one between, along a random direction; (c) there along the first query's gradient.
+
+    Parameters
+    ----------
+    tape, check, start, reason
+        As of `one_sided`.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    NotSupportedError
+        As `one_sided`; or there is no double precision, or the derivative is not symmetric.
+    """
+    adjoint, make = _held_on_pieces(tape, reason), _maker(tape)
+    agreement = check.of(make, fused=True, rows=1)
+    if not agreement.double or not agreement.holds:
+        raise NotSupportedError(
+            explain(
+                "a gradient with a symmetric derivative, in double precision",
+                f"{agreement.sentence} ({reason})",
+                "the loss stops or changes gradients, or computes in its own precision only",
+                "use differentiation='exact'",
+            )
+        )
+    double = check.adjoint(make, fused=True)
+
+    def products(theta: Tensor, along: Tensor, batch: Batch, seed: int | None) -> tuple[Tensor, Tensor]:
+        return check.products(double, theta, along, batch, seed)
+
+    against = "differences in double precision"
+    error = _best_move(tape, adjoint, products, start, check.steps, most=1)
+    _check_near(error, against)
+    return Choice(CheckedAdjoint(adjoint, tape, make, fused=True), reason, agreement, error, against)
+
+
+def _maker(tape: Tape) -> Callable[[RowLosses], OneSided]:
     def make(losses: RowLosses) -> OneSided:
         return OneSided(losses, tape.optimizer)
 
-    adjoint = make(RowLosses(tape.working, tape.step_loss, tape.layout, fused=True))
+    return make
+
+
+def _held_on_pieces(tape: Tape, reason: str) -> OneSided:
+    """Return differences of a loss whose kinks can be held on their pieces."""
+    adjoint = _maker(tape)(RowLosses(tape.working, tape.step_loss, tape.layout, fused=True))
     step, state = tape.at(tape.steps - 1), tape.state(tape.steps - 1)
     names = adjoint.unfrozen(state[: tape.layout.size].to(tape.layout.device), step.batch, step.seed)
     if names:
@@ -56,19 +120,20 @@ def one_sided(tape: Tape, check: GradientCheck, start: Tensor, reason: str, exac
                 "use differentiation='exact', or a smooth activation such as GELU, SiLU or tanh",
             )
         )
-    error = _best_move(tape, adjoint, exact.adjoint.inner, start, check.steps)
+    return adjoint
+
+
+def _check_near(error: float, against: str) -> None:
     if not error <= TOLERANCE:
         raise NotSupportedError(
             explain(
-                f"finite differences that agree with the exact pass to {TOLERANCE:.0%} on a few steps",
+                f"finite differences that agree with {against} to {TOLERANCE:.0%} on a few steps",
                 f"a relative difference of {error:.2g}",
                 "the loss bends within the step (a kink or a jump in its code), "
                 "or is computed in too low a precision",
                 "use differentiation='exact', smooth activations, or float32 throughout",
             )
         )
-    checked = CheckedAdjoint(adjoint, tape, make, fused=True, exact=exact.adjoint.inner)
-    return Choice(checked, reason, exact.agreement, error, "the exact pass")
 
 
 def pays(tape: Tape, queries: int, saved_bytes: float) -> bool:
@@ -93,10 +158,42 @@ def _read(tape: Tape, t: int) -> Tensor | None:
     return tape.optimizer.gradient(theta, tuple(slots), tuple(after), tape.at(t).hyper.unbind())
 
 
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """One step: what is known of it, and products of some of its rows along a unit direction, by another way."""
+
+    theta: Tensor
+    along: Tensor
+    batch: Batch
+    seed: int | None
+    wanted: tuple[Tensor, Tensor]
+    known: float
+
+    @classmethod
+    def of(
+        cls, tape: Tape, adjoint: OneSided, products: Products, start: Tensor, t: int, most: int
+    ) -> "_Probe":
+        step, state = tape.at(t), tape.state(t).to(tape.layout.device)
+        theta, along = state[: tape.layout.size], unit(start[:1])
+        rows = few_rows(step.batch, len(step.rows), most)
+        wanted = products(theta, along, rows, step.seed)
+        return cls(theta, along, rows, step.seed, wanted, _known_error(tape, adjoint, t))
+
+    def error(self, adjoint: OneSided) -> float:
+        """Return how far differences are from what is wanted, and what is known of the step from what it is."""
+        off = apart(adjoint, self.wanted, self.theta, self.along, self.batch, self.seed)
+        return max(self.known / adjoint.kappa, off)
+
+
 def _best_move(
-    tape: Tape, adjoint: OneSided, exact: StepAdjoint, start: Tensor, steps: tuple[int, ...]
+    tape: Tape,
+    adjoint: OneSided,
+    products: Products,
+    start: Tensor,
+    steps: tuple[int, ...],
+    most: int | None = None,
 ) -> float:
-    """Set the κ with which differences are nearest to the exact pass on these steps, and return how near.
+    """Set the κ with which differences are nearest to other products on these steps, and return how near.
 
     The rounding of a loss grows with the model, and its share of a difference falls with κ. The first κ that is near by
     far is taken: differences are truncated the less, the smaller it is.
@@ -105,26 +202,27 @@ def _best_move(
     -------
     float
     """
+    most = rows_checked(tape, FEW_ROWS) if most is None else most
+    probes = [_Probe.of(tape, adjoint, products, start, t, most) for t in steps]
     least, found = adjoint.kappa, {}
     for factor in MOVES:
         adjoint.kappa = factor * least
-        found[adjoint.kappa] = max(_error(tape, adjoint, exact, start, t) for t in steps)
+        found[adjoint.kappa] = max(probe.error(adjoint) for probe in probes)
         if found[adjoint.kappa] <= NEAR * TOLERANCE:
             break
     adjoint.kappa = min(found, key=lambda kappa: found[kappa])
     return found[adjoint.kappa]
 
 
-def _error(tape: Tape, adjoint: OneSided, exact: StepAdjoint, start: Tensor, t: int) -> float:
-    """Return how far differences are from the exact pass at step t, and what is known of the step from what it is."""
+def _known_error(tape: Tape, adjoint: OneSided, t: int) -> float:
+    """Return how far gradient and row losses of step t, as the tape tells them, are from what they are."""
     step, state = tape.at(t), tape.state(t).to(tape.layout.device)
     theta = state[: tape.layout.size]
     gradient, losses = adjoint.plain.gradient(theta, step.batch, step.seed)
     size, error = gradient.norm().clamp_min(1e-30), 0.0
     read, kept = _read(tape, t), tape.row_losses(t)
     if read is not None:
-        error = float((read - gradient).norm() / size) / adjoint.kappa
+        error = float((read - gradient).norm() / size)
     if kept is not None:
-        error = max(error, float((kept - losses).norm() / losses.norm().clamp_min(1e-30)) / adjoint.kappa)
-    rows = few_rows(step.batch, len(step.rows), rows_checked(tape, FEW_ROWS))
-    return max(error, apart(adjoint, exact, theta, start[:1], rows, step.seed))
+        error = max(error, float((kept - losses).norm() / losses.norm().clamp_min(1e-30)))
+    return error

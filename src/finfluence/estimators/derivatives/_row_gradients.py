@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from finfluence.estimators.derivatives._check import dear
 from finfluence.estimators.derivatives._returned import ReturnedGradient, batch_normalised
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Tape
@@ -17,8 +18,9 @@ COARSE = 3e-2
 class RowGradients:
     """∇̃ℓ_i(θ) of single rows, whatever autograd returns for them, weighed as the step weighs its rows.
 
-    One `vmap` over rows where the loss allows it and gives the first row the gradient that it has among the others;
-    else one backward pass of the whole batch a row, under the step's own random numbers.
+    One `vmap` over rows where the loss allows it and gives the first row the gradient that it has among the others; of
+    rows that are dear, a pass of each by itself, under the same condition; else one backward pass of the whole batch a
+    row, under the step's own random numbers.
 
     Parameters
     ----------
@@ -28,6 +30,7 @@ class RowGradients:
     def __init__(self, tape: Tape) -> None:
         self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
         self._plain = ReturnedGradient(tape.working, tape.step_loss)
+        self._dear = dear(tape)
         apart = not tape.stochastic and not batch_normalised(tape.working)
         self._mapped: bool | None = None if apart else False
 
@@ -45,6 +48,11 @@ class RowGradients:
         return torch.stack([self._alone(theta, batch, count, seed, i) for i in rows])
 
     def _together(self, theta: Tensor, batch: Batch) -> Tensor:
+        """Return the gradients [r, P] of rows that do not look at each other."""
+        if self._dear:
+            rows = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(_rows(batch))]
+            return torch.stack([self._plain.at(theta, row, None, theta.new_ones(1)) for row in rows])
+
         def loss(point: Tensor, row: Batch) -> Tensor:
             return self._losses(point, {k: v.unsqueeze(0) for k, v in row.items()}).sum()
 
@@ -66,3 +74,7 @@ class RowGradients:
         wanted = torch.stack([self._alone(theta, batch, count, seed, i) for i in some])
         apart, size = (found - wanted).norm(), wanted.norm()
         return bool(apart <= AGREES.get(theta.dtype, COARSE) * size)
+
+
+def _rows(batch: Batch) -> int:
+    return len(next(iter(batch.values())))

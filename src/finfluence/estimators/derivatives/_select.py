@@ -9,12 +9,12 @@ from torch import Tensor
 
 from finfluence._files import digest
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, Maker, saved_bytes
+from finfluence.estimators.derivatives._check import GradientCheck, Maker, dear, saved_bytes
 from finfluence.estimators.derivatives._checked import CheckedAdjoint
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._differences import differences
 from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
-from finfluence.estimators.derivatives._quick import one_sided, pays
+from finfluence.estimators.derivatives._quick import directly, one_sided, pays
 from finfluence.estimators.derivatives._transposed import TransposedAdjoint, refused
 from finfluence.grads import RowLosses
 from finfluence.runs import Tape, seeded
@@ -23,6 +23,7 @@ from finfluence.runs.tape import Key
 Differentiation = Literal["auto", "exact", "finite-difference"]
 DIFFERENTIATIONS = ("auto", "exact", "finite-difference")
 QUERIES_CHECKED = 2
+CHEAPER = "a plain step a query and step costs less than the exact pass"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def choose_adjoint(
     derivative is symmetric, where the model has no forward-over-reverse derivative, or where one query's tangents
     exceed `memory_bytes` and the activations of training itself do not (fused attention over long sequences). For up to
     four queries of more than a tiny model it takes one-sided differences, at a plain step a query and step, if they
-    agree with the exact pass. Nothing depends on a clock: the same tape gets the same adjoint everywhere.
+    agree with the exact pass; of rows that are dear, with double precision. Nothing depends on a clock: the same tape
+    gets the same adjoint everywhere.
 
     Parameters
     ----------
@@ -117,11 +119,16 @@ def _choose(tape: Tape, start: Tensor, differentiation: str, memory_bytes: float
     if differentiation == "finite-difference":
         return _by_differences(tape, check, start, "as asked", queries)
     needed, fused = 4 * saved_bytes(tape, fused=False), saved_bytes(tape, fused=True)
+    if queries and dear(tape) and pays(tape, queries, fused):
+        try:
+            return replace(directly(tape, check, start, CHEAPER), exact=partial(exact_choice, tape))
+        except NotSupportedError:
+            pass  # what is against it stands in the reason for the exact pass, below
     if needed > memory_bytes >= fused:
         try:
             reason = f"the exact pass would need {needed / 2**30:.2g} GiB a query"
             cheaper = _by_differences(tape, check, start, reason, queries)
-            return replace(cheaper, exact=exact_choice(tape)) if cheaper.one_by_one else cheaper
+            return replace(cheaper, exact=partial(exact_choice, tape)) if cheaper.one_by_one else cheaper
         except NotSupportedError:
             return exact_choice(tape)
     found = _forward_over_reverse(tape, check)
@@ -146,8 +153,7 @@ def _quicker(tape: Tape, check: GradientCheck, start: Tensor, exact: Choice) -> 
     if exact.name != "exact":
         return exact
     try:
-        reason = "a plain step a query and step costs less than the exact pass"
-        return replace(one_sided(tape, check, start, reason, exact), exact=exact)
+        return replace(one_sided(tape, check, start, CHEAPER, exact), exact=lambda: exact)
     except NotSupportedError as error:
         got = str(error).partition("got: ")[2].splitlines()[0]
         return replace(exact, reason=f"{exact.reason}; finite differences would cost less, but: {got[:150]}")

@@ -118,7 +118,7 @@ def _run_chunk(context: Context, columns: range, tell: Callable[[int], None]) ->
         got = str(error).partition("got: ")[2].splitlines()[0]
         context.notes.append(f"queries {columns.start} to {columns.stop - 1} were replayed exactly: {got}")
     # Out here, where the error and the first pass that it holds are gone.
-    return _follow(replace(context, derivative=exact), columns, tell)
+    return _follow(replace(context, derivative=exact()), columns, tell)
 
 
 def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> ChunkResult:

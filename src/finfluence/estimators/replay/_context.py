@@ -139,12 +139,13 @@ def prepare(
     if folder is not None and processes.rank == 0:
         remove_left_over(folder)
     seed = tape.seed if options.seed is None else options.seed
-    schedule = RowSchedule(
+    schedule = RowSchedule.of(
+        tape,
         options.rows == "full",
-        options.probe_budget if tape.reshuffled and options.spread else 0.0,
+        options.probe_budget,
         seed,
-        finite=options.first_steps == "finite",
-        spread=options.spread,
+        options.first_steps == "finite",
+        options.spread,
     )
     draft = _Draft(
         tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise)

@@ -40,7 +40,7 @@ from finfluence.runs import Step, Tape
 
 EARLY = 5
 FURTHER, FOLLOWED = 2, 3
-FEW_ROWS, FEWEST = 8, 3
+FEW_ROWS, FEWEST, TWO = 8, 3, 2
 TOLERANCE, BENT, UNSETTLED = 0.05, 0.2, 0.3
 LINEAR = 1e-9
 OUTGROWN = 10.0
@@ -213,7 +213,8 @@ class FiniteSlopes:
 
     def _try(self, some: list[int], count: int) -> None:
         """Follow the training without few of the rows whose changes are known, and compare."""
-        few = list(range(0, len(some), max(1, len(some) // FEWEST)))[:FEWEST]
+        fewest = FEWEST if self._changes.affordable(FEWEST, self._further) else TWO
+        few = list(range(0, len(some), max(1, len(some) // fewest)))[:fewest]
         followed = self._absent_followed([some[k] for k in few])
         bent = _differ(self._known[1][:, few], followed[-1], BENT) & self.taken
         if self._changes.affordable(count, self._further):

@@ -118,8 +118,7 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
         sizes = StateSizes.of(source)
         disk = 0 if options.out is None else options.snapshot_bytes
         memory = split_memory(sizes, count, tail, options.memory_bytes, disk)
-        sampled = options.probe_budget if source.reshuffled and options.spread else 0.0
-        schedule = RowSchedule(options.rows == "full", sampled, 0)
+        schedule = RowSchedule.of(source, options.rows == "full", options.probe_budget, spread=options.spread)
         limit = truncation_for(options.horizon, source.noise).limit
         if isinstance(options.budget, Mapping):
             allocation = allocation_from(options.budget)

@@ -10,6 +10,7 @@ from finfluence._progress import Progress, silent
 from finfluence.ensemble import one_thread
 from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
+from finfluence.jobs.scan._decisions import read_lines
 from finfluence.jobs.scan._estimate import hardest, main_queries
 from finfluence.jobs.scan._folder import (
     INFLUENCE,

@@ -35,7 +35,11 @@ class Comparison:
         """Return the gradient of step t, clipped as recorded, at the coordinates; on the rows of another step."""
         self.steps.set_state(t, self.state(t))
         (backward or self.steps.backward)(t if rows_of is None else rows_of)
-        gradient, clipping = self.steps.gradient(), self.steps.recording.clipping
+        return self.clipped(self.steps.gradient())
+
+    def clipped(self, gradient: Tensor) -> Tensor:
+        """Return a gradient [P], clipped as recorded, at the coordinates."""
+        clipping = self.steps.recording.clipping
         if clipping.norm is not None:
             gradient = gradient * (clipping.norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
         if clipping.value is not None:

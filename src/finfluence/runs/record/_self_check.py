@@ -43,7 +43,8 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
     """
     comparison = Comparison(steps, recorder)
     for t in comparison.checked:
-        difference = _difference(comparison, t)
+        again = _Again.of(comparison, t)
+        difference = _difference(comparison, t, again)
         if difference is not None:
             raise TrainingError(
                 explain(
@@ -53,11 +54,31 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
                     difference.next_step,
                 )
             )
-        _check_update(comparison, t)
+        _check_update(comparison, t, again)
     return comparison.checked
 
 
-def _difference(comparison: Comparison, t: int) -> Difference | None:
+@dataclass(frozen=True)
+class _Again:
+    """A step taken again, by one backward pass: its gradient [P] before clipping, where there is one, and θ after."""
+
+    gradient: Tensor
+    has_grad: Tensor
+    after: Tensor
+
+    @classmethod
+    def of(cls, comparison: Comparison, t: int) -> "_Again":
+        steps = comparison.steps
+        steps.set_state(t, comparison.state(t))
+        steps.backward(t)
+        gradient = steps.held_gradient()
+        has_grad = torch.cat([torch.full((p.numel(),), p.grad is not None) for p in steps.parameters])
+        steps.apply(t)
+        after = torch.cat([p.detach().reshape(-1) for p in steps.parameters])
+        return cls(gradient, has_grad.to(after.device), after)
+
+
+def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | None:
     steps, chosen, tolerance = comparison.steps, comparison.coordinates, comparison.tolerance
     reference: ReferenceSample = comparison.references[t]
     if not bool(torch.isfinite(reference.gradient).all() & torch.isfinite(reference.after).all()):
@@ -71,11 +92,11 @@ def _difference(comparison: Comparison, t: int) -> Difference | None:
             "averaged weights are swapped in, weights are clipped or reset, or other code writes on them",
             "let only the optimiser move the parameters while the recording lasts",
         )  # fmt: skip
-    size = relative(comparison.again(t), reference.gradient)
+    size = relative(comparison.clipped(again.gradient), reference.gradient)
     if size > tolerance:
         return Difference(size, "a gradient", *cause_of(comparison, t))
     state = comparison.state(t)
-    theta = _stepped(steps, t, state)[chosen]
+    theta = again.after[chosen]
     moved = (reference.after - state[: steps.layout.size][chosen]).norm()
     size = float((theta - reference.after).norm() / moved.clamp_min(1e-30)) if moved > 0 else 0.0
     if size > MOVED * tolerance:
@@ -87,17 +108,11 @@ def _difference(comparison: Comparison, t: int) -> Difference | None:
     return None
 
 
-def _check_update(comparison: Comparison, t: int) -> None:
+def _check_update(comparison: Comparison, t: int, again: _Again) -> None:
     """Raise unless the functional update makes the optimiser's step."""
-    steps, state = comparison.steps, comparison.state(t)
-    steps.set_state(t, state)
-    steps.backward(t)
+    steps, state, has_grad, want = comparison.steps, comparison.state(t), again.has_grad, again.after
     theta, *slots = state.view(-1, steps.layout.size).unbind()
-    has_grad = torch.cat([torch.full((p.numel(),), p.grad is not None) for p in steps.parameters]).to(
-        theta.device
-    )
-    new, _ = steps.optimizer.update(theta, tuple(slots), steps.gradient(), steps.optimizer.hyper[t].unbind())
-    want = _stepped(steps, t, state)
+    new, _ = steps.optimizer.update(theta, tuple(slots), again.gradient, steps.optimizer.hyper[t].unbind())
     moved = ((want - theta) * has_grad).norm()
     rule = steps.recording.optimizer.rule
     tolerance = MOVED * TOLERANCE[steps.layout.dtype] if rule.tolerance is None else rule.tolerance
@@ -111,10 +126,3 @@ def _check_update(comparison: Comparison, t: int) -> None:
                 "leave out unusual options of the optimiser",
             )
         )
-
-
-def _stepped(steps: RecordedSteps, t: int, state: Tensor) -> Tensor:
-    """Return θ after step t."""
-    steps.set_state(t, state)
-    steps.run_step(t)
-    return torch.cat([p.detach().reshape(-1) for p in steps.parameters])

@@ -158,6 +158,11 @@ class RecordedSteps:
     def run_step(self, t: int) -> Tensor:
         """Take step t from the state set; return the mean loss before it."""
         loss = self.backward(t)
+        self.apply(t)
+        return loss
+
+    def apply(self, t: int) -> None:
+        """Let the optimiser take step t with the gradients held, clipped as recorded, and forget them."""
         rule, clipping = self.recording.optimizer.rule, self.recording.clipping
         for group, numbers in zip(self._torch.param_groups, self.recording.entries[t].numbers, strict=True):
             rule.set_numbers(group, numbers)
@@ -167,7 +172,6 @@ class RecordedSteps:
             torch.nn.utils.clip_grad_value_(self.parameters, clipping.value)
         self._torch.step()
         self._torch.zero_grad()
-        return loss
 
     def backward(self, t: int) -> Tensor:
         """Fill the gradients of step t at the state set, before clipping; return its loss."""
@@ -186,10 +190,14 @@ class RecordedSteps:
 
     def gradient(self) -> Tensor:
         """Return the gradients held as one vector [P], and forget them."""
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        flat = torch.cat([g.reshape(-1) for g in parts])
+        flat = self.held_gradient()
         self._torch.zero_grad()
         return flat
+
+    def held_gradient(self) -> Tensor:
+        """Return the gradients held as one vector [P]."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return torch.cat([g.reshape(-1) for g in parts])
 
     def set_state(self, t: int, state: Tensor) -> None:
         """Set parameters and optimiser to `state`, as they were before step t."""

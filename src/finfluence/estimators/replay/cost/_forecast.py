@@ -213,8 +213,7 @@ def forecast(
     replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
     coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
     workload = Workload(shape, dry.memory, options.late, equal_draws=tape.equal_draws)
-    sampled = options.probe_budget if tape.reshuffled and options.spread else 0.0
-    schedule = RowSchedule(options.rows == "full", sampled, 0, spread=options.spread)
+    schedule = RowSchedule.of(tape, options.rows == "full", options.probe_budget, spread=options.spread)
     limit, allocation = truncation_for(options.horizon, run.noise).limit, None
     if options.budget is not None:
         counted = replace(dry.timings, overhead=dry.asking + dry.timings.measuring + coupling)
