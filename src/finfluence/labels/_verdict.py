@@ -21,7 +21,7 @@ SURE_OF_NOISE = 0.05
 _RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
 _STEEPNESS, _BONUS = np.exp(np.linspace(-0.75, 2.4, 22)), np.linspace(-1.2, 1.2, 9)
 _BONUS_SD = 0.15
-_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (0.8, 0.3)
+_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (0.7, 0.25)
 """Mean and spread of log b where no label is wrong by chance, and where some are."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
@@ -163,7 +163,7 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
     wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a twentieth of
     the prior on ε = 0, the rest uniform in ε. The p are tempered to these very labels, so that b is near 1 if none of
     them is wrong; a floor takes over contradictions for which tempering had flattened the p, and b is then larger, by a
-    factor of about two: log b ~ N(0, 0.3²) without a floor and N(0.8, 0.3²) with one; a ~ N(0, 0.15²).
+    factor of about two: log b ~ N(0, 0.3²) without a floor and N(0.7, 0.25²) with one; a ~ N(0, 0.15²).
 
     Whether there is a floor at all is tested first, by the likelihood ratio of its best ε, b, a, N to the best b, a at
     ε = 0 (`p_none`). Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between
