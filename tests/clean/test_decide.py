@@ -61,6 +61,17 @@ def test_two_tests_keep_the_level_together():
     assert np.mean(proportions) <= 0.1
 
 
+def test_labels_have_the_whole_level_and_influence_pays_for_both() -> None:
+    n = 40
+    q_wrong, p, mu = np.ones(n), np.full(n, 0.9), np.zeros(n)
+    q_wrong[0], p[1], mu[1] = 0.09, 1e-9, -9.0
+    said = Predictions(q_wrong=q_wrong, p_wrong=np.where(q_wrong < 1, 0.95, 0.0))
+    frame = decide(np.arange(n), mu, p_values=p, predictions=said).frame
+    assert frame["flagged"][0] and frame["reason"][0] == "loss"
+    assert frame["q_value"][0] == 0.09
+    assert 0 < frame["q_value"][1] == 2 * frame["q_influence"][1] < 0.1
+
+
 def test_the_table_is_complete_and_never_removes_what_helps():
     assert len(RULE) == 12
     for (influence, loss, _), (action, reason) in RULE.items():

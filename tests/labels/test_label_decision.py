@@ -1,5 +1,8 @@
 """The decision about labels where the truth is known: drawn predictions, and tables with planted errors."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -51,6 +54,48 @@ def test_right_labels_that_are_merely_unlikely_are_not_named(classes, spread, le
     for seed in range(3):
         found, labels, _ = drawn(seed, classes=classes, spread=spread, lean=lean)
         assert not judge_labels(found, labels).named(0.1).any()
+
+
+@pytest.mark.parametrize("classes, noise", [(2, 0.08), (5, 0.06), (3, 0.2)])
+def test_a_larger_level_names_the_same_rows_and_more(classes, noise):
+    found, labels, _ = drawn(1, classes=classes, noise=noise)
+    rare = labels == 0
+    keep = np.flatnonzero(~rare | (rare.cumsum() % 12 == 0))  # a class that loses most of its rows to errors
+    verdict = judge_labels(replace(found, predicted=found.predicted[keep]), labels[keep])
+    named = [verdict.named(level) for level in (0.01, 0.05, 0.1, 0.2, 0.4, 0.6)]
+    for fewer, more in itertools.pairwise(named):
+        assert (more | ~fewer).all()
+    assert named[-1].sum() > named[0].sum()
+
+
+def test_a_class_that_would_mostly_be_named_is_not_judged():
+    found, labels, _ = drawn(0, classes=3, noise=0.1)
+    contradicted = np.flatnonzero(found.predicted.argmax(1) != labels)
+    surest = contradicted[np.argsort(-found.predicted.max(1)[contradicted])][:12]
+    labels[surest] = 3
+    predicted = np.c_[found.predicted, np.full(len(labels), 1e-4)]
+    verdict = judge_labels(replace(found, predicted=predicted / predicted.sum(1, keepdims=True)), labels)
+    assert (verdict.p_wrong[labels == 3] > 0.5).mean() > 0.5
+    assert (verdict.q_values[labels == 3] == 1).all()
+    assert verdict.named(0.1).any()
+
+
+def test_without_wrong_labels_the_test_of_the_floor_keeps_its_level():
+    p_none = []
+    for seed in range(20):
+        found, labels, _ = drawn(seed, classes=2 + seed % 3, rows=500)
+        verdict = judge_labels(found, labels)
+        p_none.append(verdict.p_none)
+        assert verdict.p_none <= 0.05 or not verdict.named(0.5).any()
+    assert sum(p <= 0.05 for p in p_none) <= 4  # of 20 at 5 %, more with a chance of 0.003
+    assert min(p_none) > 0
+
+
+def test_a_level_below_the_p_value_of_no_wrong_label_names_nothing():
+    found, labels, _ = drawn(0, noise=0.05)
+    verdict = replace(judge_labels(found, labels), p_none=0.03)
+    assert not verdict.named(0.02).any() and verdict.named(0.1).any()
+    assert not replace(verdict, p_none=0.06).named(0.5).any()
 
 
 @pytest.mark.slow

@@ -31,6 +31,17 @@ def test_several_tests_are_paid_for() -> None:
     assert name_rows(tests, 0.1).q_values.max() <= 1
 
 
+def test_a_test_with_a_level_of_its_own_pays_for_no_other() -> None:
+    apart = [
+        RowTest("a", q_values=[0.01, 0.04, 0.9]),
+        RowTest("b", q_values=[0.9, 0.9, 0.08], own_level=True),
+    ]
+    named = name_rows(apart, 0.1, paid=3)
+    np.testing.assert_allclose(named.q_values, [0.03, 0.12, 0.08])
+    assert named.flagged_by.tolist() == [[True, False, False], [False, False, True]]
+    assert named.factors == (3, 1)
+
+
 def test_the_order_of_tests_and_rows_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     z = rng.laplace(size=(2, 300))

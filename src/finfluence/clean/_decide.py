@@ -184,10 +184,11 @@ def decide(
 ) -> Decisions:
     r"""Decide about every row from its influence on one query and, if given, what is known of its label.
 
-    .. math:: q_i = \min(1,\ V \min(q_i^{\mathrm{influence}}, q_i^{\mathrm{label}})),
+    .. math:: q_i = \min(1,\ V q_i^{\mathrm{influence}},\ q_i^{\mathrm{label}}),
               \quad \text{flagged} = \{i : q_i \le \mathrm{fdr}\}
 
-    with V the number of tests: the rule of `finfluence.stats.name_rows`.
+    with V the number of tests: the rule of `finfluence.stats.name_rows`. Labels have the whole level: they alone change
+    rows, and what is done because of them keeps it. What influence names beside them keeps the level by itself.
 
     Parameters
     ----------
@@ -285,9 +286,8 @@ def decide(
 
 
 def _judge(frame: pd.DataFrame, fdr: float, tests: int, relabel_confidence: float) -> pd.DataFrame:
-    influence, loss = (
-        RowTest(name, q_values=frame[f"q_{name}"].to_numpy()) for name in ("influence", "loss")
-    )
+    influence = RowTest("influence", q_values=frame["q_influence"].to_numpy())
+    loss = RowTest("loss", q_values=frame["q_loss"].to_numpy(), own_level=True)
     named = name_rows([influence, loss], fdr, paid=tests)
     by_influence, by_loss = named.flagged_by
     known = frame["predicted"].notna() & frame["label"].notna()

@@ -6,19 +6,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
+from scipy.stats import chi2
 
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 
-MOST_OF_CLASS = 0.5
+MOST_OF_CLASS, LIKELY = 0.5, 0.5
 MOST_FITTED = 5000
 NEGLIGIBLE = 1e-6
 LEAST_SAID = 1e-7
 NO_NOISE = 0.05
+SURE_OF_NOISE = 0.05
+"""Largest p-value of "no label is wrong by chance" with which any row is named."""
 _RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
-_STEEPNESS, _BONUS = np.exp(np.linspace(-0.7, 2.4, 20)), np.linspace(-1.5, 1.5, 9)
-_BONUS_SD = 0.2
-_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (1.0, 0.4)
+_STEEPNESS, _BONUS = np.exp(np.linspace(-0.75, 2.4, 22)), np.linspace(-1.2, 1.2, 9)
+_BONUS_SD = 0.15
+_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (0.7, 0.25)
 """Mean and spread of log b where no label is wrong by chance, and where some are."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
@@ -45,6 +48,9 @@ class LabelVerdict:
         Share of labels that are wrong by chance, wherever the models are sure: posterior mean and 90 % interval.
     no_noise
         Chance that there is no such share at all.
+    p_none
+        p-value of the hypothesis that there is none, by the likelihood ratio; rows are named up to 0.05, and then every
+        chance above is given that there is such a share.
     findings
         Sentences that qualify the verdict.
     """
@@ -59,6 +65,7 @@ class LabelVerdict:
     noise_lower: float
     noise_upper: float
     no_noise: float
+    p_none: float
     told: bool
     findings: tuple[str, ...] = ()
 
@@ -70,18 +77,28 @@ class LabelVerdict:
 
     @cached_property
     def q_values(self) -> np.ndarray:
-        """Expected share of right labels among the rows at least as likely wrong as this one [n].
+        """Least level at which each row is named [n]; 1 where it never is.
 
-        The mean of 1 − p_wrong over those rows; 1 where the label is more likely right than wrong, and wherever nothing
-        can be told.
+        The mean of 1 − p_wrong over the rows at least as likely wrong, and at least `p_none`: where no label is wrong,
+        any name is a false one, and that happens as often as `p_none` falls below the level. 1 where the label is more
+        likely right than wrong, where no model predicts better than a constant, where `p_none` is above 0.05, and in a
+        class of whose rows more than half are more likely wrong than right: then it is the class that the models do not
+        know, not its labels that are wrong.
         """
-        return share_right(self.p_wrong) if self.told else np.ones(len(self.p_wrong))
+        q = np.ones(len(self.p_wrong))
+        if not self.told or self.p_none > SURE_OF_NOISE:
+            return q
+        likely = self.p_wrong >= LIKELY
+        unknown = [k for k in np.unique(self.labels) if likely[self.labels == k].mean() > MOST_OF_CLASS]
+        judged = ~np.isin(self.labels, unknown)
+        found = share_right(self.p_wrong[judged])
+        q[judged] = np.where(found < 1, np.maximum(found, self.p_none), 1.0)
+        return q
 
     def named(self, level: float = 0.1) -> np.ndarray:
         """Name wrong labels, an expected share of `level` of them falsely.
 
-        A class of whose rows more than half would be named is not judged: then it is the class that the models do not
-        know, not its labels that are wrong.
+        Those named at one level are named at any larger one.
 
         Returns
         -------
@@ -98,12 +115,8 @@ class LabelVerdict:
                     "a level between 0 and 1", repr(level), "a rate given in percent", "write 0.1 for 10 %"
                 )
             )
-        chosen = self.q_values <= level
-        for label in np.unique(self.labels):
-            of_class = self.labels == label
-            if chosen[of_class].mean() > MOST_OF_CLASS:
-                chosen = chosen & ~of_class
-        return chosen
+        named: np.ndarray = self.q_values <= level
+        return named
 
     def expected_wrong(self, k: int) -> tuple[float, float]:
         """Say between which numbers the wrong ones among the first k rows of `order` lie.
@@ -134,7 +147,7 @@ def share_right(p_wrong: np.ndarray) -> np.ndarray:
     order = np.argsort(-p_wrong, kind="stable")
     q = np.empty(len(p_wrong))
     q[order] = np.cumsum(1 - p_wrong[order]) / np.arange(1, len(order) + 1)
-    return np.where(p_wrong >= 0.5, q, 1.0)
+    return np.where(p_wrong >= LIKELY, q, 1.0)
 
 
 def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
@@ -150,7 +163,12 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
     wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a twentieth of
     the prior on ε = 0, the rest uniform in ε. The p are tempered to these very labels, so that b is near 1 if none of
     them is wrong; a floor takes over contradictions for which tempering had flattened the p, and b is then larger, by a
-    factor of about e: log b ~ N(0, 0.3²) without a floor and N(1, 0.4²) with one; a ~ N(0, 0.2²).
+    factor of about two: log b ~ N(0, 0.3²) without a floor and N(0.7, 0.25²) with one; a ~ N(0, 0.15²).
+
+    Whether there is a floor at all is tested first, by the likelihood ratio of its best ε, b, a, N to the best b, a at
+    ε = 0 (`p_none`). Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between
+    the rows and the level: in a table without wrong labels some are named with a chance of 0.05 at most, and in one
+    with some the level is that of the posterior given ε > 0.
 
     Parameters
     ----------
@@ -212,6 +230,7 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
         noise_lower=fit.lower,
         noise_upper=fit.upper,
         no_noise=fit.none,
+        p_none=fit.p_none,
         told=found.informative,
     )
     return replace(verdict, findings=_findings(verdict, found))
@@ -219,13 +238,14 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """right : chance that each label is right if it contradicts [n]; rate, lower, upper, none : of ε."""
+    """right : chance of each label if it contradicts [n]. rate, lower, upper, none : of ε. p_none : of ε = 0."""
 
     right: np.ndarray
     rate: float
     lower: float
     upper: float
     none: float
+    p_none: float
 
 
 def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
@@ -244,8 +264,13 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
             for k, noise in enumerate(noises):
                 chance = np.clip(np.outer(1 - _RATES, right) + np.outer(_RATES, noise[some]), 1e-12, None)
                 weights[k, i, j] = np.log(chance).sum(1) * (len(rows) / len(some))
+    p_none = _p_none(weights * (len(some) / len(rows)))
     weights += _log_prior()
     weights = np.exp(weights - logsumexp(weights))
+    none = float(weights[..., 0].sum())
+    if p_none <= SURE_OF_NOISE:
+        weights[..., 0] = 0
+        weights /= weights.sum()
     mean, known = np.zeros(len(p)), 0.0
     for i, b in enumerate(_STEEPNESS):
         if weights[:, i].max() < NEGLIGIBLE:
@@ -258,7 +283,23 @@ def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
             known += weight
     of_rate = weights.sum((0, 1, 2))
     lower, upper = (float(_RATES[int(np.searchsorted(of_rate.cumsum(), q))]) for q in (0.05, 0.95))
-    return _Fit(mean / known, float(of_rate @ _RATES), lower, upper, float(of_rate[0]))
+    return _Fit(mean / known, float(of_rate @ _RATES), lower, upper, none, p_none)
+
+
+def _p_none(likelihood: np.ndarray) -> float:
+    """Return the p-value of ε = 0 by the likelihood ratio Λ [N, b, a, ε]: half of it χ² with one degree of freedom.
+
+    ε = 0 is at the edge of what is possible, so that 2 log Λ is 0 half of the time (Self and Liang 1987, case 5). Both
+    sides have their best b, and their best a under its prior.
+
+    Returns
+    -------
+    float
+    """
+    of_bonus = _normal(_BONUS, 0.0, _BONUS_SD)
+    penalised = likelihood + (of_bonus - of_bonus.max())[:, None]
+    ratio = float(penalised[..., 1:].max() - penalised[..., 0].max())
+    return 0.5 * float(chi2.sf(2 * max(ratio, 0.0), 1))
 
 
 def _log_prior() -> np.ndarray:

@@ -28,6 +28,8 @@ class RowTest:
         The side that is named.
     findings : tuple of str
         What qualifies known q-values.
+    own_level : bool
+        Whether what the test names is a list of its own, which keeps the rate by itself and pays for no other test.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RowTest:
     q_values: ArrayLike | None = None
     direction: Direction = "harmful"
     findings: tuple[str, ...] = ()
+    own_level: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,8 @@ class Named:
         Least value on the named side among the rows that the test names; NaN where it names none or has no values.
     findings : tuple of str
         Sentences that qualify the answer.
+    factors : tuple of int [V]
+        What each test's q-values are multiplied by: V, or 1 where the test has a level of its own.
     """
 
     q_each: np.ndarray
@@ -61,11 +66,12 @@ class Named:
     fdr: float
     thresholds: tuple[float, ...]
     findings: tuple[str, ...]
+    factors: tuple[int, ...]
 
     @property
     def q_values(self) -> np.ndarray:
-        """Least rate at which the union of the tests names the row: q = min(1, V · min_v q_v) [n]."""
-        least: np.ndarray = np.minimum(self.tests * self.q_each.min(axis=0), 1.0)
+        """Least rate at which any test names the row: q = min(1, min_v F_v q_v) [n], F the factors."""
+        least: np.ndarray = self._paid.min(axis=0)
         return least
 
     @property
@@ -76,7 +82,12 @@ class Named:
     @property
     def flagged_by(self) -> np.ndarray:
         """Whether each test names each row [V, n]."""
-        return np.minimum(self.tests * self.q_each, 1.0) <= self.fdr
+        return self._paid <= self.fdr
+
+    @property
+    def _paid(self) -> np.ndarray:
+        paid: np.ndarray = np.minimum(np.asarray(self.factors)[:, None] * self.q_each, 1.0)
+        return paid
 
 
 def name_rows(tests: Sequence[RowTest], fdr: float = 0.1, *, paid: int | None = None) -> Named:
@@ -85,7 +96,8 @@ def name_rows(tests: Sequence[RowTest], fdr: float = 0.1, *, paid: int | None = 
     .. math:: q_i = \min(1,\ V \min_v q_{i,v}), \quad \text{named} = \{i : q_i \le \mathrm{fdr}\}
 
     so that the union of what the tests name keeps the level, whatever the dependence between them (Bonferroni over
-    tests, each at fdr / V).
+    tests, each at fdr / V). A test with a level of its own (`RowTest.own_level`) is not multiplied by V: what it names
+    keeps the level by itself, and so do the others together; all of them together then keep twice the level.
 
     Parameters
     ----------
@@ -119,6 +131,9 @@ def name_rows(tests: Sequence[RowTest], fdr: float = 0.1, *, paid: int | None = 
     >>> two = name_rows([RowTest("a", q_values=[0.04, 0.2]), RowTest("b", q_values=[0.06, 0.01])])
     >>> two.q_values.tolist(), two.flagged_by.tolist()
     ([0.08, 0.02], [[True, False], [False, True]])
+    >>> apart = [RowTest("a", q_values=[0.04, 0.2]), RowTest("b", q_values=[0.06, 0.01], own_level=True)]
+    >>> name_rows(apart).q_values.tolist()
+    [0.06, 0.01]
     """
     check_fdr(fdr)
     if not tests:
@@ -147,7 +162,9 @@ def name_rows(tests: Sequence[RowTest], fdr: float = 0.1, *, paid: int | None = 
         for text in texts
     ]
     count = len(tests) if paid is None else paid
-    named = Named(np.stack([q for q, _ in judged]), count, fdr, (), tuple(dict.fromkeys(findings)))
+    factors = tuple(1 if test.own_level else count for test in tests)
+    q_each = np.stack([q for q, _ in judged])
+    named = Named(q_each, count, fdr, (), tuple(dict.fromkeys(findings)), factors)
     return replace(named, thresholds=tuple(map(_threshold, tests, named.flagged_by)))
 
 

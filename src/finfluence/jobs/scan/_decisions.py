@@ -35,8 +35,9 @@ def decide_rows(
 ) -> Decided:
     """Decide about every row by its worst query and by what models that have not seen it say of its label.
 
-    Each of V tests (the queries, and the label) is held against fdr / V by `name_rows`, so that what they name together
-    keeps the level. Whether a row is *helpful* is asked of the held-out loss alone.
+    Of V tests (the queries, and the label) each query is held against fdr / V by `name_rows`, and the label, which
+    alone changes rows, against fdr: what it names keeps the level, and so does what the queries name together. Whether
+    a row is *helpful* is asked of the held-out loss alone.
 
     Parameters
     ----------
@@ -136,7 +137,10 @@ def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Deci
 
 def line_tests(lines: pd.DataFrame) -> list[RowTest]:
     """Return the two tests that a line of the table holds: influence on its query, and the row's label."""
-    return [RowTest(name, q_values=lines[f"q_{name}"].to_numpy()) for name in ("influence", "loss")]
+    return [
+        RowTest("influence", q_values=lines["q_influence"].to_numpy()),
+        RowTest("loss", q_values=lines["q_loss"].to_numpy(), own_level=True),
+    ]
 
 
 def plain_labels(values: np.ndarray) -> np.ndarray:

@@ -137,7 +137,7 @@ def judge_all_labels(
     Parameters
     ----------
     fdr
-        Level at which held-out labels are named and left out, and at which a class is not judged.
+        Level at which held-out labels are named and left out.
     seed
         Of the folds, the models and the planted errors.
     plant
@@ -165,12 +165,15 @@ def judge_all_labels(
             found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
         _save(folder, found)
     n = len(data.train)
+    parted = [np.arange(n), np.arange(n, len(y))]
     if found.task == "regression":
         verdict: LabelVerdict | TargetVerdict = judge_targets(found, x, y, draw)
+        q = [replace(verdict, p_wrong=verdict.p_wrong[part]).q_values for part in parted]
     else:
-        verdict = _of_labels(found, y, None if data.query.source.digest == data.train.source.digest else n)
-    rows = _rows(verdict, y, n, fdr)
-    held = rows.take(np.arange(n, len(y)))
+        together = data.query.source.digest == data.train.source.digest
+        verdict, q = _of_labels(found, y, parted, together=together)
+    rows = _rows(verdict, np.concatenate(q))
+    held = rows.take(parted[1])
     left_out = _left_out(held, fdr)
     if (folder / LABELS).exists():
         summary = folder.read_json(LABELS)
@@ -223,15 +226,16 @@ def _parts(data: ScanData) -> list[Table]:
     return [data.train, data.query, *([data.evaluation] if data.halved else [])]
 
 
-def _of_labels(found: OutOfFold, y: np.ndarray, n: int | None) -> LabelVerdict:
-    """Judge all labels together, or the first n apart from the others, which may be wrong at another rate."""
-    if n is None:
-        return judge_labels(found, y)
-    first, other = (
-        judge_labels(replace(found, predicted=found.predicted[rows]), y[rows])
-        for rows in (np.arange(n), np.arange(n, len(y)))
-    )
-    return replace(
+def _of_labels(
+    found: OutOfFold, y: np.ndarray, parted: list[np.ndarray], *, together: bool
+) -> tuple[LabelVerdict, list[np.ndarray]]:
+    """Judge all labels together, or each part apart: its labels may be wrong at another rate; and return q-values."""
+    if together:
+        whole = judge_labels(found, y)
+        each = [replace(whole, p_wrong=whole.p_wrong[part], labels=whole.labels[part]) for part in parted]
+        return whole, [verdict.q_values for verdict in each]
+    first, other = (judge_labels(replace(found, predicted=found.predicted[part]), y[part]) for part in parted)
+    joined = replace(
         first,
         p_wrong=np.concatenate([first.p_wrong, other.p_wrong]),
         oof_loss=np.concatenate([first.oof_loss, other.oof_loss]),
@@ -240,6 +244,7 @@ def _of_labels(found: OutOfFold, y: np.ndarray, n: int | None) -> LabelVerdict:
         ambiguous=np.concatenate([first.ambiguous, other.ambiguous]),
         labels=np.concatenate([first.labels, other.labels]),
     )
+    return joined, [first.q_values, other.q_values]
 
 
 def _groups(parts: list[Table]) -> np.ndarray | None:
@@ -253,23 +258,11 @@ def _groups(parts: list[Table]) -> np.ndarray | None:
     return np.concatenate(named)
 
 
-def _rows(verdict: LabelVerdict | TargetVerdict, y: np.ndarray, n: int, fdr: float) -> RowLabels:
-    train, held = np.arange(n), np.arange(n, len(y))
-    q_wrong = np.concatenate([_q_values(verdict, part, fdr) for part in (train, held)])
-    p_wrong = verdict.p_wrong if verdict.told else np.full(len(y), np.nan)
+def _rows(verdict: LabelVerdict | TargetVerdict, q_wrong: np.ndarray) -> RowLabels:
+    p_wrong = verdict.p_wrong if verdict.told else np.full(len(q_wrong), np.nan)
     if isinstance(verdict, LabelVerdict):
         return RowLabels(q_wrong, p_wrong, verdict.oof_loss, verdict.predicted, verdict.confidence)
-    return RowLabels(q_wrong, p_wrong, verdict.size, verdict.predicted, np.full(len(y), np.nan))
-
-
-def _q_values(verdict: LabelVerdict | TargetVerdict, rows: np.ndarray, fdr: float) -> np.ndarray:
-    """Return q-values among some of the rows; 1 in a class of which more than half would be named at `fdr`."""
-    if isinstance(verdict, TargetVerdict):
-        return replace(verdict, p_wrong=verdict.p_wrong[rows]).q_values
-    part = replace(verdict, p_wrong=verdict.p_wrong[rows], labels=verdict.labels[rows])
-    of_named_class = np.isin(part.labels, np.unique(part.labels[part.named(fdr)]))
-    spoken: np.ndarray = np.where((part.q_values > fdr) | of_named_class, part.q_values, 1.0)
-    return spoken
+    return RowLabels(q_wrong, p_wrong, verdict.size, verdict.predicted, np.full(len(q_wrong), np.nan))
 
 
 def _left_out(held: RowLabels, fdr: float) -> np.ndarray:
