@@ -52,7 +52,7 @@ def test_one_action_for_all(action, kept, labels):
 
 def test_another_level_decides_anew():
     assert len(apply(MADE, FRAME, fdr=0.01).audit) == 0
-    assert apply(MADE, FRAME, fdr=0.03).frame.index.tolist() == ["b", "c", "d", "e"]
+    assert apply(MADE, FRAME, target="label", fdr=0.03).frame.index.tolist() == ["b", "c", "d", "e"]
 
 
 def test_ids_may_stand_in_a_column_and_dtypes_stay():

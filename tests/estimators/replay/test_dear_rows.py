@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import finfluence as fi
 from finfluence.estimators.derivatives import RowGradients, choose_adjoint, dear
-from finfluence.estimators.replay._schedule import RowSchedule
+from finfluence.estimators.replay import RowSchedule
 from finfluence.grads import Batch, RowLoss
 from finfluence.runs import seeded
 

@@ -62,7 +62,7 @@ MORE = {"early": [0.05], "training": [0.3], "proof": [0.8], "often": [0.3, 0.3, 
 
 def killed(folder, shares):
     """Scans in forked processes that kill themselves at a share of all progress calls, then go on."""
-    source = blobs_csv(folder, n=160, wrong=16)
+    source = blobs_csv(folder, n=240, wrong=24)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(source), str(folder), json.dumps({"whole": [], **shares})],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,

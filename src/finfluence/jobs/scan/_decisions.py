@@ -123,8 +123,17 @@ def read_lines(folder: ScanFolder) -> pd.DataFrame:
 
 
 def from_table(lines: pd.DataFrame, summary: dict[str, Any], fdr: float) -> Decisions:
-    """Return the decisions of a finished scan, from its table, at any level."""
+    """Return the decisions of a finished scan, from its table, at any level.
+
+    A scan of an earlier version held labels against the level divided by the number of tests, and is decided so again.
+
+    Returns
+    -------
+    Decisions
+    """
     rows = lines[lines["query"] == HELD_OUT].reset_index(drop=True)
+    if not summary.get("labels_at_the_whole_level", False):
+        rows = rows.assign(q_loss=np.minimum(1.0, int(summary["voices"]) * rows["q_loss"]))
     like = Decisions(
         frame=rows,
         fdr=fdr,

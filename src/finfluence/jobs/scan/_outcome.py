@@ -87,6 +87,7 @@ def summarise(options: ScanOptions, found: Outcome, seconds: Mapping[str, float]
         "counts": named,
         "fdr": options.fdr,
         "voices": decisions.tests,
+        "labels_at_the_whole_level": True,
         "relabel_confidence": decisions.relabel_confidence,
         "sign": sign_sentence(HELD_OUT, str(main["unit"].item()), int(main["sign"])),
         "covers": covers_sentence(influence.provenance),
