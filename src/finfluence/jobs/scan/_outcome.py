@@ -33,6 +33,8 @@ from finfluence.jobs.scan._words import (
 from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
+STEPS_NAMED = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -146,10 +148,33 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     if found.tested is not None and not found.tested["passed"]:
         findings.append(("FI043", str(found.tested["sentence"])))
     findings += [("FI022", text) for text in shown]
-    findings += made.coded()
+    findings += _few_of_steps(made.coded(), made.runs)
     columns = [note for note in notes if note.startswith("column ")]
     findings += [("FI030", note) for note in notes if note not in columns]
     return findings + ([("FI030", "; ".join(columns))] if columns else [])
+
+
+def _few_of_steps(coded: list[tuple[str, str]], runs: int) -> list[tuple[str, str]]:
+    """Return the findings with two single steps named (FI011), and how many more there are.
+
+    Returns
+    -------
+    list of tuple
+
+    Examples
+    --------
+    >>> several = [("FI011", f"step {t} holds 30 %") for t in range(5)] + [("FI010", "a window")]
+    >>> [text for _, text in _few_of_steps(several, 4)][2].split(":")[0]
+    "3 more steps of the 4 runs hold over a fifth of the slopes' variance"
+    """
+    steps = [finding for finding in coded if finding[0] == "FI011"]
+    more = len(steps) - STEPS_NAMED
+    if more <= 0:
+        return coded
+    told = f"{more} more steps of the {runs} runs hold over a fifth of the slopes' variance"
+    where = "fi.load(…/runs/000/influence.zarr) and its likes name them"
+    others = [finding for finding in coded if finding[0] != "FI011"]
+    return [*steps[:STEPS_NAMED], ("FI011", f"{told}: {where}"), *others]
 
 
 def _why_nothing(found: Outcome, named: Mapping[str, Any], fdr: float) -> list[str]:
