@@ -1,5 +1,6 @@
 """Commands and their options. Everything heavy is imported inside the commands, so that `--help` stays quick."""
 
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -207,8 +208,7 @@ def show(
 def verify(out: Path, quiet: bool, **given: Any) -> None:
     """Hold a scan's estimates against retraining: whether their order and their size can be trusted."""
     screen = Screen(quiet)
-    goes_on = f"The same command goes on; finished trainings are kept in {out / 'verify'}."
-    with reported(goes_on, out / "scan.log"):
+    with _training_again(out, "verify"):
         from finfluence.cli._shown import show_plan, show_verification
         from finfluence.jobs import kind_of
         from finfluence.jobs.scan import verify_scan
@@ -250,8 +250,7 @@ def bench(listed: bool, quiet: bool, **given: Any) -> None:
 def decide(out: Path, quiet: bool, **given: Any) -> None:
     """Recommend what to do: keep, drop, relabel, reweight or mitigate, whichever does best in training again."""
     screen = Screen(quiet)
-    goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
-    with reported(goes_on, out / "scan.log"):
+    with _training_again(out, "proof"):
         from finfluence.cli._decided import show_advice
         from finfluence.jobs.scan import decide_scan
 
@@ -265,8 +264,7 @@ def decide(out: Path, quiet: bool, **given: Any) -> None:
 def assess(out: Path, quiet: bool, **given: Any) -> None:
     """Estimate how right the model is on rows without labels, before and after cleaning."""
     screen = Screen(quiet)
-    goes_on = f"The same command goes on; finished trainings are kept in {out / 'proof'}."
-    with reported(goes_on, out / "scan.log"):
+    with _training_again(out, "proof"):
         from finfluence.cli._shown import show_chapter
         from finfluence.jobs.scan import assess_scan
 
@@ -320,6 +318,12 @@ def _only_of_tunings(top: float | None) -> None:
                 "use --fdr",
             )
         )
+
+
+def _training_again(out: Path, place: str) -> AbstractContextManager[None]:
+    """Report what goes wrong in a command that goes on with the trainings it has finished."""
+    kept = f"The same command goes on; finished trainings are kept in {out / place}."
+    return reported(kept, out / "scan.log")
 
 
 def _filled(options: Any, given: dict[str, Any], **changed: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from finfluence.ingest._leaks import repeated_rows
 from finfluence.ingest._messages import counted, listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
+from finfluence.ingest._same_layout import check_same_layout
 from finfluence.ingest._scaling import to_pictures
 from finfluence.ingest._table import Table
 from finfluence.ingest._target import class_doubts, class_keys, fit_target, to_numbers
@@ -132,38 +133,12 @@ def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _check_same_layout(raw: RawTable, other: RawTable) -> None:
-    if raw.source.digest == other.source.digest:
-        raise DataError(
-            explain(
-                "hold-out rows that are not the training rows",
-                f"{other.source.name} has the very content of {raw.source.name}",
-                "one file given twice",
-                "name another file, or leave --holdout out to draw hold-out rows",
-            )
-        )
-    if raw.kind != other.kind:
-        raise DataError(
-            explain(
-                f"a hold-out part of the same kind as the training data ({raw.kind})",
-                other.kind,
-                "files of two data sets",
-                "give hold-out data of the same format",
-            )
-        )
+    another = "name another file, or leave --holdout out to draw hold-out rows"
+    check_same_layout(
+        raw, other, "hold-out", "hold-out rows", another, "give hold-out data of the same format"
+    )
     if raw.frame is not None and other.frame is not None:
         _check_columns(list(raw.frame.columns), list(other.frame.columns))
-        return
-    shapes = [(item.pixels if item.pixels is not None else item.array) for item in (raw, other)]
-    ours, theirs = (list(values.shape[1:]) for values in shapes if values is not None)
-    if ours != theirs:
-        raise DataError(
-            explain(
-                f"hold-out samples of shape {ours}, as in training",
-                f"shape {theirs}",
-                "files of two data sets, or another preparation",
-                "prepare both parts in the same way",
-            )
-        )
 
 
 def _check_columns(ours: list[str], theirs: list[str]) -> None:

@@ -21,6 +21,7 @@ from finfluence.ingest._messages import listed, nearest
 from finfluence.ingest._npz import check_x, named_array, read_npz
 from finfluence.ingest._raw import RawTable, as_objects
 from finfluence.ingest._reading import file_reading
+from finfluence.ingest._same_layout import check_same_layout
 from finfluence.ingest._split import parts
 from finfluence.ingest._table import Source
 from finfluence.ingest._target import fit_target, to_numbers
@@ -157,38 +158,11 @@ def _bare(
 
 
 def _check_layout(raw: RawTable, more: RawTable, encoded: Encoded) -> None:
-    if raw.source.digest == more.source.digest:
-        raise DataError(
-            explain(
-                "rows without labels that are not the training rows",
-                f"{more.source.name} has the very content of {raw.source.name}",
-                "one file given twice",
-                "name the file of the rows that the model will meet",
-            )
-        )
-    if raw.kind != more.kind:
-        raise DataError(
-            explain(
-                f"rows without labels of the same kind as the training data ({raw.kind})",
-                more.kind,
-                "files of two data sets",
-                "give them in the format of the training data, without the labels",
-            )
-        )
+    another = "name the file of the rows that the model will meet"
+    alike = "give them in the format of the training data, without the labels"
+    check_same_layout(raw, more, PART, "rows without labels", another, alike)
     if more.frame is not None:
         _check_columns(list(encoded.used), list(more.frame.columns))
-        return
-    shapes = [(item.pixels if item.pixels is not None else item.array) for item in (raw, more)]
-    ours, theirs = (list(values.shape[1:]) for values in shapes if values is not None)
-    if ours != theirs:
-        raise DataError(
-            explain(
-                f"unlabelled samples of shape {ours}, as in training",
-                f"shape {theirs}",
-                "files of two data sets, or another preparation",
-                "prepare both in the same way",
-            )
-        )
 
 
 def _check_columns(used: Sequence[str], theirs: Sequence[str]) -> None:

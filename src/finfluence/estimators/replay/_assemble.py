@@ -82,14 +82,10 @@ def estimates(
     -------
     dict
     """
-    where, columns, scale = estimand.subsets.positions, chunk.columns, estimand.scale
-    effect = scale * sum_over(where, chunk.effects)
-    effect_se = scale * np.sqrt(sum_over(where, chunk.effect_variance))
+    known = estimand.scale * np.sqrt(sum_over(estimand.subsets.positions, chunk.effect_variance))
+    effect, effect_se, extra = _effects(estimand, chunk, coupled, known)
     spread = np.broadcast_to(np.sqrt(chunk.variance), effect.shape)
-    found = None if coupled.effects is None else coupled.effects[:, columns.start : columns.stop]
-    effect, effect_se, extra = replace(coupled, effects=found).correct(effect, effect_se)
-    lost = np.broadcast_to(chunk.horizon == 0, effect.shape)
-    unknown = lost if counts is None else lost | (counts == 0)
+    lost, unknown = _not_known(chunk, counts, effect.shape)
     effect, spread = (np.where(lost, np.nan, v) for v in (effect, spread))
     effect_se = np.where(unknown, np.nan, effect_se)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -131,14 +127,30 @@ def scores(
     -------
     dict
     """
-    where, columns = estimand.subsets.positions, chunk.columns
-    effect = estimand.scale * sum_over(where, chunk.effects)
-    found = None if coupled.effects is None else coupled.effects[:, columns.start : columns.stop]
-    effect, _, _ = replace(coupled, effects=found).correct(effect, np.zeros_like(effect))
-    lost = np.broadcast_to(chunk.horizon == 0, effect.shape)
-    unknown = lost if counts is None else lost | (counts == 0)
+    columns = chunk.columns
+    effect, _, _ = _effects(estimand, chunk, coupled, None)
+    _, unknown = _not_known(chunk, counts, effect.shape)
     oriented = np.where(unknown, np.nan, effect) * np.array(signs[columns.start : columns.stop])
     return {"score": np.where((estimand.subsets.sizes == 0)[:, None], 0.0, oriented)}
+
+
+def _effects(
+    estimand: Estimand, chunk: ChunkResult, coupled: CoupledEffects, effect_se: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Return effect, error and what else is known [S, q], with the effects that were coupled in their places."""
+    columns = chunk.columns
+    effect = estimand.scale * sum_over(estimand.subsets.positions, chunk.effects)
+    found = None if coupled.effects is None else coupled.effects[:, columns.start : columns.stop]
+    error = np.zeros_like(effect) if effect_se is None else effect_se
+    return replace(coupled, effects=found).correct(effect, error)
+
+
+def _not_known(
+    chunk: ChunkResult, counts: np.ndarray | None, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which effects [S, q] no epoch was followed for, and of which this run alone says nothing."""
+    lost = np.broadcast_to(chunk.horizon == 0, shape)
+    return lost, lost if counts is None else lost | (counts == 0)
 
 
 def _without_empty(values: dict[str, np.ndarray], empty: np.ndarray) -> dict[str, np.ndarray]:

@@ -74,13 +74,7 @@ def read_data(options: ScanOptions) -> ScanData:
     ConfigError
         An option does not fit the data.
     """
-    raw = read(
-        options.source,
-        target=options.target,
-        id_column=options.id_column,
-        group_column=options.group_column,
-        task=options.task,
-    )
+    raw = read_source(options)
     if options.per_class and raw.task != "classification":
         raise ConfigError(
             explain(
@@ -117,6 +111,17 @@ def halves(held: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
     order = rng.permutation(len(held))
     order = order[np.argsort(strata[order], kind="stable")]
     return np.sort(order[::2]), np.sort(order[1::2])
+
+
+def read_source(options: ScanOptions) -> RawTable:
+    """Return the raw training source that the options name."""
+    return read(
+        options.source,
+        target=options.target,
+        id_column=options.id_column,
+        group_column=options.group_column,
+        task=options.task,
+    )
 
 
 def read_again(described: dict[str, Any]) -> RawTable:

@@ -13,8 +13,9 @@ from finfluence._files import digest
 from finfluence._seeds import stream
 from finfluence.assess import METHODS, THRESHOLDED, AccuracyComparison, compare_accuracy
 from finfluence.errors import ConfigError, DataError, TrainingError, explain
-from finfluence.ingest import Table, Unlabelled, read, read_unlabelled
+from finfluence.ingest import Table, Unlabelled, read_unlabelled
 from finfluence.jobs._words import change
+from finfluence.jobs.scan._data import read_source
 from finfluence.jobs.scan._measures import RowChances
 from finfluence.jobs.scan._reopened import Reopened
 from finfluence.jobs.scan._versions import LEVEL, Asked
@@ -88,13 +89,7 @@ def read_deployed(scan: Reopened, source: str | os.PathLike[str]) -> Deployed:
                 "give more checked rows by finfluence scan --holdout FILE",
             )
         )
-    raw = read(
-        options.source,
-        target=options.target,
-        id_column=options.id_column,
-        group_column=options.group_column,
-        task=options.task,
-    )
+    raw = read_source(options)
     rows = read_unlabelled(raw, source, options.holdout, options.holdout_fraction, options.seed)
     x, found = rows.x, [("FI030", note) for note in rows.notes]
     found += [("FI061", warning) for warning in rows.warnings]
