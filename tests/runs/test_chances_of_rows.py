@@ -25,7 +25,13 @@ def weighted(rng: np.random.Generator) -> list[np.ndarray]:
     return [rng.choice(ROWS, BATCH, False, chance / chance.sum()) for _ in range(STEPS * EPOCHS)]
 
 
-@pytest.mark.parametrize("sampler", [phases, growing, weighted])
+def twice_in_the_list(rng: np.random.Generator) -> list[np.ndarray]:
+    """A few rows stand twice in a list that is shuffled for every epoch; what is left at its end is dropped."""
+    listed = np.r_[np.arange(ROWS), np.arange(5)]
+    return [b for _ in range(EPOCHS) for b in rng.permutation(listed)[:ROWS].reshape(-1, BATCH)]
+
+
+@pytest.mark.parametrize("sampler", [phases, growing, weighted, twice_in_the_list])
 def test_unequal_chances_are_recognised(sampler):
     missed = sum(equal_chances(sampler(np.random.default_rng(seed)), PARTS, ROWS) for seed in range(20))
     assert missed <= 1
@@ -41,6 +47,18 @@ def test_equal_chances_are_seldom_taken_for_unequal():
         order = [rng.choice(rows, batch, replace=bool(seed % 2)) for _ in range(4 * steps)]
         alarms += not equal_chances(order, [range(k * steps, (k + 1) * steps) for k in range(4)], rows)
     assert alarms <= 1
+
+
+def test_rows_listed_once_are_not_taken_for_rows_listed_oftener():
+    """Shuffled epochs that are recorded as independent draws, with and without what is left at their end."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        rows, batch = int(rng.integers(8, 100)), int(rng.integers(2, 8))
+        used = rows if seed % 2 else rows - rows % batch
+        order = [
+            b for _ in range(6) for b in np.split(rng.permutation(rows)[:used], range(batch, used, batch)) if len(b)
+        ]
+        assert equal_chances(order, [range(k, k + 1) for k in range(len(order))], rows)
 
 
 @pytest.mark.parametrize("noise", [0.0, 10.0])

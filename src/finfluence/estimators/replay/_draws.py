@@ -30,8 +30,8 @@ def check_draws(tape: Tape, full: bool) -> None:
         explain(
             "rows that are drawn equally often, for method 'full'",
             f"rows drawn from {counts.min()} to {counts.max()} times in {counts.sum()} draws",
-            "the loop draws with weights (WeightedRandomSampler), or other rows early than late; "
-            "'full' takes every row to be drawn as often as any other, at every step",
+            "the loop draws with weights (WeightedRandomSampler), from a list that holds some rows oftener, or other "
+            "rows early than late; 'full' takes every row to be drawn as often as any other, at every step",
             "use method='online', which counts each draw",
         )
     )

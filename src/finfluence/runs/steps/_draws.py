@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import chdtrc
+from scipy.special import chdtr, chdtrc
 
 LEVEL, LASTING_LEVEL = 1e-4, 1e-6
 
@@ -82,7 +82,8 @@ def same_places(order: Sequence[np.ndarray], epochs: Sequence[range], n: int) ->
 def equal_chances(order: Sequence[np.ndarray], epochs: Sequence[range], n: int) -> bool:
     """Whether rows drawn independently may have had one chance, in the whole run, in its halves and in every epoch.
 
-    Weights show in the counts, and in counts that differ in the same way in every epoch, a curriculum in a half.
+    Weights show in the counts, and in counts that differ in the same way in every epoch, a curriculum in a half, and
+    a list that holds some rows twice in counts that are too even for chance (`listed_oftener`).
 
     Returns
     -------
@@ -103,4 +104,33 @@ def equal_chances(order: Sequence[np.ndarray], epochs: Sequence[range], n: int) 
     )  # fmt: skip
     middle = (len(counts) + 1) // 2
     parts = (counts, counts[:middle], counts[middle:]) if len(counts) > 1 else (counts,)
-    return all(equal_draws(part.sum(0)) for part in parts) and not lasting(counts.astype(float))
+    return (
+        all(equal_draws(part.sum(0)) for part in parts)
+        and not lasting(counts.astype(float))
+        and not listed_oftener(order, n)
+    )
+
+
+def listed_oftener(order: Sequence[np.ndarray], n: int) -> bool:
+    """Whether a loader went through a list, again and again, that holds some rows oftener than others.
+
+    Counts c_i of rows that are drawn by chance vary by c̄(1 − b/n) at least, with b the rows of a batch; a list gone
+    through in shuffled order leaves them more even (a lower tail of 10⁻⁴ of χ²). In one of n different rows that loses
+    less than a batch at its end, no row comes oftener than ⌈Σc/(n − b + 1)⌉ times.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> rng, once, twice = np.random.default_rng(0), np.arange(60), np.r_[np.arange(60), 0, 1, 2]
+    >>> [listed_oftener([b for _ in range(9) for b in rng.permutation(rows).reshape(-1, 3)], 60) for rows in (once, twice)]
+    [False, True]
+    """
+    drawn = np.concatenate(order)
+    counts, batch = np.bincount(drawn, minlength=n), max(len(rows) for rows in order)
+    least = counts.mean() * (1 - batch / n)
+    if least <= 0 or chdtr(n - 1, ((counts - counts.mean()) ** 2).sum() / least) > LEVEL:
+        return False
+    return bool(counts.max() > np.ceil(len(drawn) / (n - batch + 1)))
