@@ -74,7 +74,6 @@ class OneSided:
         self.optimizer = optimizer
         self.moves: Tensor | None = None
         self.plain = PlainPass(losses)
-        self._slots = len(optimizer.slots)
         self.kappa = MOVE.get(losses.layout.dtype, COARSE)
         self._smooth: bool | None = None
 
@@ -89,9 +88,8 @@ class OneSided:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]
-        at = self._at(
-            theta, batch, seed, self._gradient(state, hyper, known), known.losses if known else None
-        )
+        known = Known() if known is None else known.read(self.optimizer, state, hyper)
+        at = self._at(theta, batch, seed, known.gradient, known.losses)
         self.gradient = at.gradient if self.optimizer.hides_gradient else None
         before, direction = pulled_back(self.optimizer, state, at.gradient, hyper, adjoint)
         if self.moves is not None and len(self.moves) != len(direction):
@@ -131,14 +129,6 @@ class OneSided:
         with torch.enable_grad(), Frozen(pieces):
             rows = self.losses(point, batch, seed)
         return kinks(rows)
-
-    def _gradient(self, state: Tensor, hyper: Tensor, known: Known | None) -> Tensor | None:
-        """Return the gradient that the optimiser's buffers hold, if any."""
-        if known is None or known.after is None:
-            return None
-        theta, *slots = state.view(1 + self._slots, -1).unbind()
-        after = known.after.view(1 + self._slots, -1)[1:].unbind()
-        return self.optimizer.gradient(theta, tuple(slots), tuple(after), hyper.unbind())
 
     def _at(
         self, theta: Tensor, batch: Batch, seed: int | None, gradient: Tensor | None, losses: Tensor | None

@@ -106,6 +106,7 @@ class BackwardPass:
         self.next_epoch = len(tape.epochs) - 1
         self._finite = FiniteChanges(tape, rules.memory_bytes)
         self._ahead: deque[Tensor] = deque(maxlen=1 + FURTHER)
+        self._gradients: deque[Tensor | None] = deque(maxlen=1 + FURTHER)
         self._of_steps: list[StepVariance] = []
         self._states = RecomputedStates(tape) if states is None else states
 
@@ -136,6 +137,7 @@ class BackwardPass:
         self.steps.add(self._of_steps, self.active)
         self._of_steps = []
         self._ahead.clear()
+        self._gradients.clear()
         self._join(len(self.shape.epochs) - epoch)
         active = self.active.repeat(len(self.lam) // queries)
         self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
@@ -199,10 +201,11 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        known = Known(self._state_after(t), self.tape.row_losses(t))
-        after = self.lam
+        known, after = Known(self._state_after(t), self.tape.row_losses(t)), self.lam
         if self.rules.schedule.finite and t < FOLLOWED + FURTHER:
+            known = known.read(self.tape.optimizer, state, step.hyper)
             self._ahead.appendleft(after)
+            self._gradients.appendleft(known.gradient)
         self.lam, slopes, direction = self._adjoint.step(
             state, step.hyper, step.batch, self.lam, step.seed, known
         )
@@ -214,7 +217,8 @@ class BackwardPass:
         part = slice(-len(self.active), None)
         variance, finite = StepVariance.of_tangent(t, step.size, slopes[part]), None
         if self.rules.schedule.finite and self._finite.looks_at(t):
-            finite = self._finite.at(Place(t, step, state, self._ahead_of(t) or [after]), slopes)
+            place = Place(t, step, state, self._ahead_of(t) or [after], list(self._gradients))
+            finite = self._finite.at(place, slopes)
         if finite is not None:
             slopes = finite.of_batch(slopes)
             variance = variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])

@@ -45,6 +45,7 @@ TOLERANCE, BENT, UNSETTLED = 0.05, 0.2, 0.3
 LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
+PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
 NUMBERS, ROW_BYTES, MEMORY_SHARE = 2**18, 5.8 * 8, 4
 SHARE = 16
 
@@ -96,17 +97,25 @@ class Place:
         s_t.
     ahead : list of Tensor [Q, 1+S, P]
         λ_{t+1}, and those of states after it up to which the training may be followed.
+    gradients : list of Tensor [P] or None
+        Of the run's step t and of those after it, where its buffers tell them.
     """
 
     t: int
     step: Step
     state: Tensor
     ahead: Sequence[Tensor]
+    gradients: Sequence[Tensor | None] = ()
 
     @property
     def theta(self) -> Tensor:
         """Return θ_t [P]."""
         return self.state[: self.ahead[0].shape[-1]]
+
+    def gradient(self, k: int) -> Tensor | None:
+        """Return the run's gradient of step t + k [P] in float64, where its buffers tell it."""
+        found = self.gradients[k] if k < len(self.gradients) else None
+        return found.double() if found is not None and found.dtype in PRECISE else None
 
 
 class FiniteChanges:
@@ -135,8 +144,9 @@ class FiniteChanges:
 
     def at(self, place: Place, slopes: Tensor) -> "FiniteSlopes | None":
         """Return the finite changes of a step, given its tangent slopes [Q, B]; None where the tangent will do."""
-        step = place.step
-        gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
+        step, gradient = place.step, place.gradient(0)
+        if gradient is None:
+            gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
         if not bool(torch.isfinite(gradient).all()) or self._is_linear(place, gradient):
             return None
         found = FiniteSlopes(self, place, gradient)
@@ -332,8 +342,10 @@ class FiniteSlopes:
     def _base(self, k: int) -> Tensor:
         """Return the run's own state [1, 1+S, P] after step t + k, in float64."""
         while len(self._states) <= k:
-            following = self._place.t + len(self._states)
-            self._gradients.append(self._gradient_at(self._states[-1][0, 0], following))
+            following, told = self._place.t + len(self._states), self._place.gradient(len(self._states))
+            self._gradients.append(
+                self._gradient_at(self._states[-1][0, 0], following) if told is None else told
+            )
             self._states.append(self._changes.updated(following, self._states[-1], self._gradients[-1][None]))
         return self._states[k]
 

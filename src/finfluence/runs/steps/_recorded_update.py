@@ -103,7 +103,12 @@ class RecordedUpdate:
         return found if self._moves is None else torch.where(self._moves, found, 0.0)
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return what of the recorded step departs from this update, and by how much, relative to the step.
 
@@ -118,6 +123,8 @@ class RecordedUpdate:
         hyper : tuple of Tensor
         gradient : Tensor [P] or None
             Of the loss on the step's rows, before clipping.
+        read : Tensor [P] or None
+            What `gradient` returned for the step, if it was asked.
 
         Returns
         -------
@@ -128,7 +135,12 @@ class RecordedUpdate:
         (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in (state, after))
         eps, loose = ROUNDING * torch.finfo(state.dtype).eps, self._rule.tolerance or MOVED * tolerance
         wanted = None if gradient is None else self._received(gradient)
-        got = self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
+        if read is not None:
+            got: Tensor | None = -read if self._flags.get("maximize") else read
+        else:
+            got = (
+                self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
+            )
         if got is None:
             if gradient is None:
                 return None

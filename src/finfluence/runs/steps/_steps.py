@@ -48,7 +48,12 @@ class Update(Protocol):
         """Whether what a step leaves does not tell its gradient, so that `departure` needs to be given it."""
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return what of the step that was taken departs from this update, and by how much; None where nothing does."""
 

@@ -88,7 +88,12 @@ class Optimizer(ABC):
         return False
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return how a step taken by others departs from this update; a recipe's steps are taken by it."""
         return None
