@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from finfluence.estimators.derivatives import Known, StepAdjoint
-from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
+from finfluence.estimators.replay._accumulate import HELD, Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._finite_change import (
     FOLLOWED,
@@ -108,6 +108,7 @@ class BackwardPass:
         self._ahead: deque[Tensor] = deque(maxlen=1 + FURTHER)
         self._gradients: deque[Tensor | None] = deque(maxlen=1 + FURTHER)
         self._of_steps: list[StepVariance] = []
+        self._tangents: list[tuple[int, float, Tensor]] = []
         self._states = RecomputedStates(tape) if states is None else states
 
     @property
@@ -134,7 +135,8 @@ class BackwardPass:
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
         self.totals.add(epoch, sums, self.active, self.rules.tail.share(epoch))
-        self.steps.add(self._of_steps, self.active)
+        self._take_tangents()
+        self.steps.add(sorted(self._of_steps, key=lambda step: -step.t), self.active)
         self._of_steps = []
         self._ahead.clear()
         self._gradients.clear()
@@ -215,15 +217,26 @@ class BackwardPass:
             self.lam[-len(gradients) :, 0] += gradients
         slopes = step.unweighted(slopes)
         part = slice(-len(self.active), None)
-        variance, finite = StepVariance.of_tangent(t, step.size, slopes[part]), None
+        tangent, finite = slopes[part], None
         if self.rules.schedule.finite and self._finite.looks_at(t):
             place = Place(t, step, state, self._ahead_of(t) or [after], list(self._gradients))
             finite = self._finite.at(place, slopes)
         if finite is not None:
             slopes = finite.of_batch(slopes)
-            variance = variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])
-        self._of_steps.append(variance)
+            variance = StepVariance.of_tangent(t, step.size, tangent)
+            self._of_steps.append(
+                variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])
+            )
+        else:
+            self._tangents.append((t, step.size, tangent))
+            if len(self._tangents) * tangent.numel() >= HELD:
+                self._take_tangents()
         return _Visit(t, step, state[: self.tape.layout.size], direction, finite), slopes
+
+    def _take_tangents(self) -> None:
+        """Find the variances of the slopes that are kept."""
+        self._of_steps += StepVariance.of_tangents(self._tangents)
+        self._tangents = []
 
     def _ahead_of(self, t: int) -> list[Tensor]:
         """Return λ_{t+1} and the next ones, of the same epoch and beyond no averaged state; none of a later step."""

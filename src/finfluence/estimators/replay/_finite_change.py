@@ -70,6 +70,11 @@ def rows_together(tape: Tape, memory_bytes: float) -> int:
     return max(1, int(min(NUMBERS, memory_bytes / MEMORY_SHARE / ROW_BYTES) // tape.run.width))
 
 
+def has_squares(tape: Tape) -> bool:
+    """Whether the optimiser keeps second moments, as Adam does: its first updates are far from linear."""
+    return any(name.endswith(SQUARES) for name in tape.optimizer.slots)
+
+
 def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float) -> int:
     """Return the bytes that finite changes take, of up to `rows` rows at one time; 0 for SGD, which has none.
 
@@ -79,7 +84,7 @@ def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float
     -------
     int
     """
-    if not any(name.endswith(SQUARES) for name in tape.optimizer.slots):
+    if not has_squares(tape):
         return 0
     held = ROW_BYTES * tape.run.width * min(rows, rows_together(tape, memory_bytes))
     return int(held) + (1 + FURTHER) * directions * state_bytes(tape.layout, tape.optimizer)
