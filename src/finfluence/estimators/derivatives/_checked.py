@@ -103,6 +103,10 @@ class CheckedAdjoint:
         """Return a twin that makes the comparisons of an ordinary step and judges by none of them.
 
         Steps that are timed are taken along other directions than those of a pass, and count for none.
+
+        Returns
+        -------
+        CheckedAdjoint
         """
         twin = self.around(self.inner)
         twin._next, twin._judges = 0, False
