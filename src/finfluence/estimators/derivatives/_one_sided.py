@@ -149,9 +149,12 @@ class OneSided:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return H u [Q, P], x [Q, B], and ‖εu‖ [Q] for the step to come; a move far off κ is made again."""
         curved, of_rows = torch.zeros_like(direction), at.losses.new_zeros(len(direction), len(at.losses))
-        first, size = self._first(theta), max(_norm(at.gradient), 1e-300)
+        whole, size = _norm(theta), max(_norm(at.gradient), 1e-300)
+        farthest = FARTHEST * self.kappa * whole
         following = (
-            torch.full((len(direction),), first, dtype=torch.float64) if moves is None else moves.clone()
+            torch.full((len(direction),), START * self.kappa * (whole or 1.0), dtype=torch.float64)
+            if moves is None
+            else moves.clone()
         )
         wrong = CHANGE if moves is None else WRONG
         for k, u in enumerate(direction):
@@ -168,13 +171,13 @@ class OneSided:
                 apart = gradient - at.gradient
                 off = self.kappa / max(_norm(apart) / size, 1e-300)
                 again = move * min(max(off, 1e-3), 1e3)
-                again = min(again, FARTHEST * self.kappa * _norm(theta))
+                again = min(again, farthest)
                 if not left or 1 / wrong < off < wrong or again == move:
                     break
                 move = again
             torch.div(apart, epsilon, out=curved[k])
             of_rows[k] = (losses - at.losses) / epsilon
-            following[k] = min(move * min(max(off, 1 / CHANGE), CHANGE), FARTHEST * self.kappa * _norm(theta))
+            following[k] = min(move * min(max(off, 1 / CHANGE), CHANGE), farthest)
         return curved, of_rows, following
 
     def _first(self, theta: Tensor) -> float:

@@ -1,5 +1,6 @@
 """The update of a recorded loop as a function: clipping, then the optimiser's own step."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,15 @@ class RecordedUpdate:
             return new, held
         still = (torch.where(self._moves, a, b) for a, b in zip(held, slots, strict=True))
         return torch.where(self._moves, new, theta), tuple(still)
+
+    def part(self, some: slice) -> "RecordedUpdate | None":
+        """Return the update of some coordinates alone; None where a norm, or all of a matrix, is in it."""
+        if self._clipping.norm is not None or not self._rule.elementwise:
+            return None
+        twin = copy(self)
+        twin._moves = None if self._moves is None else self._moves[some]
+        twin._groups = None if self._groups is None else self._groups[some]
+        return twin
 
     def pull_back(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]

@@ -33,6 +33,9 @@ class Update(Protocol):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
 
+    def part(self, some: slice) -> "Update | None":
+        """Return the update of some coordinates alone, of vectors [..., p]; None unless each moves by itself."""
+
     def pull_back(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> Pull | None:

@@ -330,6 +330,10 @@ class _Dry:
         moments += [directions * state + row_bytes(tape, adjoint.fresh(), along, n) for n in counts if n]
         moments.append(queries * (state + 8 * tape.layout.size) + compared)
         moments.append((queries + directions) * state)
+        if (
+            self.derivative.one_by_one
+        ):  # held against double precision again on the way, beside λ before and after
+            moments.append(2 * directions * state + self.checked - self.copies)
         if shape.last(horizon) == shape.steps:
             rows = max([*counts, len(tape.order[0])])
             moments.append(first_step_bytes(tape, rows, directions, self.memory.whole))
