@@ -380,3 +380,23 @@ def test_gradients_read_off_the_buffers_are_as_good_as_computed_ones(monkeypatch
     slow = fi.replay(tape, queries[:2], differentiation="exact").data["effect"].values
     assert not np.array_equal(quick, slow)
     np.testing.assert_allclose(quick, slow, atol=2e-4 * np.abs(slow).max())
+
+
+def test_changes_of_pieces_of_the_coordinates_add_up():
+    """A clipping norm, which never clips here, is of all coordinates at once: the changes are the same."""
+
+    def replayed(**options: float) -> np.ndarray:
+        x, y, test_x, test_y = digits(48)
+        model = plain()
+        optimizer = torch.optim.Adam(model.parameters(), RATE)
+        recorder = fi.Tape.record(model, optimizer, loss=row_loss, data=fr.Rows(x=x, y=y), **options)
+        for rows in torch.arange(48).split(BATCH):
+            optimizer.zero_grad()
+            row_loss(model, {"x": x[rows], "y": y[rows]}).mean().backward()
+            optimizer.step()
+            recorder.step(ids=rows)
+        asked = fr.mean_loss(test_x[:8], test_y[:8])
+        return fi.replay(recorder, asked, differentiation="exact").data["effect"].values[:, 0]
+
+    pieces, whole = replayed(), replayed(clip_norm=1e9)
+    np.testing.assert_allclose(pieces, whole, atol=1e-4 * np.abs(whole).max())
