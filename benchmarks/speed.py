@@ -137,6 +137,7 @@ def cases(problem: Problem) -> dict[str, Callable[[], object]]:
         "one query, last fifth": case(one, fifth),
         "one query, all epochs, late=0": case(one, every, late=0.0),
         "one query, effects alone": case(one, every, spread=False),
+        "one query, first steps as tangents": case(one, every, first_steps="tangent"),
         "16 queries, all epochs": case(sixteen, every),
         "16 queries, last fifth": case(sixteen, fifth),
     }
