@@ -275,13 +275,9 @@ class StepTimer:
         if not changes.looks_at(0):
             return 0.0
         step, ahead = tape.at(0), [self._lam] * (1 + min(further, tape.steps - 1))
-        tangent = self._lam.new_zeros(
-            len(self._lam), len(step.rows)
-        )  # none is as good as this: changes are taken
-        seconds = 0.0
-        for _ in range(
-            1 if dear(tape) else 2
-        ):  # the first call of a small one is slower by what is loaded for it
+        tangent = self._lam.new_zeros(len(self._lam), len(step.rows))  # so far off that changes are taken
+        seconds, calls = 0.0, 1 if dear(tape) else 2  # the first one loads what it needs
+        for _ in range(calls):
             began = clock(tape.layout.device)
             found = changes.at(Place(0, step, self._state, ahead), tangent)
             if found is not None:
