@@ -74,7 +74,7 @@ def trainings(
     """
     shape, memory = workload.shape, workload.memory
     whole, steps = sum(run.sizes), shape.last(horizon)
-    along = sum(rows * times for rows, times in schedule.evaluations(shape, horizon))
+    along = float(sum(rows * times for rows, times in schedule.evaluations(shape, horizon)))
     if workload.candidates:
         often = [len(schedule.candidate_steps(0, range(count))) for count in shape.epochs[-horizon:]]
         along += workload.candidates * sum(often)
