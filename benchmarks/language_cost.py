@@ -104,10 +104,10 @@ def cases(recipe: Recipe, queries: list[fi.Query]) -> dict[str, Callable[[], obj
     def trained() -> None:
         tapes[:] = [fi.train(recipe)]
 
-    def replayed(count: int) -> object:
+    def replayed(count: int, spread: bool = True) -> object:
         if not tapes:
             trained()
-        return fi.replay(tapes[0], queries[:count], late=0.0)
+        return fi.replay(tapes[0], queries[:count], late=0.0, spread=spread)
 
     return {
         "plain loop": lambda: plain(recipe),
@@ -116,6 +116,7 @@ def cases(recipe: Recipe, queries: list[fi.Query]) -> dict[str, Callable[[], obj
         "train with tape": trained,
         "one behaviour, first replay of the tape": lambda: replayed(1),
         "one behaviour, again": lambda: replayed(1),
+        "one behaviour, effects alone": lambda: replayed(1, spread=False),
         "two behaviours": lambda: replayed(2),
         f"ranking score, {CHECKPOINTS} checkpoints": lambda: fi.lm.ranking_scores(
             tapes[0], queries[:1], CHECKPOINTS
@@ -140,6 +141,7 @@ def main() -> None:
     for name, number in (("--rows", 192), ("--epochs", 3), ("--length", 128), ("--repeats", 1)):
         parser.add_argument(name, type=int, default=number)
     parser.add_argument("--layers", default="last:4")
+    parser.add_argument("--only", nargs="+", help="time these cases beside the plain loop, and no memory")
     parser.add_argument("--short", action="store_true", help="rows as short as those of benchmarks.poison")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -150,6 +152,8 @@ def main() -> None:
         timed[given.peak]()
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024)
         return
+    if given.only:
+        timed = {name: timed[name] for name in ("plain loop", *given.only)}
     found: dict[str, list[float]] = {name: [] for name in timed}
     timed["plain loop"]()
     for _ in range(given.repeats):
@@ -165,6 +169,8 @@ def main() -> None:
     )
     for name, seconds in found.items():
         print(f"| {name} | {statistics.median(seconds) / unit:.2f} |", flush=True)
+    if given.only:
+        return
     first = "one behaviour, first replay of the tape"
     peaks = {name: memory(given, name) for name in ("plain loop", first)}
     print(f"peak memory: plain {peaks['plain loop'] / 2**30:.2f} GiB, replay {peaks[first] / 2**30:.2f} GiB")

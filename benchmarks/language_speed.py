@@ -74,7 +74,7 @@ def queries(count: int) -> list[fi.Query]:
         def loss(model: nn.Module) -> Tensor:
             return row_loss(model, {"tokens": held_out[k : k + 1]}).mean()
 
-        return fi.Query(f"text {k}", loss, unit="nats", sign=-1)
+        return fi.Query(loss, name=f"text {k}", unit="nats", sign=-1)
 
     return [one(k) for k in range(count)]
 

@@ -45,8 +45,8 @@ class InDouble(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Call `func` on float64 tensors, and for float64 where it is told another precision."""
-        args, kwargs = tree_map(_raised, (args, kwargs or {}))
-        return tree_map(_raised, _CASTS.get(func, func)(*args, **kwargs))
+        args, kwargs = _raised((args, kwargs or {}))
+        return _raised(_CASTS.get(func, func)(*args, **kwargs))
 
 
 _LOWER = {torch.float32, torch.float16, torch.bfloat16}
@@ -55,7 +55,22 @@ _CASTS: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_PLAIN = (bool, int, float, str, type(None))
+
+
 def _raised(value: Any) -> Any:
+    """Return a value with its tensors in double precision; common containers by hand, for the time it takes."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return kind(map(_raised, value))
+    if kind is dict:
+        return {key: _raised(part) for key, part in value.items()}
+    return _raised_leaf(value) if isinstance(value, Tensor) else tree_map(_raised_leaf, value)
+
+
+def _raised_leaf(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.double() if value.dtype in _LOWER else value
     return torch.float64 if isinstance(value, torch.dtype) and value in _LOWER else value

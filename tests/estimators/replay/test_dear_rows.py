@@ -95,3 +95,37 @@ def test_gradients_of_single_rows_are_those_of_each_alone(tape: fi.Tape) -> None
         loss = row_loss(model, {name: v[k : k + 1] for name, v in step.batch.items()}).sum()
         wanted = torch.autograd.grad(loss, list(model.parameters()))
         torch.testing.assert_close(found[k], tape.layout.flatten(list(wanted)), rtol=1e-4, atol=1e-6)
+
+
+def in_double(loss: RowLoss, seen: list[torch.dtype]) -> RowLoss:
+    def noted(model: nn.Module, batch: Batch) -> Tensor:
+        losses = loss(model, batch)
+        seen.append(losses.dtype)
+        return losses
+
+    return noted
+
+
+def test_what_belongs_to_the_tape_alone_is_checked_once() -> None:
+    """For the next queries, only how accurate differences are along their gradients."""
+    seen: list[torch.dtype] = []
+    found = tape_of(in_double(row_loss, seen))
+    counts = []
+    for seed in (1, 2):
+        start = torch.randn(1, found.layout.size, generator=torch.Generator().manual_seed(seed))
+        seen.clear()
+        assert choose_adjoint(found, start).name == "finite-difference"
+        counts.append(seen.count(torch.float64))
+    assert 0 < counts[1] < counts[0] / 2
+
+
+def test_a_query_is_held_against_the_wider_differences_first(tape: fi.Tape) -> None:
+    """Its value, two points for each of two directions, its gradient: in double precision, once a tape."""
+    seen: list[torch.dtype] = []
+    rows = tape.batch(torch.arange(2))
+    asked = fi.Query(lambda model: in_double(row_loss, seen)(model, rows).mean(), name="first rows")
+    fi.replay(tape, asked, late=0.0)
+    assert seen.count(torch.float64) == 1 + 4 + 1
+    seen.clear()
+    fi.replay(tape, asked, late=0.0)
+    assert seen.count(torch.float64) == 0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 from finfluence.errors import ConfigError
+from finfluence.estimators.derivatives import Known
 from finfluence.estimators.replay import SavedProgress, StepShares, StepVariance, looked_at, step_findings
 from finfluence.runs import seeded
 
@@ -363,3 +364,39 @@ def test_an_unknown_word_is_refused() -> None:
         fi.estimate(None, fi.own_loss([0]), first_steps="exact")  # type: ignore[arg-type]
     for words in ("finite", "tangent", "exact"):
         assert words in str(error.value)
+
+
+def test_gradients_read_off_the_buffers_are_as_good_as_computed_ones(monkeypatch):
+    """The run's own at the first steps: what they change in effects is rounding."""
+    tape, queries = tape_of("LoRA", rows=120)
+    step, state = tape.at(3), tape.state(3)
+    read = Known(tape.state(4)).read(tape.optimizer, state, step.hyper).gradient
+    model = tape.model(3)
+    loss = row_loss(model, step.batch).mean()
+    wanted = tape.layout.flatten(list(torch.autograd.grad(loss, tape.layout.parameters(model))))
+    torch.testing.assert_close(read, wanted, rtol=1e-3, atol=1e-5 * float(wanted.abs().max()))
+    quick = fi.replay(tape, queries[:2], differentiation="exact").data["effect"].values
+    monkeypatch.setattr(fr.AdamW, "gradient", lambda *_: None)
+    slow = fi.replay(tape, queries[:2], differentiation="exact").data["effect"].values
+    assert not np.array_equal(quick, slow)
+    np.testing.assert_allclose(quick, slow, atol=2e-4 * np.abs(slow).max())
+
+
+def test_changes_of_pieces_of_the_coordinates_add_up():
+    """A clipping norm, which never clips here, is of all coordinates at once: the changes are the same."""
+
+    def replayed(**options: float) -> np.ndarray:
+        x, y, test_x, test_y = digits(48)
+        model = plain()
+        optimizer = torch.optim.Adam(model.parameters(), RATE)
+        recorder = fi.Tape.record(model, optimizer, loss=row_loss, data=fr.Rows(x=x, y=y), **options)
+        for rows in torch.arange(48).split(BATCH):
+            optimizer.zero_grad()
+            row_loss(model, {"x": x[rows], "y": y[rows]}).mean().backward()
+            optimizer.step()
+            recorder.step(ids=rows)
+        asked = fr.mean_loss(test_x[:8], test_y[:8])
+        return fi.replay(recorder, asked, differentiation="exact").data["effect"].values[:, 0]
+
+    pieces, whole = replayed(), replayed(clip_norm=1e9)
+    np.testing.assert_allclose(pieces, whole, atol=1e-4 * np.abs(whole).max())

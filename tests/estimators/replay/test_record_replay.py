@@ -121,6 +121,7 @@ def test_weighed_micro_batches_are_unbiased():
         step = fr.Step(rows, {}, torch.empty(0), None, shares)
         sums = EpochSums.zeros(n, 0, 1, torch.device("cpu"))
         sums.add_batch(rows, step.centred(x[:, rows]))
+        sums.close(n, reshuffled=True)
         total += sums.effects[:, 0]
         squares += sums.effects[:, 0] ** 2
     mean, error = total / 4000, (squares / 4000).sqrt() / 4000**0.5

@@ -133,6 +133,7 @@ def test_online_averages_to_full_over_all_orders_of_an_epoch(batch_size):
         for t, rows in enumerate(torch.tensor(order).split(batch_size)):
             others = [i for i in range(5) if i not in rows.tolist()] if len(rows) == 1 else []
             sums.add_batch(rows, x[t][:, [*rows.tolist(), *others]])
+        sums.close(5, reshuffled=True)
         total += sums.effects
     full = sum((slopes.mean(1, keepdim=True) - slopes) / 4 for slopes in x).T
     torch.testing.assert_close(total / len(orders), full, rtol=1e-12, atol=1e-14)

@@ -95,13 +95,23 @@ class GradientCheck:
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
-        try:
-            self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss, double=True), True
-            self._try(self._point(0, FEWEST_ROWS))
-        except (RuntimeError, TypeError, ValueError):  # its own precision only, or no memory for another copy
-            self.gradient, self.double = ReturnedGradient(tape.working, tape.step_loss), False
         self._rows = rows_checked(tape)
         self._directions = 1 if dear(tape) else DIRECTIONS
+
+    @cached_property
+    def gradient(self) -> ReturnedGradient:
+        """What training gets, in double precision where that can be had; a copy of the model, made when first asked."""
+        try:
+            found = ReturnedGradient(self._tape.working, self._tape.step_loss, double=True)
+            self._try(found, self._point(0, FEWEST_ROWS))
+        except (RuntimeError, TypeError, ValueError):  # its own precision only, or no memory for another copy
+            return ReturnedGradient(self._tape.working, self._tape.step_loss)
+        return found
+
+    @property
+    def double(self) -> bool:
+        """Whether in double precision."""
+        return self.gradient.double
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -259,11 +269,11 @@ class GradientCheck:
         own = self._at(point.theta, Point(0, point.theta, alone, point.seed), first[:1])
         return not self.holds(_relative((among - own).norm(), among.norm()))
 
-    def _try(self, point: Point) -> None:
-        raised = self._raised(point)
+    def _try(self, gradient: ReturnedGradient, point: Point) -> None:
+        theta, batch = point.theta.to(gradient.layout.dtype), gradient.raised(point.batch)
         with seeded(0):
-            losses = without_graph(lambda: self.gradient.loss(self.gradient.model, raised.batch))
-            self._at(raised.theta, raised, torch.ones_like(losses))
+            losses = without_graph(lambda: gradient.loss(gradient.model, batch))
+            gradient.at(theta, batch, point.seed, torch.ones_like(losses))
 
     def _at(self, theta: Tensor, point: Point, cotangent: Tensor) -> Tensor:
         return self.gradient.at(theta, point.batch, point.seed, cotangent)

@@ -59,7 +59,7 @@ class CheckedAdjoint:
     ) -> None:
         self.inner = inner
         self._tape, self._make, self._fused, self.exact = tape, make, fused, exact
-        self._taken, self._next = 0, FIRST
+        self._taken, self._next, self._judges = 0, FIRST, True
 
     @property
     def moves(self) -> Tensor | None:
@@ -99,6 +99,19 @@ class CheckedAdjoint:
         """Return the same checks around another adjoint."""
         return CheckedAdjoint(inner, self._tape, self._make, self._fused, self.exact)
 
+    def for_timing(self) -> "CheckedAdjoint":
+        """Return a twin that makes the comparisons of an ordinary step and judges by none of them.
+
+        Steps that are timed are taken along other directions than those of a pass, and count for none.
+
+        Returns
+        -------
+        CheckedAdjoint
+        """
+        twin = self.around(self.inner)
+        twin._next, twin._judges = 0, False
+        return twin
+
     def fresh(self) -> StepAdjoint:
         """Return an adjoint of the same kind that has traced nothing yet."""
         return self._make(self.losses)
@@ -125,6 +138,7 @@ class CheckedAdjoint:
         TrainingError
             The step that was recorded is not the one that its rows, loss and optimiser make.
         """  # noqa: DOC501 - made by a function
+        known = Known() if known is None else known.read(self.optimizer, state, hyper)
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
         due = self._taken == self._next
@@ -133,10 +147,12 @@ class CheckedAdjoint:
             theta = state[: self.losses.layout.size]
             with seeded(0):
                 self._compare(theta, batch, seed, found[1], found[2])
-        elif known is not None and known.after is not None:
-            self._compare_along(state, hyper, adjoint, known.after, found)
-        if self._tape.recorded and known is not None and known.after is not None:
-            off = self.optimizer.departure(state, known.after, hyper.unbind(), self.inner.gradient)
+        elif known.after is not None:
+            self._compare_along(state, hyper, adjoint, known, found)
+        if self._tape.recorded and known.after is not None:
+            off = self.optimizer.departure(
+                state, known.after, hyper.unbind(), self.inner.gradient, known.gradient
+            )
             if off is not None:
                 raise _departs(self._taken, *off)
         return found
@@ -158,19 +174,21 @@ class CheckedAdjoint:
         state: Tensor,
         hyper: Tensor,
         adjoint: Tensor,
-        after: Tensor,
+        known: Known,
         found: tuple[Tensor, Tensor, Tensor],
     ) -> None:
-        """Compare the mean row derivative with ⟨u, g⟩, g the gradient that took `state` to `after`."""
+        """Compare the mean row derivative with ⟨u, g⟩, g the gradient of the step that was taken."""
         _, of_rows, direction = found
-        along = along_gradient(self.optimizer, (state, after), hyper, adjoint, direction)
-        if along is None:
+        value = along_gradient(self.optimizer, state, hyper, adjoint, direction, known)
+        if value is None:
             return
-        value, rounding = along
-        mean, scale = of_rows.mean(1), value.abs() + of_rows.abs().mean(1)
-        allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale + rounding
-        error = (value - mean).abs()
-        if bool((error > allowed).any()):  # NaN and infinity are none: a training that diverged
+        scale = value.abs() + of_rows.abs().mean(1)
+        allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale
+        error = (value - of_rows.mean(1)).abs()
+        if not bool((error > allowed).any()):  # NaN and infinity are none: a training that diverged
+            return
+        allowed += _rounding_along(self.optimizer, state, adjoint, direction, known)
+        if self._judges and bool((error > allowed).any()):
             raise _differs(self._taken, "row derivatives", float((error / scale).max()))
 
     def _compare(
@@ -206,28 +224,34 @@ class CheckedAdjoint:
 
 
 def along_gradient(
-    optimizer: Update, states: tuple[Tensor, Tensor], hyper: Tensor, adjoint: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """Return ⟨u, g⟩ [Q] of the gradient that took one state to the next, and its rounding; None where it is hidden.
+    optimizer: Update, state: Tensor, hyper: Tensor, adjoint: Tensor, direction: Tensor, known: Known
+) -> Tensor | None:
+    """Return ⟨u, g⟩ [Q] of the gradient g of the step that was taken; None where what it left does not tell.
 
     Buffers tell g; without any, θ_{t+1} − U(θ_t, 0) = ∂U/∂g g tells ⟨u, g⟩ = ⟨λ, ∂U/∂g g⟩.
 
     Returns
     -------
-    (Tensor [Q], Tensor [Q]) or None
+    Tensor [Q] or None
     """
-    count = 1 + len(optimizer.slots)
-    (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in states)
-    numbers, eps = hyper.unbind(), ROUNDING * torch.finfo(theta.dtype).eps
-    gradient = optimizer.gradient(theta, tuple(slots), tuple(kept), numbers)
-    if gradient is not None:
-        size = torch.stack([gradient.norm(), *(buffer.norm() for buffer in slots[:1])]).sum() + theta.norm()
-        return direction @ gradient, eps * direction.norm(dim=1) * size
-    nothing = torch.zeros_like(theta)
-    if slots or optimizer.pull_back(theta, (), nothing, numbers) is None:
+    if known.gradient is not None:
+        return direction @ known.gradient
+    numbers, nothing = hyper.unbind(), state.new_zeros(())
+    if known.after is None or optimizer.slots or optimizer.pull_back(state, (), nothing, numbers) is None:
         return None
-    moved = reached - optimizer.update(theta, (), nothing, numbers)[0]
-    return adjoint[:, 0] @ moved, eps * adjoint[:, 0].norm(dim=1) * theta.norm()
+    return adjoint[:, 0] @ (known.after - optimizer.update(state, (), nothing, numbers)[0])
+
+
+def _rounding_along(
+    optimizer: Update, state: Tensor, adjoint: Tensor, direction: Tensor, known: Known
+) -> Tensor:
+    """Return how far rounding may take `along_gradient` from what it is [Q]."""
+    theta, *slots = state.view(1 + len(optimizer.slots), -1).unbind()
+    eps = ROUNDING * torch.finfo(theta.dtype).eps
+    if known.gradient is None:
+        return eps * adjoint[:, 0].norm(dim=1) * theta.norm()
+    size = known.gradient.norm() + sum(buffer.norm() for buffer in slots[:1]) + theta.norm()
+    return eps * direction.norm(dim=1) * size
 
 
 def unit(direction: Tensor) -> Tensor:

@@ -74,7 +74,6 @@ class OneSided:
         self.optimizer = optimizer
         self.moves: Tensor | None = None
         self.plain = PlainPass(losses)
-        self._slots = len(optimizer.slots)
         self.kappa = MOVE.get(losses.layout.dtype, COARSE)
         self._smooth: bool | None = None
 
@@ -89,9 +88,8 @@ class OneSided:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Take one step backwards; arguments and returns as those of `StepAdjoint.step`."""
         theta = state[: self.losses.layout.size]
-        at = self._at(
-            theta, batch, seed, self._gradient(state, hyper, known), known.losses if known else None
-        )
+        known = Known() if known is None else known.read(self.optimizer, state, hyper)
+        at = self._at(theta, batch, seed, known.gradient, known.losses)
         self.gradient = at.gradient if self.optimizer.hides_gradient else None
         before, direction = pulled_back(self.optimizer, state, at.gradient, hyper, adjoint)
         if self.moves is not None and len(self.moves) != len(direction):
@@ -132,14 +130,6 @@ class OneSided:
             rows = self.losses(point, batch, seed)
         return kinks(rows)
 
-    def _gradient(self, state: Tensor, hyper: Tensor, known: Known | None) -> Tensor | None:
-        """Return the gradient that the optimiser's buffers hold, if any."""
-        if known is None or known.after is None:
-            return None
-        theta, *slots = state.view(1 + self._slots, -1).unbind()
-        after = known.after.view(1 + self._slots, -1)[1:].unbind()
-        return self.optimizer.gradient(theta, tuple(slots), tuple(after), hyper.unbind())
-
     def _at(
         self, theta: Tensor, batch: Batch, seed: int | None, gradient: Tensor | None, losses: Tensor | None
     ) -> _At:
@@ -159,9 +149,12 @@ class OneSided:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return H u [Q, P], x [Q, B], and ‖εu‖ [Q] for the step to come; a move far off κ is made again."""
         curved, of_rows = torch.zeros_like(direction), at.losses.new_zeros(len(direction), len(at.losses))
-        first, size = self._first(theta), max(_norm(at.gradient), 1e-300)
+        whole, size = _norm(theta), max(_norm(at.gradient), 1e-300)
+        farthest = FARTHEST * self.kappa * whole
         following = (
-            torch.full((len(direction),), first, dtype=torch.float64) if moves is None else moves.clone()
+            torch.full((len(direction),), START * self.kappa * (whole or 1.0), dtype=torch.float64)
+            if moves is None
+            else moves.clone()
         )
         wrong = CHANGE if moves is None else WRONG
         for k, u in enumerate(direction):
@@ -178,13 +171,13 @@ class OneSided:
                 apart = gradient - at.gradient
                 off = self.kappa / max(_norm(apart) / size, 1e-300)
                 again = move * min(max(off, 1e-3), 1e3)
-                again = min(again, FARTHEST * self.kappa * _norm(theta))
+                again = min(again, farthest)
                 if not left or 1 / wrong < off < wrong or again == move:
                     break
                 move = again
             torch.div(apart, epsilon, out=curved[k])
             of_rows[k] = (losses - at.losses) / epsilon
-            following[k] = min(move * min(max(off, 1 / CHANGE), CHANGE), FARTHEST * self.kappa * _norm(theta))
+            following[k] = min(move * min(max(off, 1 / CHANGE), CHANGE), farthest)
         return curved, of_rows, following
 
     def _first(self, theta: Tensor) -> float:

@@ -1,6 +1,6 @@
 """What a step adjoint does, however it differentiates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -11,10 +11,30 @@ from finfluence.runs import Update
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What training left of a step: the state after it [(1+S)·P], and its row losses [B], if they were kept."""
+    """What training left of a step.
+
+    Parameters
+    ----------
+    after : Tensor [(1+S)·P] or None
+        The state after it.
+    losses : Tensor [B] or None
+        Its row losses, if they were kept.
+    gradient : Tensor [P] or None
+        Its gradient, where it was read off the buffers.
+    """
 
     after: Tensor | None = None
     losses: Tensor | None = None
+    gradient: Tensor | None = None
+
+    def read(self, optimizer: Update, state: Tensor, hyper: Tensor) -> "Known":
+        """Return the same with the gradient that the buffers before and after the step tell, if they do."""
+        if self.after is None or self.gradient is not None:
+            return self
+        count = 1 + len(optimizer.slots)
+        (theta, *slots), (_, *kept) = (s.view(count, -1).unbind() for s in (state, self.after))
+        found = optimizer.gradient(theta, tuple(slots), tuple(kept), hyper.unbind())
+        return replace(self, gradient=found)
 
 
 class StepAdjoint(Protocol):

@@ -155,7 +155,11 @@ class _Probe:
         worst = 0.0
         for _ in range(DIRECTIONS):
             w = torch.randn(len(self._theta), generator=generator, dtype=torch.float64).to(self._theta)
-            worst = max(worst, min(self._apart(found, w, relative) for relative in WIDTHS))
+            apart = torch.inf
+            for relative in WIDTHS:
+                if apart > TOLERANCE:  # a kink may lie within the first
+                    apart = min(apart, self._apart(found, w, relative))
+            worst = max(worst, apart)
         return worst
 
     def _apart(self, found: Tensor, w: Tensor, relative: float) -> float:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.estimators.derivatives._check import GradientCheck, few_rows, rows_checked
+from finfluence.estimators.derivatives._check import Agreement, GradientCheck, few_rows, rows_checked
 from finfluence.estimators.derivatives._checked import TOLERANCE, CheckedAdjoint, apart, unit
 from finfluence.estimators.derivatives._choice import Choice
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.grads import Batch, RowLosses
 from finfluence.runs import Tape
+from finfluence.runs.tape import Key
 
 FEW_ROWS = 8
 MOST_QUERIES = 4
@@ -77,7 +78,7 @@ def directly(tape: Tape, check: GradientCheck, start: Tensor, reason: str) -> Ch
         As `one_sided`; or there is no double precision, or the derivative is not symmetric.
     """
     adjoint, make = _held_on_pieces(tape, reason), _maker(tape)
-    agreement = check.of(make, fused=True, rows=1)
+    agreement = tape.cache.get(_AgreementOf(), lambda: check.of(make, fused=True, rows=1))
     if not agreement.double or not agreement.holds:
         raise NotSupportedError(
             explain(
@@ -96,6 +97,11 @@ def directly(tape: Tape, check: GradientCheck, start: Tensor, reason: str) -> Ch
     error = _best_move(tape, adjoint, products, start, check.steps, most=1)
     _check_near(error, against)
     return Choice(CheckedAdjoint(adjoint, tape, make, fused=True), reason, agreement, error, against)
+
+
+@dataclass(frozen=True)
+class _AgreementOf(Key[Agreement]):
+    """The tape alone, whose cache it is: of one-sided differences, along random directions."""
 
 
 def _maker(tape: Tape) -> Callable[[RowLosses], OneSided]:
@@ -177,7 +183,8 @@ class _Probe:
         theta, along = state[: tape.layout.size], unit(start[:1])
         rows = few_rows(step.batch, len(step.rows), most)
         wanted = products(theta, along, rows, step.seed)
-        return cls(theta, along, rows, step.seed, wanted, _known_error(tape, adjoint, t))
+        known = tape.cache.get(_KnownError(t), lambda: _known_error(tape, adjoint, t))
+        return cls(theta, along, rows, step.seed, wanted, known)
 
     def error(self, adjoint: OneSided) -> float:
         """Return how far differences are from what is wanted, and what is known of the step from what it is."""
@@ -212,6 +219,13 @@ def _best_move(
             break
     adjoint.kappa = min(found, key=lambda kappa: found[kappa])
     return found[adjoint.kappa]
+
+
+@dataclass(frozen=True)
+class _KnownError(Key[float]):
+    """Of a step of the tape whose cache it is."""
+
+    t: int
 
 
 def _known_error(tape: Tape, adjoint: OneSided, t: int) -> float:

@@ -30,20 +30,20 @@ class ReturnedGradient:
 
     def __init__(self, model: nn.Module, loss: RowLoss, double: bool = False) -> None:
         self.model = in_double(model) if double else model
-        self._loss, self._double = loss, double
+        self._loss, self.double = loss, double
         self.layout = Layout(self.model)
         self._parameters = self.layout.parameters(self.model)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the row losses [B], in this object's precision."""
-        if not self._double:
+        if not self.double:
             return self._loss(model, batch)
         with InDouble():
             return self._loss(model, batch)
 
     def raised(self, batch: Batch) -> Batch:
         """Return the batch in this object's precision."""
-        if not self._double:
+        if not self.double:
             return batch
         return {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from finfluence.estimators.derivatives import Known, StepAdjoint
-from finfluence.estimators.replay._accumulate import Accumulators, EpochSums
+from finfluence.estimators.replay._accumulate import HELD, Accumulators, EpochSums
 from finfluence.estimators.replay._candidates import Candidates
 from finfluence.estimators.replay._finite_change import (
     FOLLOWED,
@@ -106,7 +106,9 @@ class BackwardPass:
         self.next_epoch = len(tape.epochs) - 1
         self._finite = FiniteChanges(tape, rules.memory_bytes)
         self._ahead: deque[Tensor] = deque(maxlen=1 + FURTHER)
+        self._gradients: deque[Tensor | None] = deque(maxlen=1 + FURTHER)
         self._of_steps: list[StepVariance] = []
+        self._tangents: list[tuple[int, float, Tensor]] = []
         self._states = RecomputedStates(tape) if states is None else states
 
     @property
@@ -133,9 +135,11 @@ class BackwardPass:
             epoch, sums.variance, sums.variance_error, self.totals.profile
         )
         self.totals.add(epoch, sums, self.active, self.rules.tail.share(epoch))
-        self.steps.add(self._of_steps, self.active)
+        self._take_tangents()
+        self.steps.add(sorted(self._of_steps, key=lambda step: -step.t), self.active)
         self._of_steps = []
         self._ahead.clear()
+        self._gradients.clear()
         self._join(len(self.shape.epochs) - epoch)
         active = self.active.repeat(len(self.lam) // queries)
         self.lam = torch.where(active[:, None, None], self.lam, torch.zeros_like(self.lam))
@@ -199,10 +203,11 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        known = Known(self._state_after(t), self.tape.row_losses(t))
-        after = self.lam
+        known, after = Known(self._state_after(t), self.tape.row_losses(t)), self.lam
         if self.rules.schedule.finite and t < FOLLOWED + FURTHER:
+            known = known.read(self.tape.optimizer, state, step.hyper)
             self._ahead.appendleft(after)
+            self._gradients.appendleft(known.gradient)
         self.lam, slopes, direction = self._adjoint.step(
             state, step.hyper, step.batch, self.lam, step.seed, known
         )
@@ -212,14 +217,26 @@ class BackwardPass:
             self.lam[-len(gradients) :, 0] += gradients
         slopes = step.unweighted(slopes)
         part = slice(-len(self.active), None)
-        variance, finite = StepVariance.of_tangent(t, step.size, slopes[part]), None
+        tangent, finite = slopes[part], None
         if self.rules.schedule.finite and self._finite.looks_at(t):
-            finite = self._finite.at(Place(t, step, state, self._ahead_of(t) or [after]), slopes)
+            place = Place(t, step, state, self._ahead_of(t) or [after], list(self._gradients))
+            finite = self._finite.at(place, slopes)
         if finite is not None:
             slopes = finite.of_batch(slopes)
-            variance = variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])
-        self._of_steps.append(variance)
+            variance = StepVariance.of_tangent(t, step.size, tangent)
+            self._of_steps.append(
+                variance.replaced(step.size, slopes[part], finite.taken[part], finite.doubtful[part])
+            )
+        else:
+            self._tangents.append((t, step.size, tangent))
+            if len(self._tangents) * tangent.numel() >= HELD:
+                self._take_tangents()
         return _Visit(t, step, state[: self.tape.layout.size], direction, finite), slopes
+
+    def _take_tangents(self) -> None:
+        """Find the variances of the slopes that are kept."""
+        self._of_steps += StepVariance.of_tangents(self._tangents)
+        self._tangents = []
 
     def _ahead_of(self, t: int) -> list[Tensor]:
         """Return λ_{t+1} and the next ones, of the same epoch and beyond no averaged state; none of a later step."""

@@ -187,7 +187,7 @@ class _Draft:
 
         def measured() -> Timings:
             start, tail = self.asked.gradients(range(memory.together)), options.late > 0 and options.spread
-            timings = measure(self.tape, self.derivative.adjoint, start, memory.together, tail)
+            timings = measure(self.tape, self.derivative.adjoint.for_timing(), start, memory.together, tail)
             spent = timings.measuring + self.asked.seconds + overhead()
             return replace(timings, queries=self.asked.seconds, overhead=spent)
 

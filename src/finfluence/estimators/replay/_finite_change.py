@@ -45,7 +45,10 @@ TOLERANCE, BENT, UNSETTLED = 0.05, 0.2, 0.3
 LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
+PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
 NUMBERS, ROW_BYTES, MEMORY_SHARE = 2**18, 5.8 * 8, 4
+SHIFTS, SHIFT_BYTES, BLOCK = 2**22, 5 * 8, 2**15
+WHOLE = slice(None)
 SHARE = 16
 
 
@@ -69,18 +72,31 @@ def rows_together(tape: Tape, memory_bytes: float) -> int:
     return max(1, int(min(NUMBERS, memory_bytes / MEMORY_SHARE / ROW_BYTES) // tape.run.width))
 
 
+def shifts_together(tape: Tape, memory_bytes: float) -> int:
+    """Return of how many rows shifts of the gradient are held at one time, where states are made piece by piece."""
+    return max(1, int(min(SHIFTS, memory_bytes / MEMORY_SHARE / SHIFT_BYTES) // tape.layout.size))
+
+
+def has_squares(tape: Tape) -> bool:
+    """Whether the optimiser keeps second moments, as Adam does: its first updates are far from linear."""
+    return any(name.endswith(SQUARES) for name in tape.optimizer.slots)
+
+
 def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float) -> int:
     """Return the bytes that finite changes take, of up to `rows` rows at one time; 0 for SGD, which has none.
 
-    Measured on Adam: 5.8 states in float64 of each row held at one time; and the λ's of further steps.
+    Measured on Adam: 5.8 states in float64 of each row held at one time, or shifts of more rows where their states are
+    made piece by piece; and the λ's of further steps.
 
     Returns
     -------
     int
     """
-    if not any(name.endswith(SQUARES) for name in tape.optimizer.slots):
+    if not has_squares(tape):
         return 0
     held = ROW_BYTES * tape.run.width * min(rows, rows_together(tape, memory_bytes))
+    if tape.optimizer.part(WHOLE) is not None:
+        held = max(held, SHIFT_BYTES * tape.layout.size * min(rows, shifts_together(tape, memory_bytes)))
     return int(held) + (1 + FURTHER) * directions * state_bytes(tape.layout, tape.optimizer)
 
 
@@ -96,17 +112,25 @@ class Place:
         s_t.
     ahead : list of Tensor [Q, 1+S, P]
         λ_{t+1}, and those of states after it up to which the training may be followed.
+    gradients : list of Tensor [P] or None
+        Of the run's step t and of those after it, where its buffers tell them.
     """
 
     t: int
     step: Step
     state: Tensor
     ahead: Sequence[Tensor]
+    gradients: Sequence[Tensor | None] = ()
 
     @property
     def theta(self) -> Tensor:
         """Return θ_t [P]."""
         return self.state[: self.ahead[0].shape[-1]]
+
+    def gradient(self, k: int) -> Tensor | None:
+        """Return the run's gradient of step t + k [P] in float64, where its buffers tell it."""
+        found = self.gradients[k] if k < len(self.gradients) else None
+        return found.double() if found is not None and found.dtype in PRECISE else None
 
 
 class FiniteChanges:
@@ -124,6 +148,9 @@ class FiniteChanges:
         self.rows = RowGradients(tape)
         self._looked = frozenset(looked_at(tape.steps))
         self._chunk = rows_together(tape, memory_bytes)
+        self._divides = tape.optimizer.part(WHOLE) is not None
+        self._shifts = shifts_together(tape, memory_bytes) if self._divides else self._chunk
+        self._hyper: dict[int, tuple[Tensor, ...]] = {}
 
     def looks_at(self, t: int) -> bool:
         """Whether step t is compared with its tangent: more rows than one, so that one can be left out."""
@@ -135,28 +162,50 @@ class FiniteChanges:
 
     def at(self, place: Place, slopes: Tensor) -> "FiniteSlopes | None":
         """Return the finite changes of a step, given its tangent slopes [Q, B]; None where the tangent will do."""
-        step = place.step
-        gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
+        step, gradient = place.step, place.gradient(0)
+        if gradient is None:
+            gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
         if not bool(torch.isfinite(gradient).all()) or self._is_linear(place, gradient):
             return None
         found = FiniteSlopes(self, place, gradient)
         return found if found.decide(slopes) else None
 
-    def updated(self, t: int, states: Tensor, gradients: Tensor) -> Tensor:
-        """Return the states [c, 1+S, P] after step t, from those before it and gradients [c, P], in float64."""
-        numbers = self.tape.at(t).hyper.double().unbind()
+    def updated(self, t: int, states: Tensor, gradients: Tensor, some: slice = WHOLE) -> Tensor:
+        """Return the states [c, 1+S, p] after step t, from those before it and gradients [c, p], in float64.
+
+        Parameters
+        ----------
+        t : int
+        states, gradients : Tensor
+        some : slice
+            The coordinates that they are of.
+
+        Returns
+        -------
+        Tensor
+        """
+        if t not in self._hyper:
+            self._hyper[t] = self.tape.at(t).hyper.double().unbind()
+        numbers, update = self._hyper[t], self.tape.optimizer.part(some)
 
         def one(state: Tensor, gradient: Tensor) -> Tensor:
-            theta, *slots = state.unbind()
-            new, kept = self.tape.optimizer.update(theta, tuple(slots), gradient, numbers)
-            return torch.stack([new, *kept])
+            theta, *slots = state.unbind(-2)
+            new, kept = (update or self.tape.optimizer).update(theta, tuple(slots), gradient, numbers)
+            return torch.stack([new, *kept], -2)
 
-        after: Tensor = vmap(one)(states, gradients)
+        after: Tensor = vmap(one)(states, gradients) if update is None else one(states, gradients)
         return after
 
-    def split(self, rows: int) -> list[range]:
-        """Return ranges of rows whose states are held at one time."""
-        return [range(k, min(k + self._chunk, rows)) for k in range(0, rows, self._chunk)]
+    def split(self, rows: int, whole: bool = False) -> list[range]:
+        """Return ranges of rows that are taken at one time; `whole`: their states are held as they are."""
+        size = self._chunk if whole else self._shifts
+        return [range(k, min(k + size, rows)) for k in range(0, rows, size)]
+
+    def pieces(self, rows: int) -> list[slice]:
+        """Return the coordinates in pieces, so small that what is made of them for so many rows stays in a cache."""
+        size = self.tape.layout.size
+        step = max(1, BLOCK // rows) if self._divides else size
+        return [slice(k, min(k + step, size)) for k in range(0, size, step)]
 
     def _is_linear(self, place: Place, gradient: Tensor) -> bool:
         """Whether the update is a linear function of the gradient along that of the step: U(2g) − 2U(g) + U(0) = 0."""
@@ -191,8 +240,8 @@ class FiniteSlopes:
         shares = even if step.shares is None else step.shares.double()
         self._shares = shares.to(gradient.device)
         self._size = float((self._shares**2).sum())
-        state = place.state.double().view(1, -1, len(gradient))
-        self._gradients, self._states = [gradient], [changes.updated(place.t, state, gradient[None])]
+        self._start = place.state.double().view(1, -1, len(gradient))
+        self._gradients, self._states = [gradient], [changes.updated(place.t, self._start, gradient[None])]
         self.taken = torch.zeros(len(place.ahead[0]), dtype=torch.bool, device=gradient.device)
         self.doubtful, self._bent = self.taken.clone(), self.taken.clone()
         self._further = len(place.ahead) - 1 if place.t < FOLLOWED else 0
@@ -246,7 +295,7 @@ class FiniteSlopes:
         place, count = self._place, slopes.shape[1]
         follow = bool(self._bent.any()) and self._changes.affordable(count, self._further)
         parts = []
-        for some in self._changes.split(count):
+        for some in self._changes.split(count, whole=follow):
             own = self._changes.rows.of(place.theta, batch, count, place.step.seed, list(some)).double()
             shifts = self._size * (place.step.total * own - self._gradient)
             changed = self._carried(shifts)
@@ -262,10 +311,10 @@ class FiniteSlopes:
         """Return p_i/(1 − Σp²) [r]: by how much of its distance from the mean a row's absence moves the gradient."""
         return self._shares[rows] / (1 - self._size)
 
-    def _shifts(self, rows: list[int]) -> Iterator[Tensor]:
-        """Yield d_i [r, P] of some rows of the step, a few at a time."""
+    def _shifts(self, rows: list[int], whole: bool = False) -> Iterator[Tensor]:
+        """Yield d_i [r, P] of some rows of the step, a few at a time; `whole`: so few that their states can be held."""
         place, step = self._place, self._place.step
-        for part in self._changes.split(len(rows)):
+        for part in self._changes.split(len(rows), whole):
             some = [rows[k] for k in part]
             own = self._changes.rows.of(place.theta, step.batch, len(step.rows), step.seed, some).double()
             weighed = (
@@ -279,28 +328,39 @@ class FiniteSlopes:
 
     def _absent_followed(self, rows: list[int]) -> list[Tensor]:
         """Return the same by following the training: [Q, r] after each of the steps."""
-        parts = [self._followed(shifts) for shifts in self._shifts(rows)]
+        parts = [self._followed(shifts) for shifts in self._shifts(rows, whole=True)]
         return [torch.cat(of_rows, 1) for of_rows in zip(*parts, strict=True)]
 
-    def _first(self, shifts: Tensor) -> Tensor:
-        """Return the states [r, 1+S, P] after step t, for shifts of its gradient [r, P]."""
-        state = self._place.state.double().view(-1, shifts.shape[-1])
-        gradients = _without_rounding(self._gradient, shifts, self._place.state.dtype)
-        return self._changes.updated(self._place.t, state.expand(len(shifts), *state.shape), gradients)
+    def _first(self, shifts: Tensor, some: slice = WHOLE) -> Tensor:
+        """Return the states [r, 1+S, p] after step t at some coordinates, for shifts of its gradient there [r, p]."""
+        start = self._start[..., some]
+        gradients = _without_rounding(self._gradient[some], shifts, self._place.state.dtype)
+        return self._changes.updated(
+            self._place.t, start.expand(len(shifts), *start.shape[1:]), gradients, some
+        )
 
     def _carried(self, shifts: Tensor) -> Tensor:
         """Return what shifts [r, P] change [Q, r]: the buffers carried on, with the gradients of the run."""
-        ahead = self._place.ahead
-        change = self._first(shifts) - self._base(0)
+        for k in range(self._further + 1):
+            self._base(k)
+        found = shifts.new_zeros(len(self._place.ahead[0]), len(shifts))
+        for some in self._changes.pieces(len(shifts)):
+            found += self._carried_at(shifts[:, some], some)
+        return found
+
+    def _carried_at(self, shifts: Tensor, some: slice) -> Tensor:
+        """Return what comes of it at some coordinates [Q, r]."""
+        ahead = [lam[..., some] for lam in self._place.ahead]
+        change = self._first(shifts, some) - self._states[0][..., some]
         total = _along(ahead[0][:, :1], change[:, :1])
         for k in range(1, self._further + 1):
-            states = self._base(k - 1).expand_as(change).clone()
+            states = self._states[k - 1][..., some].expand_as(change).clone()
             states[:, 1:] += change[:, 1:]
-            base = self._base(k)
-            gradient = self._gradients[k].expand(len(change), -1)
-            change = self._changes.updated(self._place.t + k, states, gradient) - base
+            gradient = self._gradients[k][some].expand(len(change), -1)
+            after = self._changes.updated(self._place.t + k, states, gradient, some)
+            change = after - self._states[k][..., some]
             total += _along(ahead[k][:, :1], change[:, :1])
-        held = self._known_to_last(change, self._further)
+        held = self._known_to_last(change, self._further, some)
         return total + _along(ahead[self._further][:, 1:], held[:, 1:])
 
     def _followed(self, shifts: Tensor) -> list[Tensor]:
@@ -313,7 +373,7 @@ class FiniteSlopes:
             found.append(_along(place.ahead[k], self._known_to_last(states - self._base(k), k)))
         return found
 
-    def _known_to_last(self, change: Tensor, k: int) -> Tensor:
+    def _known_to_last(self, change: Tensor, k: int, some: slice = WHOLE) -> Tensor:
         """Return the change of the state after step t + k, its buffers only where λ can say what becomes of them.
 
         λ is that of the run. Where a row makes a second moment many times as large, such as one that was zero, what is
@@ -321,19 +381,21 @@ class FiniteSlopes:
 
         Returns
         -------
-        Tensor [r, 1+S, P]
+        Tensor [r, 1+S, p]
         """
         for slot, name in enumerate(self._changes.tape.optimizer.slots, start=1):
             if name.endswith(SQUARES):
-                known = change[:, slot].abs() <= OUTGROWN * self._base(k)[:, slot]
+                known = change[:, slot].abs() <= OUTGROWN * self._base(k)[:, slot, some]
                 change = torch.cat([change[:, :1], change[:, 1:] * known[:, None]], 1)
         return change
 
     def _base(self, k: int) -> Tensor:
         """Return the run's own state [1, 1+S, P] after step t + k, in float64."""
         while len(self._states) <= k:
-            following = self._place.t + len(self._states)
-            self._gradients.append(self._gradient_at(self._states[-1][0, 0], following))
+            following, told = self._place.t + len(self._states), self._place.gradient(len(self._states))
+            self._gradients.append(
+                self._gradient_at(self._states[-1][0, 0], following) if told is None else told
+            )
             self._states.append(self._changes.updated(following, self._states[-1], self._gradients[-1][None]))
         return self._states[k]
 

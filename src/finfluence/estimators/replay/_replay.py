@@ -30,6 +30,7 @@ from finfluence.estimators.replay._candidates import Candidates, check_candidate
 from finfluence.estimators.replay._chunks import ChunkResult, run_chunks
 from finfluence.estimators.replay._context import Context, prepare
 from finfluence.estimators.replay._draws import check_draws, draw_findings, drawn
+from finfluence.estimators.replay._finite_change import has_squares
 from finfluence.estimators.replay._options import FirstSteps, ReplayOptions
 from finfluence.estimators.replay._schedule import RowSchedule, RunShape
 from finfluence.estimators.replay._tail import tail_steps
@@ -118,7 +119,13 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
         sizes = StateSizes.of(source)
         disk = 0 if options.out is None else options.snapshot_bytes
         memory = split_memory(sizes, count, tail, options.memory_bytes, disk)
-        schedule = RowSchedule.of(source, options.rows == "full", options.probe_budget, spread=options.spread)
+        schedule = RowSchedule.of(
+            source,
+            options.rows == "full",
+            options.probe_budget,
+            finite=options.first_steps == "finite",
+            spread=options.spread,
+        )
         limit = truncation_for(options.horizon, source.noise).limit
         if isinstance(options.budget, Mapping):
             allocation = allocation_from(options.budget)
@@ -128,7 +135,7 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
         workload = Workload(shape, memory, options.late)
         covered = shape.last(limit)
         to_tail = _steps_to_tail(source, covered, options.late) if options.spread else 0
-        run = RunCosts(tuple(source.sizes), source.stochastic, to_tail)
+        run = RunCosts(tuple(source.sizes), source.stochastic, to_tail, has_squares(source))
         counted = trainings(workload, schedule, limit, run, replicas)
         if options.budget is not None and not isinstance(options.budget, Mapping):
             counted = min(counted, options.budget)

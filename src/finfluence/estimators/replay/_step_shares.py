@@ -35,8 +35,19 @@ class StepVariance:
     @classmethod
     def of_tangent(cls, t: int, size: float, tangent: Tensor) -> "StepVariance":
         """Return that of slopes [Q, B] of a batch of `size` rows, used as they are."""
-        before = _variance(tangent) / size
-        return cls(t, before, before)
+        return cls.of_tangents([(t, size, tangent)])[0]
+
+    @classmethod
+    def of_tangents(cls, steps: Sequence[tuple[int, float, Tensor]]) -> list["StepVariance"]:
+        """Return those of several steps, given as those of one: of slopes of one shape together."""
+        if len({slopes.shape for _, _, slopes in steps}) > 1:
+            return [cls.of_tangent(*step) for step in steps]
+        if not steps:
+            return []
+        sizes = torch.tensor([size for _, size, _ in steps], dtype=torch.float64)
+        stacked = torch.stack([slopes for _, _, slopes in steps])
+        before = _variance(stacked) / sizes.to(stacked.device)[:, None]
+        return [cls(t, of_step, of_step) for (t, _, _), of_step in zip(steps, before.unbind(), strict=True)]
 
     def replaced(self, size: float, used: Tensor, taken: Tensor, doubtful: Tensor) -> "StepVariance":
         """Return the same with the slopes [Q, B] that stand in for the tangent ones."""
@@ -172,6 +183,7 @@ def _named(queries: Sequence[str], large: np.ndarray, worst: int) -> str:
 
 
 def _variance(slopes: Tensor) -> Tensor:
-    if slopes.shape[1] < 2:
-        return torch.zeros(len(slopes), dtype=torch.float64, device=slopes.device)
-    return slopes.double().var(1)
+    """Return the variance of slopes [..., B] over the rows [...], in float64; 0 of a single one."""
+    if slopes.shape[-1] < 2:
+        return torch.zeros(slopes.shape[:-1], dtype=torch.float64, device=slopes.device)
+    return slopes.double().var(-1)

@@ -1,5 +1,6 @@
 """The update of a recorded loop as a function: clipping, then the optimiser's own step."""
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,15 @@ class RecordedUpdate:
         still = (torch.where(self._moves, a, b) for a, b in zip(held, slots, strict=True))
         return torch.where(self._moves, new, theta), tuple(still)
 
+    def part(self, some: slice) -> "RecordedUpdate | None":
+        """Return the update of some coordinates alone; None where a norm, or all of a matrix, is in it."""
+        if self._clipping.norm is not None or not self._rule.elementwise:
+            return None
+        twin = copy(self)
+        twin._moves = None if self._moves is None else self._moves[some]
+        twin._groups = None if self._groups is None else self._groups[some]
+        return twin
+
     def pull_back(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> Pull | None:
@@ -103,7 +113,12 @@ class RecordedUpdate:
         return found if self._moves is None else torch.where(self._moves, found, 0.0)
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return what of the recorded step departs from this update, and by how much, relative to the step.
 
@@ -118,6 +133,8 @@ class RecordedUpdate:
         hyper : tuple of Tensor
         gradient : Tensor [P] or None
             Of the loss on the step's rows, before clipping.
+        read : Tensor [P] or None
+            What `gradient` returned for the step, if it was asked.
 
         Returns
         -------
@@ -128,7 +145,12 @@ class RecordedUpdate:
         (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in (state, after))
         eps, loose = ROUNDING * torch.finfo(state.dtype).eps, self._rule.tolerance or MOVED * tolerance
         wanted = None if gradient is None else self._received(gradient)
-        got = self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
+        if read is not None:
+            got: Tensor | None = -read if self._flags.get("maximize") else read
+        else:
+            got = (
+                self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
+            )
         if got is None:
             if gradient is None:
                 return None

@@ -33,6 +33,9 @@ class Update(Protocol):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
 
+    def part(self, some: slice) -> "Update | None":
+        """Return the update of some coordinates alone, of vectors [..., p]; None unless each moves by itself."""
+
     def pull_back(
         self, theta: Tensor, slots: tuple[Tensor, ...], grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> Pull | None:
@@ -48,7 +51,12 @@ class Update(Protocol):
         """Whether what a step leaves does not tell its gradient, so that `departure` needs to be given it."""
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return what of the step that was taken departs from this update, and by how much; None where nothing does."""
 

@@ -213,7 +213,13 @@ def forecast(
     replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
     coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
     workload = Workload(shape, dry.memory, options.late, equal_draws=tape.equal_draws)
-    schedule = RowSchedule.of(tape, options.rows == "full", options.probe_budget, spread=options.spread)
+    schedule = RowSchedule.of(
+        tape,
+        options.rows == "full",
+        options.probe_budget,
+        finite=options.first_steps == "finite",
+        spread=options.spread,
+    )
     limit, allocation = truncation_for(options.horizon, run.noise).limit, None
     if options.budget is not None:
         counted = replace(dry.timings, overhead=dry.asking + dry.timings.measuring + coupling)
@@ -308,7 +314,7 @@ class _Dry:
         disk = options.snapshot_bytes if saved else 0
         memory = fitted_memory(tape, derivative, sizes, len(asked), tail, options.memory_bytes, disk)
         start = asked.gradients(range(memory.together))
-        timings = measure(tape, derivative.adjoint, start, memory.together, tail)
+        timings = measure(tape, derivative.adjoint.for_timing(), start, memory.together, tail)
         timings = replace(timings, queries=asked.seconds, overhead=0.0)
         return cls(asked, derivative, counted.peak, copies, memory, timings, asking, clock(device) - began)
 
@@ -324,6 +330,10 @@ class _Dry:
         moments += [directions * state + row_bytes(tape, adjoint.fresh(), along, n) for n in counts if n]
         moments.append(queries * (state + 8 * tape.layout.size) + compared)
         moments.append((queries + directions) * state)
+        if (
+            self.derivative.one_by_one
+        ):  # held against double precision again on the way, beside λ before and after
+            moments.append(2 * directions * state + self.checked - self.copies)
         if shape.last(horizon) == shape.steps:
             rows = max([*counts, len(tape.order[0])])
             moments.append(first_step_bytes(tape, rows, directions, self.memory.whole))

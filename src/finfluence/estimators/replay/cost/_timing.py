@@ -10,15 +10,23 @@ import torch
 from torch import Tensor
 
 from finfluence._clock import clock
-from finfluence.estimators.derivatives import Known, StepAdjoint
+from finfluence.estimators.derivatives import Known, StepAdjoint, dear
 from finfluence.estimators.replay._accumulate import EpochSums
-from finfluence.estimators.replay._schedule import FEWEST_SAMPLED, ROWS_AT_ONCE, RowSchedule, RunShape
+from finfluence.estimators.replay._finite_change import EARLY, FOLLOWED, FURTHER, FiniteChanges, Place
+from finfluence.estimators.replay._schedule import (
+    FEWEST_SAMPLED,
+    ROWS_AT_ONCE,
+    RowSchedule,
+    RunShape,
+    steps_stood_for,
+)
 from finfluence.estimators.replay._tail import STATES
 from finfluence.estimators.replay.cost._memory import MemorySplit
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
 REPEATS = 3
+FIRST_BYTES = 2**30  # of a replay, by default: finite changes are held in a quarter of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,11 @@ class Timings:
     many : callable
         Evaluating `most` rows; timed when first asked for.
     most : int
+    first : callable
+        The finite changes of the rows of an early step, and of one at which the training is followed further; timed
+        when first asked for.
+    batch : int
+        Rows of these steps.
     queries : float
         The gradients of all queries at one state.
     overhead : float
@@ -54,6 +67,8 @@ class Timings:
     few: float
     many: Callable[[], float]
     most: int
+    first: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0)
+    batch: int = 1
     queries: float = 0.0
     overhead: float = 0.0
     measuring: float = 0.0
@@ -66,6 +81,12 @@ class Timings:
             return parts * self.few
         per_row = max(0.0, (self.many() - self.few) / max(1, self.most - FEWEST_SAMPLED))
         return parts * max(0.0, self.few - per_row * FEWEST_SAMPLED) + rows * per_row
+
+    def first_steps(self, steps: int, sampled: int) -> float:
+        """Seconds for the finite changes of a run's first steps, and of `sampled` further rows at them."""
+        followed, others = min(steps, FOLLOWED), min(steps, EARLY) - min(steps, FOLLOWED)
+        alone, further = self.first()
+        return others * alone + followed * further + sampled * further / self.batch
 
 
 @dataclass(frozen=True)
@@ -105,20 +126,38 @@ class Workload:
             if self.candidates:
                 often = len(schedule.candidate_steps(back, range(steps)))
                 total += often * timings.evaluation(self.candidates, at_least)
+        if self._meets_first(schedule, horizon) and not at_least:
+            total += timings.first_steps(self.shape.steps, self._sampled_early(schedule))
         return total
+
+    def _meets_first(self, schedule: RowSchedule, horizon: int) -> bool:
+        """Whether a pass takes finite changes of the run's first steps."""
+        return schedule.finite and self.shape.last(horizon) == self.shape.steps
+
+    def _sampled_early(self, schedule: RowSchedule) -> int:
+        """Return the evaluations, beside the batches' own, of rows at the first steps."""
+        steps, back = self.shape.epochs[0], len(self.shape.epochs) - 1
+        rows, every = schedule.variance_sample(back, self.shape)
+        early = range(min(EARLY, steps))
+        along = rows * sum(steps_stood_for(t, every, steps) > 0 for t in early) if rows else 0
+        if self.candidates:
+            drawn = schedule.candidate_steps(0, range(steps))
+            along += self.candidates * sum(t in drawn for t in early)
+        return along
 
     def runs(self, timings: Timings, schedule: RowSchedule, horizon: int, at_least: bool = False) -> float:
         """Cost of a replay in multiples of one training run, without tracing."""
         passes = self.memory.passes * self.pass_seconds(timings, schedule, horizon, at_least)
         averaged = (STATES - 1) * timings.queries if self.late else 0.0
         again = timings.train * self.memory.recomputed(self.shape.last(horizon))
-        measuring = 0.0 if at_least else self._timing_many(timings, schedule, horizon)
+        measuring = 0.0 if at_least else self._timing_more(timings, schedule, horizon)
         return (timings.overhead + measuring + passes + averaged + again) / (timings.train * self.shape.steps)
 
-    def _timing_many(self, timings: Timings, schedule: RowSchedule, horizon: int) -> float:
-        """Seconds that timing many rows takes, where the pass evaluates as many."""
+    def _timing_more(self, timings: Timings, schedule: RowSchedule, horizon: int) -> float:
+        """Seconds that timing many rows, and the first steps, takes, where the pass evaluates them."""
         most = max(rows for rows, _ in schedule.evaluations(self.shape, horizon))
-        return (1 + REPEATS) * timings.many() if max(most, self.candidates) > FEWEST_SAMPLED else 0.0
+        many = (1 + REPEATS) * timings.many() if max(most, self.candidates) > FEWEST_SAMPLED else 0.0
+        return many + (sum(timings.first()) if self._meets_first(schedule, horizon) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -187,6 +226,11 @@ class StepTimer:
             with seeded(0):
                 return few if most <= FEWEST_SAMPLED else self.typical(self._evaluate(most))
 
+        @cache
+        def first() -> tuple[float, float]:
+            with seeded(0):
+                return self._first_step(0), self._first_step(FURTHER)
+
         return Timings(
             train,
             back,
@@ -194,6 +238,8 @@ class StepTimer:
             few,
             many,
             most,
+            first,
+            len(tape.at(0).rows),
             overhead=self.measuring,
             measuring=self.measuring,
             tracing=self.tracing,
@@ -222,6 +268,22 @@ class StepTimer:
         step = self._tape.at(0)
         twice = torch.cat([self._lam, self._lam])
         self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed, self._known)
+
+    def _first_step(self, further: int) -> float:
+        """Return the seconds that finite changes of step 0 take, followed so much further."""
+        tape, changes = self._tape, FiniteChanges(self._tape, FIRST_BYTES)
+        if not changes.looks_at(0):
+            return 0.0
+        step, ahead = tape.at(0), [self._lam] * (1 + min(further, tape.steps - 1))
+        tangent = self._lam.new_zeros(len(self._lam), len(step.rows))  # so far off that changes are taken
+        seconds, calls = 0.0, 1 if dear(tape) else 2  # the first one loads what it needs
+        for _ in range(calls):
+            began = clock(tape.layout.device)
+            found = changes.at(Place(0, step, self._state, ahead), tangent)
+            if found is not None:
+                found.of_batch(tangent)
+            seconds = clock(tape.layout.device) - began
+        return seconds
 
     def _evaluate(self, count: int) -> Callable[[], None]:
         tape, start, rows = self._tape, self._start, torch.arange(count)

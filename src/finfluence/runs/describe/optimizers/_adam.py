@@ -81,9 +81,9 @@ def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptio
     square = o.second * slots[1] + (1 - o.second) * grad * grad
     moved = (square != 0).to(square.dtype)
     root = square.sqrt() + (1 - moved)
-    step = moved * (o.lr / o.correct_first) / (root / o.correct_second + o.eps)
-    bend = moved * (o.lr / o.correct_first / o.correct_second / 2) * mean
-    bend = bend / (root * (root / o.correct_second + o.eps) ** 2)
+    scale = root / o.correct_second + o.eps
+    step = moved * (o.lr / o.correct_first) / scale
+    bend = moved * (o.lr / o.correct_first / o.correct_second / 2) * mean / (root * scale**2)
     twice = (2 * (1 - o.second)) * grad
 
     def pull(after: Tensor) -> tuple[Tensor, Tensor]:

@@ -74,6 +74,10 @@ class Optimizer(ABC):
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1})."""
 
+    def part(self, some: slice) -> "Optimizer":
+        """Return the update of some coordinates alone: the same, for each coordinate of a recipe's moves by itself."""
+        return self
+
     def pull_back(self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]) -> Pull | None:
         """Return the map of λ [..., 1+S, P] to (∂U/∂s)ᵀλ [..., 1+S, P] and (∂U/∂g)ᵀλ [..., P], if written out."""
         return None
@@ -88,7 +92,12 @@ class Optimizer(ABC):
         return False
 
     def departure(
-        self, state: Tensor, after: Tensor, hyper: tuple[Tensor, ...], gradient: Tensor | None
+        self,
+        state: Tensor,
+        after: Tensor,
+        hyper: tuple[Tensor, ...],
+        gradient: Tensor | None,
+        read: Tensor | None = None,
     ) -> tuple[str, float] | None:
         """Return how a step taken by others departs from this update; a recipe's steps are taken by it."""
         return None
