@@ -24,6 +24,7 @@ DATA: dict[str, str] = {
     "digits-linear": "finfluence.jobs.bench.data:DIGITS_LINEAR",
     "mnist-5k": "finfluence.jobs.bench.data:MNIST_5K",
     "fashion-mnist": "finfluence.jobs.bench.data:FASHION_MNIST",
+    "film-reviews": "finfluence.jobs.bench.data:FILM_REVIEWS",
     "fashion-mnist-linear": "finfluence.jobs.bench.data:FASHION_MNIST_LINEAR",
 }
 
