@@ -15,6 +15,7 @@ from finfluence._files import digest, write_json
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import (
     CachedTrainer,
+    ModelBank,
     RunSpec,
     RunStore,
     Seeds,
@@ -114,11 +115,19 @@ class Request:
     vary: Vary
     out: Path | None
     options: Mapping[str, Any]
+    bank: ModelBank | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the queries."""
         return [name for query in self.queries for name in query.names]
+
+    def trainer(self, progress: Progress = silent) -> CachedTrainer:
+        """Return a trainer of the recipe's runs, with the store and the bank."""
+        workers = Workers(**self.options)
+        return CachedTrainer(
+            self.recipe, list(self.queries), RunStore(self.out), workers, progress, self.bank
+        )
 
     def ranked(self) -> np.ndarray:
         """Return what subsets are chosen by [S, Q]: shrunken effects over their spread, or μ where there are none."""
@@ -196,8 +205,7 @@ def _design(request: Request, subsets: int, runs: int) -> Design:
         return "leave-out"
     mu, n = request.ranked(), len(request.recipe.rows)
     chosen = choose(mu, subsets, 1, request.seed, class_labels(request.recipe))
-    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
-    lab = CachedTrainer(request.recipe, list(request.queries), store, Workers(**request.options))
+    seeds, lab = Seeds(request.seed, request.vary), request.trainer()
     ends = [without(n, c.rows) for c in (chosen[0], next(c for c in chosen if c.kind == "bottom"))]
     values = lab.values(
         [seeds.run(keep, k, keep is not None) for keep in (None, *ends) for k in range(PILOT)]
@@ -221,17 +229,11 @@ def _of(
 ) -> Plan:
     paired = design == "paired"
     runs_with = runs_on_all(runs, len(chosen), paired)
-    store = RunStore(request.out)
-    left = runs_with + runs * len(chosen)
-    if len(store):
-        seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
-        arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
-        keys = (
-            run_key(base, request.recipe, seeds.run(keep, k, paired and keep is not None))
-            for keep, count in arms
-            for k in range(count)
-        )
-        left = sum(store.get(key) is None for key in keys)
+    seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
+    arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
+    left = request.trainer().left(
+        [seeds.run(keep, k, paired and keep is not None) for keep, count in arms for k in range(count)]
+    )
     return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes), design)
 
 
@@ -307,14 +309,13 @@ def _measure(request: Request, progress: Progress) -> float:
     -------
     float
     """
-    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
+    seeds = Seeds(request.seed, request.vary)
     clock: list[tuple[int, float]] = []
 
     def note(stage: str, done: int, total: int) -> None:
         clock.append((done, time.perf_counter()))
 
-    workers = Workers(**request.options)
-    lab = CachedTrainer(request.recipe, list(request.queries), store, workers, note)
+    lab = request.trainer(note)
     progress("measure", 0, 2)
     lab.values([seeds.run(None, k) for k in range(_FIRST)])
     progress("measure", 1, 2)
@@ -331,7 +332,7 @@ def _measure(request: Request, progress: Progress) -> float:
             request.recipe,
             [RunSpec(2**31 - 1 - k, 2**31 - 1 - k) for k in range(count)],
             list(request.queries),
-            workers,
+            Workers(**request.options),
             progress=note,
         )
     progress("measure", 2, 2)
