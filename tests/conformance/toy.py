@@ -10,7 +10,6 @@ from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
 from finfluence.runs.tape import final_losses
 
-
 WHY = "a score, without an error: it is one number from one run"
 
 

@@ -88,7 +88,9 @@ def half_drawn(seed):
 
 
 def test_what_is_drawn_and_never_trained_is_refused(recipe, tmp_path):
-    with pytest.raises(NotSupportedError, match=r"(?s)frozen parameters that differ between seeds.*seed of its own"):
+    with pytest.raises(
+        NotSupportedError, match=r"(?s)frozen parameters that differ between seeds.*seed of its own"
+    ):
         ModelBank(replace(recipe, model=half_drawn), tmp_path, "half")
 
 

@@ -21,7 +21,7 @@ OWN_LOSS_RUNS = 16
 class CachedTrainer:
     """Runs of one recipe with one list of queries: looked up in the store, else trained and stored.
 
-    With a bank, runs that are not in the store are looked up in the bank, else trained into it; the values are the same.
+    With a bank, runs that are not in the store are looked up in the bank, else trained into it, to the same values.
     """
 
     recipe: Recipe

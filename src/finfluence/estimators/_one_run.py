@@ -15,7 +15,6 @@ from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, chosen, sum_over
 from finfluence.runs.tape import final_losses
 
-
 ONE_NUMBER = (
     "a score, without an error: it is one number from one run, and training randomness is not looked at"
 )

@@ -34,7 +34,7 @@ _DIAGONAL = ("effect", "effect_se", *TWIN, "spread", "mu", "se", "lower", "upper
 
 @dataclass(frozen=True)
 class OwnEffort:
-    """How much is retrained, as of `verify`: rows at most, runs without each, budget, seed, folders of finished runs and of banks."""
+    """How much is retrained, as of `verify`: rows at most, runs without each, budget, seed; where it is kept."""
 
     subsets: int = 24
     runs: int = 100

@@ -21,7 +21,6 @@ from finfluence.ensemble import (
     Seeds,
     Vary,
     Workers,
-    run_key,
     signature,
     train_many,
     without,

@@ -254,7 +254,7 @@ def neighbourhood(path: StatePath, rows: np.ndarray, asked: np.ndarray) -> np.nd
 
 
 def _along(path: StatePath, values: np.ndarray) -> np.ndarray:
-    """Return by how much of each way the fitted gradient is [T, …]: Δ value / ‖Δθ‖², zero on ways that are too short."""
+    """Return the fitted gradient in multiples of each way [T, …]: Δ value / ‖Δθ‖², zero on ways that are too short."""
     inverse = np.where(path.long, 1 / np.where(path.long, path.squares, 1.0), 0.0)
     found: np.ndarray = np.diff(values, axis=0) * inverse[:, None]
     return found
@@ -262,7 +262,7 @@ def _along(path: StatePath, values: np.ndarray) -> np.ndarray:
 
 def _coarse(stretches: int, steps: int) -> str:
     return (
-        f"{stretches} stretches for {steps} steps: over a stretch of several steps rows are seen along the way that all "
-        "share, and what a row pushes by itself is lost; own influence then ranks wrong labels too low (on digits below "
-        "chance). Leave checkpoints out to look at every step"
+        f"{stretches} stretches for {steps} steps: over a stretch of several steps rows are seen along the way that "
+        "all share, and what a row pushes by itself is lost; own influence then ranks wrong labels too low (on digits "
+        "below chance). Leave checkpoints out to look at every step"
     )

@@ -15,8 +15,8 @@ from finfluence.runs import AnyQuery, Recipe, own_loss
 from finfluence.runs.describe import Subsets, sum_over
 
 BY_ITSELF = (
-    "a score, without an error: it is a mean over learners for each row by itself, not a comparison of training with and "
-    "without the row, and does not depend on the queries; for that, method='retrain' with design='half-subsets'"
+    "a score, without an error: it is a mean over learners for each row by itself, not a comparison of training with "
+    "and without the row, and does not depend on the queries; for that, method='retrain' with design='half-subsets'"
 )
 
 

@@ -26,7 +26,6 @@ from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Recipe, Stepper, initial_model
 from finfluence.runs.describe import Given, Subsets, check_removable
 
-
 BANK = "retrained"
 """Name of a bank that retraining makes."""
 

@@ -248,7 +248,7 @@ class VerifyOptions:
     )
     seed: int = option("Of the choice of groups, the trainings and the intervals.", 0)
     bank: str | os.PathLike[str] | None = option(
-        "Folder of retrained models, shared by all that name it: what is there for the same training is not trained again.",
+        "Folder of retrained models, shared by all that name it: what is there for this training is not trained again.",
         None,
         shown="none",
         typed=Path,

@@ -107,7 +107,11 @@ def _verified(
             own_loss(finished.data.train.ids[rows].tolist(), unit=training.unit),
             rows,
             verification.OwnEffort(
-                options.subsets, options.runs, options.budget, options.seed, folder / RETRAINED,
+                options.subsets,
+                options.runs,
+                options.budget,
+                options.seed,
+                folder / RETRAINED,
                 options.bank,
             ),
             tell,

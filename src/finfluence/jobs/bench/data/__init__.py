@@ -3,7 +3,7 @@
 from finfluence.jobs.bench.data._digits import DIGITS
 from finfluence.jobs.bench.data._fashion_mnist import FASHION_MNIST
 from finfluence.jobs.bench.data._film_reviews import FILM_REVIEWS
-from finfluence.jobs.bench.data._linear import DIGITS_LINEAR, FASHION_MNIST_LINEAR
+from finfluence.jobs.bench.data._linear import DIGITS_LINEAR, FASHION_MNIST_LINEAR, MNIST_5K_LINEAR
 from finfluence.jobs.bench.data._mnist_5k import MNIST_5K
 from finfluence.jobs.bench.data._networks import mlp
 
@@ -14,5 +14,6 @@ __all__ = [
     "FASHION_MNIST_LINEAR",
     "FILM_REVIEWS",
     "MNIST_5K",
+    "MNIST_5K_LINEAR",
     "mlp",
 ]
