@@ -156,7 +156,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     base = signature(request.recipe, list(request.queries))
     path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
     if path is not None and path.exists():
-        return _read(path, request, base)
+        return _read(path, request)
     started = time.perf_counter()
     most = request.subsets if request.groups is None else len(request.groups)
     subsets = min(request.subsets, most)
@@ -174,7 +174,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
                 f"{request.subsets} with {request.runs}"
             )
     chosen = _choose_subsets(request, subsets, runs, design)
-    plan = _of(chosen, design, runs, each, notes, request, base)
+    plan = _of(chosen, design, runs, each, notes, request)
     if path is not None:
         write_json(
             path,
@@ -224,7 +224,6 @@ def _of(
     each: float,
     notes: Sequence[str],
     request: Request,
-    base: str,
 ) -> Plan:
     paired = design == "paired"
     runs_with = runs_on_all(runs, len(chosen), paired)
@@ -236,14 +235,14 @@ def _of(
     return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes), design)
 
 
-def _read(path: Path, request: Request, base: str) -> Plan:
+def _read(path: Path, request: Request) -> Plan:
     with _reading(path):
         saved = json.loads(path.read_text(encoding="utf-8"))
         chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
         each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
         runs, notes = int(saved["runs"]), [str(note) for note in saved["notes"]]
         design: Design = "paired" if saved.get("design") == "paired" else "leave-out"
-    return _of(chosen, design, runs, each, notes, request, base)
+    return _of(chosen, design, runs, each, notes, request)
 
 
 @contextmanager
@@ -266,7 +265,7 @@ def make_own_plan(
     request: Request, chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str]
 ) -> Plan:
     """Return the plan of removing given rows in pairs."""
-    return _of(chosen, "paired", runs, each, notes, request, signature(request.recipe, list(request.queries)))
+    return _of(chosen, "paired", runs, each, notes, request)
 
 
 def measured_cost(request: Request, progress: Progress = silent) -> float:
@@ -287,8 +286,10 @@ def _choose_subsets(request: Request, subsets: int, runs: int, design: Design) -
 
 
 def _cost(request: Request, base: str, progress: Progress) -> float:
-    """Return seconds per training, measured once for each recipe and list of queries in a folder."""
+    """Return seconds per training, measured once for each recipe in a bank, or recipe and list of queries in a folder."""
     path = None if request.out is None else request.out / f"cost-{base}.json"
+    if request.bank is not None:
+        path = request.bank.folder / "cost.json"
     if path is not None and path.exists():
         with _reading(path):
             return float(json.loads(path.read_text(encoding="utf-8"))["seconds_each"])
