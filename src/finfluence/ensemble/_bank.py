@@ -41,6 +41,8 @@ class ModelBank:
         as far as they can be hashed, so that another recipe has another bank.
     name : str
         How a person calls it. A bank of the same hash under another name is used as it is.
+    max_bytes : int
+        Memory for the copies trained at once.
 
     Raises
     ------
@@ -70,8 +72,10 @@ class ModelBank:
     (2, [])
     """
 
-    def __init__(self, recipe: Recipe, folder: str | os.PathLike[str], name: str) -> None:
-        self.recipe, self.name = recipe, name
+    def __init__(
+        self, recipe: Recipe, folder: str | os.PathLike[str], name: str, max_bytes: int = 2**30
+    ) -> None:
+        self.recipe, self.name, self.max_bytes = recipe, name, max_bytes
         template = initial_model(recipe, 0)
         if next(template.buffers(), None) is not None:
             raise NotSupportedError(
@@ -139,7 +143,7 @@ class ModelBank:
 
     @cached_property
     def _replicas(self) -> int:
-        return StackedRuns(self.recipe, initial_model(self.recipe, 0)).replicas(2**30)
+        return StackedRuns(self.recipe, initial_model(self.recipe, 0)).replicas(self.max_bytes)
 
     def _parts(self, runs: Sequence[RunSpec]) -> Iterator[Tensor]:
         for first in range(0, len(runs), TOGETHER):
@@ -158,7 +162,7 @@ class ModelBank:
             made = {"name": self.name, "hash": self.hash, "recipe": self.recipe.describe()}
             write_json(self.folder / "bank.json", made)
         keys = [self._key(run) for run in runs]
-        models = final_models(self.recipe, runs)
+        models = final_models(self.recipe, runs, self.max_bytes)
         lost = torch.full((self._width,), torch.nan)
         theta = torch.stack([lost if m is None else Layout(m).theta(m).detach().cpu() for m in models])
         path = self.folder / f"models-{digest(*(key.encode() for key in keys))}.safetensors"

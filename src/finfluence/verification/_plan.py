@@ -286,7 +286,7 @@ def _choose_subsets(request: Request, subsets: int, runs: int, design: Design) -
 
 
 def _cost(request: Request, base: str, progress: Progress) -> float:
-    """Return seconds per training, measured once for each recipe in a bank, or recipe and list of queries in a folder."""
+    """Return seconds per training, measured once for each bank; without one for each list of queries in a folder."""
     path = None if request.out is None else request.out / f"cost-{base}.json"
     if request.bank is not None:
         path = request.bank.folder / "cost.json"

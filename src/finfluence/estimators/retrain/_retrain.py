@@ -79,7 +79,9 @@ class Retrain(AbstractEstimator[Recipe, RetrainOptions]):
         check_reachable(options.until, options.design, len(subsets.nonempty()), options.max_runs)
         check_removable(source, subsets)
         workers = Workers(options.executor, options.n_jobs, options.max_bytes)
-        bank = None if options.bank is None else ModelBank(source, options.bank, BANK)
+        bank = None
+        if options.bank is not None:
+            bank = ModelBank(source, options.bank, BANK, options.max_bytes)
         trainer = CachedTrainer(source, queries, RunStore(options.out), workers, progress, bank)
         experiment = Experiment(trainer, subsets, options)
         halves = options.design == "half-subsets" and len(subsets.nonempty()) > 0
