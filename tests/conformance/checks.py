@@ -65,6 +65,12 @@ def check_sign_and_unit_are_said(method: str, problem: Problem) -> None:
             assert f"score of '{name}': larger is more harmful or more suspect" in said
 
 
+def check_a_score_says_why_it_is_none_of_mu(method: str, problem: Problem) -> None:
+    found = problem.estimate(method)
+    why = [said for said in found.provenance.findings if said.startswith("a score, without an error: ")]
+    assert len(why) == (not found.has_mu), found.provenance.findings
+
+
 def check_an_empty_subset_is_zero(method: str, problem: Problem) -> None:
     data = problem.estimate(method, {"nothing": [], "row 3": ["row 3"], "row 7": ["row 7"]}).data
     nothing = data.sel(subset="nothing")

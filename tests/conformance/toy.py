@@ -10,6 +10,8 @@ from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
 from finfluence.runs.tape import final_losses
 
+WHY = "a score, without an error: it is one number from one run"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToyOptions:
@@ -49,7 +51,7 @@ class Toy(AbstractEstimator[Tape, ToyOptions]):
             queries=["toy"],
             units=["score"],
             own_loss=np.array([losses[p].mean() if len(p) else np.nan for p in subsets.positions]),
-            provenance=Provenance(method="toy", runs=1, covers=(), n_rows=len(losses)),
+            provenance=Provenance(method="toy", runs=1, covers=(), n_rows=len(losses), findings=(WHY,)),
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

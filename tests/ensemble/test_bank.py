@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import finfluence as fi
-from finfluence.ensemble import ModelBank, RunSpec, train_many
+from finfluence.ensemble import ModelBank, RunSpec, Workers, train_many
 from finfluence.errors import NotSupportedError, StorageError
 from finfluence.runs import seeded
 
@@ -40,8 +40,58 @@ def test_values_are_those_of_training_anew(recipe, tmp_path):
     queries = [fi.mean_loss(x, y, name="mean"), fi.each_loss(x, y)]
     bank = ModelBank(recipe, tmp_path, "small")
     wanted = train_many(recipe, RUNS, queries).values
-    np.testing.assert_allclose(bank.values(RUNS, queries), wanted, rtol=1e-6)
+    assert bank.values(RUNS, queries).tobytes() == wanted.tobytes()
     assert bank.trained == len(bank) == 4 and len(np.unique(wanted[:, 0])) == 4
+
+
+def dropping(seed):
+    with seeded(seed):
+        return nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 1))
+
+
+def test_values_are_those_of_training_anew_one_by_one(recipe, tmp_path):
+    alone = replace(recipe, model=dropping)
+    queries = [fi.mean_loss(torch.ones(3, 2), torch.zeros(3), name="mean")]
+    bank = ModelBank(alone, tmp_path, "small")
+    assert "dropout" in str(bank.one_by_one)
+    assert (
+        bank.values(RUNS, queries).tobytes()
+        == train_many(alone, RUNS, queries, Workers("serial")).values.tobytes()
+    )
+
+
+def test_a_bank_is_found_by_its_hash_whoever_named_it(recipe, tmp_path):
+    first = ModelBank(recipe, tmp_path, "mine")
+    first.parameters(RUNS)
+    other = ModelBank(recipe, tmp_path, "yours")
+    assert other.folder == first.folder and not other.missing(RUNS)
+
+
+def test_more_files_than_are_held_open(recipe, tmp_path):
+    bank = ModelBank(recipe, tmp_path, "small")
+    many = [RunSpec(s, s) for s in range(6)]
+    each = [bank.parameters([run]) for run in many]
+    assert torch.equal(ModelBank(recipe, tmp_path, "small").parameters(many), torch.cat(each))
+
+
+class HalfDrawn(nn.Sequential):
+    """A network whose first layer is drawn anew for each seed, and never trained."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(2, 3), nn.Linear(3, 1))
+        self[0].requires_grad_(False)
+
+
+def half_drawn(seed):
+    with seeded(seed):
+        return HalfDrawn()
+
+
+def test_what_is_drawn_and_never_trained_is_refused(recipe, tmp_path):
+    with pytest.raises(
+        NotSupportedError, match=r"(?s)frozen parameters that differ between seeds.*seed of its own"
+    ):
+        ModelBank(replace(recipe, model=half_drawn), tmp_path, "half")
 
 
 def test_what_is_kept_is_not_trained_again_whoever_asks(recipe, tmp_path):

@@ -69,6 +69,44 @@ def changed(influence: Influence, **arrays: Any) -> Influence:
     return Influence(influence.data.assign({k: (dims, v) for k, v in arrays.items()}))
 
 
+def test_a_bank_changes_no_number_and_trains_nothing_twice(estimated, tmp_path):
+    made, influence = estimated
+    options, plans = {"subsets": 8, "runs": 10, "measure": True, "announce": lambda p: plans.append(p)}, []
+    plain = verify(influence, made, LEVEL, out=tmp_path / "plain", **options)
+    first = verify(influence, made, LEVEL, out=tmp_path / "first", bank=tmp_path / "bank", **options)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "bank").rglob("models-*")}
+    again = verify(influence, made, LEVEL, out=tmp_path / "again", bank=tmp_path / "bank", **options)
+    without = verify(influence, made, LEVEL, bank=tmp_path / "bank", **options)
+    for done in (first, again, without):
+        assert done.to_frame().equals(plain.to_frame()) and done.figures == plain.figures
+    assert [plan.left for plan in plans][2:] == [0, 0] and plans[0].left > 0
+    assert kept and {p: p.stat().st_mtime_ns for p in (tmp_path / "bank").rglob("models-*")} == kept
+
+
+def test_a_bank_of_another_training_is_never_used(estimated, tmp_path):
+    made, influence = estimated
+    plans: list[Plan] = []
+    verify(influence, made, LEVEL, subsets=4, runs=10, bank=tmp_path, announce=plans.append)
+    changed = made.rows.fields["y"].clone()
+    changed[-1] += 1e-9
+    other = recipe(data=Rows(x=made.rows.fields["x"], y=changed, ids=made.rows.ids.tolist()))
+    for one in (other, recipe(batch_size=8), recipe(optimizer=SGD(lr=0.2))):
+        before = {path.name for path in tmp_path.iterdir()}
+        estimate = replay(train(one, order_seed=5), LEVEL, "full")
+        verify(estimate, one, LEVEL, subsets=4, runs=10, bank=tmp_path, announce=plans.append)
+        assert plans[-1].left == plans[0].left > 0
+        assert len({path.name for path in tmp_path.iterdir()} - before) == 1
+
+
+def test_a_damaged_file_of_the_bank_is_told(estimated, tmp_path):
+    made, influence = estimated
+    verify(influence, made, LEVEL, subsets=4, runs=10, bank=tmp_path)
+    path = next(tmp_path.rglob("models-*"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(StorageError, match=r"(?s)a whole file of retrained models.*delete this one file"):
+        verify(influence, made, LEVEL, subsets=4, runs=10, bank=tmp_path)
+
+
 def test_a_linear_response_is_verified(verified: tuple[Any, ...]) -> None:
     done, _, plan, told = verified
     assert done.verdict == "passed" and done.sentence.startswith("Trust the order")

@@ -1,7 +1,7 @@
 """A bank of retrained models: the final parameters of many runs of one recipe, kept in a folder for all who ask."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from finfluence._files import atomic, digest, write_json
 from finfluence._progress import Progress, silent
 from finfluence.ensemble._executors import one_thread
 from finfluence.ensemble._query_values import StackedQueries
-from finfluence.ensemble._stacked import RunSpec
+from finfluence.ensemble._stacked import RunSpec, StackedRuns, not_stackable, same_frozen
 from finfluence.ensemble._store import run_key, signature
 from finfluence.ensemble._train_many import final_models
 from finfluence.errors import NotSupportedError, StorageError, explain
@@ -24,6 +24,8 @@ from finfluence.runs import AnyQuery, Recipe, initial_model, own_loss
 
 TOGETHER = 64
 """Runs that are trained side by side and kept in one file: as many are lost at most when the work is stopped."""
+OPEN = 4
+"""Files whose models are held in memory."""
 
 
 class ModelBank:
@@ -32,19 +34,27 @@ class ModelBank:
     Parameters
     ----------
     recipe : Recipe
-        What is trained. Its model holds parameters only: what a run leaves in buffers is not kept.
+        What is trained. Its model holds parameters only, and frozen ones that all initialisations share: what a run
+        leaves in buffers, or draws and does not train, is not kept.
     folder : path
         Of all banks. This one is the folder `<name>-<hash>` in it, the hash being of the recipe, its rows and its code
         as far as they can be hashed, so that another recipe has another bank.
     name : str
-        How a person calls it.
+        How a person calls it. A bank of the same hash under another name is used as it is.
+    max_bytes : int
+        Memory for the copies trained at once.
 
     Raises
     ------
     NotSupportedError
-        The model has buffers.
+        The model has buffers, or frozen parameters that differ between initialisations.
     StorageError
         A file of the bank is damaged; nothing is changed.
+
+    Notes
+    -----
+    Runs are trained in this process, to the bits that `train_many` comes to; `progress` is called as
+    `progress("bank", done, total)`.
 
     Examples
     --------
@@ -62,8 +72,10 @@ class ModelBank:
     (2, [])
     """
 
-    def __init__(self, recipe: Recipe, folder: str | os.PathLike[str], name: str) -> None:
-        self.recipe, self.name = recipe, name
+    def __init__(
+        self, recipe: Recipe, folder: str | os.PathLike[str], name: str, max_bytes: int = 2**30
+    ) -> None:
+        self.recipe, self.name, self.max_bytes = recipe, name, max_bytes
         template = initial_model(recipe, 0)
         if next(template.buffers(), None) is not None:
             raise NotSupportedError(
@@ -74,8 +86,18 @@ class ModelBank:
                     "use a model without them (group or layer normalisation)",
                 )
             )
+        if not same_frozen([template, initial_model(recipe, 1)], Layout(template)):
+            raise NotSupportedError(
+                explain(
+                    "frozen parameters that are the same for every initialisation, for a bank of models",
+                    "frozen parameters that differ between seeds",
+                    "a part of the network is drawn at random and never trained; a bank keeps what is trained",
+                    "draw that part with a seed of its own in the recipe's model",
+                )
+            )
         self.hash = signature(recipe, [own_loss([recipe.rows.ids[0]])])
-        self.folder = Path(folder) / f"{name}-{self.hash}"
+        known = sorted(Path(folder).glob(f"*-{self.hash}"))
+        self.folder = known[0] if known else Path(folder) / f"{name}-{self.hash}"
         self.trained = 0
         self._places: dict[str, tuple[Path, int]] = {}
         self._open: dict[Path, Tensor] = {}
@@ -92,20 +114,40 @@ class ModelBank:
 
     def parameters(self, runs: Sequence[RunSpec], progress: Progress = silent) -> Tensor:
         """Return the final parameters [runs, P], NaN of runs that diverged; what is missing is trained and kept."""
+        self.train(runs, progress)
+        return torch.stack([self._found(self._key(run)) for run in runs])
+
+    def train(self, runs: Sequence[RunSpec], progress: Progress = silent) -> None:
+        """Train and keep what is missing."""
         new = self.missing(runs)
         for first in range(0, len(new), TOGETHER):
             self._train(new[first : first + TOGETHER])
             progress("bank", min(first + TOGETHER, len(new)), len(new))
-        return torch.stack([self._found(self._key(run)) for run in runs])
 
     def values(
         self, runs: Sequence[RunSpec], queries: Sequence[AnyQuery], progress: Progress = silent
     ) -> np.ndarray:
         """Return the values of all queries [runs, Q] at the end of each run, NaN of runs that diverged."""
-        thetas = self.parameters(runs, progress)
+        self.train(runs, progress)
+        together = self.one_by_one is None and self._replicas > 1
         with one_thread():
-            measure = StackedQueries(self.recipe, initial_model(self.recipe, runs[0].init_seed), queries)
-            return np.concatenate([measure(part) for part in thetas.split(TOGETHER)])
+            model = initial_model(self.recipe, runs[0].init_seed)
+            measure = StackedQueries(self.recipe, model, queries, together=together)
+            return np.concatenate([measure(part) for part in self._parts(runs)])
+
+    @cached_property
+    def one_by_one(self) -> str | None:
+        """Why runs cannot be trained as one stack; None where they can."""
+        with one_thread():
+            return not_stackable(self.recipe, [0, 1])
+
+    @cached_property
+    def _replicas(self) -> int:
+        return StackedRuns(self.recipe, initial_model(self.recipe, 0)).replicas(self.max_bytes)
+
+    def _parts(self, runs: Sequence[RunSpec]) -> Iterator[Tensor]:
+        for first in range(0, len(runs), TOGETHER):
+            yield torch.stack([self._found(self._key(run)) for run in runs[first : first + TOGETHER]])
 
     @cached_property
     def _width(self) -> int:
@@ -120,21 +162,26 @@ class ModelBank:
             made = {"name": self.name, "hash": self.hash, "recipe": self.recipe.describe()}
             write_json(self.folder / "bank.json", made)
         keys = [self._key(run) for run in runs]
-        models = final_models(self.recipe, runs)
+        models = final_models(self.recipe, runs, self.max_bytes)
         lost = torch.full((self._width,), torch.nan)
         theta = torch.stack([lost if m is None else Layout(m).theta(m).detach().cpu() for m in models])
         path = self.folder / f"models-{digest(*(key.encode() for key in keys))}.safetensors"
         with atomic(path) as part:
             save_file({"theta": theta}, part, metadata={"keys": " ".join(keys)})
         self._places.update((key, (path, k)) for k, key in enumerate(keys))
-        self._open[path] = theta
+        self._hold(path, theta)
         self.trained += len(runs)
 
     def _found(self, key: str) -> Tensor:
         path, place = self._places[key]
         if path not in self._open:
-            self._open[path] = load_file(path)["theta"]
+            self._hold(path, load_file(path)["theta"])
         return self._open[path][place]
+
+    def _hold(self, path: Path, theta: Tensor) -> None:
+        while len(self._open) >= OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[path] = theta
 
 
 def _keys(path: Path) -> list[str]:

@@ -194,7 +194,7 @@ def not_stackable(recipe: Recipe, seeds: Sequence[int]) -> str | None:
     if Stepper(recipe, models[0], 0).stochastic:
         return "the loss draws random numbers (dropout or augmentation)"
     layout = Layout(models[0])
-    if not _same_frozen(models, layout):
+    if not same_frozen(models, layout):
         return "frozen parameters or buffers differ between initialisation seeds"
     stack = StackedRuns(recipe, models[0])
     count = min(recipe.batch_size, len(recipe.rows))
@@ -230,7 +230,7 @@ def _padded(rows: RowSource) -> bool:
     return len(shapes) > 1
 
 
-def _same_frozen(models: list[nn.Module], layout: Layout) -> bool:
+def same_frozen(models: list[nn.Module], layout: Layout) -> bool:
     trained = set(layout.names)
     states = [
         {k: v for k, v in [*m.named_parameters(), *m.named_buffers()] if k not in trained} for m in models

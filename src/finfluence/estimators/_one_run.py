@@ -15,6 +15,10 @@ from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, chosen, sum_over
 from finfluence.runs.tape import final_losses
 
+ONE_NUMBER = (
+    "a score, without an error: it is one number from one run, and training randomness is not looked at"
+)
+
 
 def one_run(tape: Tape, method: str, **facts: Any) -> Provenance:
     """Return how a result was made from one tape; `facts` are further fields of it.
@@ -67,7 +71,8 @@ def scored(
     own_loss : array [S], optional
         If it is known already; otherwise the rows are evaluated at the end of the run.
     **facts
-        Further fields of the provenance; `extra` goes to the result.
+        Further fields of the provenance; `extra` goes to the result. Of `findings` the first says why there is no μ;
+        by default that it is one number from one run.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def scored(
         score=removed * named["signs"],
         extra=facts.pop("extra", None),
         own_loss=own_losses(tape, subsets) if own_loss is None else own_loss,
-        provenance=one_run(tape, method, **{"covers": (), **facts}),
+        provenance=one_run(tape, method, **{"covers": (), "findings": (ONE_NUMBER,), **facts}),
         **{**named, "units": ["score"] * len(named["signs"])},
     )
 

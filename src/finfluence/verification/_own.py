@@ -1,5 +1,6 @@
 """Own losses held against retraining: what removing a row does to the loss of that very row."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from finfluence._progress import Progress, silent
-from finfluence.estimators.retrain import retrain
+from finfluence.ensemble import ModelBank
+from finfluence.estimators.retrain import BANK, retrain
 from finfluence.result import TWIN, Influence, pool
 from finfluence.runs import AnyQuery, Recipe
 from finfluence.verification._budget import duration, fit_to_budget, seconds_of
@@ -32,13 +34,14 @@ _DIAGONAL = ("effect", "effect_se", *TWIN, "spread", "mu", "se", "lower", "upper
 
 @dataclass(frozen=True)
 class OwnEffort:
-    """How much is retrained, as of `verify`: rows at most, runs without each, budget, seed, folder of finished runs."""
+    """How much is retrained, as of `verify`: rows at most, runs without each, budget, seed; where it is kept."""
 
     subsets: int = 24
     runs: int = 100
     budget: float | str | None = None
     seed: int = 0
     out: Path | None = None
+    bank: str | os.PathLike[str] | None = None
 
 
 def verify_own_losses(
@@ -83,7 +86,8 @@ def verify_own_losses(
     asked, runs, seed, out = min(effort.subsets, len(rows)), effort.runs, effort.seed, effort.out
     check_counts(asked, runs)
     started, notes = time.perf_counter(), []
-    request = Request(estimate, trained, [query], asked, runs, None, effort.budget, seed, vary, out, {})
+    bank = None if effort.bank is None else ModelBank(trained, effort.bank, BANK)
+    request = Request(estimate, trained, [query], asked, runs, None, effort.budget, seed, vary, out, {}, bank)
     seconds = None if effort.budget is None else seconds_of(effort.budget)
     each = measured_cost(request, progress)
     count = asked
@@ -102,7 +106,7 @@ def verify_own_losses(
     members = {c.name: [ids[c.rows[0]].item()] for c in chosen}
     truth = retrain(
         trained, [query], members, runs=plan.runs_with, runs_without=plan.runs, design="paired", vary=vary, seed=seed,
-        out=out, level=estimate.provenance.level, max_runs=plan.trainings, progress=progress,
+        out=out, bank=effort.bank, level=estimate.provenance.level, max_runs=plan.trainings, progress=progress,
     )  # fmt: skip
     predicted = _own(estimate, list(rows[:count]), range(count))
     predicted = Influence(predicted.data.assign_coords(subset=[c.name for c in chosen]))

@@ -15,12 +15,12 @@ from finfluence._files import digest, write_json
 from finfluence._progress import Progress, silent
 from finfluence.ensemble import (
     CachedTrainer,
+    ModelBank,
     RunSpec,
     RunStore,
     Seeds,
     Vary,
     Workers,
-    run_key,
     signature,
     train_many,
     without,
@@ -114,11 +114,19 @@ class Request:
     vary: Vary
     out: Path | None
     options: Mapping[str, Any]
+    bank: ModelBank | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the queries."""
         return [name for query in self.queries for name in query.names]
+
+    def trainer(self, progress: Progress = silent) -> CachedTrainer:
+        """Return a trainer of the recipe's runs, with the store and the bank."""
+        workers = Workers(**self.options)
+        return CachedTrainer(
+            self.recipe, list(self.queries), RunStore(self.out), workers, progress, self.bank
+        )
 
     def ranked(self) -> np.ndarray:
         """Return what subsets are chosen by [S, Q]: shrunken effects over their spread, or μ where there are none."""
@@ -148,7 +156,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
     base = signature(request.recipe, list(request.queries))
     path = None if request.out is None else request.out / f"plan-{_key(request, base)}.json"
     if path is not None and path.exists():
-        return _read(path, request, base)
+        return _read(path, request)
     started = time.perf_counter()
     most = request.subsets if request.groups is None else len(request.groups)
     subsets = min(request.subsets, most)
@@ -166,7 +174,7 @@ def make_plan(request: Request, measure: bool, progress: Progress = silent) -> P
                 f"{request.subsets} with {request.runs}"
             )
     chosen = _choose_subsets(request, subsets, runs, design)
-    plan = _of(chosen, design, runs, each, notes, request, base)
+    plan = _of(chosen, design, runs, each, notes, request)
     if path is not None:
         write_json(
             path,
@@ -196,8 +204,7 @@ def _design(request: Request, subsets: int, runs: int) -> Design:
         return "leave-out"
     mu, n = request.ranked(), len(request.recipe.rows)
     chosen = choose(mu, subsets, 1, request.seed, class_labels(request.recipe))
-    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
-    lab = CachedTrainer(request.recipe, list(request.queries), store, Workers(**request.options))
+    seeds, lab = Seeds(request.seed, request.vary), request.trainer()
     ends = [without(n, c.rows) for c in (chosen[0], next(c for c in chosen if c.kind == "bottom"))]
     values = lab.values(
         [seeds.run(keep, k, keep is not None) for keep in (None, *ends) for k in range(PILOT)]
@@ -217,32 +224,25 @@ def _of(
     each: float,
     notes: Sequence[str],
     request: Request,
-    base: str,
 ) -> Plan:
     paired = design == "paired"
     runs_with = runs_on_all(runs, len(chosen), paired)
-    store = RunStore(request.out)
-    left = runs_with + runs * len(chosen)
-    if len(store):
-        seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
-        arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
-        keys = (
-            run_key(base, request.recipe, seeds.run(keep, k, paired and keep is not None))
-            for keep, count in arms
-            for k in range(count)
-        )
-        left = sum(store.get(key) is None for key in keys)
+    seeds, n = Seeds(request.seed, request.vary), len(request.recipe.rows)
+    arms = [(None, runs_with), *((without(n, c.rows), runs) for c in chosen)]
+    left = request.trainer().left(
+        [seeds.run(keep, k, paired and keep is not None) for keep, count in arms for k in range(count)]
+    )
     return Plan(tuple(chosen), runs, runs_with, each, left, tuple(notes), design)
 
 
-def _read(path: Path, request: Request, base: str) -> Plan:
+def _read(path: Path, request: Request) -> Plan:
     with _reading(path):
         saved = json.loads(path.read_text(encoding="utf-8"))
         chosen = [Chosen(name, kind, np.array(rows)) for name, kind, rows in saved["subsets"]]
         each = float("nan") if saved["seconds_each"] is None else float(saved["seconds_each"])
         runs, notes = int(saved["runs"]), [str(note) for note in saved["notes"]]
         design: Design = "paired" if saved.get("design") == "paired" else "leave-out"
-    return _of(chosen, design, runs, each, notes, request, base)
+    return _of(chosen, design, runs, each, notes, request)
 
 
 @contextmanager
@@ -265,7 +265,7 @@ def make_own_plan(
     request: Request, chosen: Sequence[Chosen], runs: int, each: float, notes: Sequence[str]
 ) -> Plan:
     """Return the plan of removing given rows in pairs."""
-    return _of(chosen, "paired", runs, each, notes, request, signature(request.recipe, list(request.queries)))
+    return _of(chosen, "paired", runs, each, notes, request)
 
 
 def measured_cost(request: Request, progress: Progress = silent) -> float:
@@ -286,8 +286,10 @@ def _choose_subsets(request: Request, subsets: int, runs: int, design: Design) -
 
 
 def _cost(request: Request, base: str, progress: Progress) -> float:
-    """Return seconds per training, measured once for each recipe and list of queries in a folder."""
+    """Return seconds per training, measured once for each bank; without one for each list of queries in a folder."""
     path = None if request.out is None else request.out / f"cost-{base}.json"
+    if request.bank is not None:
+        path = request.bank.folder / "cost.json"
     if path is not None and path.exists():
         with _reading(path):
             return float(json.loads(path.read_text(encoding="utf-8"))["seconds_each"])
@@ -307,14 +309,13 @@ def _measure(request: Request, progress: Progress) -> float:
     -------
     float
     """
-    seeds, store = Seeds(request.seed, request.vary), RunStore(request.out)
+    seeds = Seeds(request.seed, request.vary)
     clock: list[tuple[int, float]] = []
 
     def note(stage: str, done: int, total: int) -> None:
         clock.append((done, time.perf_counter()))
 
-    workers = Workers(**request.options)
-    lab = CachedTrainer(request.recipe, list(request.queries), store, workers, note)
+    lab = request.trainer(note)
     progress("measure", 0, 2)
     lab.values([seeds.run(None, k) for k in range(_FIRST)])
     progress("measure", 1, 2)
@@ -331,7 +332,7 @@ def _measure(request: Request, progress: Progress) -> float:
             request.recipe,
             [RunSpec(2**31 - 1 - k, 2**31 - 1 - k) for k in range(count)],
             list(request.queries),
-            workers,
+            Workers(**request.options),
             progress=note,
         )
     progress("measure", 2, 2)

@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from finfluence._progress import Progress, silent
-from finfluence.ensemble import Executor, Vary
+from finfluence.ensemble import Executor, ModelBank, Vary
 from finfluence.errors import DataError, explain
-from finfluence.estimators.retrain import retrain
+from finfluence.estimators.retrain import BANK, retrain
 from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
@@ -35,6 +35,7 @@ def verify(
     budget: float | str | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    bank: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     n_jobs: int | None = None,
     measure: bool = False,
@@ -67,6 +68,9 @@ def verify(
         Of the choice, the trainings and the bootstrap.
     out : path, optional
         Folder of finished runs: called again, the same verification goes on from there, to the same numbers.
+    bank : path, optional
+        Folder of banks of retrained models, as of `fi.retrain`: what another verification, another query or
+        `fi.retrain` trained for the same recipe is not trained again. The numbers are the same with and without.
     measure : bool
         Time two batches also without a budget, so that the plan knows its cost.
     announce : callable, optional
@@ -87,7 +91,9 @@ def verify(
     TrainingError
         So many runs diverged that nothing is left.
     NotSupportedError
-        An influence of scores, without μ.
+        An influence of scores, without μ; a bank, for a model with buffers.
+    StorageError
+        A file of finished runs or of the bank is damaged.
 
     Notes
     -----
@@ -125,7 +131,7 @@ def verify(
     options: dict[str, Any] = {"executor": executor, "n_jobs": n_jobs}
     request = Request(
         estimate, trained, listed, subsets, runs, positions, budget, seed, vary, None if out is None else Path(out),
-        options,
+        options, None if bank is None else ModelBank(trained, bank, BANK),
     )  # fmt: skip
     plan = make_plan(request, measure, progress)
     if announce is not None:
@@ -134,7 +140,7 @@ def verify(
     members = {c.name: [_plain(i) for i in ids[c.rows]] for c in plan.subsets}
     truth = retrain(
         trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary,
-        seed=seed, out=out,
+        seed=seed, out=out, bank=bank,
         level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
     )  # fmt: skip
     if positions is None:

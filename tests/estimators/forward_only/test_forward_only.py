@@ -8,17 +8,18 @@ from torch import nn
 import finfluence as fi
 import plain_training as pt
 from finfluence.errors import ConfigError
-from finfluence.estimators.forward_only import adjacent, neighbourhood
+from finfluence.estimators.forward_only import StatePath, adjacent, neighbourhood
+from finfluence.evaluate import roc_auc
 from four_parts import assert_parts
 
 THETA = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
 A, B = np.array([[1.0], [0.6], [0.2]]), np.array([[2.0], [1.5], [1.6]])
-GRAM = THETA @ THETA.T
+PATH = StatePath.through(THETA)
 
 
 def test_two_points_on_a_path_of_three_states():
-    assert adjacent(GRAM, A, B)[0, 0] == pytest.approx(0.19)
-    assert adjacent(GRAM, A, A)[0, 0] == pytest.approx(0.20)
+    assert adjacent(PATH, A, B)[0, 0] == pytest.approx(0.19)
+    assert adjacent(PATH, A, A)[0, 0] == pytest.approx(0.20)
     fitted = [
         np.mean(
             [
@@ -31,7 +32,7 @@ def test_two_points_on_a_path_of_three_states():
     ]
     assert fitted[0] @ fitted[1] == pytest.approx(0.0475)
     ends = 0.4 * 0.5 + 0.4 * -0.1 / 4
-    assert neighbourhood(GRAM, A, B)[0, 0] == pytest.approx(0.0475 + ends)
+    assert neighbourhood(PATH, A, B)[0, 0] == pytest.approx(0.0475 + ends)
 
 
 @pytest.mark.parametrize("form", [adjacent, neighbourhood])
@@ -39,18 +40,20 @@ def test_symmetric_bilinear_and_the_same_however_the_parameters_are_turned(form)
     rng = np.random.default_rng(0)
     theta, rows, asked = rng.normal(size=(6, 9)), rng.normal(size=(6, 4)), rng.normal(size=(6, 4))
     turn, _ = np.linalg.qr(rng.normal(size=(9, 9)))
-    gram = theta @ theta.T
-    found = form(gram, rows, asked)
-    np.testing.assert_allclose(form((theta @ turn) @ (theta @ turn).T, rows, asked), found, rtol=1e-9)
-    np.testing.assert_allclose(form(gram, asked, rows), found.T, rtol=1e-9)
-    np.testing.assert_allclose(form(gram, 2 * rows, asked - 3), 2 * found, rtol=1e-9, atol=1e-12)
-    assert (np.diagonal(form(gram, rows, rows)) >= 0).all()
+    path = StatePath.through(theta)
+    found = form(path, rows, asked)
+    np.testing.assert_allclose(form(StatePath.through(theta @ turn), rows, asked), found, rtol=1e-9)
+    np.testing.assert_allclose(form(path, asked, rows), found.T, rtol=1e-9)
+    np.testing.assert_allclose(form(path, 2 * rows, asked - 3), 2 * found, rtol=1e-9, atol=1e-12)
+    assert (np.diagonal(form(path, rows, rows)) >= 0).all()
 
 
 def test_states_that_do_not_move_count_for_nothing():
     theta = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1e-9], [1.0, 2.0]])
     a, b = (np.insert(v, 2, v[1] + 0.01, 0) for v in (A, B))
-    assert adjacent(theta @ theta.T, a, b)[0, 0] == pytest.approx(0.4 * 0.5 + 0.41 * -0.09 / 4)
+    path = StatePath.through(theta)
+    assert adjacent(path, a, b)[0, 0] == pytest.approx(0.4 * 0.5 + 0.41 * -0.09 / 4)
+    assert np.isfinite(neighbourhood(path, a, b)).all()
 
 
 def test_it_is_tracin_along_the_path_where_losses_are_linear():
@@ -65,6 +68,60 @@ def test_it_is_tracin_along_the_path_where_losses_are_linear():
         way = (tape.state(t + 1) - tape.state(t)).numpy()
         expected -= (x @ way) * (x[0] @ way) / (way @ way)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
+
+
+def test_what_one_row_pushes_by_itself_shows_in_single_steps_only():
+    """ℓ_i = −x_i·θ, one row a step: seven rows push along the first axis by 1, one pushes along the second by 2.
+
+    At every step by itself, a way is η x_i, and a row's own influence Σ_t (x_i·Δθ_t)²/‖Δθ_t‖² is what it pushed
+    itself, 4 for the last row, and what rows like it did: 7 for each of the others. Over an epoch the way is
+    (7, 2): (2·2)²/53 for the last row, 7²/53 for the others.
+    """
+    x = torch.tensor([[1.0, 0.0]] * 7 + [[0.0, 2.0]]).double()
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return -model(batch["x"])[:, 0]
+
+    recipe = pt.recipe(
+        data=fi.Rows(x=x), model=pt.made(lambda: nn.Linear(2, 1, bias=False)), loss=loss,
+        optimizer=fi.SGD(lr=0.5), batch_size=1, epochs=3,
+    )  # fmt: skip
+    tape = fi.train(recipe)
+    own = fi.own_loss(list(range(8)))
+    every = np.diagonal(fi.estimate(tape, own, "z0-inf").data.score.values)
+    np.testing.assert_allclose(every, [-7 * 3.0] * 7 + [-4 * 3.0], rtol=1e-9)
+    epochs = fi.estimate(tape, own, "z0-inf", checkpoints=3)
+    np.testing.assert_allclose(
+        np.diagonal(epochs.data.score.values), [-49 / 53 * 3] * 7 + [-16 / 53 * 3], rtol=1e-9
+    )
+    assert "3 stretches for 24 steps: over a stretch" in " ".join(epochs.provenance.findings)
+
+
+def test_wrong_labels_carry_themselves(flipped_clouds):
+    tape, wrong = flipped_clouds
+    found = fi.estimate(tape, fi.own_loss(tape.rows.ids.tolist()), "z0-inf")
+    assert roc_auc(-np.diagonal(found.data.score.values), wrong) > 0.9
+    assert not any("by itself is lost" in finding for finding in found.provenance.findings)
+
+
+@pytest.fixture(scope="module")
+def flipped_clouds() -> tuple[fi.Tape, np.ndarray]:
+    """Two clouds of points, four of 40 labels wrong and memorised."""
+    rng = np.random.default_rng(0)
+    y, wrong = np.arange(40) % 2, np.zeros(40, dtype=bool)
+    wrong[rng.choice(40, 4, replace=False)] = True
+    x = torch.from_numpy(rng.normal(size=(40, 10)) + 2.0 * (2 * y - 1)[:, None] * (np.arange(10) < 2))
+    rows = fi.Rows(x=x, y=torch.from_numpy(np.where(wrong, 1 - y, y)))
+
+    def loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+
+    network = pt.made(lambda: nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 2)))
+    recipe = pt.recipe(data=rows, model=network, loss=loss, optimizer=fi.SGD(lr=0.3), batch_size=4, epochs=40)
+    tape = fi.train(recipe)
+    memorised = loss(tape.model(), {"x": x, "y": rows.fields["y"]})[torch.from_numpy(wrong)]
+    assert memorised.max() < 0.7, memorised
+    return tape, wrong
 
 
 def test_a_query_without_a_derivative():

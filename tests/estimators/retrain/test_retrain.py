@@ -103,6 +103,31 @@ def test_same_seed_same_numbers_other_seed_others():
     assert first.effect.item() != other.effect.item()
 
 
+@pytest.mark.parametrize("design", ["leave-out", "paired", "half-subsets"])
+def test_a_bank_changes_no_number_and_another_query_trains_nothing(design, tmp_path):
+    recipe, options = classifier(), {"design": design, "runs": 40, "seed": 2}
+    plain = retrain(recipe, held_out()[0], ["r1", "r2"], **options)
+    first = retrain(recipe, held_out()[0], ["r1", "r2"], bank=tmp_path, **options)
+    for name in plain.data.data_vars:
+        assert plain.data[name].values.tobytes() == first.data[name].values.tobytes(), name
+    other = retrain(recipe, held_out()[1], ["r1", "r2"], bank=tmp_path, **options)
+    assert (first.provenance.runs_trained, other.provenance.runs_trained) == (
+        plain.provenance.runs_trained,
+        0,
+    )
+    assert other.provenance.runs_reused == plain.provenance.runs_trained
+    assert next(tmp_path.iterdir()).name in other.provenance.engine
+
+
+def test_a_bank_trains_in_this_process_only():
+    with pytest.raises(ConfigError) as raised:
+        RetrainOptions(bank="bank", executor="joblib")
+    assert words(raised) == [
+        "executor to be None or 'serial' with a bank", "'joblib'",
+        "a bank trains in the process that asks, and keeps what it trained", "leave executor out, or bank",
+    ]  # fmt: skip
+
+
 def test_random_halves_recover_the_exact_law():
     # rows 0 … 3 always stay; the mean over the kept rows is E θ, η/(2−η) times their variance is Var θ
     recipe, level = mean_of_four(epochs=8, lr=0.1)

@@ -1,16 +1,21 @@
 """The first experiment from end to end: what is measured, kept, said, and refused."""
 
+import io
 import json
+import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, StorageError, explain
 from finfluence.estimators import METHODS, AbstractEstimator, Cost
 from finfluence.estimators.baselines import OwnLoss
 from finfluence.evaluate import average_precision
-from finfluence.jobs.bench import DATA, EXPERIMENTS, BenchOptions, listing, run_bench
+from finfluence.jobs.bench import DATA, EXPERIMENTS, BenchOptions, listing, make_problem, run_bench
+from jobs.bench.tiny_bench_data import CLOUDS
 
 
 class Broken(OwnLoss):
@@ -95,7 +100,7 @@ def test_what_cannot_be_asked_stands_in_the_table_with_its_reason(clouds, monkey
     rows = texts(result)
     assert rows["broken"][-1] == "failed: ValueError: a bug of the method"
     assert rows["greedy"][-1].startswith("left out: about 1,000 training runs")
-    assert "more than 100 trainings and 4 GiB (--most, --memory)" in rows["greedy"][-1]
+    assert "more than 120 trainings and 4 GiB; include it by --most 1000" in rows["greedy"][-1]
     assert rows["regression"][-1].startswith("does not apply: expected a classifier")
     assert rows["own-loss"][-1] == "" and rows["own-loss"][-2] == "1" and rows["broken"][-2] == "0"
 
@@ -179,6 +184,83 @@ def test_a_folder_of_something_else_is_left_alone(clouds, tmp_path):
     (tmp_path / "out" / "mislabels-clouds" / "mine.txt").write_text("mine")
     with pytest.raises(StorageError, match="the folder holds something of yours"):
         clouds()
+
+
+def test_the_published_comparison_stands_beside_ours(clouds):
+    result = clouds(methods="fine,tracin,trak,if-ekfac,own-loss")
+    section = next(s for s in result.outcome.sections if s.title == "The published comparison")
+    area = lines(result).pivot(index="seed", columns="method", values="area")
+    assert [row[1:3] for row in section.rows] == [
+        ["tracin", "+0.05"],
+        ["if-ekfac", "+3.83"],
+        ["trak", "+13.85"],
+    ]
+    for row in section.rows:
+        assert row[3].split()[0] == f"{100 * (area['fine'] - area[row[1]]).mean():+.2f}"
+    assert "| TRAK | trak | +13.85 |" in (result.folder / "tables.md").read_text(encoding="utf-8")
+    assert len(clouds(methods="own-loss,tracin").outcome.sections) == 2
+
+
+def test_labels_of_people_are_those_of_one_of_them(monkeypatch, clouds):
+    """Of each ten people of the first cloud three say otherwise, of the second none."""
+
+    def votes() -> np.ndarray:
+        return np.where((np.arange(120) % 2 == 0)[:, None], [[7, 3]], [[0, 10]])
+
+    data = replace(CLOUDS, votes=votes)
+    problem = make_problem(data, None, 0.2, seed=1)
+    labels = problem.recipe.rows.fields["y"].numpy()
+    right = np.where(problem.flipped, 1 - labels, labels)
+    assert 4 <= problem.flipped.sum() <= 15 and (right[problem.flipped] == 0).all()
+    assert (problem.y_test == make_problem(CLOUDS, None, 0.2, seed=1).y_test).all()
+    assert (make_problem(data, None, 0.2, seed=1).flipped == problem.flipped).all()
+    assert (make_problem(data, None, 0.2, seed=2).flipped != problem.flipped).any()
+    monkeypatch.setitem(DATA, "people", f"{__name__}:PEOPLE")
+    monkeypatch.setitem(globals(), "PEOPLE", replace(data, name="people"))
+    text = clouds(data="people").outcome.sections[0].text[0]
+    assert "each label that of one person drawn at random" in text
+
+
+def test_film_reviews_are_read_from_the_archive_and_named_where_it_is_missing(tmp_path, monkeypatch):
+    from finfluence.jobs.bench.data import FILM_REVIEWS
+
+    monkeypatch.setenv("FINFLUENCE_BENCHMARK_DATA", str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"(?s)archive vaderSentiment-3.3.2.tar.gz in .*no file .*pip download --no-deps"
+    ):
+        FILM_REVIEWS.read()
+    path = tmp_path / "vaderSentiment-3.3.2.tar.gz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"(?s)the film reviews in .*ReadError.*delete it, then pip download"):
+        FILM_REVIEWS.read()
+    rng = np.random.default_rng(3)
+    truth, ratings = [], []
+    for name in range(1, 3041):
+        good = bool(rng.random() < 0.5)
+        word = rng.choice(["fine", "grand", "warm"] if good else ["dull", "flat", "cold"])
+        scores = [2 if good else -2] * 9 + [-1 if good else 1, 0]
+        truth.append(f"{name}\t{np.mean(scores)}\tA {word} film, number {rng.integers(9)}.")
+        ratings.append(f"{name}\t{np.mean(scores)}\t1.0\t{scores}")
+    folder = "hutto_ICWSM_2014/movieReviewSnippets"
+    inner = packed({f"{folder}_GroundTruth.txt": truth, f"{folder}_anonDataRatings.txt": ratings})
+    path.write_bytes(packed({"vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz": inner}))
+    x, y = FILM_REVIEWS.read()
+    votes = FILM_REVIEWS.votes()
+    assert len(x) == len(y) == 3000 and x.dtype == np.float32 and np.isfinite(x).all()
+    assert (votes.sum(1) == 10).all() and (votes.max(1) == 9).all() and (votes.argmax(1) == y).all()
+    assert FILM_REVIEWS.model(0)(torch.from_numpy(x[:2])).shape == (2, 2)
+
+
+def packed(members: dict[str, bytes | list[str]]) -> bytes:
+    """Return a gzipped archive of these files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name, content in members.items():
+            cells = content if isinstance(content, bytes) else "\n".join(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(cells)
+            archive.addfile(info, io.BytesIO(cells))
+    return out.getvalue()
 
 
 def test_everything_there_is_is_listed_with_the_command_that_installs_it(clouds):

@@ -115,7 +115,14 @@ def test_the_folder_serves_the_commands(frame, tmp_path):
     assert done.kept == len(frame) == len(pd.read_csv(tmp_path / "cleaned.csv"))
     with pytest.raises(ConfigError, match="did you mean 'action'"):
         result.clean(tmp_path / "c.csv", acton="drop")
-    assert len(result.verify(subsets=4, runs=10).to_frame()) == 4
+    bank = tmp_path / "bank"
+    assert len(result.verify(subsets=4, runs=10, bank=bank).to_frame()) == 4
+    kept = sorted(bank.rglob("models-*"))
+    assert kept and (bank / kept[0].parent.name / "bank.json").exists()
+    again = runner.invoke(
+        app, ["verify", str(tmp_path / "out"), "--subsets", "4", "--runs", "10", "--bank", str(bank)]
+    )
+    assert again.exit_code == 0 and sorted(bank.rglob("models-*")) == kept
 
 
 def test_a_notebook_shows_the_verdict_and_escapes_the_data(tmp_path):

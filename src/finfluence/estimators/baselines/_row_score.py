@@ -18,6 +18,10 @@ from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, sum_over
 from finfluence.runs.tape import final_losses
 
+BY_ITSELF = (
+    "a score, without an error: it is one number for each row by itself, and does not depend on the queries or on what "
+    "training without the row would do"
+)
 RowOptionsT = TypeVar("RowOptionsT", bound="RowScoreOptions")
 
 
@@ -72,7 +76,7 @@ class RowScore(AbstractEstimator[Tape, RowOptionsT]):
                 source,
                 self.name,
                 covers=(),
-                findings=("the score is one of the rows by themselves: it does not depend on the queries",),
+                findings=(BY_ITSELF,),
             ),
         )
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from finfluence._progress import Progress
@@ -24,8 +23,7 @@ from finfluence.runs.tape import final_losses
 
 Form = Literal["adjacent", "neighbourhood"]
 FORMS = ("adjacent", "neighbourhood")
-TOGETHER = 2**20  # parameters
-LEAST = 1e-6  # of the largest squared way between two states; shorter ones are no direction to measure along
+LEAST = 1e-6  # of the largest squared way from a state to the next; shorter ones are no direction to measure along
 ON_THE_PATH = (
     "a score, without an error: its terms are stretches of one path; what lies across the path is not seen"
 )
@@ -37,8 +35,9 @@ class Z0InfOptions:
 
     Parameters
     ----------
-    checkpoints : int
-        Stretches of the run, of equal length, between whose ends losses are compared.
+    checkpoints : int, optional
+        Stretches of the run, of equal length, between whose ends losses are compared; every step by itself unless
+        given. Fewer cost less and see less: over many steps all rows are seen along the way that they share.
     form : {"adjacent", "neighbourhood"}
         What the gradient at a state is fitted from: the way to the next one, or to both beside it.
     rows_at_once : int
@@ -50,12 +49,13 @@ class Z0InfOptions:
         A value that cannot be used.
     """
 
-    checkpoints: int = 10
+    checkpoints: int | None = None
     form: Form = "adjacent"
     rows_at_once: int = 1024
 
     def __post_init__(self) -> None:
-        check_whole("checkpoints", self.checkpoints)
+        if self.checkpoints is not None:
+            check_whole("checkpoints", self.checkpoints)
         check_choice("form", self.form, FORMS)
         check_whole("rows_at_once", self.rows_at_once)
 
@@ -65,16 +65,20 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
 
     Between states, ĝ_t(z) = (L_{t+1}(z) − L_t(z))/‖Δθ_t‖² · Δθ_t is the gradient as the path shows it:
     score(S) = σ Σ_{i∈S} Σ_t ĝ_t(i)·ĝ_t(q), that is Σ_t ΔL_t(i) Δq_t/‖Δθ_t‖² (*adjacent*), σ the query's sign: larger
-    is more harmful. *neighbourhood*: ĝ_t averaged over the ways to the states before and after, from the Gram matrix of
-    states. Nothing is differentiated: losses and queries may be anything that can be evaluated.
+    is more harmful. *neighbourhood*: ĝ_t averaged over the ways to the states before and after, from the inner products
+    of successive ways. Nothing is differentiated: losses and queries may be anything that can be evaluated.
 
     Notes
     -----
     Reconstructed from descriptions: the paper's equations could not be read, and this is not claimed to be its exact
     algorithm. Exact where losses are linear in the parameters: TracIn along the path. Rows are seen only as far as they
-    change along the path. Two states closer than 10⁻³ of the longest way count as one.
+    change along the path. A way shorter than 10⁻³ of the longest counts for nothing.
 
-    Cost: an evaluation of every row and query at each state, and the Gram matrix of states.
+    A single step is what its batch pushed, and so shows what a row of that batch pushes by itself; the way over many
+    steps is what most rows share, and a row that pushes elsewhere, such as a wrong label, moves least along it. So
+    every step is looked at by default; with fewer stretches a finding says what is lost.
+
+    Cost: an evaluation of every row and query at each state.
 
     References
     ----------
@@ -103,17 +107,16 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
         self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
     ) -> Influence:
         o = self.options
-        steps = [0, *spaced_steps(source, o.checkpoints)]
-        states, rows, asked = [], [], []
-        for done, step in enumerate(steps, start=1):
+        steps = self._looked_at(source)
+        rows, asked, ways = [], [], _Ways()
+        for done, model in enumerate(source.models(steps), start=1):
+            ways.add(source.layout.theta(model).detach().double())
             with seeded(0):
-                model = source.model(step).eval()
-                states.append(source.layout.theta(model).cpu())
                 rows.append(final_losses(source, model, o.rows_at_once))
                 asked.append(forward_values(queries, model, source))
             progress("checkpoints", done, len(steps))
         fitted = adjacent if o.form == "adjacent" else neighbourhood
-        found = fitted(gram_of(states), np.stack(rows), np.stack(asked))
+        found = fitted(ways.path(), np.stack(rows), np.stack(asked))
         return scored(
             source,
             self.name,
@@ -121,36 +124,88 @@ class Z0Inf(AbstractEstimator[Tape, Z0InfOptions]):
             subsets,
             sum_over(subsets.positions, found),
             mean_over(subsets, rows[-1]),
-            findings=(ON_THE_PATH,),
+            findings=(
+                ON_THE_PATH,
+                *([_coarse(len(steps) - 1, source.steps)] if len(steps) <= source.steps else []),
+            ),
             details={"checkpoints": steps},
         )
 
+    def _looked_at(self, source: Tape) -> list[int]:
+        return [0, *spaced_steps(source, self.options.checkpoints or source.steps)]
+
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         rows, columns = len(source.rows), sum(len(q.names) for q in queries)
-        states = 1 + len(spaced_steps(source, self.options.checkpoints))
+        states = len(self._looked_at(source))
         memory = activation_bytes(source, self.options.rows_at_once)
-        memory += states * (source.layout.size * source.layout.dtype.itemsize + 8 * (rows + columns))
-        memory += 8 * (rows * columns + 2 * states * TOGETHER)
+        memory += 4 * 8 * source.layout.size + 8 * (3 * states * (rows + columns) + rows * columns)
         return Cost(in_trainings(source, rows * states), memory)
 
 
-def gram_of(states: list[Tensor]) -> np.ndarray:
-    """Return the inner products [T, T] of states, measured from the first, in double precision."""
-    found = torch.zeros(len(states), len(states), dtype=torch.float64)
-    for parts in zip(*(state.split(TOGETHER) for state in states), strict=True):
-        away = torch.stack(parts).double() - parts[0].double()
-        found += away @ away.T
-    return found.numpy()
+@dataclass(frozen=True, eq=False)
+class StatePath:
+    """The ways Δθ_t between successive states.
+
+    Attributes
+    ----------
+    squares : array [T]
+        ‖Δθ_t‖².
+    turns : array [T − 1]
+        Δθ_t · Δθ_{t+1}.
+
+    Examples
+    --------
+    >>> path = StatePath.through(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]))
+    >>> path.squares.tolist(), path.turns.tolist()
+    ([1.0, 4.0], [0.0])
+    """
+
+    squares: np.ndarray
+    turns: np.ndarray
+
+    @classmethod
+    def through(cls, states: np.ndarray) -> "StatePath":
+        """Return the path through the rows of an array [T + 1, P]."""
+        ways = np.diff(states, axis=0)
+        return cls((ways**2).sum(1), (ways[1:] * ways[:-1]).sum(1))
+
+    @property
+    def long(self) -> np.ndarray:
+        """Which ways are long enough to be a direction, bool [T]."""
+        found: np.ndarray = self.squares > LEAST * self.squares.max(initial=0.0)
+        return found
 
 
-def adjacent(gram: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+class _Ways:
+    """Gathers a path state by state; three vectors are held at a time."""
+
+    def __init__(self) -> None:
+        self._squares: list[float] = []
+        self._turns: list[float] = []
+        self._state: Tensor | None = None
+        self._way: Tensor | None = None
+
+    def add(self, state: Tensor) -> None:
+        if self._state is not None:
+            way = state - self._state
+            self._squares.append(float(way @ way))
+            if self._way is not None:
+                self._turns.append(float(self._way @ way))
+            self._way = way
+        self._state = state
+
+    def path(self) -> StatePath:
+        return StatePath(np.array(self._squares), np.array(self._turns))
+
+
+def adjacent(path: StatePath, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Return Σ_t ΔL_t(i) Δq_t / ‖Δθ_t‖² [n, Q].
 
     Parameters
     ----------
-    gram : array [T, T]
-        Inner products of the states.
-    rows, asked : arrays [T, n], [T, Q]
+    path : StatePath
+        Of T ways.
+    rows, asked : arrays [T + 1, n], [T + 1, Q]
         Losses of rows and values of queries at each state.
 
     Returns
@@ -159,24 +214,21 @@ def adjacent(gram: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarra
 
     Examples
     --------
-    >>> theta = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> path = StatePath.through(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]))
     >>> a, b = np.array([[1.0], [0.6], [0.2]]), np.array([[2.0], [1.5], [1.6]])
-    >>> [float(adjacent(theta @ theta.T, a, c)[0, 0].round(6)) for c in (a, b)]
+    >>> [float(adjacent(path, a, c)[0, 0].round(6)) for c in (a, b)]
     [0.2, 0.19]
     """
-    ways = _ways(gram)
-    weights = np.where(ways > 0, 1 / np.where(ways > 0, ways, 1.0), 0.0)
-    following = np.diagonal(weights, 1)[:, None]
-    found: np.ndarray = (np.diff(rows, axis=0) * following).T @ np.diff(asked, axis=0)
+    found: np.ndarray = _along(path, rows).T @ np.diff(asked, axis=0)
     return found
 
 
-def neighbourhood(gram: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def neighbourhood(path: StatePath, rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Return Σ_t ĝ_t(i)·ĝ_t(q) [n, Q], ĝ_t averaged over the ways to the states beside t.
 
     Parameters
     ----------
-    gram, rows, asked
+    path, rows, asked
         As for `adjacent`.
 
     Returns
@@ -185,26 +237,32 @@ def neighbourhood(gram: np.ndarray, rows: np.ndarray, asked: np.ndarray) -> np.n
 
     Examples
     --------
-    >>> theta = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> path = StatePath.through(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]))
     >>> a, b = np.array([[1.0], [0.6], [0.2]]), np.array([[2.0], [1.5], [1.6]])
     >>> ends = 0.4 * 0.5 + 0.4 * -0.1 / 4  # of the first and the last state, which have one neighbour
-    >>> float((neighbourhood(theta @ theta.T, a, b)[0, 0] - ends).round(6))
+    >>> float((neighbourhood(path, a, b)[0, 0] - ends).round(6))
     0.0475
     """
-    ways, count = _ways(gram), len(gram)
-    found = np.zeros((rows.shape[1], asked.shape[1]))
-    for t in range(count):
-        beside = [j for j in (t - 1, t + 1) if 0 <= j < count and ways[j, t] > 0]
-        inner = gram[np.ix_(beside, beside)] - gram[beside, t][:, None] - gram[t, beside] + gram[t, t]
-        of_rows, of_asked = (
-            (values[beside] - values[t]) / ways[beside, t][:, None] for values in (rows, asked)
-        )
-        found += of_rows.T @ inner @ of_asked / max(len(beside), 1) ** 2
+    beside = np.r_[0, path.long] + np.r_[path.long, 0]  # how many neighbours each state has
+    weight = 1 / np.maximum(beside, 1.0) ** 2
+    of_rows, of_asked = _along(path, rows), _along(path, asked)
+    own = path.squares * (weight[:-1] + weight[1:])
+    turned = (path.turns * weight[1:-1])[:, None]
+    found: np.ndarray = (of_rows * own[:, None]).T @ of_asked
+    found += (of_rows[:-1] * turned).T @ of_asked[1:] + (of_rows[1:] * turned).T @ of_asked[:-1]
     return found
 
 
-def _ways(gram: np.ndarray) -> np.ndarray:
-    """Return ‖θ_j − θ_k‖² [T, T], zero where it is too small for a direction."""
-    squares = np.diagonal(gram)
-    ways = np.maximum(squares[:, None] - 2 * gram + squares, 0.0)
-    return np.where(ways > LEAST * ways.max(), ways, 0.0)
+def _along(path: StatePath, values: np.ndarray) -> np.ndarray:
+    """Return the fitted gradient in multiples of each way [T, …]: Δ value / ‖Δθ‖², zero on ways that are too short."""
+    inverse = np.where(path.long, 1 / np.where(path.long, path.squares, 1.0), 0.0)
+    found: np.ndarray = np.diff(values, axis=0) * inverse[:, None]
+    return found
+
+
+def _coarse(stretches: int, steps: int) -> str:
+    return (
+        f"{stretches} stretches for {steps} steps: over a stretch of several steps rows are seen along the way that "
+        "all share, and what a row pushes by itself is lost; own influence then ranks wrong labels too low (on digits "
+        "below chance). Leave checkpoints out to look at every step"
+    )

@@ -128,7 +128,7 @@ class Trak(AbstractEstimator[Tape, TrakOptions]):
             queries,
             subsets,
             sum_over(subsets.positions, -included),
-            findings=("a score: one run's linear model, without an error of its own",),
+            findings=("a score, without an error: it is that of one run's linear model",),
             details={"checkpoints": steps, "dimensions": min(o.dimensions, source.layout.size)},
         )
 

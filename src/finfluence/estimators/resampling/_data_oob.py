@@ -15,8 +15,8 @@ from finfluence.runs import AnyQuery, Recipe, own_loss
 from finfluence.runs.describe import Subsets, sum_over
 
 BY_ITSELF = (
-    "the score is one of the rows by themselves: it does not depend on the queries, and is a mean over learners, not a "
-    "comparison of training with and without the row; for that, method='retrain' with design='half-subsets'"
+    "a score, without an error: it is a mean over learners for each row by itself, not a comparison of training with "
+    "and without the row, and does not depend on the queries; for that, method='retrain' with design='half-subsets'"
 )
 
 

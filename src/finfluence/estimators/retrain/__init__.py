@@ -2,7 +2,7 @@
 
 from finfluence.estimators.retrain._estimates import Estimates, half_subsets, pairs, two_samples
 from finfluence.estimators.retrain._options import RetrainOptions
-from finfluence.estimators.retrain._retrain import Retrain, retrain
+from finfluence.estimators.retrain._retrain import BANK, Retrain, retrain
 from finfluence.estimators.retrain._sequential import (
     FIRST_ANALYSIS,
     Precision,
@@ -15,6 +15,7 @@ from finfluence.estimators.retrain._sequential import (
 )
 
 __all__ = [
+    "BANK",
     "FIRST_ANALYSIS",
     "Estimates",
     "Precision",

@@ -34,6 +34,8 @@ class RetrainOptions:
         Master seed.
     out : path, optional
         Folder of finished runs.
+    bank : path, optional
+        Folder of banks of retrained models.
     executor : {None, "serial", "joblib", "ray"}
         Where to train.
     n_jobs : int, optional
@@ -58,6 +60,7 @@ class RetrainOptions:
     level: float = 0.95
     seed: int = 0
     out: str | os.PathLike[str] | None = None
+    bank: str | os.PathLike[str] | None = None
     executor: Executor | None = None
     n_jobs: int | None = None
     max_bytes: int = 2**30
@@ -68,6 +71,15 @@ class RetrainOptions:
         check_choice("vary", self.vary, ("all", "order", "init"))
         if self.executor is not None:
             check_choice("executor", self.executor, ("serial", "joblib", "ray"))
+        if self.bank is not None and self.executor in ("joblib", "ray"):
+            raise ConfigError(
+                explain(
+                    "executor to be None or 'serial' with a bank",
+                    repr(self.executor),
+                    "a bank trains in the process that asks, and keeps what it trained",
+                    "leave executor out, or bank",
+                )
+            )
         check_whole("seed", self.seed, 0)
         for name in ("max_bytes", "max_runs", "n_jobs", "runs", "runs_without"):
             if getattr(self, name) is not None:

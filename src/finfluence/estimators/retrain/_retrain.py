@@ -9,6 +9,7 @@ from finfluence.ensemble import (
     OWN_LOSS_RUNS,
     CachedTrainer,
     Executor,
+    ModelBank,
     RunStore,
     StackedRuns,
     Vary,
@@ -24,6 +25,9 @@ from finfluence.estimators.retrain._sequential import Precision, check_reachable
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Recipe, Stepper, initial_model
 from finfluence.runs.describe import Given, Subsets, check_removable
+
+BANK = "retrained"
+"""Name of a bank that retraining makes."""
 
 
 class Retrain(AbstractEstimator[Recipe, RetrainOptions]):
@@ -75,7 +79,10 @@ class Retrain(AbstractEstimator[Recipe, RetrainOptions]):
         check_reachable(options.until, options.design, len(subsets.nonempty()), options.max_runs)
         check_removable(source, subsets)
         workers = Workers(options.executor, options.n_jobs, options.max_bytes)
-        trainer = CachedTrainer(source, queries, RunStore(options.out), workers, progress)
+        bank = None
+        if options.bank is not None:
+            bank = ModelBank(source, options.bank, BANK, options.max_bytes)
+        trainer = CachedTrainer(source, queries, RunStore(options.out), workers, progress, bank)
         experiment = Experiment(trainer, subsets, options)
         halves = options.design == "half-subsets" and len(subsets.nonempty()) > 0
         found, own, more = from_halves(experiment) if halves else from_arms(experiment)
@@ -130,6 +137,7 @@ def retrain(
     level: float = 0.95,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    bank: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     n_jobs: int | None = None,
     max_bytes: int = 2**30,
@@ -178,6 +186,9 @@ def retrain(
         Master seed of all runs.
     out : path, optional
         Folder of finished runs: kept there as they finish, and reused by any later call that needs them.
+    bank : path, optional
+        Folder of banks of retrained models, a folder in it for each recipe: final parameters are kept, so that another
+        query, or `verify`, trains nothing again. The numbers are the same with and without.
     executor, n_jobs : optional
         None stacks copies in this process, "joblib" uses processes, "ray" a Ray cluster.
     max_bytes : int
@@ -202,6 +213,10 @@ def retrain(
         Too few runs for a spread or for the precision asked for, or more than `max_runs`.
     TrainingError
         So many runs diverged that no sample is left.
+    NotSupportedError
+        A bank was asked for, and the model has buffers.
+    StorageError
+        A file of finished runs or of the bank is damaged.
 
     Notes
     -----
@@ -229,6 +244,6 @@ def retrain(
     """
     options = RetrainOptions(
         runs=runs, runs_without=runs_without, until=until, design=design, vary=vary, mu=mu, level=level, seed=seed,
-        out=out, executor=executor, n_jobs=n_jobs, max_bytes=max_bytes, max_runs=max_runs,
+        out=out, bank=bank, executor=executor, n_jobs=n_jobs, max_bytes=max_bytes, max_runs=max_runs,
     )  # fmt: skip
     return Retrain(options).estimate(recipe, queries, subsets, progress=progress)

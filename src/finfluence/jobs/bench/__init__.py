@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.bench._planted import Planted as Planted
     from finfluence.jobs.bench._planted import plant as plant
     from finfluence.jobs.bench._problem import DataSet as DataSet
+    from finfluence.jobs.bench._problem import make_problem as make_problem
     from finfluence.jobs.bench._problem import split as split
     from finfluence.jobs.bench._registry import DATA as DATA
     from finfluence.jobs.bench._registry import EXPERIMENTS as EXPERIMENTS
@@ -26,7 +27,7 @@ _HOME = {
     **dict.fromkeys(("Bench", "Outcome"), "_bench"),
     **dict.fromkeys(("BenchResult", "listing", "pages_can_be_made", "run_bench"), "_pipeline"),
     **dict.fromkeys(("Planted", "plant"), "_planted"),
-    **dict.fromkeys(("DataSet", "split"), "_problem"),
+    **dict.fromkeys(("DataSet", "make_problem", "split"), "_problem"),
     **dict.fromkeys(("DATA", "EXPERIMENTS"), "_registry"),
 }
 

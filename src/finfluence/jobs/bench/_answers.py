@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +196,18 @@ def too_costly(cost: Cost, limits: Limits) -> str:
     if cost.trainings <= limits.trainings and cost.memory_bytes <= limits.memory_bytes:
         return ""
     most = f"{limits.trainings:g} trainings and {limits.memory_bytes / 2**30:g} GiB"
-    return f"{cost}, which is more than {most} (--most, --memory)"
+    asked = []
+    if cost.trainings > limits.trainings:
+        asked.append(f"--most {_round_up(cost.trainings)}")
+    if cost.memory_bytes > limits.memory_bytes:
+        asked.append(f"--memory {_round_up(cost.memory_bytes / 2**30)}")
+    return f"{cost}, which is more than {most}; include it by {' '.join(asked)}"
+
+
+def _round_up(value: float) -> str:
+    """Return a whole number of two digits and zeros that is no less."""
+    unit = 10 ** max(0, len(str(int(value))) - 2)
+    return str(ceil(value / unit) * unit)
 
 
 def source_of(method: str) -> str:

@@ -33,6 +33,10 @@ class DataSet:
     batch_size, epochs : int
     rows, held_out : int
         How many rows are trained on unless asked otherwise, and how many others are held out, at most.
+    votes : callable, optional
+        `votes() -> array [n, C]`: how many people gave each row each class, most of them that of `read`. Wrong labels
+        are then those of people: each training row is labelled by one of its people, drawn at random, and `share` is
+        not used.
     """
 
     name: str
@@ -45,6 +49,13 @@ class DataSet:
     epochs: int
     rows: int
     held_out: int
+    votes: Callable[[], np.ndarray] | None = None
+
+    def noise(self, share: float) -> str:
+        """Return in words which labels are wrong, `share` of them where that is asked for."""
+        if self.votes is None:
+            return f"{share:.0%} of the labels replaced by another class"
+        return "each label that of one person drawn at random, wrong where most people say otherwise"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +112,7 @@ def class_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Problem:
-    """Return the data split at random, with a share of the training labels replaced by another class.
+    """Return the data split at random, with wrong labels: a share replaced by another class, or those of people.
 
     Returns
     -------
@@ -112,17 +123,50 @@ def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Pr
     ConfigError
         More rows are asked for than there are beside those held out.
     """
-    x, labels, x_test, y_test = split(data, rows, seed)
-    count, classes = len(labels), int(max(labels.max(), y_test.max())) + 1
-    rng = stream(seed, "bench flips")
-    flipped = np.zeros(count, dtype=bool)
-    flipped[rng.choice(count, max(1, round(share * count)), replace=False)] = True
-    labels[flipped] = (labels[flipped] + rng.integers(1, classes, flipped.sum())) % classes
+    x, right, x_test, y_test = split(data, rows, seed)
+    count = len(right)
+    if data.votes is None:
+        labels = _replaced(right, int(max(right.max(), y_test.max())) + 1, share, seed)
+    else:
+        labels = by_one_person(data.votes()[_order(len(data.read()[1]), seed)[:count]], seed)
+    flipped = labels != right
     recipe = Recipe(
         data=Rows(x=torch.from_numpy(x), y=torch.from_numpy(labels)), model=data.model, loss=class_loss,
         optimizer=data.optimizer, batch_size=min(data.batch_size, count), epochs=data.epochs,
     )  # fmt: skip
     return Problem(data.name, recipe, flipped, x_test, y_test, seed)
+
+
+def by_one_person(votes: np.ndarray, seed: int) -> np.ndarray:
+    """Return the class that one of each row's people gave it [n], drawn at random among them.
+
+    Parameters
+    ----------
+    votes : array [n, C]
+        How many people gave each row each class.
+    seed : int
+
+    Returns
+    -------
+    array of int [n]
+
+    Examples
+    --------
+    >>> labels = by_one_person(np.tile([[9, 1]], (1000, 1)), seed=0)
+    >>> int((labels == 1).sum())
+    110
+    """
+    drawn = stream(seed, "bench people").random(len(votes)) * votes.sum(1)
+    found: np.ndarray = (np.cumsum(votes, axis=1) <= drawn[:, None]).sum(1)
+    return found.astype(np.int64)
+
+
+def _replaced(right: np.ndarray, classes: int, share: float, seed: int) -> np.ndarray:
+    labels, rng = right.copy(), stream(seed, "bench flips")
+    wrong = np.zeros(len(labels), dtype=bool)
+    wrong[rng.choice(len(labels), max(1, round(share * len(labels))), replace=False)] = True
+    labels[wrong] = (labels[wrong] + rng.integers(1, classes, wrong.sum())) % classes
+    return labels
 
 
 def split(
@@ -150,6 +194,10 @@ def split(
                 "ask for fewer rows",
             )
         )
-    order = stream(seed, "bench split").permutation(len(x))
+    order = _order(len(x), seed)
     train, test = order[:count], order[count : count + data.held_out]
     return x[train], y[train].astype(np.int64), x[test], y[test].astype(np.int64)
+
+
+def _order(count: int, seed: int) -> np.ndarray:
+    return stream(seed, "bench split").permutation(count)

@@ -23,7 +23,9 @@ DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",
     "digits-linear": "finfluence.jobs.bench.data:DIGITS_LINEAR",
     "mnist-5k": "finfluence.jobs.bench.data:MNIST_5K",
+    "mnist-5k-linear": "finfluence.jobs.bench.data:MNIST_5K_LINEAR",
     "fashion-mnist": "finfluence.jobs.bench.data:FASHION_MNIST",
+    "film-reviews": "finfluence.jobs.bench.data:FILM_REVIEWS",
     "fashion-mnist-linear": "finfluence.jobs.bench.data:FASHION_MNIST_LINEAR",
 }
 

@@ -225,7 +225,7 @@ class VerifyOptions:
 
     Parameters
     ----------
-    subsets, runs, budget, seed
+    subsets, runs, budget, seed, bank
         As `finfluence.verification.verify`.
     queries
         Names of the queries to verify; all that decide by default. "own", alone: the rows' own losses, of a scan that
@@ -247,6 +247,12 @@ class VerifyOptions:
         "Query to verify. May be repeated.", (), flag="--query", shown="all that decide"
     )
     seed: int = option("Of the choice of groups, the trainings and the intervals.", 0)
+    bank: str | os.PathLike[str] | None = option(
+        "Folder of retrained models, shared by all that name it: what is there for this training is not trained again.",
+        None,
+        shown="none",
+        typed=Path,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,8 @@ def verify_scan(
         The data has changed since.
     ConfigError
         Too few subsets or runs, a budget that is too small, or an unknown query.
+    NotSupportedError
+        A bank, for a model with buffers.
     """
     options = options or VerifyOptions()
     folder = ScanFolder(out)
@@ -105,7 +107,12 @@ def _verified(
             own_loss(finished.data.train.ids[rows].tolist(), unit=training.unit),
             rows,
             verification.OwnEffort(
-                options.subsets, options.runs, options.budget, options.seed, folder / RETRAINED
+                options.subsets,
+                options.runs,
+                options.budget,
+                options.seed,
+                folder / RETRAINED,
+                options.bank,
             ),
             tell,
             recorded(log, progress),
@@ -119,6 +126,7 @@ def _verified(
         budget=options.budget,
         seed=options.seed,
         out=folder / RETRAINED,
+        bank=options.bank,
         measure=True,
         announce=tell,
         progress=recorded(log, progress),

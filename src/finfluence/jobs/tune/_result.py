@@ -218,6 +218,8 @@ def verify_tune(
         The data has changed since.
     ConfigError
         Too few subsets or runs, or an unknown behaviour.
+    NotSupportedError
+        A bank, for a model with buffers.
     """
     options = options or VerifyOptions()
     folder = TuneFolder(out)
@@ -244,6 +246,7 @@ def verify_tune(
             budget=options.budget,
             seed=options.seed,
             out=folder / VERIFY,
+            bank=options.bank,
             executor="serial",
             measure=True,
             announce=tell,

@@ -6,6 +6,7 @@ from torch import nn
 
 from finfluence.jobs.bench.data._digits import DIGITS
 from finfluence.jobs.bench.data._fashion_mnist import FASHION_MNIST
+from finfluence.jobs.bench.data._mnist_5k import MNIST_5K
 from finfluence.jobs.bench.data._networks import mlp
 from finfluence.runs import SGD
 
@@ -30,6 +31,13 @@ FASHION_MNIST_LINEAR = replace(
     FASHION_MNIST,
     name="fashion-mnist-linear",
     summary="clothes, 28 × 28 pixels; logistic regression, SGD",
+    model=large,
+    optimizer=SGD(lr=0.05),
+)
+MNIST_5K_LINEAR = replace(
+    MNIST_5K,
+    name="mnist-5k-linear",
+    summary="MNIST, 28 × 28 pixels, 5,000 rows; logistic regression, SGD",
     model=large,
     optimizer=SGD(lr=0.05),
 )

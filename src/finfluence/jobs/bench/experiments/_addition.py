@@ -60,11 +60,12 @@ class Addition:
             ["method", *(f"{round(s * count)} of {count} added" for s in SHARES), "remark"],
             [change_row(m, found, SHARES, "" if m in plain else not_measured(listed[m])) for m in order],
             [
-                f"{bench.data.summary}; {n:,} rows and {count:,} candidates, {bench.options.share:.0%} of the labels "
-                "of both replaced. Change of the held-out loss [nats] when training is done with the candidates that "
-                "lower it most by each method: below zero, the model got better. Ranked by one half of the rows held "
-                f"out, judged by the other. {bench.options.seeds} rankings, each from one training, {runs} trainings "
-                f"with each, all of {steps} steps.",
+                f"{bench.data.summary}; {n:,} rows and {count:,} candidates; of the rows "
+                f"{bench.data.noise(bench.options.share)}, of the candidates {bench.options.share:.0%}. Change of the "
+                "held-out loss [nats] when training is done with the candidates that lower it most by each method: "
+                "below zero, the model got better. Ranked by one half of the rows held out, judged by the other. "
+                f"{bench.options.seeds} rankings, each from one training, {runs} trainings with each, all of {steps} "
+                "steps.",
                 "In brackets 95 % intervals of the mean over rankings and trainings; each training is compared with "
                 "one without candidates from the same seeds. Largest and smallest loss: of the candidates, at the end "
                 "of the training that methods look at.",

@@ -65,7 +65,7 @@ class Consistency:
              f"right and the same, top {SHARES[-1]:.0%}", "remark"],
             [_row(m, found[found["method"] == m], listed[m]) for m in order],
             [
-                f"{bench.data.summary}; {n:,} rows, {bench.options.share:.0%} of the labels replaced; "
+                f"{bench.data.summary}; {n:,} rows, {bench.data.noise(bench.options.share)}; "
                 f"{bench.options.seeds} trainings of the same rows, which differ in initialisation and batch order. "
                 "Mean over pairs of seeds, with the least and the largest.",
                 f"Jaccard: rows that both name over rows that either names; by chance {chance}. Kendall's W: 1 where "

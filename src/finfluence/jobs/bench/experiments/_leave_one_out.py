@@ -58,7 +58,7 @@ class LeaveOneOut:
             [[m, *(_shown(found[m][f]) for f in FIGURES), not_measured(rows[m]) or not_measured(own[m])]
              for m in order],
             [
-                f"{bench.data.summary}; {n:,} rows, {options.share:.0%} of the labels replaced; {len(drawn)} rows left "
+                f"{bench.data.summary}; {n:,} rows, {bench.data.noise(options.share)}; {len(drawn)} rows left "
                 f"out one by one, {options.subsets} random halves, the losses of {TEST_ROWS} test rows and of all rows "
                 f"held out. {options.seeds} runs that methods look at; each is trained again from its own seed.",
                 "LOO and LDS: rank correlation, mean over queries and runs, with 95 % intervals by drawing rows or "

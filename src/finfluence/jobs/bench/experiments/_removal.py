@@ -46,7 +46,7 @@ class Removal:
             ["method", *(f"{s:.0%} removed" for s in SHARES), "remark"],
             [change_row(m, found, SHARES, "" if m == RANDOM else not_measured(listed[m])) for m in order],
             [
-                f"{bench.data.summary}; {len(problem.ids):,} rows, {bench.options.share:.0%} of the labels replaced. "
+                f"{bench.data.summary}; {len(problem.ids):,} rows, {bench.data.noise(bench.options.share)}. "
                 "Change of the held-out loss [nats] when training goes without the rows that do most damage by each "
                 "method: below zero, the model got better. Ranked by one half of the rows held out, judged by the "
                 f"other. {bench.options.seeds} rankings, each from one training, {runs} trainings without each.",

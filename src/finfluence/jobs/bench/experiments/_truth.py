@@ -83,7 +83,7 @@ class AgainstRetraining:
             [_shown(PERFECT, {n: (v, np.nan, np.nan) for n, v in truth.best.items()}, ""),
              *(_shown(m, found[m], remarks[m]) for m in order)],
             [
-                f"{bench.data.summary}; {len(problem.ids):,} rows, {options.share:.0%} of the labels replaced. "
+                f"{bench.data.summary}; {len(problem.ids):,} rows, {bench.data.noise(options.share)}. "
                 f"{counts}; "
                 f"{len(bank):,} trainings, all from the bank {bank.folder.name}. Methods look at one run each; means "
                 f"over {options.seeds} such runs; queries: the held-out loss and that of {TEST_ROWS} test rows.",
