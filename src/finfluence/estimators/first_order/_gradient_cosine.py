@@ -1,8 +1,5 @@
 """Cosines of gradients at the end of a run."""
 
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from finfluence.estimators.first_order._gradient_dot import GradientDot
 
 
@@ -35,6 +32,4 @@ class GradientCosine(GradientDot):
 
     name = "grad-cosine"
     paper = "arXiv 1906.00722"
-
-    def _product(self, asked: Tensor, gradient: Tensor) -> Tensor:
-        return normalize(asked, dim=1) @ normalize(gradient, dim=0)
+    cosine = True
