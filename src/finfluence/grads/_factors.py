@@ -134,17 +134,28 @@ class Factorised:
         Trained parameters.
     batch : dict
         A few rows, to try.
+    covered : set of str, optional
+        What is covered, if a copy was tried already: this model is not written on then.
     """
 
-    def __init__(self, model: nn.Module, loss: RowLoss, names: Sequence[str], batch: Batch) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: RowLoss,
+        names: Sequence[str],
+        batch: Batch,
+        covered: set[str] | None = None,
+    ) -> None:
         self.model, self.loss, self.names = model, loss, list(names)
         self._layers = layers_of(model, self.names)
         self._named = dict(model.named_parameters())
         self._name_of = {id(self._named[name]): name for name in self.names}
         self.covered = set(self.names)
-        few = {k: v[:ROWS_TRIED] for k, v in batch.items()}
-        with _nudged([self._named[name] for name in self.names]):
-            self.covered = self._agreeing(few)
+        if covered is None:
+            few = {k: v[:ROWS_TRIED] for k, v in batch.items()}
+            with _nudged([self._named[name] for name in self.names]):
+                covered = self._agreeing(few)
+        self.covered = set(covered)
         self._layers = [layer for layer in self._layers if self.covered & set(layer.names.values())]
 
     def terms(self, batch: Batch) -> tuple[RowTerms, list[str]]:

@@ -42,9 +42,9 @@ class WrittenRows:
         theta = self.layout.theta(self.model)
         if self._maps is not False:
             try:
-                found = vmap(self._of_one, in_dims=(None, 0), randomness="same")(theta, batch)
+                found: Tensor = vmap(self._of_one, in_dims=(None, 0), randomness="same")(theta, batch)
                 self._maps = True
-                return found
+                return found.detach()  # other parameters have a graph
             except Exception:  # its code asks for values, or an operation has no batching rule
                 if self._maps:
                     raise

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from finfluence.estimators._row_products import row_norms
 from finfluence.estimators.baselines._row_score import RowScore, RowScoreOptions
+from finfluence.estimators.gradient_products import row_norms
 from finfluence.runs import Tape
 
 

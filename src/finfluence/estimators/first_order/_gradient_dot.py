@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost
 from finfluence.estimators._one_run import in_trainings, scored
-from finfluence.estimators._row_products import gradient_bytes, row_products
+from finfluence.estimators.gradient_products import gradient_bytes, row_products
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over

@@ -9,7 +9,7 @@ from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
 from finfluence.estimators._one_run import in_trainings, scored
 from finfluence.estimators._recorded_states import spaced_steps
-from finfluence.estimators._row_products import gradient_bytes, row_products
+from finfluence.estimators.gradient_products import gradient_bytes, row_products
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over

@@ -1,12 +1,13 @@
-"""Products of gradients of training rows with those of queries at one set of parameters, in factors where there are any.
+"""Products of gradients of training rows with those of queries at one set of parameters, in factors where they can be.
 
-Of a linear layer G_i = Σ_t b_it a_itᵀ, so that ⟨G_i, G_q⟩ = Σ_ts (a_it·a_qs)(b_it·b_qs): a row's gradient is not formed.
-Parameters whose factors do not give it (of layers without a rule, used outside their layer, shared in ways that are not
-seen) take the gradients of rows written out. Both are exact.
+Of a linear layer G_i = Σ_t b_it a_itᵀ, and ⟨G_i, G_q⟩ = Σ_ts (a_it·a_qs)(b_it·b_qs): a row's gradient is not formed.
+Parameters whose factors do not give it (of layers without a rule, used outside their layer) take the gradients of rows
+written out. Both are exact.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,28 +15,39 @@ from torch import Tensor, nn
 
 from finfluence.estimators._one_run import activation_bytes
 from finfluence.estimators.derivatives import query_gradients
-from finfluence.grads import Batch, Directions, Factorised, Layout, WrittenRows
+from finfluence.grads import Batch, Directions, Factorised, Layout, RowLoss, WrittenRows
 from finfluence.runs import AnyQuery, RowSource, Tape, seeded
+from finfluence.runs.tape import Cache
 
 HELD = 2**25  # numbers of row gradients written out at once
 TRIED = 3
 AGREE = {torch.float64: 1e-6, torch.float32: 2e-3}
 
 
-class Asked(Protocol):
-    """What is asked of the source of rows: they, their loss, and where trained parameters lie."""
+@dataclass(eq=False)
+class SourceOfRows:
+    """What stands for a tape where there is none: rows, their loss, and where trained parameters lie.
 
-    @property
-    def rows(self) -> RowSource:
-        """The training rows."""
+    Attributes
+    ----------
+    rows : RowSource
+        The training rows.
+    loss : callable
+        `loss(model, batch) -> Tensor[B]`.
+    layout : Layout
+        Of the trained parameters.
+    cache : Cache
+        What was found out about queries.
+    """
 
-    @property
-    def loss(self) -> Any:
-        """`loss(model, batch) -> Tensor[B]`."""
+    rows: RowSource
+    loss: RowLoss
+    layout: Layout
+    cache: Cache = field(default_factory=Cache)
 
-    @property
-    def layout(self) -> Layout:
-        """Of the trained parameters."""
+    def batch(self, positions: Tensor) -> Batch:
+        """Return the fields of rows, on the device of the parameters."""
+        return {k: v.to(self.layout.device) for k, v in self.rows.batch(positions).items()}
 
 
 class RowProducts:
@@ -45,21 +57,36 @@ class RowProducts:
     ----------
     model : nn.Module
         Ours.
-    source : Tape, or what stands for one
-        Whose rows, loss and layout.
-    few : dict
-        Some rows, on which factors are tried.
+    source : Tape or SourceOfRows
+        Of the rows; factors are tried on the first three.
+    covered : set of str, optional
+        Parameters with factors, if a copy was tried already: the model is not written on then.
 
     Attributes
     ----------
     factorised : Factorised
         Which parameters have factors.
+
+    Examples
+    --------
+    >>> from finfluence.runs import Rows, each_loss
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> rows = Rows(x=torch.tensor([[1.0], [2.0]]), y=torch.zeros(2))
+    >>> source = SourceOfRows(rows, lambda m, b: m(b["x"])[:, 0], Layout(model))
+    >>> made = RowProducts(model, source)
+    >>> asked = made.directions([each_loss(torch.tensor([[3.0], [4.0]]), torch.zeros(2))])
+    >>> made.products(source.batch(torch.tensor([0, 1])), asked).tolist()
+    [[3.0, 4.0], [6.0, 8.0]]
     """
 
-    def __init__(self, model: nn.Module, source: Asked, few: Batch) -> None:
+    def __init__(
+        self, model: nn.Module, source: Tape | SourceOfRows, covered: set[str] | None = None
+    ) -> None:
         self.model, self.source = model.eval(), source
-        self.factorised = Factorised(self.model, source.loss, source.layout.names, few)
+        few = source.batch(torch.arange(min(TRIED, len(source.rows))))
+        self.factorised = Factorised(self.model, source.loss, source.layout.names, few, covered)
         self._written: dict[tuple[str, ...], WrittenRows] = {}
+        self._held_against: set[int] = set()
 
     def directions(self, queries: list[AnyQuery]) -> Directions:
         """Return the gradients of the queries: of losses of many rows in factors.
@@ -75,14 +102,16 @@ class RowProducts:
         """
         found = Directions(sum(len(q.names) for q in queries))
         first = 0
-        for query in queries:
+        for k, query in enumerate(queries):
             count = len(query.names)
-            if count == 1 or not self._add_factors(found, query, first):
+            if count == 1 or not self._add_factors(found, query, first, k not in self._held_against):
                 _, vectors = query_gradients([query], self.model, self._tape)
                 for name, part in self.source.layout.split_rows(vectors).items():
                     placed = part.new_zeros(found.count, part.shape[1])
                     placed[first : first + count] = part
                     found.add_written(name, placed)
+            elif count > 1:
+                self._held_against.add(k)
             first += count
         return found
 
@@ -107,7 +136,7 @@ class RowProducts:
 
     @property
     def _tape(self) -> Tape:
-        return self.source  # type: ignore[return-value]
+        return cast(Tape, self.source)  # rows, loss, layout and cache are all that is read
 
     def _of_written(self, batch: Batch, left: list[str], directions: Directions) -> Tensor | float:
         known = [directions.written(name) for name in left]
@@ -129,13 +158,13 @@ class RowProducts:
             part = slice(int(some[0]), int(some[-1]) + 1)
             yield rows.gradients({name: value[part] for name, value in batch.items()})
 
-    def _add_factors(self, found: Directions, query: AnyQuery, first: int) -> bool:
+    def _add_factors(self, found: Directions, query: AnyQuery, first: int, compare: bool) -> bool:
         """Add the gradients of a query of several names; return whether they are the derivatives of its values."""
         made = Directions(len(query.names))
         for part, place, weight in query.parts(range(len(query.names))):
             assert weight == 1.0, "a query of several names is no mean"
             outputs, terms, left = self.factorised.of_values(
-                lambda part=part: part.values(self.model, self.source)  # type: ignore[misc]
+                lambda part=part: part.values(self.model, self._tape)
             )
             if not bool(torch.isfinite(outputs).all()):
                 return False
@@ -146,7 +175,7 @@ class RowProducts:
                 placed = vectors.new_zeros(made.count, vectors.shape[1])
                 placed[place : place + len(vectors)] = vectors
                 made.add_written(name, placed)
-        if not self._agrees(made, query):
+        if compare and not self._agrees(made, query):
             return False
         found.place(made, first)
         return True
@@ -175,7 +204,7 @@ def row_products(
     array
     """
     with seeded(0):
-        made = products_at(tape, step)
+        made = RowProducts(tape.model(step), tape)
         directions = made.directions(queries)
         lengths = directions.squared_norms().sqrt().cpu() if cosine else None
         found = []
@@ -185,7 +214,7 @@ def row_products(
             if lengths is not None:
                 norms = made.squared_norms(batch).double().cpu().sqrt()
                 scale = norms.unsqueeze(1) * lengths
-                products = torch.where(scale > 0, products / scale, 0.0)
+                products = torch.where(scale > 0, products / scale, 0.0).clamp(-1.0, 1.0)
             found.append(products)
     values: np.ndarray = torch.cat(found).numpy()
     return values
@@ -194,18 +223,13 @@ def row_products(
 def row_norms(tape: Tape, rows_at_once: int) -> np.ndarray:
     """Return ‖∇ℓ_i‖ [n] of all rows at the end of a run, in evaluation mode."""
     with seeded(0):
-        made = products_at(tape, None)
+        made = RowProducts(tape.model(), tape)
         parts = [
             made.squared_norms(tape.batch(p)).double().cpu().sqrt()
             for p in torch.arange(len(tape.rows)).split(rows_at_once)
         ]
     values: np.ndarray = torch.cat(parts).numpy()
     return values
-
-
-def products_at(tape: Tape, step: int | None) -> RowProducts:
-    """Return the row gradients of a run before a step; the end unless given."""
-    return RowProducts(tape.model(step), tape, tape.batch(torch.arange(min(TRIED, len(tape.rows)))))
 
 
 def gradient_bytes(tape: Tape, columns: int, rows_at_once: int) -> int:

@@ -1,0 +1,208 @@
+"""One step of a loop that is watched: products of its rows, held until their ids are known, and what they sum to."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from finfluence.errors import TrainingError, explain
+from finfluence.grads import Directions
+from finfluence.grads.rules import Term
+
+LEAST = 1e-12
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
+
+
+@dataclass
+class Asked:
+    """The gradients of the queries that rows are multiplied with, until they are taken anew.
+
+    Attributes
+    ----------
+    directions : Directions
+        u [Q]: ∇q, or the same times a preconditioner.
+    signs : Tensor [Q]
+        Random signs r.
+    along : dict
+        Σ_q r_q u_q [P] of each parameter.
+    """
+
+    directions: Directions
+    signs: Tensor
+    along: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.along = self.directions.combined(self.signs)
+
+
+@dataclass
+class Products:
+    """Products of the rows of one micro-batch.
+
+    Attributes
+    ----------
+    values : dict
+        [B, Q] for each parameter group.
+    squares : dict
+        ‖c_i ∇ℓ_i‖² [B] for each parameter group, where they are asked for.
+    """
+
+    values: dict[int, Tensor] = field(default_factory=dict)
+    squares: dict[int, Tensor] = field(default_factory=dict)
+
+    def total(self) -> Tensor | None:
+        """Return the sum over groups [B, Q]."""
+        return torch.stack(list(self.values.values())).sum(0) if self.values else None
+
+
+class OpenStep:
+    """Collects what backward passes leave until the optimiser's step, and after it until the rows are named.
+
+    Parameters
+    ----------
+    asked : Asked
+    group_of : dict
+        Parameter group of each parameter.
+    hold : bool
+        Keep factors until `settle` instead of multiplying them at once.
+    """
+
+    def __init__(self, asked: Asked, group_of: dict[str, int], hold: bool) -> None:
+        self.asked, self.group_of, self.hold = asked, group_of, hold
+        self._held: list[tuple[int, str, Term]] = []
+        self._values: dict[tuple[int, int, int], Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._sizes: dict[str, Tensor] = {}
+        self._squares: dict[tuple[int, str], Term] = {}
+
+    @property
+    def passes(self) -> list[int]:
+        """The forward passes that had a gradient, in order."""
+        return sorted({at for at, _, _ in self._values} | {at for at, _, _ in self._held})
+
+    def take(self, at: int, terms: dict[str, Term]) -> None:
+        """Take the terms of a call in the forward pass `at`."""
+        for name, term in terms.items():
+            if name not in self.group_of:
+                continue
+            if self.hold:
+                self._held.append((at, name, term))
+            else:
+                self._multiply(at, name, term)
+
+    def multiply_held(self) -> None:
+        """Multiply what was held."""
+        held, self._held = self._held, []
+        for at, name, term in held:
+            self._multiply(at, name, term)
+
+    def products(self, passes: list[int], rows: int, squares: bool) -> Products:
+        """Return the products of the rows of one micro-batch, whose forward passes these are.
+
+        Parameters
+        ----------
+        passes : list of int
+        rows : int
+            B.
+        squares : bool
+            Squared norms, too: of factors that were held.
+
+        Returns
+        -------
+        Products
+
+        Raises
+        ------
+        TrainingError
+            A layer has seen another number of rows.
+        """
+        chosen, found = set(passes), Products()
+        if squares:
+            self._join(chosen, rows, found)
+        for at, name, term in self._held:
+            if at in chosen:
+                self._multiply(at, name, term)
+        self._held = [entry for entry in self._held if entry[0] not in chosen]
+        for (at, group, entries), values in self._values.items():
+            if at not in chosen:
+                continue
+            if entries % rows:
+                raise other_rows(rows, entries)
+            part = values if entries == rows else values.view(rows, -1, values.shape[1]).sum(1)
+            found.values[group] = found.values[group] + part if group in found.values else part
+        return found
+
+    def apart(self, measured: dict[str, Tensor], scale: float) -> tuple[str, float, float] | None:
+        """Return a parameter whose gradient is not the sum over its rows, with ⟨g, v⟩ and what rows sum to; or None.
+
+        v is a random combination of the queries' gradients.
+
+        Parameters
+        ----------
+        measured : dict
+            ⟨g, v⟩ of the optimiser's gradient, by parameter.
+        scale : float
+            What the gradient was multiplied by since the backward passes.
+        """
+        for name, value in measured.items():
+            summed = scale * self._sums.get(name, torch.zeros_like(value))
+            size = abs(scale) * self._sizes.get(name, torch.zeros_like(value))
+            tolerance = TOLERANCE.get(value.dtype, 2e-3)
+            if not abs(value - summed) <= tolerance * (size + 1e-3 * abs(value)) + LEAST:
+                return name, float(value), float(summed)
+        return None
+
+    def fitted_scale(self, measured: dict[str, Tensor]) -> float | None:
+        """Return the factor between ⟨g, v⟩ and what rows sum to; None where they sum to nothing."""
+        pairs = [(float(v), float(self._sums[name])) for name, v in measured.items() if name in self._sums]
+        square = sum(x * x for _, x in pairs)
+        return sum(y * x for y, x in pairs) / square if square > 0 else None
+
+    def _multiply(self, at: int, name: str, term: Term) -> None:
+        values = self.asked.directions.products(name, term)
+        if values is None:
+            values = self.asked.signs.new_zeros(term.rows, self.asked.directions.count)
+        along = values @ self.asked.signs
+        self._sums[name] = self._sums[name] + along.sum() if name in self._sums else along.sum()
+        size = along.abs().sum()
+        self._sizes[name] = self._sizes[name] + size if name in self._sizes else size
+        key = (at, self.group_of[name], term.rows)
+        self._values[key] = self._values[key] + values if key in self._values else values
+
+    def _join(self, chosen: set[int], rows: int, found: Products) -> None:
+        whole: dict[str, Term] = {}
+        written: dict[str, Tensor] = {}
+        for at, name, term in self._held:
+            if at not in chosen:
+                continue
+            if term.rows % rows:
+                raise other_rows(rows, term.rows)
+            term = term if term.rows == rows else term.regrouped(rows)
+            joined = whole[name].joined(term) if name in whole else term
+            if name in written or joined is None:
+                before = whole.pop(name).gradients() if name in whole else written[name]
+                written[name] = before + term.gradients()
+            else:
+                whole[name] = joined
+        squares = {name: term.squared_norms() for name, term in whole.items()}
+        squares |= {name: (g**2).sum(1) for name, g in written.items()}
+        for name, square in squares.items():
+            group = self.group_of[name]
+            found.squares[group] = found.squares[group] + square if group in found.squares else square
+
+
+def other_rows(named: int, seen: int) -> TrainingError:
+    """Return the error of layers that have seen other rows than were named.
+
+    Returns
+    -------
+    TrainingError
+    """
+    return TrainingError(
+        explain(
+            f"layers that have seen the {named} rows named",
+            f"{seen} entries in a layer",
+            "ids of another batch were passed, or of several micro-batches in one list",
+            "pass the ids of each backward pass: run.step(ids=[ids_1, ids_2])",
+        )
+    )
