@@ -37,11 +37,10 @@ class Layer:
 
     def terms(self, a: Tensor, b: Tensor) -> dict[str, Term] | None:
         """Return a term for each trained parameter, by its name in the model; None for inputs without rows."""
-        with torch.no_grad():
-            found = self.rule(self.module, a, b)
+        found = self.rule(self.module, a, b)
         if found is None:
             return None
-        return {self.names[key]: term for key, term in found.items() if key in self.names}
+        return {name: found[key] for key, name in self.names.items() if key in found}
 
 
 def layers_of(model: nn.Module, names: Sequence[str]) -> list[Layer]:

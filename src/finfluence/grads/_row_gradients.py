@@ -22,6 +22,8 @@ class WrittenRows:
         `loss(model, batch) -> Tensor[B]`; one that draws no random numbers.
     names : sequence of str
         The parameters.
+    mapped : bool
+        Otherwise row by row from the start: for few rows.
 
     Examples
     --------
@@ -31,11 +33,11 @@ class WrittenRows:
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
-    def __init__(self, model: nn.Module, loss: RowLoss, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, loss: RowLoss, names: Sequence[str], mapped: bool = True) -> None:
         self.model, self.loss = model, loss
         self.layout = Layout(model, names)
         self._losses = RowLosses(model, loss, self.layout)
-        self._maps: bool | None = None
+        self._maps: bool | None = None if mapped else False
 
     def gradients(self, batch: Batch) -> Tensor:
         """Return the gradients [B, P] of the rows of a batch, P over the parameters in the model's order."""

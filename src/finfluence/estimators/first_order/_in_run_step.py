@@ -10,7 +10,9 @@ from finfluence.grads import Directions
 from finfluence.grads.rules import Term
 
 LEAST = 1e-12
-TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3}
+WHOLE = {torch.float64: 1e-9, torch.float32: 2e-4}
+EACH = {torch.float64: 1e-7, torch.float32: 2e-3}
+REDUCED = 10  # times as much where a GPU multiplies in lower precision
 
 
 @dataclass
@@ -52,7 +54,8 @@ class Products:
 
     def total(self) -> Tensor | None:
         """Return the sum over groups [B, Q]."""
-        return torch.stack(list(self.values.values())).sum(0) if self.values else None
+        found = list(self.values.values())
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0) if found else None
 
 
 class OpenStep:
@@ -63,17 +66,18 @@ class OpenStep:
     asked : Asked
     group_of : dict
         Parameter group of each parameter.
+        Of those with factors.
     hold : bool
-        Keep factors until `settle` instead of multiplying them at once.
+        Keep factors until they are asked for instead of multiplying them at once.
+    by_name : bool
+        Whether sums over rows are held against the gradient of each parameter, and not of all together.
     """
 
-    def __init__(self, asked: Asked, group_of: dict[str, int], hold: bool) -> None:
-        self.asked, self.group_of, self.hold = asked, group_of, hold
+    def __init__(self, asked: Asked, group_of: dict[str, int], hold: bool, by_name: bool) -> None:
+        self.asked, self.group_of, self.hold, self.by_name = asked, group_of, hold, by_name
         self._held: list[tuple[int, str, Term]] = []
         self._values: dict[tuple[int, int, int], Tensor] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._sizes: dict[str, Tensor] = {}
-        self._squares: dict[tuple[int, str], Term] = {}
+        self._along: dict[str, list[Tensor]] = {}
 
     @property
     def passes(self) -> list[int]:
@@ -132,40 +136,59 @@ class OpenStep:
             found.values[group] = found.values[group] + part if group in found.values else part
         return found
 
-    def apart(self, measured: dict[str, Tensor], scale: float) -> tuple[str, float, float] | None:
-        """Return a parameter whose gradient is not the sum over its rows, with ⟨g, v⟩ and what rows sum to; or None.
+    def summed(self, totals: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return Σ_i x_i and Σ_i |x_i| of products [B, Q] of micro-batches, x_i = ⟨c_i ∇ℓ_i, v⟩, v = Σ_q r_q u_q."""
+        signs = self.asked.signs
+        along = [total @ signs for total in totals] or [signs.new_zeros(1)]
+        joined = along[0] if len(along) == 1 else torch.cat(along)
+        return joined.sum(), joined.abs().sum()
 
-        v is a random combination of the queries' gradients.
+    def apart(
+        self, measured: dict[str, Tensor], whole: tuple[Tensor, Tensor], scale: float
+    ) -> tuple[str, float, float] | None:
+        """Return where the gradient is not the sum over its rows, with ⟨g, v⟩ and what rows sum to; None if it is.
 
         Parameters
         ----------
         measured : dict
             ⟨g, v⟩ of the optimiser's gradient, by parameter.
+        whole : tuple
+            Of `summed`.
         scale : float
             What the gradient was multiplied by since the backward passes.
-        """
-        for name, value in measured.items():
-            summed = scale * self._sums.get(name, torch.zeros_like(value))
-            size = abs(scale) * self._sizes.get(name, torch.zeros_like(value))
-            tolerance = TOLERANCE.get(value.dtype, 2e-3)
-            if not abs(value - summed) <= tolerance * (size + 1e-3 * abs(value)) + LEAST:
-                return name, float(value), float(summed)
-        return None
 
-    def fitted_scale(self, measured: dict[str, Tensor]) -> float | None:
-        """Return the factor between ⟨g, v⟩ and what rows sum to; None where they sum to nothing."""
-        pairs = [(float(v), float(self._sums[name])) for name, v in measured.items() if name in self._sums]
-        square = sum(x * x for _, x in pairs)
-        return sum(y * x for y, x in pairs) / square if square > 0 else None
+        Returns
+        -------
+        tuple or None
+        """
+        if not measured:
+            return None
+        names, found = list(measured), torch.stack(list(measured.values()))
+        summed, size, place = whole[0].reshape(1), whole[1].reshape(1), ["all parameters"]
+        tolerance = WHOLE.get(found.dtype, 2e-4)
+        if self.by_name:
+            empty = found.new_zeros(1)
+            parts = [torch.cat(self._along[name]) if name in self._along else empty for name in names]
+            summed = torch.stack([part.sum() for part in parts])
+            size, place = torch.stack([part.abs().sum() for part in parts]), names
+            tolerance = EACH.get(found.dtype, 2e-3)
+        else:
+            found = found.sum().reshape(1)
+        if found.is_cuda:
+            tolerance *= REDUCED
+        limit = tolerance * (abs(scale) * size + 1e-3 * found.abs()) + LEAST
+        apart = (found - scale * summed).abs() - limit
+        if not bool((apart > 0).any()) and bool(torch.isfinite(apart).all()):
+            return None
+        wrong = int(apart.nan_to_num(nan=torch.inf).argmax())
+        return place[wrong], float(found[wrong]), float(scale * summed[wrong])
 
     def _multiply(self, at: int, name: str, term: Term) -> None:
         values = self.asked.directions.products(name, term)
         if values is None:
             values = self.asked.signs.new_zeros(term.rows, self.asked.directions.count)
-        along = values @ self.asked.signs
-        self._sums[name] = self._sums[name] + along.sum() if name in self._sums else along.sum()
-        size = along.abs().sum()
-        self._sizes[name] = self._sizes[name] + size if name in self._sizes else size
+        if self.by_name:
+            self._along.setdefault(name, []).append(values @ self.asked.signs)
         key = (at, self.group_of[name], term.rows)
         self._values[key] = self._values[key] + values if key in self._values else values
 

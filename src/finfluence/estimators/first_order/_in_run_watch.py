@@ -98,6 +98,7 @@ class Watch:
             self._start(data)
             self._ask()
         self._ids = RowIds(self.rows.ids)
+        self._groups = {name: group for name, group in self.group_of.items() if name in self.covered}
         count = sum(len(q.names) for q in queries)
         self.total = torch.zeros(len(self.rows), count, dtype=torch.float64)
         self.own = torch.zeros(len(self.rows), dtype=torch.float64)
@@ -202,12 +203,10 @@ class Watch:
 
     def _open_step(self) -> None:
         hold = self.options.norms or self._due
-        self._open = OpenStep(self._asked, self.group_of, hold)
+        self._open = OpenStep(self._asked, self._groups, hold, checked_step(self.steps))
 
     def _take(self, at: int, terms: dict[str, Any]) -> None:
-        covered = {name: term for name, term in terms.items() if name in self.covered}
-        with torch.no_grad():
-            self._open.take(at, covered)
+        self._open.take(at, terms)
 
     def _told(self, error: Exception) -> None:
         if self._problem is None:
@@ -236,10 +235,11 @@ class Watch:
             opened.asked, self._due = self._asked, False
             if not self.options.norms:
                 opened.multiply_held()
+        along = self._asked.along
         measured = {
-            name: torch.dot(p.grad.reshape(-1), self._asked.along[name])
+            name: torch.dot(p.grad.reshape(-1), along[name])
             for name, p in self.named.items()
-            if name in self.covered and p.grad is not None and name in self._asked.along
+            if name in self.covered and p.grad is not None and name in along
         }
         enlarged = 1.0 if self.options.scaler is None else float(self.options.scaler.get_scale())
         norm = 0.0
@@ -270,10 +270,12 @@ class Watch:
                 taken.step.products(at, len(rows), self.options.norms)
                 for at, rows in zip(passes, positions, strict=True)
             ]
-        scale = self._scale(taken)
-        wrong = taken.step.apart(taken.measured, scale)
+        totals = [products.total() for products in found]
+        summed = taken.step.summed([total for total in totals if total is not None])
+        scale = self._scale(taken, summed)
+        wrong = taken.step.apart(taken.measured, summed, scale)
         if wrong is not None:
-            raise words.other_gradient(wrong, self.steps, taken.step.fitted_scale(taken.measured))
+            raise words.other_gradient(wrong, self.steps)
         clipped = scale * taken.enlarged
         for k, (products, rows) in enumerate(zip(found, positions, strict=True)):
             each = given[k] / len(rows)
@@ -284,17 +286,15 @@ class Watch:
                 self._add_left(taken, products, rows, fields, each)
             self._add(taken, products, rows, each, scale, clipped)
 
-    def _scale(self, taken: _Taken) -> float:
+    def _scale(self, taken: _Taken, summed: tuple[Tensor, Tensor]) -> float:
         """Return what the gradient was multiplied by since the backward passes."""
         expected, clip = 1.0 / taken.enlarged, self.options.clip_norm
         if clip is None:
             return expected
-        fitted = taken.step.fitted_scale(taken.measured)
-        if fitted is None or fitted > 0.999 * expected:
+        if taken.norm < 0.999 * clip or not float(summed[1]):
             return expected
-        if abs(taken.norm - clip) > 1e-3 * clip:
-            return expected
-        return fitted
+        found = float(torch.stack(list(taken.measured.values())).sum() / summed[0])
+        return found if 0.0 < found <= 1.001 * expected else expected
 
     def _add(
         self, taken: _Taken, products: Products, rows: np.ndarray, each: float, scale: float, clipped: float
@@ -372,7 +372,10 @@ class Watch:
         assert taken.theta is not None, "kept where they are asked for"
         self.layout.assign(self._aside, taken.theta)
         set_module_modes(self._aside, taken.modes)
-        return self._written.setdefault(tuple(names), WrittenRows(self._aside, self.loss, names))
+        if tuple(names) not in self._written:
+            mapped = names == self.left
+            self._written[tuple(names)] = WrittenRows(self._aside, self.loss, names, mapped)
+        return self._written[tuple(names)]
 
     def _no_step(self) -> None:
         if self.options.scaler is None:

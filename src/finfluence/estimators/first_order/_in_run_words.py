@@ -166,7 +166,7 @@ def varying() -> DataError:
     )
 
 
-def other_gradient(wrong: tuple[str, float, float], step: int, fitted: float | None) -> TrainingError:
+def other_gradient(wrong: tuple[str, float, float], step: int) -> TrainingError:
     """Return the error of a gradient that is not the sum over its rows.
 
     Returns
@@ -174,12 +174,11 @@ def other_gradient(wrong: tuple[str, float, float], step: int, fitted: float | N
     TrainingError
     """
     name, measured, summed = wrong
-    scaled = "" if fitted is None else f" (all in all, {fitted:.4g} times as much)"
     return TrainingError(
         explain(
             "the gradient that the optimiser gets to be the sum of what the backward passes of its step left",
             f"at step {step}, along a random combination of the queries' gradients, {measured:.6g} in '{name}' and "
-            f"{summed:.6g} from its rows{scaled}",
+            f"{summed:.6g} from its rows",
             "the gradient is clipped or changed before the step, a penalty is added to the loss, the parameter is used "
             "outside its layer, or gradients of an earlier backward pass were not set to zero",
             "pass clip_norm=… as the loop clips, write the penalty as weight decay, call optimizer.zero_grad() before "

@@ -21,6 +21,7 @@ from finfluence.runs.tape import Cache
 
 HELD = 2**25  # numbers of row gradients written out at once
 TRIED = 3
+SMALL = 2**22  # parameters of a model whose queries are taken many at a time
 AGREE = {torch.float64: 1e-6, torch.float32: 2e-3}
 
 
@@ -87,6 +88,8 @@ class RowProducts:
         self.factorised = Factorised(self.model, source.loss, source.layout.names, few, covered)
         self._written: dict[tuple[str, ...], WrittenRows] = {}
         self._held_against: set[int] = set()
+        small = sum(p.numel() for p in model.parameters()) <= SMALL
+        self._together = 128 if small else 32
 
     def directions(self, queries: list[AnyQuery]) -> Directions:
         """Return the gradients of the queries: of losses of many rows in factors.
@@ -161,7 +164,7 @@ class RowProducts:
     def _add_factors(self, found: Directions, query: AnyQuery, first: int, compare: bool) -> bool:
         """Add the gradients of a query of several names; return whether they are the derivatives of its values."""
         made = Directions(len(query.names))
-        for part, place, weight in query.parts(range(len(query.names))):
+        for part, place, weight in query.parts(range(len(query.names)), self._together):
             assert weight == 1.0, "a query of several names is no mean"
             outputs, terms, left = self.factorised.of_values(
                 lambda part=part: part.values(self.model, self._tape)

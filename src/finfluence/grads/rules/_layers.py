@@ -18,6 +18,8 @@ Rule = Callable[[Any, Tensor, Tensor], dict[str, Term] | None]
 def _linear(module: nn.Linear, a: Tensor, b: Tensor) -> dict[str, Term] | None:
     if a.ndim < 2:
         return None
+    if a.ndim == 2:
+        return {"weight": Outer(a[:, None, None], b[:, None, None]), "bias": Flat(b)}
     rows = len(a)
     inputs, outputs = a.reshape(rows, -1, 1, a.shape[-1]), b.reshape(rows, -1, 1, b.shape[-1])
     return _with_bias(Outer(inputs, outputs), b.reshape(rows, -1, b.shape[-1]))

@@ -133,10 +133,18 @@ class Outer(Term):
     """
 
     def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
-        self.a, self.b = inputs, outputs
         self.rows, self.positions, self.groups, self._in = inputs.shape
         self._out = outputs.shape[3]
         self.size = self.groups * self._in * self._out
+        self.a, self.b = inputs, outputs
+        self._flat: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """A [LT, in] and b [LT, out] where there is one group."""
+        if self._flat is None:
+            self._flat = self.a.reshape(-1, self._in), self.b.reshape(-1, self._out)
+        return self._flat
 
     def gradients(self) -> Tensor:
         """Return G [L, P], in the order of the weight: groups, outputs, inputs."""
@@ -168,6 +176,9 @@ class Outer(Term):
         """Return ⟨G_l, G′_m⟩ [L, L′]: Σ_ts (a_lt·a′_ms)(b_lt·b′_ms)."""
         assert isinstance(other, Outer), "terms of one parameter in one kind of layer"
         columns = other.rows * other.positions
+        if self.positions * other.positions * self.groups == 1 and self.rows * columns <= AT_ONCE:
+            (a, b), (others_a, others_b) = self.flat, other.flat
+            return (a @ others_a.T).mul_(b @ others_b.T)
         most = max(1, AT_ONCE // (self.positions * columns))
         parts = []
         for a, b in zip(self.a.split(most), self.b.split(most), strict=True):
