@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from finfluence.grads._checkpointing import no_checkpointing
 from finfluence.grads._directions import Directions
 from finfluence.grads._losses import Batch, RowLoss
-from finfluence.grads.rules import Term, rule_of
-from finfluence.grads.rules._layers import Rule
+from finfluence.grads.rules import Rule, Term, rule_of
 
 ROWS_TRIED = 3
 NUDGE = 0.02
@@ -243,7 +242,7 @@ class Factorised:
 
 @contextmanager
 def watched(layers: list[Layer]) -> Iterator[list[tuple[Layer, Tensor, Tensor]]]:
-    """Watch layers of a model of ours during a forward pass: what goes in, and what comes out, before others write on it.
+    """Watch layers of a model of ours in a forward pass: what goes in, and what comes out before others write on it.
 
     Yields
     ------

@@ -11,8 +11,9 @@ from torch import nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.estimators._base import check_choice, check_whole
+from finfluence.estimators.first_order._in_run_shapley import HELD_SCALE
 from finfluence.estimators.first_order._in_run_watch import Watch
-from finfluence.grads import Batch, RowLoss, without_graph
+from finfluence.grads import Batch, RowLoss
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, check_queries, seeded
 from finfluence.runs.describe import Given, check_left, find_subsets, sum_over
@@ -25,10 +26,6 @@ OF_THIS_RUN = (
 OF_COSINES = (
     "a score, without an error: cosines with the gradients of the queries at the steps that a row took part in, each "
     "times the learning rate; of no unit"
-)
-HELD_SCALE = (
-    "of Adam, a row's part of a step is taken with the second moments held as they came out: what the row does through "
-    "them is left out"
 )
 
 
@@ -90,9 +87,9 @@ class InRunOptions:
 class InRun:
     """In-run data Shapley of first order, taken while a loop of your own trains.
 
-    Step t on rows S moves θ by the sum of its rows' parts δ_i = (∂θ_{t+1}/∂g)(c_i ∇ℓ_i(θ_t)), c_i = 1/B of a mean; of SGD
-    −η_t c_i ∇ℓ_i, of Adam −η_t (1−β₁)/(1−β₁ᵗ) c_i ∇ℓ_i / (√v̂ + eps) with v held. φ_i = Σ_t ⟨∇q(θ_t), δ_i⟩ is what row i
-    did to the query by its own steps. score = −σφ, σ the query's sign: larger is more harmful;
+    Step t on rows S moves θ by the sum of its rows' parts δ_i = (∂θ_{t+1}/∂g)(c_i ∇ℓ_i(θ_t)), c_i = 1/B of a mean; of
+    SGD −η_t c_i ∇ℓ_i, of Adam −η_t (1−β₁)/(1−β₁ᵗ) c_i ∇ℓ_i / (√v̂ + eps) with v held. φ_i = Σ_t ⟨∇q(θ_t), δ_i⟩ is what
+    row i did to the query by its own steps. score = −σφ, σ the query's sign: larger is more harmful;
     `predicted_effect` = −φ. ∇q and v are those of the last pass over the queries, every `every` steps.
 
     The products are taken in hooks during the loop's own backward passes, ⟨∇ℓ_i, ∇q⟩ = Σ_ts (a_it·a_qs)(b_it·b_qs) of a
@@ -127,9 +124,9 @@ class InRun:
     are tried on three rows; their row gradients are written out by a pass of their own over the batch, exact and dear,
     and not possible where the loss draws random numbers.
 
-    Never silently wrong: at each step the sum over its rows is held against the gradient that the optimiser gets, parameter
-    by parameter, along a random combination of the queries' gradients; and at steps 0, 1, 3, 10, 30, … two rows are
-    differentiated by themselves, which finds wrong ids, modes and weights. A difference is an error that says which.
+    Checked on the way: at each step the sum over its rows is held against the gradient that the optimiser gets, along a
+    random combination of the queries' gradients. At steps 0, 1, 3, 10, 30, … this is done parameter by parameter, and
+    two rows are differentiated by themselves, which finds wrong ids, modes and weights. A difference is an error.
 
     Cost: beside the training a pass over the queries every `every` steps, and the products.
 
@@ -297,12 +294,8 @@ class InRun:
     def _own_losses(self, positions: list[np.ndarray]) -> np.ndarray:
         watch = self._watch
         with seeded(0):
-            losses = np.concatenate(
-                [
-                    without_graph(lambda p=p: watch.loss(watch.twin, watch.batch(p))).double().cpu().numpy()  # type: ignore[misc]
-                    for p in torch.arange(len(watch.rows)).split(1024)
-                ]
-            )
+            parts = [watch.losses_of(p) for p in torch.arange(len(watch.rows)).split(1024)]
+        losses = np.concatenate(parts)
         sizes = np.array([len(p) for p in positions])
         with np.errstate(invalid="ignore"):
             return sum_over(positions, losses[:, None])[:, 0] / sizes

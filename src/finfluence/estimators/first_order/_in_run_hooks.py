@@ -42,6 +42,7 @@ class Hooks:
         self, model: nn.Module, names: list[str], take: Take, problem: Callable[[Exception], None]
     ) -> None:
         self.passes = 0
+        self._begun, self._several = 0, False
         self._take, self._problem = take, problem
         self._norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         chosen = set(names)
@@ -61,17 +62,25 @@ class Hooks:
         if not torch.is_grad_enabled():
             return
         self.passes += 1
+        self._begun += 1
+        self._several = False
         if any([m.training for m in self._norms]):
             self._problem(_batch_norm())
 
     def _forward(self, layer: Layer, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or not output.requires_grad:
             return
+        if torch._C._current_graph_task_id() != -1:  # inside a backward pass: a checkpointed part runs again
+            self._arrived()
+            if self._several:
+                self._problem(_several_passes())
+                return
         a = args[0] if args else kwargs.get("input")
         if isinstance(a, Tensor):
             output.register_hook(partial(self._backward, layer, a.detach(), self.passes))
 
     def _backward(self, layer: Layer, a: Tensor, at: int, gradient: Tensor) -> None:
+        self._arrived()
         try:
             weight = layer.module.weight
             if gradient.dtype != weight.dtype or (a.is_floating_point() and a.dtype != weight.dtype):
@@ -83,6 +92,11 @@ class Hooks:
             self._problem(error)
         except Exception as error:
             self._problem(_unreadable(error))
+
+    def _arrived(self) -> None:
+        """Note that a backward pass is under way, and whether several forward passes wait for theirs."""
+        self._several |= self._begun > 1
+        self._begun = 0
 
 
 class _Hook:
@@ -111,6 +125,17 @@ def _batch_norm() -> NotSupportedError:
             "batch normalisation in training mode",
             "the statistics of a batch mix its rows, so that no row has a gradient of its own",
             "use GroupNorm or LayerNorm, or put the layers in evaluation mode (.eval()) while training",
+        )
+    )
+
+
+def _several_passes() -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "one forward pass before each backward pass, where parts are checkpointed",
+            "several forward passes before one",
+            "a checkpointed part that runs again during a backward pass does not say which of them it belongs to",
+            "call backward() after each forward pass, or leave out the checkpoints",
         )
     )
 

@@ -1,4 +1,4 @@
-"""How a step of torch's SGD, Adam or AdamW moves parameters along a gradient: ∂θ_{t+1}/∂g with what it divides by held."""
+"""How a step of SGD, Adam or AdamW moves parameters along a gradient: ∂θ_{t+1}/∂g, what it divides by held."""
 
 from collections.abc import Mapping
 from typing import Any

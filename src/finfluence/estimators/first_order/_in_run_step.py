@@ -119,7 +119,7 @@ class OpenStep:
         ------
         TrainingError
             A layer has seen another number of rows.
-        """
+        """  # noqa: DOC501 - made by a function
         chosen, found = set(passes), Products()
         if squares:
             self._join(chosen, rows, found)

@@ -15,7 +15,15 @@ from finfluence.estimators.first_order._in_run_hooks import Hooks
 from finfluence.estimators.first_order._in_run_moves import check_known, moves, preconditioner
 from finfluence.estimators.first_order._in_run_step import Asked, OpenStep, Products
 from finfluence.estimators.gradient_products import RowProducts, SourceOfRows
-from finfluence.grads import Batch, Factorised, Layout, RowLoss, WrittenRows, check_row_separable
+from finfluence.grads import (
+    Batch,
+    Factorised,
+    Layout,
+    RowLoss,
+    WrittenRows,
+    check_row_separable,
+    without_graph,
+)
 from finfluence.runs import AnyQuery, RowSource
 from finfluence.runs.describe import check_loss, check_model, check_parameters, copy_model, varies
 from finfluence.runs.record import RowIds, check_module, checked_step, micro_batches, rows_of, try_out
@@ -77,13 +85,8 @@ class Watch:
         check_loss(loss)
         check_known(optimizer)
         check_row_separable(model)
-        self.model, self.optimizer, self.loss, self.options, self.queries = (
-            model,
-            optimizer,
-            loss,
-            options,
-            queries,
-        )
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.options, self.queries = options, queries
         self.names = trained_names(model, optimizer, None)
         self.named = {name: p for name, p in model.named_parameters() if name in set(self.names)}
         check_parameters(dict(model.named_parameters()), dict(model.named_modules()))
@@ -111,6 +114,10 @@ class Watch:
         """Return the fields of rows, on the device of the parameters."""
         return {k: v.to(self.layout.device) for k, v in self.rows.batch(positions).items()}
 
+    def losses_of(self, positions: Tensor) -> np.ndarray:
+        """Return the losses of rows [B] at the parameters as they are now, in evaluation mode."""
+        return without_graph(lambda: self.loss(self.twin, self.batch(positions))).double().cpu().numpy()
+
     def release(self) -> None:
         """Take the hooks off."""
         self._hooks.release()
@@ -122,7 +129,7 @@ class Watch:
         Raises
         ------
         FinfluenceError
-        """
+        """  # noqa: DOC501 - made by a function
         self.release()
         if self._problem is not None:
             raise self._problem
@@ -130,6 +137,7 @@ class Watch:
             raise words.unnamed(self.steps)
         if not self.steps:
             raise words.no_steps()
+        self._share()
 
     def step(self, ids: Any, weights: Sequence[float] | None, batch: Batch | Sequence[Batch] | None) -> None:
         """Name the rows of the step that was just taken.
@@ -186,13 +194,7 @@ class Watch:
 
     def _ask(self) -> None:
         """Take the gradients of the queries at the parameters as they are now."""
-        theirs = dict(self.model.named_parameters())
-        for name, p in self.twin.named_parameters():
-            p.data = theirs[name].data
-        buffers = dict(self.model.named_buffers())
-        for name, buffer in self.twin.named_buffers():
-            if buffer.data_ptr() != buffers[name].data_ptr():
-                buffer.data = buffers[name].data
+        self._share()
         with torch.autocast(self.layout.device.type, enabled=False), torch.enable_grad():
             directions = self._products.directions(self.queries)
         self._lengths = directions.squared_norms().sqrt() if self.options.product == "cosine" else None
@@ -200,6 +202,16 @@ class Watch:
         signs = torch.randint(0, 2, (directions.count,), generator=generator) * 2 - 1
         self._due = self._scaled
         self._asked = Asked(directions, signs.to(self.layout.device, self.layout.dtype))
+
+    def _share(self) -> None:
+        """Let the twin share the memory of the model's tensors, wherever that is now."""
+        theirs = dict(self.model.named_parameters())
+        for name, p in self.twin.named_parameters():
+            p.data = theirs[name].data
+        buffers = dict(self.model.named_buffers())
+        for name, buffer in self.twin.named_buffers():
+            if buffer.data_ptr() != buffers[name].data_ptr():
+                buffer.data = buffers[name].data
 
     def _open_step(self) -> None:
         hold = self.options.norms or self._due
