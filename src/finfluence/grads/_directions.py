@@ -44,8 +44,6 @@ class Directions:
         weights : Tensor [K, L], optional
             How entries combine to K directions; each is one by itself unless given.
         """
-        if weights is None and term.rows == 1:
-            weights = term.gradients().new_ones(1, 1)
         self._terms.setdefault(name, []).append((term, weights, first))
 
     def add_written(self, name: str, vectors: Tensor) -> None:

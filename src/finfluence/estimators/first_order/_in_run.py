@@ -237,7 +237,7 @@ class InRun:
             watch.finish()
         finally:
             watch.release()
-        self._finished = True
+            self._finished = True
         found = find_subsets(watch, subsets)
         check_left(watch, found)
         removed = sum_over(found.positions, -watch.total.numpy())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from finfluence.errors import TrainingError, explain
+from finfluence.estimators.first_order import _in_run_words as words
 from finfluence.grads import Directions
 from finfluence.grads.rules import Term
 
@@ -61,6 +61,11 @@ class Products:
 class OpenStep:
     """Collects what backward passes leave until the optimiser's step, and after it until the rows are named.
 
+    Attributes
+    ----------
+    entries : dict
+        The forward passes that each parameter took part in, and the entries that its layer saw there.
+
     Parameters
     ----------
     asked : Asked
@@ -78,6 +83,7 @@ class OpenStep:
         self._held: list[tuple[int, str, Term]] = []
         self._values: dict[tuple[int, int, int], Tensor] = {}
         self._along: dict[str, list[Tensor]] = {}
+        self.entries: dict[str, set[tuple[int, int]]] = {}
 
     @property
     def passes(self) -> list[int]:
@@ -89,10 +95,16 @@ class OpenStep:
         for name, term in terms.items():
             if name not in self.group_of:
                 continue
+            self.entries.setdefault(name, set()).add((at, term.rows))
             if self.hold:
                 self._held.append((at, name, term))
             else:
                 self._multiply(at, name, term)
+
+    def by_row(self, passes: list[list[int]], rows: list[int]) -> set[str]:
+        """Return the parameters whose layers have seen one entry for each of the rows of every micro-batch."""
+        of = {at: count for some, count in zip(passes, rows, strict=True) for at in some}
+        return {n for n, seen in self.entries.items() if all(of.get(at) == count for at, count in seen)}
 
     def multiply_held(self) -> None:
         """Multiply what was held."""
@@ -131,7 +143,7 @@ class OpenStep:
             if at not in chosen:
                 continue
             if entries % rows:
-                raise other_rows(rows, entries)
+                raise words.other_rows(rows, entries)
             part = values if entries == rows else values.view(rows, -1, values.shape[1]).sum(1)
             found.values[group] = found.values[group] + part if group in found.values else part
         return found
@@ -199,7 +211,7 @@ class OpenStep:
             if at not in chosen:
                 continue
             if term.rows % rows:
-                raise other_rows(rows, term.rows)
+                raise words.other_rows(rows, term.rows)
             term = term if term.rows == rows else term.regrouped(rows)
             joined = whole[name].joined(term) if name in whole else term
             if name in written or joined is None:
@@ -212,20 +224,3 @@ class OpenStep:
         for name, square in squares.items():
             group = self.group_of[name]
             found.squares[group] = found.squares[group] + square if group in found.squares else square
-
-
-def other_rows(named: int, seen: int) -> TrainingError:
-    """Return the error of layers that have seen other rows than were named.
-
-    Returns
-    -------
-    TrainingError
-    """
-    return TrainingError(
-        explain(
-            f"layers that have seen the {named} rows named",
-            f"{seen} entries in a layer",
-            "ids of another batch were passed, or of several micro-batches in one list",
-            "pass the ids of each backward pass: run.step(ids=[ids_1, ids_2])",
-        )
-    )

@@ -95,6 +95,7 @@ class Watch:
         self.adam = not isinstance(optimizer, torch.optim.SGD)
         self._scaled = self.adam and options.preconditioned and options.product == "dot"
         self.steps, self.skipped, self.unchecked = 0, 0, ""
+        self._by_row: set[str] = set()
         self._problem: Exception | None = None
         self._taken: _Taken | None = None
         with untouched(0):
@@ -215,7 +216,8 @@ class Watch:
 
     def _open_step(self) -> None:
         hold = self.options.norms or self._due
-        self._open = OpenStep(self._asked, self._groups, hold, checked_step(self.steps))
+        by_name = checked_step(self.steps) or self.options.clip_norm is not None
+        self._open = OpenStep(self._asked, self._groups, hold, by_name)
 
     def _take(self, at: int, terms: dict[str, Any]) -> None:
         self._open.take(at, terms)
@@ -277,6 +279,7 @@ class Watch:
         given = words.checked_weights(weights, len(parts))
         seen = words.checked_batches(batch, len(parts))
         passes = words.dealt_passes(taken.step.passes, len(parts), self.steps)
+        self._check_counts(taken.step, passes, [len(rows) for rows in positions])
         with torch.no_grad():
             found = [
                 taken.step.products(at, len(rows), self.options.norms)
@@ -297,6 +300,15 @@ class Watch:
             if self.left:
                 self._add_left(taken, products, rows, fields, each)
             self._add(taken, products, rows, each, scale, clipped)
+
+    def _check_counts(self, step: OpenStep, passes: list[list[int]], rows: list[int]) -> None:
+        """Raise where a layer that has seen one entry for each row before sees another number of them."""
+        seen = step.by_row(passes, rows)
+        odd = (self._by_row & set(step.entries)) - seen
+        if odd:
+            name = min(odd)
+            raise words.other_rows(sum(rows), sum(count for _, count in step.entries[name]))
+        self._by_row |= seen
 
     def _scale(self, taken: _Taken, summed: tuple[Tensor, Tensor]) -> float:
         """Return what the gradient was multiplied by since the backward passes."""

@@ -285,6 +285,23 @@ def unreadable_step(step: int, error: Exception) -> NotSupportedError:
     return found
 
 
+def other_rows(named: int, seen: int) -> TrainingError:
+    """Return the error of layers that have seen other rows than were named.
+
+    Returns
+    -------
+    TrainingError
+    """
+    return TrainingError(
+        explain(
+            f"layers that have seen the {named} rows named",
+            f"{seen} entries in a layer",
+            "ids of another batch were passed, or of several micro-batches in one list",
+            "pass the ids of each backward pass: run.step(ids=[ids_1, ids_2])",
+        )
+    )
+
+
 def _listed(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -7,6 +7,7 @@ written out. Both are exact.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -166,9 +167,7 @@ class RowProducts:
         made = Directions(len(query.names))
         for part, place, weight in query.parts(range(len(query.names)), self._together):
             assert weight == 1.0, "a query of several names is no mean"
-            outputs, terms, left = self.factorised.of_values(
-                lambda part=part: part.values(self.model, self._tape)
-            )
+            outputs, terms, left = self.factorised.of_values(partial(part.values, self.model, self._tape))
             if not bool(torch.isfinite(outputs).all()):
                 return False
             for name, several in terms.terms.items():
