@@ -22,6 +22,7 @@ from finfluence.grads import (
     RowLoss,
     WrittenRows,
     check_row_separable,
+    no_checkpointing,
     without_graph,
 )
 from finfluence.runs import AnyQuery, RowSource
@@ -117,7 +118,10 @@ class Watch:
 
     def losses_of(self, positions: Tensor) -> np.ndarray:
         """Return the losses of rows [B] at the parameters as they are now, in evaluation mode."""
-        return without_graph(lambda: self.loss(self.twin, self.batch(positions))).double().cpu().numpy()
+        with no_checkpointing():
+            found = without_graph(lambda: self.loss(self.twin, self.batch(positions)))
+        values: np.ndarray = found.double().cpu().numpy()
+        return values
 
     def release(self) -> None:
         """Take the hooks off."""
@@ -196,7 +200,8 @@ class Watch:
     def _ask(self) -> None:
         """Take the gradients of the queries at the parameters as they are now."""
         self._share()
-        with torch.autocast(self.layout.device.type, enabled=False), torch.enable_grad():
+        plain = torch.autocast(self.layout.device.type, enabled=False)
+        with plain, torch.enable_grad(), no_checkpointing():
             directions = self._products.directions(self.queries)
         self._lengths = directions.squared_norms().sqrt() if self.options.product == "cosine" else None
         generator = torch.Generator().manual_seed(torch_seed(self.steps, "in-run"))
