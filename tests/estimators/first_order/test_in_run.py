@@ -136,6 +136,8 @@ def divided(optimizer: torch.optim.Optimizer, p: Tensor, grad: Tensor | None) ->
     group, state = optimizer.param_groups[0], optimizer.state.get(p, {})
     second = group["betas"][1]
     square = second * state.get("exp_avg_sq", torch.zeros_like(p)) + (1 - second) * grad**2  # type: ignore[operator]
+    if group["amsgrad"] and "max_exp_avg_sq" in state:
+        square = torch.maximum(square, state["max_exp_avg_sq"])
     correct = 1 - second ** (int(state.get("step", 0)) + 1)
     return torch.where(square > 0, 1 / ((square / correct).sqrt() + group["eps"]), 0.0)
 
@@ -184,6 +186,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Split, dict[str, Any]]] = {
     "nesterov, held queries": (mlp, sgd(momentum=0.9, nesterov=True), uneven, {"every": 3}),
     "adamw": (mlp, lambda m: torch.optim.AdamW(m.parameters(), lr=0.01), uneven, {}),
     "adam, held": (mlp, lambda m: torch.optim.Adam(m.parameters(), lr=0.01), whole, {"every": 2}),
+    "amsgrad": (mlp, lambda m: torch.optim.Adam(m.parameters(), lr=0.01, amsgrad=True), whole, {}),
     "checkpointed": (lambda: Checkpointed(False), sgd(), uneven, {}),
     "checkpointed, reentrant": (lambda: Checkpointed(True), sgd(), uneven, {}),
     "bare parameter": (Bare, sgd(), uneven, {}),
@@ -398,6 +401,31 @@ def test_checkpointed_parts_of_several_passes_before_a_backward_are_refused():
     optimizer.step()
     with pytest.raises(NotSupportedError, match=r"(?s)several forward passes before one"):
         run.step(ids=[[0, 1], [2, 3]])
+
+
+def test_a_gradient_scaler_is_divided_out_and_steps_that_it_skips_are_left_out():
+    rows, base = table(dtype=torch.float32), made(mlp, dtype=torch.float32)
+    plain, scaled = copy.deepcopy(base), copy.deepcopy(base)
+    first, second = sgd()(plain), sgd()(scaled)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    direct = fi.InRun(plain, first, class_loss, rows, asked(rows), own=True)
+    run = fi.InRun(scaled, second, class_loss, rows, asked(rows), own=True, scaler=scaler)
+    for t, ids in enumerate(order()):
+        if t != 2:
+            class_loss(plain, rows.batch(ids)).mean().backward()
+            first.step()
+            first.zero_grad()
+            direct.step(ids=ids)
+        loss = class_loss(scaled, rows.batch(ids)).mean() * (torch.inf if t == 2 else 1.0)
+        scaler.scale(loss).backward()
+        scaler.step(second)
+        scaler.update()
+        second.zero_grad()
+        run.step(ids=ids)
+    one, other = direct.finish(), run.finish()
+    scale = np.abs(one.data.score.values).max()
+    np.testing.assert_allclose(other.data.score.values, one.data.score.values, atol=1e-5 * scale)
+    assert (run.steps, other.provenance.details["skipped_steps"]) == (STEPS - 1, 1)
 
 
 def test_a_copy_of_the_model_made_on_the_way_is_not_followed():
