@@ -7,7 +7,8 @@ sys.argv = sys.argv[:1]
 for name in (
     "speed", "passes", "retrain_speed", "composition_speed", "scale", "verify_cost",
     "late_states", "paired_gain", "until_coverage", "coverage", "inflation", "interval_coverage", "groups", "detection",
-    "curvature", "scan_time", "levels", "extremes", "calibration", "assessments", "inclusion_priors",
+    "curvature", "gradient_products", "scan_time", "levels", "extremes", "calibration", "assessments",
+    "inclusion_priors",
     "shifted_accuracy",
     "chosen_intervals", "chosen_removals", "mitigation",
 ):  # fmt: skip

@@ -16,7 +16,7 @@ GROUPS = {
     "Describe a training": (
         "Recipe", "Rows", "SGD", "Adam", "AdamW", "Query", "mean_loss", "each_loss", "own_loss",
     ),
-    "Train and record": ("train", "Tape"),
+    "Train and record": ("train", "Tape", "InRun"),
     "Estimate": ("estimate", "methods", "replay", "plan", "retrain", "se", "scan"),
     "Results": ("Influence", "load", "pool"),
     "Verify": ("verify", "Verification"),
@@ -25,7 +25,7 @@ GROUPS = {
 BESIDE = (
     "finfluence.runs.TapeRecorder", "finfluence.jobs.scan.ScanResult", "finfluence.estimators.replay.ReplayOptions",
     "finfluence.estimators.retrain.RetrainOptions", "finfluence.estimators.resampling.TurnOver",
-    "finfluence.result.Provenance",
+    "finfluence.estimators.first_order.InRunOptions", "finfluence.result.Provenance",
 )  # fmt: skip
 
 

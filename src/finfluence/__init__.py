@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import finfluence.language as lm  # noqa: F401
     from finfluence.estimators import estimate as estimate
     from finfluence.estimators import methods as methods
+    from finfluence.estimators.first_order import InRun as InRun
     from finfluence.estimators.replay import replay as replay
     from finfluence.estimators.replay.cost import plan as plan
     from finfluence.estimators.retrain import retrain as retrain
@@ -55,6 +56,7 @@ _HOME = {
         "runs",
     ),
     **dict.fromkeys(("estimate", "methods"), "estimators"),
+    "InRun": "estimators.first_order",
     "plan": "estimators.replay.cost",
     "scan": "jobs.scan",
     "replay": "estimators.replay",

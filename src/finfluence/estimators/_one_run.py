@@ -1,12 +1,11 @@
 """What methods that read one run have in common: how a result was made, its labels, gradients of rows."""
 
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import saved_tensors
@@ -161,26 +160,6 @@ def id_order(tape: Tape) -> np.ndarray:
     array of int
     """
     return np.argsort(tape.rows.ids, kind="stable")
-
-
-def row_gradients(tape: Tape) -> Iterator[Tensor]:
-    """Differentiate the loss of every training row at the end of the run, in evaluation mode.
-
-    Each row is evaluated by itself: slow, and right for every model.
-
-    Yields
-    ------
-    Tensor [P]
-        ∇ℓ_i, in the order of the rows.
-    """
-    model = tape.model().eval()
-    parameters = tape.layout.parameters(model)
-    for position in range(len(tape.rows)):
-        with seeded(0), torch.enable_grad():
-            loss = tape.loss(model, tape.batch(torch.tensor([position]))).sum()
-            parts = torch.autograd.grad(loss, parameters, allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(parts, parameters, strict=True)]
-        yield tape.layout.flatten(filled)
 
 
 def in_trainings(tape: Tape, evaluations: float) -> float:

@@ -125,8 +125,10 @@ def moments(tape: Tape, step: int) -> Moments | None:
     return Moments(named["exp_avg"], named["exp_avg_sq"], (float(first), float(second)))
 
 
-def check_sgd(tape: Tape, what: str, cause: str, groups: bool) -> None:
+def check_sgd(tape: Tape, what: str, cause: str, groups: bool, adam: bool = False) -> None:
     """Raise unless the run was of SGD without clipping, with one set of options where `groups` may not differ.
+
+    Adam and AdamW will do, too, where `adam` says so, but not with `amsgrad`.
 
     Raises
     ------
@@ -137,15 +139,17 @@ def check_sgd(tape: Tape, what: str, cause: str, groups: bool) -> None:
     optimizer = described["optimizer"]
     if any(described.get(key) is not None for key in ("clip_norm", "clip_value")):
         got = "clipped gradients"
-    elif optimizer["name"] != "SGD":
+    elif optimizer["name"] not in (("SGD", "Adam", "AdamW") if adam else ("SGD",)):
         got = optimizer["name"]
+    elif "max_exp_avg_sq" in tape.optimizer.slots:
+        got = f"{optimizer['name']} with amsgrad"
     elif "groups" in optimizer and not groups:
         got = "groups of parameters with options of their own"
     else:
         return
     raise NotSupportedError(
         explain(
-            f"a run of SGD without clipping, for {what}",
+            f"a run of SGD{' or Adam' if adam else ''} without clipping, for {what}",
             got,
             cause,
             "use method='replay', which differentiates the steps of any optimiser",

@@ -1,6 +1,6 @@
 """One flat vector for all trainable parameters of a model, and the way back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class Layout:
     ----------
     model : nn.Module
         Only parameters with `requires_grad` are laid out.
+    names : collection of str, optional
+        Of these only.
 
     Raises
     ------
@@ -30,8 +32,12 @@ class Layout:
     (['weight', 'bias'], 8)
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    def __init__(self, model: nn.Module, names: Collection[str] | None = None) -> None:
+        trainable = [
+            (name, p)
+            for name, p in model.named_parameters()
+            if p.requires_grad and (names is None or name in names)
+        ]
         if not trainable:
             raise NotSupportedError(
                 explain(
@@ -76,6 +82,10 @@ class Layout:
             name: part.view(shape)
             for name, part, shape in zip(self.names, flat.split(self.sizes), self.shapes, strict=True)
         }
+
+    def split_rows(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return the parts [K, p] of vectors [K, P] in each parameter, by name."""
+        return dict(zip(self.names, vectors.split(self.sizes, 1), strict=True))
 
     def assign(self, model: nn.Module, flat: Tensor) -> None:
         """Copy `flat` [P] into the parameters of `model` (ours, never the user's)."""

@@ -7,11 +7,9 @@ from torch import Tensor, nn
 
 import finfluence as fi
 import plain_training as pt
-from finfluence.errors import NotSupportedError
 from finfluence.estimators.first_order import step_values
 from finfluence.grads import Projection
 from finfluence.runs import AdamW
-from four_parts import assert_parts
 
 
 def gradients_at(tape: fi.Tape, step: int) -> np.ndarray:
@@ -143,14 +141,26 @@ def test_states_that_are_not_kept_are_recomputed():
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-14)
 
 
-def test_adam_is_refused_in_words():
-    tape = fi.train(pt.recipe(optimizer=AdamW(lr=0.01)))
-    with pytest.raises(NotSupportedError) as caught:
-        fi.estimate(tape, fi.own_loss([0]), "in-run-shapley")
-    assert_parts(
-        caught.value,
-        "a run of SGD without clipping",
-        "AdamW",
-        "the sum of what each row adds",
-        "use method='replay'",
-    )
+@pytest.mark.parametrize("second_order", [False, True])
+def test_of_adam_values_are_parts_of_the_step_with_its_second_moments_held(second_order):
+    tape = fi.train(pt.recipe(optimizer=AdamW(lr=0.01, betas=(0.8, 0.9), weight_decay=0.1), epochs=1))
+    size, lr, found = tape.layout.size, 0.01, []
+    for t in range(tape.steps):
+        step, state, after = tape.at(t), tape.state(t), tape.state(t + 1)
+        model = tape.model(t)
+        rows = []
+        for i in step.rows.tolist():
+            loss = tape.loss(model, tape.batch(torch.tensor([i]))).sum()
+            rows.append(tape.layout.flatten(torch.autograd.grad(loss, tape.layout.parameters(model))))
+        root = (after[2 * size :] / (1 - 0.9 ** (t + 1))).sqrt() + 1e-8
+        parts = -lr * 0.2 / (1 - 0.8 ** (t + 1)) * torch.stack(rows) / len(rows) / root
+        if second_order:
+            tape.layout.assign(model, state[:size] + 0.5 * parts.sum(0))
+        query = tape.loss(model, tape.batch(torch.tensor([0]))).sum()
+        slope = tape.layout.flatten(torch.autograd.grad(query, tape.layout.parameters(model)))
+        found.append((parts @ slope).numpy())
+    values = step_values(tape, [fi.own_loss([0])], second_order)
+    for true, (_, given) in zip(found, values, strict=True):
+        np.testing.assert_allclose(given[:, 0], true, rtol=1e-6, atol=1e-12)
+    result = fi.estimate(tape, fi.own_loss([0]), "in-run-shapley", second_order=second_order)
+    assert any("second moments held" in finding for finding in result.provenance.findings)

@@ -84,4 +84,4 @@ def test_steps_that_are_no_sum_of_rows_are_refused():
     ):
         with pytest.raises(NotSupportedError) as caught:
             fi.estimate(tape, fi.own_loss([0]), method)
-        assert_parts(caught.value, "a run of SGD without clipping", got, cause, "use method='replay'")
+        assert_parts(caught.value, "without clipping", got, cause, "use method='replay'")

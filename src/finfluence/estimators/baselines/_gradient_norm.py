@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from finfluence.estimators._one_run import row_gradients
 from finfluence.estimators.baselines._row_score import RowScore, RowScoreOptions
+from finfluence.estimators.gradient_products import row_norms
 from finfluence.runs import Tape
 
 
@@ -14,7 +14,8 @@ class GradientNorm(RowScore[RowScoreOptions]):
 
     Notes
     -----
-    Cost: a forward and backward pass of each row by itself.
+    Cost: a forward and backward pass of the rows, and their norms: in factors where layers have them, written out
+    otherwise.
 
     References
     ----------
@@ -37,4 +38,4 @@ class GradientNorm(RowScore[RowScoreOptions]):
 
     def scores(self, tape: Tape) -> np.ndarray:
         """Return the gradient's norm of every row [n]."""
-        return np.array([float(gradient.double().norm()) for gradient in row_gradients(tape)])
+        return row_norms(tape, self.options.rows_at_once)

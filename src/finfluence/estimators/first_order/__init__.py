@@ -4,6 +4,7 @@ from finfluence.estimators.first_order._fine import Fine, FineOptions, step_infl
 from finfluence.estimators.first_order._fine_monte_carlo import FineMonteCarlo, FineMonteCarloOptions, arms
 from finfluence.estimators.first_order._gradient_cosine import GradientCosine
 from finfluence.estimators.first_order._gradient_dot import GradientDot, GradientDotOptions
+from finfluence.estimators.first_order._in_run import InRun, InRunOptions
 from finfluence.estimators.first_order._in_run_shapley import (
     InRunShapley,
     InRunShapleyOptions,
@@ -20,6 +21,8 @@ __all__ = [
     "GradientCosine",
     "GradientDot",
     "GradientDotOptions",
+    "InRun",
+    "InRunOptions",
     "InRunShapley",
     "InRunShapleyOptions",
     "Less",

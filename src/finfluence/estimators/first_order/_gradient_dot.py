@@ -2,21 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from torch import Tensor
-
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost
-from finfluence.estimators._one_run import (
-    activation_bytes,
-    in_trainings,
-    row_gradients,
-    scored,
-)
-from finfluence.estimators.derivatives import query_gradients
+from finfluence.estimators._one_run import in_trainings, scored
+from finfluence.estimators.gradient_products import gradient_bytes, row_products
 from finfluence.result import Influence
-from finfluence.runs import AnyQuery, Tape, seeded
+from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
+
+AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +27,9 @@ class GradientDot(AbstractEstimator[Tape, GradientDotOptions]):
 
     Notes
     -----
-    Cost: a forward and backward pass of each row by itself. The score has the unit of a squared gradient and no error
-    rate.
+    Cost: a forward and backward pass of the rows, and their products with the queries: in factors for linear,
+    convolution, embedding and normalisation layers, so that no row's gradient is formed; written out for other
+    parameters. Exact either way. The score has the unit of a squared gradient and no error rate.
 
     References
     ----------
@@ -43,6 +38,7 @@ class GradientDot(AbstractEstimator[Tape, GradientDotOptions]):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from torch import nn
     >>> from finfluence.runs import SGD, Recipe, Rows, mean_loss, train
     >>> y = np.array([0.0, 0.0, 0.0, 4.0])
@@ -59,24 +55,15 @@ class GradientDot(AbstractEstimator[Tape, GradientDotOptions]):
     yields = "score"
     needs = Tape
     Options = GradientDotOptions
+    cosine = False
 
     def _estimate(
         self, source: Tape, queries: list[AnyQuery], subsets: Subsets, progress: Progress
     ) -> Influence:
-        with seeded(0):
-            _, asked = query_gradients(queries, source.model(), source)
-        found = np.empty((len(source.rows), len(asked)))
-        for i, gradient in enumerate(row_gradients(source)):
-            found[i] = self._product(asked, gradient).double().cpu().numpy()
-            progress("gradients", i + 1, len(found))
+        found = row_products(source, queries, AT_ONCE, cosine=self.cosine)
+        progress("gradients", len(found), len(found))
         return scored(source, self.name, queries, subsets, sum_over(subsets.positions, found))
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:
         rows, columns = len(source.rows), sum(len(q.names) for q in queries)
-        parameters = source.layout.size * source.layout.dtype.itemsize
-        memory = activation_bytes(source, 1024) + parameters * (columns + 3) + 8 * rows * columns
-        return Cost(in_trainings(source, 2 * rows), memory)
-
-    def _product(self, asked: Tensor, gradient: Tensor) -> Tensor:
-        """Return the products [Q] of the queries' gradients [Q, P] with one row's [P]."""
-        return asked @ gradient
+        return Cost(in_trainings(source, 2 * rows), gradient_bytes(source, columns, AT_ONCE))

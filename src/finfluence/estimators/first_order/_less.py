@@ -12,7 +12,8 @@ from finfluence.estimators._one_run import (
     scored,
 )
 from finfluence.estimators._recorded_states import recorded_states, spaced_steps
-from finfluence.estimators.first_order._tracin import ONE_PATH, gradient_bytes, products
+from finfluence.estimators.first_order._tracin import ONE_PATH, products
+from finfluence.estimators.gradient_products import gradient_bytes
 from finfluence.grads import Projection
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape

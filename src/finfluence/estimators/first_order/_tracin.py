@@ -7,12 +7,9 @@ from torch import Tensor
 
 from finfluence._progress import Progress
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
-from finfluence.estimators._one_run import (
-    activation_bytes,
-    in_trainings,
-    scored,
-)
-from finfluence.estimators._recorded_states import RecordedState, recorded_states, spaced_steps
+from finfluence.estimators._one_run import in_trainings, scored
+from finfluence.estimators._recorded_states import spaced_steps
+from finfluence.estimators.gradient_products import gradient_bytes, row_products
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
@@ -56,7 +53,9 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
 
     Notes
     -----
-    Cost: the gradient of every row at each state.
+    Cost: a forward and backward pass of the rows at each state, and their products with the queries: in factors for
+    linear, convolution, embedding and normalisation layers, so that no row's gradient is formed; written out for other
+    parameters.
 
     References
     ----------
@@ -86,10 +85,9 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
     ) -> Influence:
         steps = spaced_steps(source, self.options.checkpoints)
         total = np.zeros((len(source.rows), sum(len(q.names) for q in queries)))
-        for done, state in enumerate(
-            recorded_states(source, queries, steps, self.options.rows_at_once), start=1
-        ):
-            total += state.rate * row_products(state)
+        for done, step in enumerate(steps, start=1):
+            found = row_products(source, queries, self.options.rows_at_once, step)
+            total += source.rates[max(step - 1, 0)] * found
             progress("checkpoints", done, len(steps))
         return scored(
             source,
@@ -110,20 +108,7 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
         )
 
 
-def row_products(state: RecordedState) -> np.ndarray:
-    """Return ⟨∇q, ∇ℓ_i⟩ [n, Q] of every row at a state."""
-    found = [products(gradients, state.asked) for gradients in state.objective.row_gradients()]
-    return np.concatenate(found)
-
-
 def products(rows: Tensor, asked: Tensor) -> np.ndarray:
     """Return inner products [B, Q] of vectors [B, P] with those of the queries [Q, P], in double precision."""
     found: np.ndarray = (rows.double() @ asked.double().T).cpu().numpy()
     return found
-
-
-def gradient_bytes(tape: Tape, columns: int, rows_at_once: int) -> int:
-    """Return what gradients of so many rows take at once, with those of the queries and their products."""
-    rows = min(rows_at_once, len(tape.rows))
-    parameters = tape.layout.size * tape.layout.dtype.itemsize
-    return activation_bytes(tape, rows) + parameters * (3 * rows + columns + 3) + 8 * len(tape.rows) * columns

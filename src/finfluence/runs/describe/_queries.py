@@ -75,7 +75,7 @@ class Query:
             )
         return value.reshape(1)
 
-    def parts(self, columns: range) -> Iterator[tuple["Query", int, float]]:
+    def parts(self, columns: range, together: int = ROWS_TOGETHER) -> Iterator[tuple["Query", int, float]]:
         """Yield the query itself, whole, its place and weight: of what it is made is not known."""
         yield self, 0, 1.0
 
@@ -92,10 +92,12 @@ class _LossQuery:
     sign: int = -1
     taken: range | None = None
 
-    def parts(self, columns: range) -> Iterator[tuple["_LossQuery", int, float]]:
+    def parts(
+        self, columns: range, together: int = ROWS_TOGETHER
+    ) -> Iterator[tuple["_LossQuery", int, float]]:
         """Yield queries of few rows, with place and weight: some of the columns, or summands of the mean."""
         count = len(self.ids) if self.rows is None else len(self.rows)
-        rows, size = (range(count), ROWS_OF_MEAN) if self.mean else (columns, ROWS_TOGETHER)
+        rows, size = (range(count), ROWS_OF_MEAN) if self.mean else (columns, together)
         for k in range(0, len(rows), size):
             part = rows[k : k + size]
             if len(part) == count:

@@ -29,6 +29,7 @@ from finfluence.runs.steps._trained_part import (
     fingerprint,
     frozen_checksums,
     module_modes,
+    set_module_modes,
     trained_names,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "read_entries",
     "same_places",
     "seeded",
+    "set_module_modes",
     "set_random_state",
     "split_random_state",
     "states_from",
