@@ -54,11 +54,11 @@ def estimates(
 ) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
     """Return the estimates in the order of NAMES, and the intervals at every level."""
     alone = inclusion(included, outcome)
-    both = [inclusion(included, outcome, predicted=predicted, level=level) for level in LEVELS]
+    both = inclusion(included, outcome, predicted=predicted)
     z = alone.difference / alone.se
     james_stein = max(0.0, 1 - (len(z) - 2) / (z @ z)) * alone.difference
-    values = [alone.difference, james_stein, predicted, alone.effect, both[-1].effect]
-    return values, [(found.lower, found.upper) for found in both]
+    values = [alone.difference, james_stein, predicted, alone.effect, both.effect]
+    return values, [both.interval(level) for level in LEVELS]
 
 
 def of_kind(kind: str, worlds: int) -> str:

@@ -117,7 +117,9 @@ def test_the_verdict_of_a_report_ends_in_it(tmp_path):
 
 def test_nothing_named_has_no_removal():
     influence = of_eighty()
-    nothing = Influence(influence.data.assign(mu=influence.data["mu"] * 0, effect=influence.data["effect"] * 0))
+    nothing = Influence(
+        influence.data.assign(mu=influence.data["mu"] * 0, effect=influence.data["effect"] * 0)
+    )
     assert nothing.select(interval="feedback", pairs=points([1.0] * 9)).attrs["removal"] == {}
 
 

@@ -369,8 +369,8 @@ class Influence:
         Raises
         ------
         ConfigError
-            `fdr` is not between 0 and 1, a query, the direction or the interval is unknown, an interval is asked of both
-            directions at once, or without retrained groups.
+            `fdr` is not between 0 and 1, a query, the direction or the interval is unknown, an interval is asked of
+            both directions at once, or without retrained groups.
         NotSupportedError
             There are scores only, or (for an interval) no effects.
 

@@ -102,7 +102,12 @@ class Verification:
     def attach(self, influence: Influence) -> Influence:
         """Return the influence with the outcome noted on it: its printout, report and file then say so.
 
-        The retrained groups from the ends of the list go with it: `influence.select(interval="feedback")` rests on them.
+        The retrained groups from the ends of the list go with it: `influence.select(interval="feedback")` rests on
+        them.
+
+        Returns
+        -------
+        Influence
         """
         ends = self.points[self.points["kind"].isin(EXTREME)]
         known = ends[ends[list(_PAIRS)].notna().all(axis=1)]

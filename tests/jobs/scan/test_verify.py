@@ -85,7 +85,9 @@ def test_with_enough_groups_the_verdict_ends_in_what_removal_does(verified, tmp_
     assert "by what became of the estimates of 12 groups" in told
     assert result.verdict == f"{result.summary['verdict']} {told}"
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    assert told.split(" (80 %")[0] in page.split("<main")[-1].split("<section")[0] + page.split("<h1")[1][:3000]
+    assert (
+        told.split(" (80 %")[0] in page.split("<main")[-1].split("<section")[0] + page.split("<h1")[1][:3000]
+    )
     lines = pd.read_parquet(tmp_path / "out/influence.parquet")
     chosen = result.influence.select(query="held-out", interval="feedback")
     assert chosen.attrs["removal"]["held-out"].groups == 12 and set(chosen["row_id"]) <= set(lines["row_id"])
