@@ -26,7 +26,7 @@ PRIOR = (
     "normal noise; 32 to 256 rows."
 )
 WIDTH, LAYERS, HEADS, INPUTS = 64, 3, 4, 7
-TOKENS, STEPS, RATE = 1024, 2400, 2e-3
+TOKENS, STEPS, RATE = 1024, 1000, 2e-3
 
 
 class Block(nn.Module):
@@ -141,7 +141,7 @@ def train(seed: int, steps: int) -> Network:
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step % 200 == 0:
+        if step % 100 == 0:
             print(f"step {step} of {steps}: {loss.item():.3f}", flush=True)
     return network
 
