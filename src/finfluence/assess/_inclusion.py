@@ -114,7 +114,8 @@ def inclusion(
     predicted : array [n], optional
         Effects of removal by another method in the outcome's unit, `influence.effect` of replay.
     posterior : {"grid", "network"}
-        "network" is quicker and as good on the worlds that it was fitted to (`network_prior()`), worse elsewhere.
+        "network" takes what a small network says in place of the sum over a grid; it is less exact, most of all on
+        worlds that it was not fitted to (`network_prior()`).
     names : sequence of str, optional
         Names of rows, for the findings.
     level : float
