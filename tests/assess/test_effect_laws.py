@@ -14,9 +14,11 @@ from finfluence.errors import ConfigError
 from finfluence.runs import read_tensors
 
 ROWS, RUNS = 64, 300
+FEW = 78
+"""Runs too few for the check on the other half, which costs as much again."""
 
 
-def of_kind(kind, seed):
+def of_kind(kind, seed, runs=RUNS):
     rng = np.random.default_rng(seed)
     scale = np.exp(rng.uniform(np.log(0.05), np.log(0.4)))
     effects = {
@@ -25,8 +27,8 @@ def of_kind(kind, seed):
         "Cauchy": lambda: 0.2 * scale * rng.standard_cauchy(ROWS),
     }[kind]()
     predicted = effects + scale * rng.normal(size=ROWS)
-    included = rng.random((RUNS, ROWS)) < 0.5
-    return included, rng.normal(size=RUNS) - included @ effects, effects, predicted
+    included = rng.random((runs, ROWS)) < 0.5
+    return included, rng.normal(size=runs) - included @ effects, effects, predicted
 
 
 def ranks(found, effects, rng):
@@ -39,34 +41,34 @@ def ranks(found, effects, rng):
 def of_prior(seed):
     """Return a log of a world drawn from the laws that the grid holds."""
     rng = np.random.default_rng([seed, 5])
-    scale = np.exp(rng.uniform(np.log(0.05), np.log(0.4)))
+    scale = np.exp(rng.uniform(np.log(0.1), np.log(0.8)))
     base = [rng.normal, lambda size: rng.standard_t(3, size), rng.standard_cauchy][rng.integers(3)](size=ROWS)
     other = rng.choice([0.0, 0.05, 0.2]) * rng.normal(size=ROWS)
     effects = scale * np.where(rng.random(ROWS) < rng.random(), base, other)
     noise = scale * np.exp(rng.uniform(np.log(0.1), np.log(10)))
     predicted = (effects + noise * rng.normal(size=ROWS)) / np.exp(rng.normal(0, 0.4))
-    included = rng.random((RUNS, ROWS)) < 0.5
-    return included, rng.normal(size=RUNS) - included @ effects, effects, predicted
+    included = rng.random((FEW, ROWS)) < 0.5
+    return included, rng.normal(size=FEW) - included @ effects, effects, predicted
 
 
 def test_ranks_of_effects_drawn_from_the_laws_are_even():
     """Simulation-based calibration: where the truth lies in its posterior, in five equal parts."""
     rng, found = np.random.default_rng(0), []
-    for seed in range(14):
+    for seed in range(10):
         included, outcome, effects, predicted = of_prior(seed)
         found.extend(ranks(inclusion(included, outcome, predicted=predicted), effects, rng))
-    shares = np.histogram(found, 5, (0, 1))[0] / (14 * ROWS)
-    np.testing.assert_allclose(shares, 0.2, atol=0.05)  # a standard error is .013 if rows were independent
+    shares = np.histogram(found, 5, (0, 1))[0] / (10 * ROWS)
+    np.testing.assert_allclose(shares, 0.2, atol=0.06)  # a standard error is .016 if rows were independent
 
 
 @pytest.mark.parametrize("kind", ["spike", "two scales", "Cauchy"])
 def test_intervals_hold_for_zero_small_and_heavy_effects(kind):
     held = []
-    for seed in range(5):
-        included, outcome, effects, predicted = of_kind(kind, seed)
+    for seed in range(3):
+        included, outcome, effects, predicted = of_kind(kind, seed, FEW)
         found = inclusion(included, outcome, predicted=predicted)
         held.extend((found.lower <= effects) & (effects <= found.upper))
-    assert np.mean(held) > 0.84  # 320 rows: .90 less 3.6 standard errors
+    assert np.mean(held) > 0.82  # 192 rows: .90 less 3.7 standard errors
 
 
 def test_the_posterior_of_a_known_law_is_the_closed_form():
@@ -82,7 +84,7 @@ def test_the_posterior_of_a_known_law_is_the_closed_form():
 
 
 def test_levels_and_chances_come_from_the_same_posterior():
-    included, outcome, _, predicted = of_kind("spike", 3)
+    included, outcome, _, predicted = of_kind("spike", 3, FEW)
     found = inclusion(included, outcome, predicted=predicted, level=0.9)
     low, high = found.interval(0.5)
     assert (found.lower <= low).all() and (high <= found.upper).all()
@@ -132,8 +134,8 @@ def test_the_network_is_calibrated_on_its_own_worlds_and_close_to_the_grid():
         found.extend(np.abs(laws.cdf(truth[k]) - 0.5)[truth[k] != 0])
     assert np.mean(np.array(found) < 0.45) == pytest.approx(0.9, abs=0.06)
     errors = []
-    for seed in range(6):
-        included, outcome, effects, given = of_kind("spike", seed)
+    for seed in range(4):
+        included, outcome, effects, given = of_kind("spike", seed, FEW)
         both = [inclusion(included, outcome, predicted=given, posterior=p) for p in ("grid", "network")]
         errors.append([np.mean((f.effect - effects) ** 2 / f.se**2) for f in both])
         errors[-1].append(np.mean((both[0].difference - effects) ** 2 / both[0].se ** 2))
