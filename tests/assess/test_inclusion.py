@@ -96,16 +96,6 @@ def test_intervals_cover_over_worlds_of_every_kind():
     assert np.mean(of_those_with_effect) > 0.75
 
 
-def test_ranks_of_the_truth_in_its_posterior_are_even():
-    ranks = []
-    for seed in range(12):
-        included, outcome, effects, predicted = world(1000 + seed, share=0.9, scale=0.3)
-        found = inclusion(included, outcome, predicted=predicted, level=0.5)
-        there = effects != 0
-        ranks.append([(effects < found.lower)[there].mean(), (effects > found.upper)[there].mean()])
-    np.testing.assert_allclose(np.mean(ranks, 0), [0.25, 0.25], atol=0.05)
-
-
 def test_nothing_random_is_inside():
     included, outcome, _, predicted = world(6)
     first, second = (inclusion(included, outcome, predicted=predicted) for _ in range(2))
