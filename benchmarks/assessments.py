@@ -12,6 +12,7 @@ import numpy as np
 from finfluence.assess import EventLog, exposure, inclusion
 
 ROWS = 128
+LEVELS = (0.05, 0.1, 0.2)
 
 
 def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -87,19 +88,21 @@ def inclusion_table(worlds: int) -> str:
     return "\n".join([f"Squared error in units of the difference's, {worlds} worlds", *lines, coverage])
 
 
-def exposure_table(logs: int) -> Iterator[str]:
+def exposure_table(logs: int, few: int = 50, many: int = 4_000) -> Iterator[str]:
     """Yield how often the test rejects: without an effect, where it is not corrected, and with an effect."""
-    few = logs // 8
     yield "| rejected at | .05 | .10 | .20 |"
     yield "|---|---|---|---|"
-    yield _rejected(f"no effect, nothing to fit ({10 * logs} logs)", [known_p(k) for k in range(10 * logs)])
-    yield _rejected(f"the first {logs} of them", [known_p(k) for k in range(logs)])
+    known = np.array([known_p(k) for k in range(max(logs, many))])
+    yield _rejected(f"no effect, nothing to fit ({len(known)} logs)", known)
+    yield _rejected(f"the first {logs} of them", known[:logs])
     plain = [exposure(event_log(seed)) for seed in range(logs)]
-    yield _rejected(f"**the same {logs}, fitted**", [f.p for f in plain])
+    fitted = np.array([f.p for f in plain])
+    yield _rejected(f"**the same {logs}, fitted**", fitted)
+    yield _moved("fitted − nothing to fit, log by log (± standard error)", fitted, known[:logs])
     yield _rejected("the same by the limit law", [f.p_limit for f in plain])
     blind = [exposure(replace(v, history=np.zeros_like(v.history))).p for v in map(event_log, range(few))]
     yield _rejected(f"no effect, history left out ({few} logs)", blind)
-    grouped = [runs_log(seed) for seed in range(logs // 4)]
+    grouped = [runs_log(seed) for seed in range(2 * few)]
     yield _rejected(
         f"no effect, 60 runs of 8 queries ({len(grouped)} logs)", [exposure(v).p for v in grouped]
     )
@@ -110,14 +113,22 @@ def exposure_table(logs: int) -> Iterator[str]:
         yield _rejected(f"each row seen adds {s} to the chance ({few} logs)", found)
 
 
-def _rejected(name: str, p: Sequence[float]) -> str:
-    return f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in (0.05, 0.1, 0.2)) + " |"
+def _moved(name: str, p: np.ndarray, known: np.ndarray) -> str:
+    cells = []
+    for a in LEVELS:
+        apart = (p < a).astype(float) - (known < a)
+        cells.append(f"{apart.mean():+.3f} ± {apart.std(ddof=1) / np.sqrt(len(apart)):.3f}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _rejected(name: str, p: Sequence[float] | np.ndarray) -> str:
+    return f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in LEVELS) + " |"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", type=int, default=150)
-    parser.add_argument("--logs", type=int, default=400)
+    parser.add_argument("--logs", type=int, default=600)
     chosen = parser.parse_args()
     if chosen.worlds:
         print(inclusion_table(chosen.worlds))

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from finfluence.result import removal_interval
 from finfluence.stats import shrink
-from finfluence.verification import choose, removal_interval
+from finfluence.verification import choose
 
 ROWS, SIZE, SUBSETS, NOISE = 1000, 10, 24, 1.0
 REMOVED = (5, 10, 30, 100)

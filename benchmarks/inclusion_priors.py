@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from benchmarks.chosen_intervals import chance, fitted, hessian, loss
-from finfluence.assess import inclusion
+from finfluence.assess import InclusionEffects, inclusion
 
 ROWS, RUNS, JUDGES = 128, 400, 4000
 LEVELS = (0.5, 0.8, 0.9)
@@ -21,6 +21,7 @@ NAMES = (
     "prediction alone",
     "posterior, no prediction",
     "posterior with it",
+    "network with it",
 )
 
 
@@ -51,19 +52,24 @@ KINDS = (
 
 def estimates(
     included: np.ndarray, outcome: np.ndarray, predicted: np.ndarray
-) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
-    """Return the estimates in the order of NAMES, and the intervals at every level."""
+) -> tuple[list[np.ndarray], InclusionEffects, InclusionEffects]:
+    """Return the estimates in the order of NAMES, and the posteriors with the prediction, by grid and by network."""
     alone = inclusion(included, outcome)
-    both = [inclusion(included, outcome, predicted=predicted, level=level) for level in LEVELS]
+    both, network = (
+        inclusion(included, outcome, predicted=predicted, posterior=p) for p in ("grid", "network")
+    )
     z = alone.difference / alone.se
     james_stein = max(0.0, 1 - (len(z) - 2) / (z @ z)) * alone.difference
-    values = [alone.difference, james_stein, predicted, alone.effect, both[-1].effect]
-    return values, [(found.lower, found.upper) for found in both]
+    return (
+        [alone.difference, james_stein, predicted, alone.effect, both.effect, network.effect],
+        both,
+        network,
+    )
 
 
 def of_kind(kind: str, worlds: int) -> str:
     """Return a line of the table: squared errors relative to the difference of arms, and coverage."""
-    errors, held, large = [], [], []
+    errors, held, large, said = [], [], [], 0
     for seed in range(worlds):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         effects = effects_of(kind, rng)
@@ -72,14 +78,17 @@ def of_kind(kind: str, worlds: int) -> str:
         predicted = effects + effects.std() * rng.normal(size=ROWS)
         if kind == "wrong prediction":
             predicted = -effects
-        values, intervals = estimates(included, noise - included @ effects, predicted)
+        values, grid, network = estimates(included, noise - included @ effects, predicted)
         errors.append([np.mean((v - effects) ** 2) for v in values])
-        held.append([np.mean((low <= effects) & (effects <= high)) for low, high in intervals])
-        low, high = intervals[-1]
+        intervals = [grid.interval(level) for level in LEVELS] + [network.interval(LEVELS[-1])]
+        inside = [(low <= effects) & (effects <= high) for low, high in intervals]
+        held.append(np.mean(inside, 1))
         told_apart = np.abs(effects) > 2 / np.sqrt(RUNS)
-        large.extend(((low <= effects) & (effects <= high))[told_apart])
+        large.extend(inside[2][told_apart])
+        said += any("unlike" in f for f in network.findings)
     relative = np.mean(np.array(errors) / np.array(errors)[:, :1], 0)
-    return _line(kind, relative, [f"{h:.2f}" for h in (*np.mean(held, 0), np.mean(large))])
+    *grid, network = np.mean(held, 0)
+    return _line(kind, relative, [*(f"{h:.2f}" for h in (*grid, np.mean(large), network)), f"{said}"])
 
 
 def of_digits(seeds: int) -> str:
@@ -98,11 +107,11 @@ def of_digits(seeds: int) -> str:
         rows = x[:ROWS] * (chance(x[:ROWS], beta) - noisy)[:, None] / ROWS
         query = (held[0] * (chance(held[0], beta) - held[1])[:, None]).mean(0)
         predicted = rows @ np.linalg.solve(hessian(x[:ROWS], beta), query)
-        values, _ = estimates(included[:RUNS], outcome[:RUNS], predicted)
+        values, _, _ = estimates(included[:RUNS], outcome[:RUNS], predicted)
         judge = inclusion(included[RUNS:], outcome[RUNS:], predicted=predicted)
         errors.append([np.mean((v - judge.difference) ** 2 - judge.se**2) for v in values])
     means = np.mean(errors, 0)
-    return _line("digits, retrained", means / means[0], [""] * 4)
+    return _line("digits, retrained", means / means[0], [""] * 6)
 
 
 def _line(name: str, relative: np.ndarray, held: list[str]) -> str:
@@ -111,15 +120,23 @@ def _line(name: str, relative: np.ndarray, held: list[str]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--worlds", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--worlds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1)
     asked = parser.parse_args()
     print(
         "| effects | "
-        + " | ".join([*NAMES, *(f"{100 * v:.0f} % holds" for v in LEVELS), "90 %, larger rows"])
+        + " | ".join(
+            [
+                *NAMES,
+                *(f"{100 * v:.0f} % holds" for v in LEVELS),
+                "90 %, larger rows",
+                "network, 90 % holds",
+                "network, said to be unlike",
+            ]
+        )
         + " |"
     )
-    print("|---" * (2 + len(NAMES) + len(LEVELS)) + "|")
+    print("|---" * (4 + len(NAMES) + len(LEVELS)) + "|")
     print(of_digits(asked.seeds), flush=True)
     for each in KINDS:
         print(of_kind(each, asked.worlds), flush=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finfluence.assess import DesignLaw, feedback_interval, split_interval
+from finfluence.assess import DesignLaw, feedback_interval, scores_and_weights, split_interval
 from finfluence.errors import ConfigError, DataError
 
 DOMAIN = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1.0]])
@@ -26,6 +26,17 @@ def test_a_strong_design_keeps_the_whole_grid_and_says_unbounded(feedback):
     found = kept(1.0, feedback)
     assert found.values.tolist() == GRID.tolist()
     assert (found.lower, found.upper) == (-np.inf, np.inf)
+
+
+def test_scores_and_weights_at_a_candidate():
+    points = np.vstack([X, DOMAIN[3]])
+    scores, weights = scores_and_weights(points, Y, DesignLaw(DOMAIN, 1.0), np.array([2.0]))
+    np.testing.assert_allclose(scores[0], [0.218182, 0.461538, 0.461538, 1.2, 0.109091, 0.436364], atol=1e-6)
+    told = [0.042798, 0.138322, 0.138322, 0.289297, 0.038421, 0.352841]
+    np.testing.assert_allclose(weights[0], told, atol=1e-6)
+    _, fixed = scores_and_weights(points, Y, DesignLaw(DOMAIN, 1.0, feedback=False), np.array([2.0]))
+    told = [0.034598, 0.110769, 0.110769, 0.354633, 0.034598, 0.354633]
+    np.testing.assert_allclose(fixed[0], told, atol=1e-6)
 
 
 def test_a_level_in_per_cent_is_told():

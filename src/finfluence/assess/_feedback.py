@@ -157,7 +157,29 @@ def feedback_interval(
 def scores_and_weights(
     x: np.ndarray, y: np.ndarray, design: DesignLaw, candidates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores and weights, candidates × points, the chosen point last."""
+    """Return what `feedback_interval` weighs: leave-one-out residuals and weights at each candidate outcome.
+
+    Parameters
+    ----------
+    x, y
+        All points [n + 1, k], the chosen one last, and the outcomes of the others [n].
+    design
+        How it was chosen.
+    candidates
+        Outcomes of the chosen point.
+
+    Returns
+    -------
+    tuple of array [candidates, n + 1]
+        Scores, and weights that sum to one.
+
+    Examples
+    --------
+    >>> domain = np.array([[-1.0], [0.0], [1.0]])
+    >>> scores, weights = scores_and_weights(domain, np.array([0.0, 1.0]), DesignLaw(domain, 0.0), np.array([2.0]))
+    >>> weights.round(3).tolist()
+    [[0.333, 0.333, 0.333]]
+    """
     domain, n = np.asarray(design.domain, dtype=np.float64), len(y)
     scores = np.empty((len(candidates), n + 1))
     logs = np.empty_like(scores)

@@ -33,6 +33,8 @@ class PolicyEffect:
         Plain difference of the two arms' means: what the policy's preference and the effect do together.
     propensity : array [n]
         Estimated chance of inclusion, clipped to [0.01, 0.99].
+    fold : array of int [n]
+        Fold that each subject was predicted in, by models of the others.
     effective_share : float
         Kish's effective sample size of the inverse chances over the number of subjects, the smaller arm.
     findings : tuple of str
@@ -46,6 +48,7 @@ class PolicyEffect:
     level: float
     difference: float
     propensity: np.ndarray
+    fold: np.ndarray
     effective_share: float
     findings: tuple[str, ...]
 
@@ -90,7 +93,9 @@ def policy_effect(
     propensity : {"outcome", "covariates"}
         "covariates" is plain AIPW.
     models : (regressor, classifier), optional
-        scikit-learn estimators, cloned for each fold. Default: ridge and logistic regression; from 500 subjects
+        scikit-learn estimators, cloned for each fold; or, in place of the regressor, an object whose
+        `regression(included, outcome, covariates)` returns g(arm, covariates), as
+        `finfluence.integrations.causalpfn.CausalPFN`. Default: ridge and logistic regression; from 500 subjects
         boosted trees and additive curves (splines), stacked and averaged.
     level : float
         Of the interval.
@@ -129,7 +134,9 @@ def policy_effect(
     t, y, w = _checked(included, outcome, covariates, propensity)
     regressor, classifier = models if models is not None else _default_models(len(t))
     predictions, chance = np.empty((2, len(t))), np.empty((2, len(t)))
-    for others, fold in folds(t, FOLDS, seed, "policy folds"):
+    member = np.empty(len(t), dtype=np.int64)
+    for k, (others, fold) in enumerate(folds(t, FOLDS, seed, "policy folds")):
+        member[fold] = k
         g = _outcome_regression(regressor, t[others], y[others], w[others])
         for arm in (0, 1):
             predictions[arm, fold] = g(arm, w[fold])
@@ -155,6 +162,7 @@ def policy_effect(
         level,
         float(y[t].mean() - y[~t].mean()),
         clipped[1],
+        member,
         float(effective),
         tuple(_findings(float((chance != clipped).mean()), float(effective))),
     )
@@ -183,7 +191,10 @@ def _findings(clipped: float, effective: float) -> list[str]:
 def _outcome_regression(
     model: Any, t: np.ndarray, y: np.ndarray, w: np.ndarray
 ) -> Callable[[int, np.ndarray], np.ndarray]:
-    """Return g(arm, covariates), one regression for each arm."""
+    """Return g(arm, covariates), one regression for each arm unless the model has one for both."""
+    if hasattr(model, "regression"):
+        joint: Callable[[int, np.ndarray], np.ndarray] = model.regression(t, y, w)
+        return joint
     fitted = [sklearn("base").clone(model).fit(w[t == bool(arm)], y[t == bool(arm)]) for arm in (0, 1)]
     return lambda arm, covariates: np.asarray(fitted[arm].predict(covariates), dtype=np.float64)
 

@@ -27,7 +27,7 @@ SAID = ("FI026", "FI027", "FI028")
 def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str = "held-out") -> None:
     """Print the verdict, what it means, the worst rows and the next command."""
     summary = result.summary
-    screen.always(summary["verdict"], "bold")
+    screen.always(result.verdict, "bold")
     for name in ("choice_said", "labels_said", "nothing_said"):
         for text in summary.get(name, ()):
             screen.say(text)

@@ -10,6 +10,7 @@ from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
+from finfluence.result._removal import EXTREME, Removal, removal_interval
 from finfluence.result._schema import ESTIMATES, TWIN
 from finfluence.result._stream import Held, Stream
 from finfluence.result._summary import (
@@ -26,6 +27,7 @@ from finfluence.result._views import WITHOUT_SPREAD, need_effect, need_mu, stron
 
 __all__ = [
     "ESTIMATES",
+    "EXTREME",
     "MOST_DF",
     "SPREAD_ERROR",
     "TWIN",
@@ -36,6 +38,7 @@ __all__ = [
     "Influence",
     "Provenance",
     "QueryAgreement",
+    "Removal",
     "Removed",
     "Stream",
     "chance_findings",
@@ -53,6 +56,7 @@ __all__ = [
     "pool",
     "query_infos",
     "ratio_interval",
+    "removal_interval",
     "removed",
     "report_content",
     "row_entries",

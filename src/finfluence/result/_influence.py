@@ -21,7 +21,7 @@ from finfluence.result._names import one_of
 from finfluence.result._plot import plot
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import COLUMNS, TWIN, kind_of
-from finfluence.result._select import select
+from finfluence.result._select import removals, select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
 from finfluence.result._twin import with_twin
@@ -329,7 +329,13 @@ class Influence:
         return pd.DataFrame(lines).set_index("query")
 
     def select(
-        self, fdr: float = 0.1, query: str | Sequence[str] | None = None, direction: Direction = "harmful"
+        self,
+        fdr: float = 0.1,
+        query: str | Sequence[str] | None = None,
+        direction: Direction = "harmful",
+        *,
+        interval: Literal["feedback"] | None = None,
+        pairs: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
         """Return the subsets that can be told from the bulk at a false-discovery rate.
 
@@ -347,23 +353,52 @@ class Influence:
             that of the query which tells the subset best.
         direction : {"harmful", "helpful", "both"}
             The side that is named.
+        interval : {"feedback"}, optional
+            Say what removing all named subsets together does, with an interval that allows for their having been chosen
+            by their own estimates: `removal_interval`, from groups that were retrained without.
+        pairs : pandas.DataFrame, optional
+            Those groups with estimate and retrained effect, as `Verification.points`. A verified result carries its
+            own.
 
         Returns
         -------
         pandas.DataFrame
-            As `to_frame`, with `q_value`, strongest first; `attrs["findings"]` qualifies it.
+            As `to_frame`, with `q_value`, strongest first; `attrs["findings"]` qualifies it. With an interval
+            `attrs["removal"]` holds a `Removal` for each query that was asked (none if nothing is named).
 
         Raises
         ------
         ConfigError
-            `fdr` is not between 0 and 1, or a query or the direction is unknown.
+            `fdr` is not between 0 and 1, a query, the direction or the interval is unknown, an interval is asked of
+            both directions at once, or without retrained groups.
         NotSupportedError
-            There are scores only.
+            There are scores only, or (for an interval) no effects.
+
+        Examples
+        --------
+        >>> made = Provenance(method="example", runs=1, covers=("batch order",), n_rows=200)
+        >>> effect = np.where(np.arange(200) < 4, -9.0, np.random.default_rng(0).normal(size=200))[:, None]
+        >>> influence = Influence.build(effect=effect, effect_se=np.ones((200, 1)), spread=np.ones((200, 1)),
+        ...     se=np.ones((200, 1)), p_value=np.ones((200, 1)), subsets=range(200), queries=["loss"],
+        ...     provenance=made)
+        >>> groups = pd.DataFrame({"kind": ["top"] * 9, "query": "loss", "size": 5, "effect": -10.0,
+        ...                        "true_effect": -np.arange(4.0, 13.0)})
+        >>> chosen = influence.select(query="loss", interval="feedback", pairs=groups)
+        >>> print(chosen.attrs["removal"]["loss"].sentence)  # doctest: +NORMALIZE_WHITESPACE
+        Removing the 12 named rows is predicted to change loss by -38.1 [-45.7, -15.2] (80 %, by what became of the
+        estimates of 9 groups from the ends of the list, of which none had more than 5 rows).
         """
         need_mu(self.data, "select")
         one_of(direction, ("harmful", "helpful", "both"), "direction")
         asked = [query] if query is None or isinstance(query, str) else query
-        return select(self.data, [self._query(name) for name in asked], fdr, direction)
+        names = [self._query(name) for name in asked]
+        chosen = select(self.data, names, fdr, direction)
+        if interval is None:
+            return chosen
+        one_of(interval, ("feedback",), "interval")
+        need_effect(self.data, "an interval")
+        chosen.attrs["removal"] = removals(self.data, chosen["row_id"].tolist(), names, direction, pairs)
+        return chosen
 
     def compare(self, other: "Influence", k: int | None = None) -> Comparison:
         """Return how far another result agrees with this one: two seeds, or two methods.

@@ -21,7 +21,7 @@ from finfluence.result._extremes import chance_findings, extremes, extremes_sent
 from finfluence.result._names import one_of
 from finfluence.result._provenance import Provenance
 from finfluence.result._schema import TWIN, kind_of
-from finfluence.result._select import decide_rows
+from finfluence.result._select import decide_rows, pairs_of, removals
 from finfluence.result._text import DOING, covers_sentence, sign_sentence, verification_sentence
 from finfluence.result._views import frame, order_by, query_names, ranking, scores_sentence, shrunken_mu
 
@@ -74,11 +74,13 @@ def report_content(data: xr.Dataset, query: str | None = None, fdr: float = 0.1)
         distributions += distribution(data, name, named.thresholds[k])
     findings = [finding("FI020", t) for t in named.findings]
     findings += [finding("FI029", f"{t[:1].upper()}{t[1:]}.") for t in chance_findings(data, names)]
-    said = (*common.pop("meaning"), *_extremes(data, names[:3]), *_predicted(data, names, named.flagged))
+    removal = _removal(data, names, named.flagged)
+    predicted = () if removal else _predicted(data, names, named.flagged)
+    said = (*common.pop("meaning"), *_extremes(data, names[:3]), *predicted)
     return ReportContent(
         **common,
         meaning=said,
-        verdict=verdict(int(named.flagged.sum()), n, names, fdr),
+        verdict=f"{verdict(int(named.flagged.sum()), n, names, fdr)} {removal}".strip(),
         rows=tuple(rows),
         findings=(*verification_findings(made.verification), *findings, *noted),
         distributions=tuple(distributions),
@@ -124,6 +126,17 @@ def _predicted(data: xr.Dataset, names: Sequence[str], flagged: np.ndarray) -> t
     doing = DOING[Provenance.from_dict(data.attrs).contrast].capitalize()
     by = f"{found.effect:+.2g} ± {found.sd:.2g} {unit}".rstrip()
     return (f"{doing} all named rows together is predicted to change '{names[0]}' by {by}.",)
+
+
+def _removal(data: xr.Dataset, names: Sequence[str], flagged: np.ndarray) -> str:
+    """Say what removing the named rows does to the first query, where groups retrained without give it an interval."""
+    made = Provenance.from_dict(data.attrs)
+    if kind_of(data) != "effect" or TWIN[0] not in data or not flagged.any() or made.contrast != "remove":
+        return ""
+    if pairs_of(made.verification) is None:
+        return ""
+    found = removals(data, data["subset"].values[flagged].tolist(), names[:1], "harmful")[names[0]]
+    return found.sentence if found.known else ""
 
 
 def _ranking(data: xr.Dataset, name: str) -> Table:

@@ -16,7 +16,6 @@ from finfluence.verification._groups import group_estimates, select_queries, shr
 from finfluence.verification._judge import Judgement, judge
 from finfluence.verification._own import OwnEffort, verify_own_losses
 from finfluence.verification._plan import Plan
-from finfluence.verification._removal import Removal, removal_interval
 from finfluence.verification._verification import Verification
 from finfluence.verification._verify import compare, verify
 
@@ -28,7 +27,6 @@ __all__ = [
     "OwnEffort",
     "Pairs",
     "Plan",
-    "Removal",
     "Verification",
     "ceilings",
     "choose",
@@ -42,7 +40,6 @@ __all__ = [
     "judge",
     "measurable_size",
     "pearson",
-    "removal_interval",
     "runs_on_all",
     "seconds_of",
     "select_queries",

@@ -13,7 +13,7 @@ import pandas as pd
 from finfluence._files import write_json
 from finfluence._version import __version__
 from finfluence.errors import StorageError, explain
-from finfluence.result import Influence, one_of
+from finfluence.result import EXTREME, Influence, one_of
 from finfluence.verification._figures import Figure
 from finfluence.verification._judge import Verdict
 
@@ -23,6 +23,7 @@ COLUMNS = (
     "truth_upper", "truth_se", "effect", "true_effect", "true_effect_se", "spread", "true_spread",
 )  # fmt: skip
 _TEXT, _WHOLE = COLUMNS[:3], ("size",)
+_PAIRS = ("effect", "true_effect")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +100,20 @@ class Verification:
         }
 
     def attach(self, influence: Influence) -> Influence:
-        """Return the influence with the outcome noted on it: its printout, report and file then say so."""
-        return influence.with_provenance(replace(influence.provenance, verification=self.outcome()))
+        """Return the influence with the outcome noted on it: its printout, report and file then say so.
+
+        The retrained groups from the ends of the list go with it: `influence.select(interval="feedback")` rests on
+        them.
+
+        Returns
+        -------
+        Influence
+        """
+        ends = self.points[self.points["kind"].isin(EXTREME)]
+        known = ends[ends[list(_PAIRS)].notna().all(axis=1)]
+        pairs = {name: known[name].tolist() for name in ("kind", "query", "size", *_PAIRS)}
+        noted = {**self.outcome(), "pairs": pairs}
+        return influence.with_provenance(replace(influence.provenance, verification=noted))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one JSON file, atomically."""

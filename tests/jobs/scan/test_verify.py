@@ -11,7 +11,8 @@ import yaml
 import finfluence as fi
 from finfluence.errors import ConfigError, DataError, StorageError
 from finfluence.jobs.scan import ScanOptions, VerifyOptions, open_scan, run_scan, verify_scan
-from finfluence.verification import Verification, removal_interval
+from finfluence.result import removal_interval
+from finfluence.verification import Verification
 from small_data import QUICK, blobs_csv
 
 ASKED = VerifyOptions(subsets=8, runs=12)
@@ -52,7 +53,8 @@ def test_the_outcome_is_written_everywhere(verified):
         == {"passed": [], "failed": ["FI050"], "undecided": ["FI051"], "order-only": ["FI052"]}[done.verdict]
     )
     stored = fi.load(out / "influence.zarr")
-    assert stored.data.attrs["verification"] == json.loads(json.dumps(done.outcome()))
+    noted = dict(stored.data.attrs["verification"])
+    assert len(noted.pop("pairs")["kind"]) == 3 * 4 and noted == json.loads(json.dumps(done.outcome()))
     assert done.sentence in repr(stored)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Against the truth" in page and done.sentence[:40] in page and "At best" in page
@@ -71,6 +73,24 @@ def test_it_says_what_removing_the_named_rows_does(verified):
     told = removal_interval(done.points, "held-out", predicted, len(named))
     assert told.groups == 4 and told.sentence.removesuffix(".") in done.findings
     assert "at least 9 retrained groups" in (folder / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_with_enough_groups_the_verdict_ends_in_what_removal_does(verified, tmp_path, monkeypatch):
+    folder, done, _, _ = verified
+    shutil.copytree(folder / "out", tmp_path / "out")
+    more = replace(done, points=pd.concat([done.points] * 3, ignore_index=True))
+    monkeypatch.setattr("finfluence.verification.verify", lambda *_, **__: more)
+    told = verify_scan(tmp_path / "out").made["removal"]
+    result = open_scan(tmp_path / "out")
+    assert "by what became of the estimates of 12 groups" in told
+    assert result.verdict == f"{result.summary['verdict']} {told}"
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert (
+        told.split(" (80 %")[0] in page.split("<main")[-1].split("<section")[0] + page.split("<h1")[1][:3000]
+    )
+    lines = pd.read_parquet(tmp_path / "out/influence.parquet")
+    chosen = result.influence.select(query="held-out", interval="feedback")
+    assert chosen.attrs["removal"]["held-out"].groups == 12 and set(chosen["row_id"]) <= set(lines["row_id"])
 
 
 def test_the_rest_of_the_scan_is_as_it_was(verified):

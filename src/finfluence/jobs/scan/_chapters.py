@@ -67,22 +67,35 @@ def decision_chapter(found: Mapping[str, Any]) -> Chapter:
     unlabelled = found.get("unlabelled") or {}
     estimated = {v["name"]: v["difference"] for v in unlabelled.get("versions", ())}
     for tried in found["tried"]:
-        lines = [(str(d["metric"]).removeprefix("held-out "), d) for d in tried["differences"]]
+        lines = [(_short(d), d) for d in tried["differences"]]
         if tried["action"] in estimated:
             by_method = estimated[tried["action"]]
             lines.append((_ESTIMATED, by_method[unlabelled["methods"][0]]))
+        control = tried.get("control", {}).get("differences", ())
+        lines += [(f"{_short(d)}, beside the same head on all rows", d) for d in control]
         for name, d in lines:
-            said = _points(d) if name in _HIGHER else signed(d)
-            rows.append((f"{tried['action']} ({tried['rows']:,})", name, said, _says(d, name in _HIGHER)))
+            higher = name.split(",")[0] in _HIGHER or name == _ESTIMATED
+            said = _points(d) if higher else signed(d)
+            moved = tried.get("mu", {}).get(f"held-out {name}")
+            rows.append(
+                (
+                    f"{tried['action']} ({tried['rows']:,})",
+                    name,
+                    said,
+                    "" if moved is None else f"{moved:+.1f}",
+                    _says(d, higher),
+                )
+            )
     left = "; ".join(f"{action}: {why}" for action, why in found["left_out"].items())
     table = Table(
         title="Decision",
-        columns=("action", "measured by", "beside keeping", "verdict"),
+        columns=("action", "measured by", "beside keeping", "μ", "verdict"),
         rows=tuple(rows),
         lead=found["sentence"],
         note="In brackets: rows that the action touches. "
         "Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
-        "took no part; intervals hold for all actions together." + (f" Not tried: {left}." if left else ""),
+        "took no part; intervals hold for all actions together. μ: the same in standard deviations over trainings."
+        + (f" Not tried: {left}." if left else ""),
         early=True,
     )
     findings = _findings(unlabelled.get("findings", ()))
@@ -147,7 +160,7 @@ def mitigation_chapter(values: Mapping[str, Any]) -> Chapter:
         lead=values["sentence"],
         note=f"Heads on {found['dimensions']:,} frozen features: {found['features']}. Trained on "
         f"{found['training_rows']:,} rows{of_named}, {found['seeds']} times each; "
-        f"{100 * found['level']:.0f} % intervals over rows and trainings.",
+        f"{100 * found['level']:.0f} % intervals over rows and trainings." + _moved(found.get("mu")),
         early=True,
     )
     spectra = Table(
@@ -163,6 +176,16 @@ def mitigation_chapter(values: Mapping[str, Any]) -> Chapter:
 
 def _findings(found: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(code), str(text)) for code, text in found)
+
+
+def _moved(mu: float | None) -> str:
+    if mu is None:
+        return ""
+    return f" The mitigation effect: NMTune moves the accuracy by {mu:+.1f} standard deviations of the linear probe's."
+
+
+def _short(d: Mapping[str, Any]) -> str:
+    return str(d["metric"]).removeprefix("held-out ")
 
 
 def _says(d: Mapping[str, float], higher: bool) -> str:

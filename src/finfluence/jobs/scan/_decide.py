@@ -22,7 +22,7 @@ from finfluence.jobs.scan._check_words import harms, measured
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._folder import DECISION, LOG, ScanFolder
-from finfluence.jobs.scan._frozen import mended
+from finfluence.jobs.scan._frozen import mended, why_not
 from finfluence.jobs.scan._no_labels import Deployed, estimated, read_deployed, signs, without_labels
 from finfluence.jobs.scan._options import SCORES, DecideOptions
 from finfluence.jobs.scan._reopened import reopen
@@ -41,9 +41,12 @@ from finfluence.jobs.scan._versions import (
     run_seeds,
     without,
 )
+from finfluence.mitigate import HEADS
+from finfluence.stats import pooled_d
 
 KEEP, DROP, RELABEL, REWEIGHT, MITIGATE = "keep", "drop", "relabel", "reweight", "mitigate"
 MOST_HEADS = 5
+_HEAD = {"linear": "a linear head", "mlp": "an MLP head", "nmtune": "an NMTune head"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,9 @@ class Advice:
         The recommendation and its reason.
     tried : list of dict
         Of each other action: `action`, `rows` that it touches, `did` (in words), `better` (whether it surely is),
-        `harms` (in words), and `differences` to keeping, with intervals that hold for all actions together.
+        `harms` (in words), `differences` to keeping, with intervals that hold for all actions together, and `mu`, by
+        which each measure moves in standard deviations over trainings. Of "mitigate" also the `head`, and `control`:
+        what it does beside the same head trained on all rows.
     left_out : dict
         Actions that could not be tried, and why.
     unlabelled : dict, optional
@@ -89,8 +94,10 @@ def decide_scan(
 
     "drop" and "relabel" take the named rows; "reweight" takes every row: each training leaves it out with the chance
     that it is wrong (`p_wrong`), an average over the files that the doubt allows. "mitigate" keeps the networks as they
-    were trained on all rows, and trains an NMTune head on their features by the rows that are not named (five
-    trainings at most): what is left where rows cannot be taken back.
+    were trained on all rows, and trains a head on their features by the rows that are not named (five trainings at
+    most): what is left where rows cannot be taken back. The head is linear, unless an MLP or NMTune is surely better
+    than that; and it must surely be better than the same head trained on all rows, too, or it is the head that helps
+    and not the rows.
 
     With rows without labels, the accuracy of every version on them is estimated beside the measured differences. It
     does not take part in the recommendation.
@@ -155,15 +162,21 @@ def _decided(
     found = answers(context, [kept, *versions], asked, "decide") if versions or deployed else [{}]
     outputs, chances = found[0], found[1] if deployed else {}
     named = frame["flagged"].to_numpy(dtype=bool)
-    new = None if deployed is None else deployed.x
-    heads = mended(context, named, new, run_seeds(seed, min(runs, MOST_HEADS)))
-    if isinstance(heads, str):
-        left_out[MITIGATE] = heads
-    else:
-        rows[MITIGATE], outputs[MITIGATE] = int(named.sum()), heads.outputs
-        chances[MITIGATE] = heads.chances
-    level = 1 - (1 - LEVEL) / max(1, len(rows))
+    why = why_not(context, named)
+    level = 1 - (1 - LEVEL) / max(1, len(rows) + (0 if why else len(HEADS) + 1))
     tried = [_tried(outputs, name, count, held, level) for name, count in rows.items()]
+    if why:
+        left_out[MITIGATE] = why
+    else:
+        seeds, new = run_seeds(seed, min(runs, MOST_HEADS)), None if deployed is None else deployed.x
+        heads = mended(context, ~named, new, seeds)
+        kind = _head({name: head.outputs for name, head in heads.items()}, held, level)
+        on_all = mended(context, np.ones_like(named), None, seeds, [kind])[kind]
+        outputs[MITIGATE], chances[MITIGATE] = heads[kind].outputs, heads[kind].chances
+        did = _tried(outputs, MITIGATE, int(named.sum()), held, level)
+        tried.append(
+            {**did, "head": kind, "control": _beside(heads[kind].outputs, on_all.outputs, held, level)}
+        )
     action = _best(tried)
     unlabelled = None if deployed is None else _estimated(chances, deployed, level, seed)
     sentence = _sentence(action, tried, context.data.halved)
@@ -187,7 +200,40 @@ def _tried(
         "harms": harms(check, pair),
         "loss": _loss(check, name),
         "differences": check["differences"],
+        "mu": _mu(check, name),
     }
+
+
+def _head(outputs: Mapping[str, np.ndarray], held: Table, level: float) -> str:
+    """Return the kind of head to use: linear, unless another is surely better; of two such, that of the less loss."""
+    linear, *others = HEADS
+    surer = {}
+    for kind in others:
+        check = compared({linear: outputs[linear], kind: outputs[kind]}, held, level)
+        if _better(check, f"{kind} − {linear}"):
+            surer[kind] = _loss(check, kind)
+    return min(surer, key=surer.__getitem__, default=linear)
+
+
+def _beside(outputs: np.ndarray, on_all: np.ndarray, held: Table, level: float) -> dict[str, Any]:
+    """Return what a head without the named rows does beside the same one on all rows."""
+    check = compared({"all": on_all, MITIGATE: outputs}, held, level)
+    pair = f"{MITIGATE} − all"
+    return {
+        "did": measured(check, pair) if check["arms"] else "diverged in training",
+        "better": _better(check, pair),
+        "differences": check["differences"],
+    }
+
+
+def _mu(check: dict[str, Any], name: str) -> dict[str, float | None]:
+    """Return by how many standard deviations over trainings an action moves each measure."""
+    if not check["arms"]:
+        return {}
+    before, after = (np.array(check["runs"][arm]).T for arm in (ORIGINAL, name))
+    named = [m["name"] for m in check["metrics"] if m["name"] != "held-out balanced accuracy"]
+    moved = pooled_d(before, after)
+    return {m: float(v) if np.isfinite(v) else None for m, v in zip(named, moved, strict=True)}
 
 
 def _estimated(
@@ -258,7 +304,7 @@ def _loss(check: dict[str, Any], arm: str) -> float:
 
 
 def _best(tried: Sequence[dict[str, Any]]) -> str:
-    good = [t for t in tried if t["better"] and not t["harms"]]
+    good = [t for t in tried if t["better"] and not t["harms"] and t.get("control", t)["better"]]
     return str(min(good, key=lambda t: t["loss"])["action"]) if good else KEEP
 
 
@@ -277,14 +323,13 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], apart: bool) -> str:
         DROP: f"drop the {did['rows']:,} named rows",
         RELABEL: f"relabel {did['rows']:,} named rows",
         REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at the chance that it is right",
-        MITIGATE: f"keep the network, and train an NMTune head without the {did['rows']:,} named rows",
+        MITIGATE: f"keep the networks, and train {_HEAD[did.get('head', 'linear')]} on their features without the "
+        f"{did['rows']:,} named rows",
     }[action]
-    larger = (
-        " The head is larger than the old one: part of this may be the network's gain."
-        if action == MITIGATE
-        else ""
-    )
-    return f"Recommended: {what}. On {on}, this {did['did']}.{larger}"
+    said = f"Recommended: {what}. On {on}, this {did['did']}."
+    if action == MITIGATE:
+        said += f" Beside the same head on all rows it {did['control']['did']}."
+    return said
 
 
 def _of_unlabelled(found: Mapping[str, Any], action: str) -> str:

@@ -12,7 +12,7 @@ from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._measures import Hidden
 from finfluence.jobs.scan._models import BUILT_IN
 from finfluence.jobs.scan._versions import Asked, answers, original
-from finfluence.mitigate import nmtune
+from finfluence.mitigate import HEADS, nmtune
 from finfluence.runs import initial_model
 
 MOST_WIDE, MOST_NUMBERS = 512, 1_000_000
@@ -79,7 +79,7 @@ def features(
 
 @dataclass(frozen=True, eq=False)
 class Mended:
-    """What new heads say.
+    """What new heads of one kind say.
 
     Attributes
     ----------
@@ -93,38 +93,54 @@ class Mended:
     chances: np.ndarray
 
 
-def mended(
-    context: Context, named: np.ndarray, further: np.ndarray | None, seeds: Sequence[int]
-) -> Mended | str:
-    """Train an NMTune head on the rows that are not named, for the network of each seed; or say why not.
-
-    The networks are those that are trained on all rows as they are.
-
-    Returns
-    -------
-    Mended | str
-    """
+def why_not(context: Context, named: np.ndarray) -> str:
+    """Return why no head can be trained by the rows that are not named; "" if it can."""
     of = frozen(context)
     if isinstance(of, str):
         return of
-    train, held = context.data.train, context.data.evaluation
-    assert train.target.classes is not None
-    kept, k = ~named, len(train.target.classes)
+    train = context.data.train
+    kept, k = ~named, len(train.target.classes or ())
     if not named.any():
         return "no row is named: a new head would see the same rows"
     if kept.sum() < FEWEST or len(np.unique(train.y[kept])) < k:
         return "too few rows would be left to train a head on, or a class without any"
+    return ""
+
+
+def mended(
+    context: Context,
+    kept: np.ndarray,
+    further: np.ndarray | None,
+    seeds: Sequence[int],
+    kinds: Sequence[str] = HEADS,
+) -> dict[str, Mended]:
+    """Train heads on the rows that are kept, for the network of each seed, and return what each kind of head says.
+
+    The networks are those that are trained on all rows as they are. Ask `why_not` first.
+
+    Returns
+    -------
+    dict
+    """
+    of = frozen(context)
+    assert isinstance(of, Frozen)
+    train, held = context.data.train, context.data.evaluation
+    k = len(train.target.classes or ())
     blocks = [train.x, held.x, *([] if further is None else [further])]
-    outputs, chances = [], []
-    for run, (of_train, *others) in enumerate(features(context, of, blocks, seeds)):
-        if not all(np.isfinite(block).all() for block in (of_train, *others)):
-            outputs.append(np.full(2 * len(held), np.nan))
-            chances.append(np.full(sum(map(len, others)) * k, np.nan))
-            continue
-        head = nmtune(of_train[kept], train.y[kept], seed=seeds[run])
-        p = np.concatenate([head.predict_proba(block) for block in others])
-        at_label = p[np.arange(len(held)), held.y]
-        outputs.append(np.concatenate([at_label, p[: len(held)].argmax(1) == held.y]))
-        chances.append(np.log(np.maximum(p, 1e-30)).ravel())
-        context.progress("train heads", run + 1, len(seeds))
-    return Mended(np.array(outputs), np.array(chances))
+    found: dict[str, Mended] = {}
+    of_seeds = features(context, of, blocks, seeds)
+    for place, kind in enumerate(kinds):
+        outputs, chances = [], []
+        for run, (of_train, *others) in enumerate(of_seeds):
+            if not all(np.isfinite(block).all() for block in (of_train, *others)):
+                outputs.append(np.full(2 * len(held), np.nan))
+                chances.append(np.full(sum(map(len, others)) * k, np.nan))
+                continue
+            head = nmtune(of_train[kept], train.y[kept], kind=kind, seed=seeds[run])
+            p = np.concatenate([head.predict_proba(block) for block in others])
+            at_label = p[np.arange(len(held)), held.y]
+            outputs.append(np.concatenate([at_label, p[: len(held)].argmax(1) == held.y]))
+            chances.append(np.log(np.maximum(p, 1e-30)).ravel())
+            context.progress("train heads", place * len(seeds) + run + 1, len(kinds) * len(seeds))
+        found[kind] = Mended(np.array(outputs), np.array(chances))
+    return found

@@ -222,6 +222,7 @@ def _written(
         "dimensions": rows[0].shape[1],
         "seeds": found.right.shape[1],
         "level": found.level,
+        "mu": found.mu if np.isfinite(found.mu) else None,
         "heads": heads,
         "spectra": [
             {"of": name, "entropy": s.entropy, "dominance": s.dominance}

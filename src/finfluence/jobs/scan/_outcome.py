@@ -29,6 +29,7 @@ from finfluence.jobs.scan._words import (
     memorised_sentence,
     power_sentence,
     verdict,
+    whole_verdict,
 )
 from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
@@ -118,7 +119,7 @@ def write_page(
         found.data.train,
         found.estimate,
         found.decided,
-        summary["verdict"],
+        whole_verdict(summary),
         [(str(code), str(text)) for code, text in findings],
         found.check,
         found.tested,

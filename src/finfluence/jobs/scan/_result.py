@@ -17,6 +17,7 @@ from finfluence.jobs.scan._folder import INFLUENCE, PREVIEWS, REPORT, ScanFolder
 from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions, checked_names
 from finfluence.jobs.scan._report_content import review_list
 from finfluence.jobs.scan._verify import verify_scan
+from finfluence.jobs.scan._words import whole_verdict
 from finfluence.result import Influence, one_of, verification_sentence
 from finfluence.verification import Verification
 
@@ -49,8 +50,8 @@ class ScanResult:
 
     @property
     def verdict(self) -> str:
-        """The sentence that the scan ends in."""
-        return str(self.summary["verdict"])
+        """The sentence that the scan ends in, and what removing the named rows does if a verification measured it."""
+        return whole_verdict(self.summary)
 
     @property
     def nothing_found(self) -> bool:

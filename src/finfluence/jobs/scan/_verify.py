@@ -22,7 +22,7 @@ from finfluence.jobs.scan._folder import (
 from finfluence.jobs.scan._options import HELD_OUT, OWN, VerifyOptions
 from finfluence.jobs.scan._reopened import Reopened, reopen
 from finfluence.jobs.scan._rewritten import outcome_of, rewrite_page
-from finfluence.result import one_of, verification_findings
+from finfluence.result import one_of, removal_interval, verification_findings
 from finfluence.runs import own_loss
 from finfluence.verification import Plan, Verification
 
@@ -143,8 +143,9 @@ def _with_removal(done: Verification, folder: ScanFolder) -> Verification:
     if not named:
         return done
     predicted = folder.read_result(INFLUENCE).predict(named, HELD_OUT)["effect"].iloc[0]
-    told = verification.removal_interval(done.points, HELD_OUT, float(predicted), len(named)).sentence
-    return replace(done, findings=(*done.findings, told.removesuffix(".")))
+    told = removal_interval(done.points, HELD_OUT, float(predicted), len(named))
+    made = {**done.made, "removal": told.sentence} if told.known else done.made
+    return replace(done, findings=(*done.findings, told.sentence.removesuffix(".")), made=made)
 
 
 def _own_alone(asked: Sequence[str]) -> str:

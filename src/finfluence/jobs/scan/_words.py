@@ -74,6 +74,26 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
     )
 
 
+def whole_verdict(summary: Mapping[str, Any]) -> str:
+    """Return the verdict of a finished scan, with what removing the named rows does if a verification measured it.
+
+    Parameters
+    ----------
+    summary
+        Content of `scan.json`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> whole_verdict({"verdict": "3 rows.", "verification": {"removal": "Removing them lowers it by 1 to 2."}})
+    '3 rows. Removing them lowers it by 1 to 2.'
+    """
+    return f"{summary['verdict']} {(summary.get('verification') or {}).get('removal', '')}".strip()
+
+
 def label_sentences(labels: Mapping[str, Any] | None, doubted: int) -> list[str]:
     """Say how well models predict rows that they have not seen, and what the list for review is likely to hold.
 

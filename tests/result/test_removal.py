@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from finfluence.errors import ConfigError
+from finfluence.result import Influence, Provenance, load, removal_interval, report_content
 from finfluence.stats import shrink
-from finfluence.verification import choose, removal_interval
+from finfluence.verification import Verification, choose
 
 
 def points(ratios, kind="top", size=5):
@@ -74,3 +75,64 @@ def test_it_holds_for_the_worst_rows_where_the_shrunken_sum_does_not():
         held.append(told.lower <= truth <= told.upper)
         naive.append(abs(truth - said) <= 1.2816 * np.sqrt((found.sd[worst] ** 2).sum()))
     assert np.mean(held) >= 0.8 > 0.5 > np.mean(naive)
+
+
+def of_eighty(**changes):
+    rng = np.random.default_rng(0)
+    effect = np.where(np.arange(80) < 6, -12.0, rng.normal(size=80))[:, None] * [1.0, 0.5]
+    one = np.ones_like(effect)
+    made = Provenance(method="example", runs=1, covers=("batch order",), n_rows=80, **changes)
+    return Influence.build(
+        effect=effect, effect_se=one, spread=one, se=one, p_value=0.001 * one, subsets=range(80),
+        queries=["held-out", "class a"], signs=[-1, -1], provenance=made,
+    )  # fmt: skip
+
+
+def verified(ratios):
+    groups = points(ratios)
+    return Verification("passed", "Trust it.", (), groups, {}, (), {"runs": 10}).attach(of_eighty())
+
+
+def test_a_selection_says_what_its_removal_does_from_the_result_itself(tmp_path):
+    verified(np.linspace(0.5, 1.3, 9)).save(tmp_path / "influence.zarr")
+    influence = load(tmp_path / "influence.zarr")
+    chosen = influence.select(query=["held-out", "class a"], interval="feedback")
+    told = chosen.attrs["removal"]["held-out"]
+    assert told.rows == len(chosen) > 5 and told.known
+    predicted = influence.predict(chosen["row_id"].tolist(), "held-out")["effect"].iloc[0]
+    assert (told.lower, told.upper) == pytest.approx((1.3 * predicted, 0.5 * predicted))
+    assert not chosen.attrs["removal"]["class a"].known
+    assert str(told) == told.sentence
+    pd.testing.assert_frame_equal(influence.select(query=["held-out", "class a"]), chosen)
+
+
+def test_the_verdict_of_a_report_ends_in_it(tmp_path):
+    influence = verified(np.linspace(0.5, 1.3, 9))
+    chosen = influence.select(interval="feedback")
+    influence.report(tmp_path / "report.html", query="held-out")
+    assert chosen.attrs["removal"]["held-out"].sentence in report_content(influence.data, "held-out").verdict
+    few = verified(np.linspace(0.5, 1.3, 8))
+    assert "retrained groups" not in report_content(few.data, "held-out").verdict
+
+
+def test_nothing_named_has_no_removal():
+    influence = of_eighty()
+    nothing = Influence(
+        influence.data.assign(mu=influence.data["mu"] * 0, effect=influence.data["effect"] * 0)
+    )
+    assert nothing.select(interval="feedback", pairs=points([1.0] * 9)).attrs["removal"] == {}
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "words"),
+    [
+        ({}, {}, "that was not verified.*finfluence verify"),
+        ({}, {"direction": "both", "pairs": points([1.0] * 9)}, "one direction for an interval"),
+        ({}, {"pairs": points([1.0] * 9).drop(columns="kind")}, "no kind"),
+        ({}, {"interval": "naive"}, "did you mean|use one of"),
+        ({"contrast": "add"}, {"pairs": points([1.0] * 9)}, "a result of add"),
+    ],
+)
+def test_what_an_interval_needs_is_told(made, asked, words):
+    with pytest.raises(ConfigError, match=f"(?s){words}"):
+        of_eighty(**made).select(**{"interval": "feedback", **asked})

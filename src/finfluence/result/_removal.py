@@ -40,10 +40,18 @@ class Removal:
     largest: int
 
     @property
+    def known(self) -> bool:
+        """Whether enough groups were retrained for an interval."""
+        return bool(np.isfinite(self.lower))
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    @property
     def sentence(self) -> str:
         """What it says."""
         first = f"Removing the {self.rows:,} named rows is predicted to change {self.query} by {self.predicted:+.3g}"
-        if not np.isfinite(self.lower):
+        if not self.known:
             fewest = int(np.ceil((1 + self.level) / (1 - self.level) - 1e-9))
             return (
                 f"{first}; an interval needs at least {fewest} retrained groups from the ends of the list, there are "
@@ -75,7 +83,8 @@ def removal_interval(
     Parameters
     ----------
     points : pandas.DataFrame
-        `Verification.points`.
+        Groups that were retrained, one line for each and query: `kind` ("top" and "bottom" count), `query`, `size`,
+        `effect` and `true_effect`, as `Verification.points` holds them.
     query : str
     predicted : float
         Sum of shrunken effects of the chosen rows, `influence.predict(rows)`.
