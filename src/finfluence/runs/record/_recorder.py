@@ -122,7 +122,7 @@ class Recorder:
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
         self._waiting: list[list[Any]] = []
-        self._written = 0
+        self.written = 0
         self._last_ids: Any = None
         self._problem: Exception | None = None
         self._versions: list[int] = []
@@ -160,6 +160,13 @@ class Recorder:
         if self.folder is not None and self.states.due:
             self.write()
 
+    def between_steps(self) -> None:
+        """Raise unless the rows of the last step have been named, and nothing went wrong."""
+        if self._pending is not None and self._problem is None:
+            self._problem = self._unnamed()
+        if self._problem is not None:
+            raise self._problem
+
     def look_up(self) -> None:
         """Turn the ids of the last steps into positions."""
         first = self.steps - len(self._waiting)
@@ -179,13 +186,13 @@ class Recorder:
     def write(self) -> None:
         """Write what is new to the folder."""
         self.look_up()
-        if self.folder is not None and self.steps > self._written:
-            if not self._written:  # only now: a recording that fails at its start leaves no folder
+        if self.folder is not None and self.steps > self.written:
+            if not self.written:  # only now: a recording that fails at its start leaves no folder
                 check_new(self.folder)
                 write_header(self.folder, self.recording, None)
             flags = Flags(self.recording.module_modes or [], self.recording.has_grad or [])
-            write_entries(self.folder, self._written, self.recording.entries[self._written :], flags)
-            self._written = self.steps
+            write_entries(self.folder, self.written, self.recording.entries[self.written :], flags)
+            self.written = self.steps
         self.states.flush()
 
     def release(self) -> None:
@@ -197,10 +204,7 @@ class Recorder:
     def ready(self) -> None:
         """Take the hooks off, and raise what went wrong on the way."""
         self.release()
-        if self._pending is not None and self._problem is None:
-            self._problem = self._unnamed()
-        if self._problem is not None:
-            raise self._problem
+        self.between_steps()
         self.look_up()
 
     def finish(self) -> bool:
@@ -209,7 +213,7 @@ class Recorder:
         if self.as_left is None:
             self.as_left = self._versions == [p._version for p in self._parameters]
             if self.as_left and self.steps:
-                self.states.keep(self.steps, self._state(), last=True)
+                self.states.keep(self.steps, self.state(), last=True)
             self.states.settle()
         return self.as_left
 
@@ -252,7 +256,7 @@ class Recorder:
             self.references[t - 1].later = self._some_parameters()
         checked = checked_step(t)
         if checked or self.states.wants(t):
-            self.states.keep(t, self._state(), pin=checked)
+            self.states.keep(t, self.state(), pin=checked)
         if t == 0:
             self.recording.module_modes = module_modes(self.model)
 
@@ -280,8 +284,8 @@ class Recorder:
     def _some_parameters(self) -> Tensor:
         return torch.cat([held(p).reshape(-1) for p in self._parameters])[self.coordinates]
 
-    def _state(self) -> Tensor | bytearray:
-        """Return a copy of the state, through the views of an earlier step where they still hold."""
+    def state(self) -> Tensor | bytearray:
+        """Return a copy of the state as it is now, through the views of an earlier step where they still hold."""
         addresses, state = [p.data_ptr() for p in self._parameters], self._optimizer.state
         for slot in self._slots:
             for p in self._parameters:

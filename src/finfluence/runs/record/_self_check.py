@@ -27,12 +27,12 @@ class Difference:
     next_step: str
 
 
-def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
-    """Take the steps of which there is a reference sample again; return which.
+def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
+    """Take the steps of which there is a reference sample again; return what was checked, in words.
 
     Returns
     -------
-    list[int]
+    str
 
     Raises
     ------
@@ -55,7 +55,11 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
                 )
             )
         _check_update(comparison, t, again)
-    return comparison.checked
+    what = f"steps {', '.join(map(str, comparison.checked))} of {steps.count} taken again"
+    if steps.recording.precision is None:
+        return f"self-check: {what}, with the same result"
+    kind = str(steps.recording.precision).removeprefix("torch.")
+    return f"self-check: {what}; gradients differ by up to {comparison.apart:.1%}, as sums in {kind} may"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "let only the optimiser move the parameters while the recording lasts",
         )  # fmt: skip
     size = relative(comparison.clipped(again.gradient), reference.gradient)
+    comparison.apart = max(comparison.apart, size)
     if size > tolerance:
         return Difference(size, "a gradient", *cause_of(comparison, t))
     state = comparison.state(t)

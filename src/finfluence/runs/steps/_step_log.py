@@ -84,8 +84,26 @@ def read_entries(folder: Path) -> tuple[list[Entry], Flags, str | None]:
         except StorageError:
             return entries, flags, path.name
         entries.extend(entries_of(tensors, len(entries)))
-        flags = Flags(**{of: [bool(f) for f in tensors[name].tolist()] for name, of in _FLAGS.items()})
+        flags = flags_of(tensors)
     return entries, flags, None
+
+
+def cut_entries(folder: Path, count: int) -> None:
+    """Remove all but the first `count` steps from the files in `folder`, which hold at least as many."""
+    for path in sorted(folder.glob("steps-*.safetensors")):
+        first = int(path.stem.split("-")[1])
+        if first >= count:
+            path.unlink()
+            continue
+        tensors = read_tensors(path)
+        entries = entries_of(tensors, first)
+        if first + len(entries) > count:
+            write_entries(folder, first, entries[: count - first], flags_of(tensors))
+
+
+def flags_of(tensors: dict[str, Tensor]) -> Flags:
+    """Return the flags of a file."""
+    return Flags(**{of: [bool(f) for f in tensors[name].tolist()] for name, of in _FLAGS.items()})
 
 
 def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:
