@@ -35,16 +35,16 @@ class Part:
 
 @dataclass(frozen=True)
 class UnderAutocast:
-    """A row loss as a Trainer computes it with bf16=True."""
+    """A row loss as a Trainer computes it with bf16=True; `exact` is the loss without, for its derivatives."""
 
-    loss: RowLoss
+    exact: RowLoss
     device: str
     dtype: torch.dtype
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the losses [B]."""
         with torch.autocast(self.device, self.dtype):
-            return self.loss(model, batch)
+            return self.exact(model, batch)
 
 
 Cast = tuple[str, torch.dtype] | None
@@ -134,7 +134,9 @@ class Preferences:
         self._factor = float((getattr(args, "loss_weights", None) or [1.0])[0])
         self.cast, self._model, self._reference, self._folder = cast, model, reference, folder
 
-    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int) -> PreferenceRows:
+    def rows(
+        self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int
+    ) -> PreferenceRows:
         """Return the pairs with the log-probabilities of the reference model, as the data has them or computed."""
         sides: tuple[list[Encoded], list[Encoded]] = ([], [])
         given: list[tuple[float, float]] = []

@@ -131,7 +131,13 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
             options["clip_norm"] = float(args.max_grad_norm)
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
         recorder = Tape.record(
-            model, optimizer, loss=self._training.loss, data=self._rows, out=self._out, resume_at=resumed, **options
+            model,
+            optimizer,
+            loss=self._training.loss,
+            data=self._rows,
+            out=self._out,
+            resume_at=resumed,
+            **options,
         )
         self._recording.recorder = recorder
         self._names.taken(recorder.drawn.tolist())

@@ -8,4 +8,14 @@ from finfluence.runs.record._recorder import Recorder
 from finfluence.runs.record._reopen import reopen
 from finfluence.runs.record._start import start
 
-__all__ = ["RecordOptions", "Recorder", "check_alone", "finish", "gather", "reopen", "save", "start", "underlying"]
+__all__ = [
+    "RecordOptions",
+    "Recorder",
+    "check_alone",
+    "finish",
+    "gather",
+    "reopen",
+    "save",
+    "start",
+    "underlying",
+]

@@ -22,7 +22,7 @@ class Comparison:
     def __init__(self, steps: RecordedSteps, recorder: Recorder) -> None:
         self.steps, self.coordinates, self.references = steps, recorder.coordinates, recorder.references
         self.tolerance = tolerance_of(TOLERANCE[steps.layout.dtype], steps.recording.precision)
-        self.apart = 0.0
+        self.apart = self.recast = 0.0
         self._states, self.hooked = recorder.states, recorder.hooked
         self.checked = [t for t in sorted(recorder.references) if t < steps.count and t in recorder.states]
 

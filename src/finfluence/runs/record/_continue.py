@@ -40,8 +40,12 @@ def save(recorder: Recorder) -> None:
             explain(
                 "a recording with out=, and a step of it, before tape.save()",
                 "no folder" if folder is None else "no step",
-                "the tape is kept in memory" if folder is None else "tape.save() comes before the first tape.step()",
-                'pass Tape.record(…, out="folder")' if folder is None else "call it where the loop saves a checkpoint",
+                "the tape is kept in memory"
+                if folder is None
+                else "tape.save() comes before the first tape.step()",
+                'pass Tape.record(…, out="folder")'
+                if folder is None
+                else "call it where the loop saves a checkpoint",
             )
         )
     recorder.between_steps()

@@ -12,7 +12,7 @@ from torch import Tensor
 from finfluence.errors import NotSupportedError, TrainingError, explain
 from finfluence.runs.record._causes import TOLERANCE, Comparison, cause_of, relative
 from finfluence.runs.record._recorder import Recorder, ReferenceSample
-from finfluence.runs.steps import RecordedSteps
+from finfluence.runs.steps import RECAST, RecordedSteps
 
 MOVED = 10.0
 
@@ -44,7 +44,7 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
     comparison = Comparison(steps, recorder)
     for t in comparison.checked:
         again = _Again.of(comparison, t)
-        difference = _difference(comparison, t, again)
+        difference = _difference(comparison, t, again) or _recast(comparison, t)
         if difference is not None:
             raise TrainingError(
                 explain(
@@ -59,7 +59,10 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
     if steps.recording.precision is None:
         return f"self-check: {what}, with the same result"
     kind = str(steps.recording.precision).removeprefix("torch.")
-    return f"self-check: {what}; gradients differ by up to {comparison.apart:.1%}, as sums in {kind} may"
+    said = f"self-check: {what}; gradients differ by up to {comparison.apart:.1%}, as sums in {kind} may"
+    if steps.loss is steps.recording.loss:
+        return said
+    return f"{said}. Derivatives are taken without autocast: gradients there differ by up to {comparison.recast:.1%}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,24 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "make a new optimiser, and change options between steps only",
         )  # fmt: skip
     return None
+
+
+def _recast(comparison: Comparison, t: int) -> Difference | None:
+    """Compare with the gradient of the loss that derivatives are taken of, where that is another one."""
+    steps = comparison.steps
+    if steps.loss is steps.recording.loss:
+        return None
+    steps.set_state(t, comparison.state(t))
+    steps.backward(t, steps.loss)
+    size = relative(comparison.clipped(steps.gradient()), comparison.references[t].gradient)
+    comparison.recast = max(comparison.recast, size)
+    if size <= RECAST:
+        return None
+    return Difference(
+        size, "a gradient without autocast",
+        f"{steps.recording.precision} is too coarse for this model at this step: its gradient is mostly rounding",
+        "train in float32 (bf16=False)",
+    )  # fmt: skip
 
 
 def _check_update(comparison: Comparison, t: int, again: _Again) -> None:

@@ -3,7 +3,7 @@
 from finfluence.runs.steps._behaviour import check_steady, check_unchanged
 from finfluence.runs.steps._draws import equal_chances, equal_draws, same_places
 from finfluence.runs.steps._epochs import check_sampling, find_epochs
-from finfluence.runs.steps._precision import CoarsestDtype, precision_named, tolerance_of
+from finfluence.runs.steps._precision import RECAST, CoarsestDtype, exact, precision_named, tolerance_of
 from finfluence.runs.steps._randomness import (
     random_state,
     set_random_state,
@@ -35,6 +35,7 @@ from finfluence.runs.steps._trained_part import (
 )
 
 __all__ = [
+    "RECAST",
     "Clipping",
     "CoarsestDtype",
     "Entry",
@@ -57,6 +58,7 @@ __all__ = [
     "entries_of",
     "equal_chances",
     "equal_draws",
+    "exact",
     "find_epochs",
     "fingerprint",
     "frozen_checksums",

@@ -1,4 +1,8 @@
-"""How coarsely a loss is computed: autocast, or frozen layers of fewer bits than what is trained."""
+"""How coarsely a loss is computed: autocast, or frozen layers of fewer bits than what is trained.
+
+A loss may say under `exact` which loss its derivatives are to be taken of: the same without autocast. Steps are taken
+again by the loss itself.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +12,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from finfluence.grads import RowLoss
+
 COARSE = {torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """By how much two ways to sum the same gradient may differ, relative to its norm."""
+RECAST = 0.25
+"""By how much the gradient without autocast may differ from that of the training."""
 
 
 class CoarsestDtype(TorchDispatchMode):
@@ -42,6 +50,12 @@ class CoarsestDtype(TorchDispatchMode):
 def precision_named(name: str | None) -> torch.dtype | None:
     """Return the type of this name, as `str` gives it."""
     return next((dtype for dtype in COARSE if str(dtype) == name), None)
+
+
+def exact(loss: RowLoss) -> RowLoss:
+    """Return the loss that derivatives are taken of."""
+    found: RowLoss = getattr(loss, "exact", loss)
+    return found
 
 
 def tolerance_of(known: float, precision: torch.dtype | None) -> float:

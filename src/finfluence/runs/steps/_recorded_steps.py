@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Graphs, Layout, no_checkpointing, without_graph
+from finfluence.grads import Batch, Graphs, Layout, RowLoss, no_checkpointing, without_graph
 from finfluence.runs.describe import changed_data, changed_model, copy_model, first_change, rows_checksums
 from finfluence.runs.steps._behaviour import Behaviour
 from finfluence.runs.steps._epochs import find_epochs
+from finfluence.runs.steps._precision import exact
 from finfluence.runs.steps._randomness import set_random_state, split_random_state, untouched
 from finfluence.runs.steps._recorded_update import RecordedUpdate
 from finfluence.runs.steps._recording import Recording
@@ -50,7 +51,7 @@ class RecordedSteps:
         self.layout = Layout(self.model)
         self.parameters = self.layout.parameters(self.model)
         self.width = (1 + len(r.optimizer.slots)) * self.layout.size
-        self.rows, self.loss, self.count = r.rows, r.loss, len(r.entries)
+        self.rows, self.loss, self.count = r.rows, exact(r.loss), len(r.entries)
         order = [np.concatenate(e.rows) for e in r.entries]
         self.order = [torch.from_numpy(rows) for rows in order]
         self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
@@ -173,18 +174,18 @@ class RecordedSteps:
         self._torch.step()
         self._torch.zero_grad()
 
-    def backward(self, t: int) -> Tensor:
-        """Fill the gradients of step t at the state set, before clipping; return its loss."""
-        entry = self.recording.entries[t]
+    def backward(self, t: int, loss: RowLoss | None = None) -> Tensor:
+        """Fill the gradients of step t at the state set, before clipping, by the training's loss; return its loss."""
+        entry, row_loss = self.recording.entries[t], self.recording.loss if loss is None else loss
         total = torch.zeros((), dtype=self.layout.dtype, device=self.layout.device)
         for m, part in enumerate(self._parts(entry)):
             if self.stochastic:
                 set_random_state(split_random_state(entry.random[m]), self.layout.device)
-            losses = self.loss(self.model, part)
-            loss = losses.mean()
-            (loss if entry.weights[m] == 1.0 else loss * entry.weights[m]).backward()
-            total += entry.weights[m] * loss.detach()
-        plain = len(entry.weights) == 1 and entry.weights[0] == 1.0
+            losses = row_loss(self.model, part)
+            mean = losses.mean()
+            (mean if entry.weights[m] == 1.0 else mean * entry.weights[m]).backward()
+            total += entry.weights[m] * mean.detach()
+        plain = len(entry.weights) == 1 and entry.weights[0] == 1.0 and row_loss is self.loss
         self.last_losses = losses.detach() if plain else None
         return total
 

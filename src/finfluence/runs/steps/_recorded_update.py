@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finfluence.grads import Layout
 from finfluence.runs.describe.optimizers import Pull
-from finfluence.runs.steps._precision import tolerance_of
+from finfluence.runs.steps._precision import RECAST, exact, tolerance_of
 from finfluence.runs.steps._recording import Recording
 
 LOOKED_AT = 2**14  # coordinates of a step, at least, of which the move is compared
@@ -51,7 +51,7 @@ class RecordedUpdate:
         self.hyper = torch.tensor(table, dtype=layout.dtype, device=layout.device)
         has_grad = recording.has_grad
         moving = None if has_grad is None or all(has_grad) else torch.tensor(has_grad)
-        self._precision = recording.precision
+        self._precision, self._recast = recording.precision, recording.loss is not exact(recording.loss)
         self._moves = None if moving is None else moving.repeat_interleave(sizes).to(layout.device)
         index = torch.repeat_interleave(torch.tensor(optimizer.group_of), sizes)
         self._groups = index.to(layout.device) if several else None
@@ -127,9 +127,12 @@ class RecordedUpdate:
             "gradient" or "parameters"; None where nothing departs, or nothing tells.
         """
         count, known = 1 + len(self.slots), AGREES.get(state.dtype, COARSE)
-        tolerance = tolerance_of(known, self._precision)
+        tolerance = RECAST if self._recast else tolerance_of(known, self._precision)
         (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in (state, after))
-        eps, loose = ROUNDING * torch.finfo(state.dtype).eps, self._rule.tolerance or max(MOVED * known, tolerance)
+        eps, loose = (
+            ROUNDING * torch.finfo(state.dtype).eps,
+            self._rule.tolerance or max(MOVED * known, tolerance),
+        )
         wanted = None if gradient is None else self._received(gradient)
         got = self._rule.gradient(theta, tuple(slots), tuple(kept), self._options(hyper)) if kept else None
         if got is None:
