@@ -65,7 +65,7 @@ def plain_loop(model, order, out):
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, steps)
     encoded = [fi.lm.Encoded(np.array(d["input_ids"]), np.array(d["labels"]) != -100) for d in data]
     rows = fi.lm.TextRows(encoded, batch_size=MICRO)
-    tape = fr.Tape.record(model, optimizer, loss=fi.lm.sum_token_loss, data=rows, out=out, clip_norm=0.5)
+    tape = fr.Tape.record(model, optimizer, loss=fi.lm.mean_token_loss, data=rows, out=out, clip_norm=0.5)
     for epoch in range(EPOCHS):
         now = order[epoch * len(data) : (epoch + 1) * len(data)]
         micro = [now[k : k + MICRO] for k in range(0, len(now), MICRO)]
@@ -77,7 +77,8 @@ def plain_loop(model, order, out):
                 model(**batch, num_items_in_batch=total).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
-            tape.step(parts, weights=[len(part) / float(total) for part in parts])
+            learned = [np.array([float((b != -100).sum()) for b in batch["labels"][:, 1:]]) for batch in batches]
+            tape.step(parts, weights=[counts / float(total) for counts in learned])
             schedule.step()
             optimizer.zero_grad()
     return model, tape.finish()
@@ -136,6 +137,9 @@ def begin(**args):
     TapeCallback().on_train_begin(arguments, state, None, model=None, train_dataloader=None, optimizer=None)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft's use of transformers
+
+
 def lora(model, **options):
     peft = pytest.importorskip("peft")
     with seeded(1):
@@ -158,7 +162,7 @@ def test_gradient_checkpointing_and_autocast_over_adapters(tmp_path):
     trained = [p for p in model.parameters() if p.requires_grad]
     assert torch.equal(tape.state()[: tape.layout.size], torch.cat([p.detach().reshape(-1) for p in trained]))
     found = re.search(r"up to ([0-9.]+)%, as sums in bfloat16 may. Derivatives .* up to ([0-9.]+)%", said)
-    assert 0 < float(found[1]) < 4 and 0 < float(found[2]) < 10
+    assert 0 < float(found[1]) < 4 and 0 < float(found[2]) <= 25
     query = fi.lm.log_prob(["what is the"], "best cat", tl.tokenizer(), name="q")
     effects = fi.replay(tape, query, late=0.0, differentiation="finite-difference").data["effect"].values
     full = TapeCallback()

@@ -19,17 +19,17 @@ from finfluence.grads import Batch, RowLoss
 from finfluence.integrations._trainer_batches import array, key_of, packed, rows_in, without
 from finfluence.integrations._trainer_checks import DPO as DPO_CONFIG
 from finfluence.integrations._trainer_checks import kind_of
-from finfluence.language import DPO, Encoded, PreferenceRows, TextRows, sum_token_loss
+from finfluence.language import DPO, Encoded, PreferenceRows, TextRows, mean_token_loss
 
 _REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch: what tells its rows from others, and what the step's loss is divided by for it."""
+    """One micro-batch: what tells its rows from others, their learned tokens, and N if the model is told it."""
 
     keys: list[bytes]
-    learned: int
+    learned: np.ndarray
     total: float | None
 
 
@@ -74,15 +74,15 @@ class Training(Protocol):
     def seen(self, batch: Mapping[str, Any]) -> Part:
         """Return the micro-batch that the model is called with."""
 
-    def weights(self, parts: Sequence[Part]) -> list[float]:
-        """Return what the mean loss of each micro-batch of a step is multiplied by."""
+    def weights(self, parts: Sequence[Part]) -> list[Any]:
+        """Return what each row's loss, or the mean loss of each micro-batch of a step, is multiplied by."""
 
 
 class Texts:
-    """Texts whose learned tokens count alike: a step's loss is the sum over its tokens, divided by their number N."""
+    """Texts whose learned tokens count alike: a row of n_i of a step's N tokens has the share n_i/N of its loss."""
 
     def __init__(self, of_trl: bool, cast: Cast) -> None:
-        self.loss: RowLoss = sum_token_loss if cast is None else UnderAutocast(sum_token_loss, *cast)
+        self.loss: RowLoss = mean_token_loss if cast is None else UnderAutocast(mean_token_loss, *cast)
         self.cast, self._of_trl = cast, of_trl
 
     def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int) -> TextRows:
@@ -109,13 +109,13 @@ class Texts:
         total = batch.get("num_items_in_batch")
         if total is None and not self._of_trl:
             raise without("num_items_in_batch")
-        learned = sum(int(row.learned.sum()) for row in rows)
+        learned = np.array([float(row.learned.sum()) for row in rows])
         return Part([key_of(row) for row in rows], learned, None if total is None else float(total))
 
-    def weights(self, parts: Sequence[Part]) -> list[float]:
-        """Return B/N for each micro-batch of B rows."""
-        counted = float(sum(part.learned for part in parts))
-        return [len(part.keys) / (counted if part.total is None else part.total) for part in parts]
+    def weights(self, parts: Sequence[Part]) -> list[Any]:
+        """Return n_i/N for each row."""
+        counted = float(sum(part.learned.sum() for part in parts))
+        return [part.learned / (counted if part.total is None else part.total) for part in parts]
 
 
 class Preferences:
@@ -169,9 +169,9 @@ class Preferences:
         texts = rows_in(batch)
         half = len(texts) // 2
         pairs = zip(texts[:half], texts[half:], strict=True)
-        return Part([key_of(*pair) for pair in pairs], 0, None)
+        return Part([key_of(*pair) for pair in pairs], np.ones(half), None)
 
-    def weights(self, parts: Sequence[Part]) -> list[float]:
+    def weights(self, parts: Sequence[Part]) -> list[Any]:
         """Return 1/M for each of M micro-batches, times the loss's own weight."""
         return [self._factor / len(parts)] * len(parts)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,7 +142,7 @@ class Recorder:
         """Steps recorded so far."""
         return len(self.recording.entries)
 
-    def step(self, ids: Any, weights: Sequence[float] | None, batch: Batch | Sequence[Batch] | None) -> None:
+    def step(self, ids: Any, weights: Sequence[Any] | None, batch: Batch | Sequence[Batch] | None) -> None:
         """Name the rows of the step that the optimiser has just taken."""
         if self._problem is not None:
             raise self._problem
@@ -149,9 +150,10 @@ class Recorder:
         if self._pending is None:
             self._no_step(ids)
             return
-        given = _weights(weights, len(parts), self.steps)
+        given, shares = _weights(weights, parts, self.steps)
         random = self._states_of(len(parts)) if self.recording.random else ()
-        self.recording.entries.append(Entry(self._pending, (), given, random, self._seen(batch, len(parts))))
+        seen = self._seen(batch, len(parts))
+        self.recording.entries.append(Entry(self._pending, (), given, random, seen, shares))
         self._waiting.append([kept_ids(p) for p in parts])
         self._pending, self._random, self._last_ids = None, [], ids
         self._versions = [p._version for p in self._parameters]
@@ -379,16 +381,24 @@ def _unreadable(step: int, error: Exception) -> NotSupportedError:
     )
 
 
-def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[float, ...]:
+def _weights(
+    given: Sequence[Any] | None, parts: Sequence[Any], step: int
+) -> tuple[tuple[float, ...], list[np.ndarray]]:
+    """Return the weight of each micro-batch, and those of its rows where some are given."""
     if given is None:
-        return _ONE if parts == 1 else (1.0 / parts,) * parts
-    weights = tuple(float(w) for w in given)
-    if len(weights) == parts and all(0 < w < float("inf") for w in weights):
-        return weights
+        return _ONE if len(parts) == 1 else (1.0 / len(parts),) * len(parts), []
+    sizes = [part.numel() if isinstance(part, Tensor) else len(part) for part in parts]
+    each = [np.asarray(w, dtype=np.float64) for w in given]
+    fitting = len(each) == len(sizes) and all(w.shape in ((), (n,)) for w, n in zip(each, sizes, strict=True))
+    if fitting and all(bool(((w > 0) & np.isfinite(w)).all()) for w in each):
+        if not any(w.ndim for w in each):
+            return tuple(float(w) for w in each), []
+        of_rows = [w if w.ndim else np.full(n, w / n) for w, n in zip(each, sizes, strict=True)]
+        return tuple(float(w.sum()) for w in of_rows), of_rows
     raise ConfigError(
         explain(
-            f"one weight above 0 for each of {parts} micro-batches at step {step}",
-            repr(list(weights)),
+            f"one weight above 0 for each of {len(sizes)} micro-batches at step {step}, or for each of its rows",
+            repr([w.tolist() for w in each]),
             "weights and ids were cut differently",
             "pass weights=[…] as the loop multiplies each micro-batch's mean loss, or leave it out for equal ones",
         )

@@ -335,7 +335,7 @@ class TapeRecorder:
         self,
         ids: Any,
         *,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[Any] | None = None,
         batch: Batch | Sequence[Batch] | None = None,
     ) -> None:
         """Say which rows the optimiser's last step used; after `optimizer.step()`.
@@ -344,9 +344,10 @@ class TapeRecorder:
         ----------
         ids : sequence or Tensor, or a list of them
             Row ids of the batch; with gradient accumulation one entry for each backward pass.
-        weights : sequence of float, optional
+        weights : sequence of float or of arrays, optional
             What each micro-batch's mean loss is multiplied by (default: equal, with sum 1). Where the loop divides
-            by a sum of class weights w, `[len(ids) / w[y].sum()]`.
+            by a sum of class weights w, `[len(ids) / w[y].sum()]`. Instead of a number, an array of one for each row:
+            what its loss is multiplied by, so that removing a row takes its own share away.
         batch : dict or list of dicts, optional
             The fields as the loop saw them, where the data set augments at random; they are stored.
 
