@@ -35,11 +35,18 @@ except ImportError as error:
 class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Record a Trainer's causal language-model training as `Tape.record` records a loop; the same tape, bit for bit.
 
-    The rows are those of the Trainer's data set, one at a time through its collator. A batch's rows are recognised by
-    their tokens and labels, as the model is called with them: no id need survive the collator. The row loss is the sum
-    over a row's learned tokens, `fi.lm.sum_token_loss`; each micro-batch of B rows weighs B/N, N the learned tokens of
-    the whole step, so that a step's loss is the Trainer's mean over tokens. `max_grad_norm` and what the optimiser and
-    its schedule do are read off the Trainer; `finish` takes some steps again and raises where they come out otherwise.
+    Of transformers' `Trainer` and of TRL's `SFTTrainer` and `DPOTrainer`. The rows are those of the Trainer's data set,
+    one at a time through its collator. A batch's rows are recognised by their tokens and labels, as the model is called
+    with them: no id need survive the collator, and copies of a row are named in turn, once an epoch each.
+
+    A row's loss is the mean over its learned tokens, `fi.lm.mean_token_loss`, and its share of a step n_i/N, with N the
+    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
+    `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
+    without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer; `finish` takes some
+    steps again and raises where they come out otherwise.
+
+    With a folder, the tape is written whenever the Trainer saves a checkpoint, and a training that is resumed from one
+    goes on with it: the tape is that of the training that never stopped.
 
     Parameters
     ----------
@@ -47,15 +54,16 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         Folder for the tape; in memory if None.
     ids : sequence, optional
         One unique id for each row of the data set, in its order (default: positions).
+    reference : nn.Module, optional
+        The reference model of DPO, where it is not the model as the training begins, nor the one without its adapter.
     **options
         Of `Tape.record`: parameters, sampling, steps_per_epoch, snapshot_bytes.
 
     Raises
     ------
     ConfigError, NotSupportedError, DataError, StorageError
-        From `Trainer.train`, before its first step where it shows: several devices, mixed precision, dropout, packing,
-        rows that are the same to the last token, a resumed run, gradient checkpointing, a loss of one's own, trainers
-        of TRL.
+        From `Trainer.train`, before its first step where it shows: several devices, fp16, dropout, packing, losses
+        other than these, other trainers of TRL, a resumed training whose tape is not in the folder.
 
     Examples
     --------
