@@ -24,7 +24,13 @@ def collator() -> Any:
 
 
 def trainer(
-    folder: Path, model: Any, *callbacks: Any, kind: Any = None, data: Any = None, collate: Any = None, **options: Any
+    folder: Path,
+    model: Any,
+    *callbacks: Any,
+    kind: Any = None,
+    data: Any = None,
+    collate: Any = None,
+    **options: Any,
 ) -> Any:
     transformers = pytest.importorskip("transformers")
     arguments = transformers.TrainingArguments(

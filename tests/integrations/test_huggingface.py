@@ -25,6 +25,7 @@ from finfluence.runs import seeded
 from four_parts import assert_parts
 from small_trainer import ACCUMULATION, EPOCHS, MICRO, collator, contents, items, trainer
 
+
 class Read(torch.utils.data.Dataset):
     """Rows that note in which order they are read."""
 
@@ -77,7 +78,9 @@ def plain_loop(model, order, out):
                 model(**batch, num_items_in_batch=total).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
-            learned = [np.array([float((b != -100).sum()) for b in batch["labels"][:, 1:]]) for batch in batches]
+            learned = [
+                np.array([float((b != -100).sum()) for b in batch["labels"][:, 1:]]) for batch in batches
+            ]
             tape.step(parts, weights=[counts / float(total) for counts in learned])
             schedule.step()
             optimizer.zero_grad()
@@ -137,13 +140,17 @@ def begin(**args):
     TapeCallback().on_train_begin(arguments, state, None, model=None, train_dataloader=None, optimizer=None)
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft's use of transformers
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing:FutureWarning"
+)  # peft's use of transformers
 
 
 def lora(model, **options):
     peft = pytest.importorskip("peft")
     with seeded(1):
-        return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **options))
+        return peft.get_peft_model(
+            model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **options)
+        )
 
 
 def test_gradient_checkpointing_and_autocast_over_adapters(tmp_path):
@@ -191,12 +198,16 @@ def test_another_trainer_of_trl():
     kind = type("GRPOConfig", (), {"__module__": "trl.trainer.grpo_config"})
     with pytest.raises(NotSupportedError) as caught:
         TapeCallback().on_train_begin(kind(), None, None, model=None, train_dataloader=None, optimizer=None)
-    assert_parts(caught.value, "TRL's SFTTrainer or DPOTrainer", "GRPOConfig", "not been shown", "one of these")
+    assert_parts(
+        caught.value, "TRL's SFTTrainer or DPOTrainer", "GRPOConfig", "not been shown", "one of these"
+    )
 
 
 def test_prompt_tuning(tmp_path):
     peft = pytest.importorskip("peft")
-    made = peft.get_peft_model(tl.llama(), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    made = peft.get_peft_model(
+        tl.llama(), peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
     with pytest.raises(NotSupportedError) as caught:
         trainer(tmp_path, made, TapeCallback()).train()
     assert_parts(caught.value, "such as LoRA", "PromptTuningConfig", "before each text", "use LoraConfig")

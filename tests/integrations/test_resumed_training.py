@@ -95,6 +95,8 @@ def test_the_tape_of_another_training_is_not_gone_on_with(tmp_path):
     trained(tmp_path / "other", None, max_steps=3, seed=9)
     with pytest.raises(StorageError) as caught:
         trained(tmp_path / "other", tmp_path / "tape", resume=True)
-    assert_parts(caught.value, "as they were when the tape", "others", "of another training", "another folder")
+    assert_parts(
+        caught.value, "as they were when the tape", "others", "of another training", "another folder"
+    )
     with pytest.raises(StorageError, match="another data"):
         trained(tmp_path / "one", tmp_path / "tape", resume=True, data=items(10))

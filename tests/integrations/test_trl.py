@@ -59,7 +59,11 @@ def conversations(n=11):
 def preferences(n=7):
     draw = np.random.default_rng(2)
     return [
-        {"prompt": text(draw, 3 + k % 3), "chosen": " " + text(draw, 2 + k % 4), "rejected": " " + text(draw, 1 + k % 3)}
+        {
+            "prompt": text(draw, 3 + k % 3),
+            "chosen": " " + text(draw, 2 + k % 4),
+            "rejected": " " + text(draw, 1 + k % 3),
+        }
         for k in range(n)
     ]
 
@@ -102,7 +106,9 @@ class Noting:
 def order_of(kind, folder, **options):
     """Return the micro-batches of a training without the callback, and the weights that it ends with."""
     bare = trainer(kind, folder, **options)
-    bare.data_collator = Noting(bare.data_collator, bare.train_dataset, "input_ids" if kind == "sft" else "chosen_ids")
+    bare.data_collator = Noting(
+        bare.data_collator, bare.train_dataset, "input_ids" if kind == "sft" else "chosen_ids"
+    )
     bare.train()
     return bare.data_collator.order, pt.flat(bare.model)
 
@@ -112,7 +118,9 @@ def plain_loop(kind, made, order, out):
     model, data = made.model.train(), made.train_dataset
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        [{"params": trained, "weight_decay": 0.0}, {"params": [], "weight_decay": 0.0}], lr=LEARNING_RATE, fused=True
+        [{"params": trained, "weight_decay": 0.0}, {"params": [], "weight_decay": 0.0}],
+        lr=LEARNING_RATE,
+        fused=True,
     )
     parts_a_epoch = -(-len(data) // MICRO)
     steps = EPOCHS * -(-parts_a_epoch // 2)
@@ -132,13 +140,19 @@ def plain_loop(kind, made, order, out):
 def rows_of(kind, made):
     data = made.train_dataset
     if kind == "sft":
-        encoded = [fi.lm.Encoded(np.array(d["input_ids"]), np.array(d["labels"]) != -100) for d in data]
+        learned = [
+            np.array([-100, *d["labels"][1:]]) != -100 for d in data
+        ]  # nothing predicts the first token
+        encoded = [
+            fi.lm.Encoded(np.array(d["input_ids"]), rows) for d, rows in zip(data, learned, strict=True)
+        ]
         return fi.lm.TextRows(encoded, batch_size=MICRO), fi.lm.mean_token_loss
     sides = [
         fi.lm.TextRows(
             [
                 fi.lm.Encoded(
-                    np.array(d["prompt_ids"] + d[side]), np.array([False] * len(d["prompt_ids"]) + [True] * len(d[side]))
+                    np.array(d["prompt_ids"] + d[side]),
+                    np.array([False] * len(d["prompt_ids"]) + [True] * len(d[side])),
                 )
                 for d in data
             ],
@@ -193,9 +207,16 @@ def test_the_plain_loop_and_the_trainer_leave_the_same_tape(name, tmp_path):
     assert torch.equal(pt.flat(watched.model), bare), "the training itself is changed"
     ours = recorded.tape
     assert "taken again, with the same result" in ours.notes[0]
-    theirs = plain_loop(kind, trainer(kind, tmp_path / "plain", gradient_checkpointing=False, **options), order, tmp_path / "loop")
+    theirs = plain_loop(
+        kind,
+        trainer(kind, tmp_path / "plain", gradient_checkpointing=False, **options),
+        order,
+        tmp_path / "loop",
+    )
     assert ours.steps == theirs.steps and ours.epochs == theirs.epochs
-    if "precompute_ref_log_probs" in options:  # as TRL's own batches gave it: another padding, other last bits
+    if (
+        "precompute_ref_log_probs" in options
+    ):  # as TRL's own batches gave it: another padding, other last bits
         for t in range(ours.steps + 1):
             torch.testing.assert_close(ours.state(t), theirs.state(t), rtol=1e-4, atol=1e-7)
     else:
@@ -222,7 +243,9 @@ def test_another_reference_model(tmp_path):
     other = tl.llama(seed=3)
     for named in (other, None):
         recorded = TapeCallback(reference=named)
-        made = trainer("dpo", tmp_path, recorded, whole=True, ref_model=copy.deepcopy(other), learning_rate=1e-2)
+        made = trainer(
+            "dpo", tmp_path, recorded, whole=True, ref_model=copy.deepcopy(other), learning_rate=1e-2
+        )
         if named is None:
             with pytest.warns(UserWarning, match="cannot be replayed"):
                 made.train()

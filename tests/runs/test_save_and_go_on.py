@@ -17,7 +17,9 @@ from recorded_loops import Loop, dropping, grouped, whole
 LOOPS = {
     "adam": Loop(whole(torch.optim.AdamW, lr=0.02), micro=(0.5, 0.5), epochs=6),
     "dropout and groups": Loop(
-        grouped(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {"lr": 0.05, "momentum": 0.5}), dropping, epochs=6
+        grouped(torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, {"lr": 0.05, "momentum": 0.5}),
+        dropping,
+        epochs=6,
     ),
 }
 SAVED = (4, 9, 14)
@@ -83,7 +85,9 @@ def test_the_tape_is_that_of_the_loop_that_never_stopped(name, options, broken, 
     assert pt.flat(stopped.model).equal(pt.flat(never.model))
     assert all(torch.equal(tape.state(t), whole_tape.state(t)) for t in range(19))
     assert tape.checkpoints.steps == whole_tape.checkpoints.steps
-    if not options:  # what was thinned is spread over other files where it was thinned before the loop broke off
+    if (
+        not options
+    ):  # what was thinned is spread over other files where it was thinned before the loop broke off
         assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
 
 
@@ -108,7 +112,9 @@ def test_a_folder_is_needed():
     run.checkpoints[4] = run.model.state_dict(), run.optimizer.state_dict(), run.random
     with pytest.raises(ConfigError) as caught:
         run.begin(4)
-    assert_parts(caught.value, "a folder, to go on", "resume_at=4 without out=", "in memory", "out=…, resume_at=…")
+    assert_parts(
+        caught.value, "a folder, to go on", "resume_at=4 without out=", "in memory", "out=…, resume_at=…"
+    )
 
 
 def test_where_it_cannot_be_saved(tmp_path):
@@ -116,7 +122,9 @@ def test_where_it_cannot_be_saved(tmp_path):
     tape = run.begin()
     with pytest.raises(ConfigError) as caught:
         tape.save()
-    assert_parts(caught.value, "a step of it, before tape.save()", "no step", "before the first", "saves a checkpoint")
+    assert_parts(
+        caught.value, "a step of it, before tape.save()", "no step", "before the first", "saves a checkpoint"
+    )
     run.go(tape, last=3)
     run.optimizer.step()
     with pytest.raises(TrainingError, match="rows were not named"):
@@ -130,7 +138,9 @@ def test_where_it_cannot_go_on(tmp_path):
     run.checkpoints[5] = run.checkpoints[4]
     with pytest.raises(StorageError) as caught:
         run.begin(5)
-    assert_parts(caught.value, "saved at step 5", "saved at 4, 9", "without the tape", "a checkpoint that was saved")
+    assert_parts(
+        caught.value, "saved at step 5", "saved at 4, 9", "without the tape", "a checkpoint that was saved"
+    )
     run.checkpoints[4], kept = run.checkpoints[9], run.checkpoints[4]
     with pytest.raises(StorageError) as caught:
         run.begin(4)

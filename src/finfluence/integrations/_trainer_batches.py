@@ -25,7 +25,7 @@ def rows_in(batch: Mapping[str, Any]) -> list[Encoded]:
     ------
     NotSupportedError
         Packed rows, further inputs, no labels, padding before a row, or labels that are not its own tokens.
-    """
+    """  # noqa: DOC501 - made by a function
     _check(batch)
     tokens, labels = array(batch["input_ids"]), array(batch["labels"])
     mask = batch.get("attention_mask")

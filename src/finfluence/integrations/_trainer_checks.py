@@ -65,7 +65,7 @@ def check_arguments(args: Any, kind: str | None) -> None:
     Raises
     ------
     NotSupportedError
-    """
+    """  # noqa: DOC501 - made by a function
     if args.world_size > 1 or args.n_gpu > 1:
         raise NotSupportedError(
             explain(

@@ -74,7 +74,9 @@ def go_on(recorder: Recorder, step: int) -> None:
     ------
     StorageError
         Another recording, none that was saved at this step, or a loop whose state is another one.
-    """
+    ConfigError
+        No folder.
+    """  # noqa: DOC501 - made by a function
     folder = recorder.folder
     if folder is None:
         raise ConfigError(

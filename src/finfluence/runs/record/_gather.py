@@ -111,7 +111,11 @@ def _union(entries: tuple[Entry, ...]) -> Entry:
         tuple(w / count for e in entries for w in e.weights),
         [state for e in entries for state in e.random],
         [batch for e in entries for batch in e.batches],
-        [part for e in entries for part in np.split(e.of_rows / count, np.cumsum([len(r) for r in e.rows])[:-1])]
+        [
+            part
+            for e in entries
+            for part in np.split(e.of_rows / count, np.cumsum([len(r) for r in e.rows])[:-1])
+        ]
         if any(len(e.shares) for e in entries)
         else [],
     )
