@@ -65,7 +65,7 @@ def plain_loop(model, order, out):
     steps = EPOCHS * -(-len(data) // (MICRO * ACCUMULATION))
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, steps)
     encoded = [fi.lm.Encoded(np.array(d["input_ids"]), np.array(d["labels"]) != -100) for d in data]
-    rows = fi.lm.TextRows(encoded, batch_size=MICRO)
+    rows = fi.lm.TextRows(encoded)
     tape = fr.Tape.record(model, optimizer, loss=fi.lm.mean_token_loss, data=rows, out=out, clip_norm=0.5)
     for epoch in range(EPOCHS):
         now = order[epoch * len(data) : (epoch + 1) * len(data)]

@@ -146,7 +146,7 @@ def rows_of(kind, made):
         encoded = [
             fi.lm.Encoded(np.array(d["input_ids"]), rows) for d, rows in zip(data, learned, strict=True)
         ]
-        return fi.lm.TextRows(encoded, batch_size=MICRO), fi.lm.mean_token_loss
+        return fi.lm.TextRows(encoded), fi.lm.mean_token_loss
     sides = [
         fi.lm.TextRows(
             [
@@ -156,12 +156,11 @@ def rows_of(kind, made):
                 )
                 for d in data
             ],
-            batch_size=MICRO,
         )
         for side in ("chosen_ids", "rejected_ids")
     ]
     with made.model.disable_adapter():
-        return fi.lm.PreferenceRows(*sides).with_reference(made.model, MICRO), fi.lm.DPO(0.1)
+        return fi.lm.PreferenceRows(*sides).with_reference(made.model), fi.lm.DPO(0.1)
 
 
 def step(kind, model, optimizer, batches):

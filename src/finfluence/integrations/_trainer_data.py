@@ -62,7 +62,7 @@ class Training(Protocol):
     loss: RowLoss
     cast: Cast
 
-    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int) -> Any:
+    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None) -> Any:
         """Return the rows, given each as a batch of one."""
 
     def keys(self, rows: Any) -> list[bytes]:
@@ -85,7 +85,7 @@ class Texts:
         self.loss: RowLoss = mean_token_loss if cast is None else UnderAutocast(mean_token_loss, *cast)
         self.cast, self._of_trl = cast, of_trl
 
-    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int) -> TextRows:
+    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None) -> TextRows:
         """Return the texts."""
         found: list[Encoded] = []
         for k, batch in enumerate(items):
@@ -93,7 +93,7 @@ class Texts:
             if len(rows) != 1:
                 raise packed(f"{len(rows)} rows of item {k}")
             found += rows
-        return TextRows(found, ids, batch_size=size)
+        return TextRows(found, ids)
 
     def keys(self, rows: TextRows) -> list[bytes]:
         """Return what tells each text from others."""
@@ -134,9 +134,7 @@ class Preferences:
         self._factor = float((getattr(args, "loss_weights", None) or [1.0])[0])
         self.cast, self._model, self._reference, self._folder = cast, model, reference, folder
 
-    def rows(
-        self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None, size: int
-    ) -> PreferenceRows:
+    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None) -> PreferenceRows:
         """Return the pairs with the log-probabilities of the reference model, as the data has them or computed."""
         sides: tuple[list[Encoded], list[Encoded]] = ([], [])
         given: list[tuple[float, float]] = []
@@ -148,13 +146,13 @@ class Preferences:
                 side.append(text)
             if "ref_chosen_logps" in batch:
                 given.append((float(batch["ref_chosen_logps"][0]), float(batch["ref_rejected_logps"][0])))
-        chosen, rejected = (TextRows(side, ids, batch_size=size) for side in sides)
+        chosen, rejected = (TextRows(side, ids) for side in sides)
         if given:
             return PreferenceRows(chosen, rejected, np.array(given, dtype=np.float32))
         kept = None if self._folder is None else read_reference(self._folder)
         if kept is not None:
             return PreferenceRows(chosen, rejected, kept)
-        return self._with_reference(PreferenceRows(chosen, rejected), size)
+        return self._with_reference(PreferenceRows(chosen, rejected))
 
     def keys(self, rows: PreferenceRows) -> list[bytes]:
         """Return what tells each pair from others."""
@@ -175,12 +173,12 @@ class Preferences:
         """Return 1/M for each of M micro-batches, times the loss's own weight."""
         return [self._factor / len(parts)] * len(parts)
 
-    def _with_reference(self, rows: PreferenceRows, size: int) -> PreferenceRows:
+    def _with_reference(self, rows: PreferenceRows) -> PreferenceRows:
         model = self._model if self._reference is None else self._reference
         adapters: Any = model
         off = self._reference is None and "ref" not in getattr(adapters, "peft_config", {"ref": None})
         with adapters.disable_adapter() if off else contextlib.nullcontext(), under(self.cast):
-            return rows.with_reference(model, size)
+            return rows.with_reference(model)
 
 
 def training_of(
@@ -228,7 +226,7 @@ def rows_of(training: Training, loader: Any, ids: Sequence[Any] | None) -> Any:
             )
         )
     items = (collate([data[k]]) for k in range(len(data)))
-    return training.rows(items, ids, max(1, loader.batch_size or 8))
+    return training.rows(items, ids)
 
 
 class Names:
