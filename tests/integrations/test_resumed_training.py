@@ -100,3 +100,37 @@ def test_the_tape_of_another_training_is_not_gone_on_with(tmp_path):
     )
     with pytest.raises(StorageError, match="another data"):
         trained(tmp_path / "one", tmp_path / "tape", resume=True, data=items(10))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True},
+        {"dataloader_num_workers": 1},
+        {"train_sampling_strategy": "group_by_length"},
+        {"max_steps": 5, "dataloader_drop_last": True},
+    ],
+    ids=str,
+)
+def test_what_needs_no_word(options, tmp_path):
+    model, recorded = tl.llama(), TapeCallback()
+    made = trainer(tmp_path, model, recorded, **{"num_train_epochs": 2, **options})
+    made.eval_dataset = items(3)
+    made.train()
+    tape = recorded.tape
+    assert "with the same result" in tape.notes[0] and tape.steps == made.state.global_step
+    assert torch.equal(tape.state()[: tape.layout.size], pt.flat(model))
+
+
+def test_one_callback_for_two_trainings(tmp_path):
+    recorded = TapeCallback()
+    tapes = []
+    for seed in (1, 2):
+        trainer(tmp_path, tl.llama(), recorded, seed=seed).train()
+        tapes.append(recorded.tape)
+    assert not torch.equal(tapes[0].state(), tapes[1].state())
+    kept = TapeCallback(tmp_path / "tape")
+    trainer(tmp_path, tl.llama(), kept).train()
+    with pytest.raises(StorageError) as caught:
+        trainer(tmp_path, tl.llama(), kept).train()
+    assert_parts(caught.value, "an empty or new folder", "another run", "used before", "another folder")

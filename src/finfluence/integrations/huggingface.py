@@ -228,6 +228,23 @@ def open_tape(
     ------
     StorageError
         No tape there, one of other data or of another model, or an unfinished one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2, n_positions=16,
+    ...     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=1, eos_token_id=1))
+    >>> items = [{"input_ids": [2, 3, k], "labels": [-100, 3, k]} for k in range(4, 10)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     arguments = TrainingArguments(folder, num_train_epochs=1, report_to="none", use_cpu=True,
+    ...         disable_tqdm=True, save_strategy="no", logging_strategy="no")
+    ...     recorded = TapeCallback(f"{folder}/tape")
+    ...     trainer = Trainer(model, arguments, train_dataset=items, callbacks=[recorded])
+    ...     _ = trainer.train()  # doctest: +ELLIPSIS
+    ...     open_tape(f"{folder}/tape", trainer).steps
+    {...}
+    1
     """
     training = training_of(trainer.args, trainer.model, reference, Path(folder))
     rows = rows_of(training, trainer.get_train_dataloader(), ids)
