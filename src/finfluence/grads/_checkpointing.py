@@ -34,7 +34,12 @@ def no_checkpointing() -> Iterator[None]:
     ask = kept[2]
 
     def requires_grad_(tensor: Tensor, requires_grad: bool = True) -> Tensor:
-        return tensor if peek_interpreter_stack() is not None else ask(tensor, requires_grad)
+        try:
+            return ask(tensor, requires_grad)
+        except RuntimeError:  # refused within a transform, whose own calls are not
+            if peek_interpreter_stack() is None:
+                raise
+            return tensor
 
     home.CheckpointFunction = _Direct  # type: ignore[assignment, misc]
     home._checkpoint_without_reentrant_generator = _nothing
