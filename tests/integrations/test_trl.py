@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer and DPOTrainer, recorded by the callback: against plain loops, refusals, effects against retraining."""
+"""TRL's SFTTrainer and DPOTrainer, recorded by the callback: against plain loops, resumed, and what is refused."""
 
 import copy
 import warnings
@@ -315,27 +315,3 @@ def test_a_resumed_training(kind, tmp_path):
     assert resumed.tape.steps == whole.tape.steps == 4
     assert all(torch.equal(resumed.tape.state(t), whole.tape.state(t)) for t in range(5))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_effects_are_those_of_training_without_the_row(kind, tmp_path):
-    """All rows in each step, so that what a row does is sharp; the training without it is TRL's own."""
-    rows = KINDS[kind][2]()[:6]
-    options = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 1, "num_train_epochs": 4,
-               "learning_rate": 1e-2, "lr_scheduler_type": "constant", "optim": "sgd", "max_grad_norm": 0.0}  # fmt: skip
-    query = fi.lm.log_prob(["what is the"], "best cat", tl.tokenizer(), name="praise")
-
-    def value(data, *callbacks):
-        made = trainer(kind, tmp_path, *callbacks, data=data, **options)
-        made.train()
-        with torch.no_grad():
-            return float(query.fn(made.model.eval()))
-
-    recorded = TapeCallback()
-    base = value(rows, recorded)
-    found = fi.replay(recorded.tape, query, "full", late=0.0, differentiation="finite-difference")
-    effects = found.data["effect"].values[:, 0]
-    truth = np.array([value(rows[:k] + rows[k + 1 :]) - base for k in range(len(rows))])
-    assert np.abs(truth).max() > 1e-4
-    slope = float(effects @ truth / (truth @ truth))
-    assert np.corrcoef(effects, truth)[0, 1] > 0.99 and 0.9 < slope < 1.1, (effects, truth)
