@@ -41,7 +41,7 @@ def trainer(
         }
     )  # fmt: skip
     return (kind or transformers.Trainer)(
-        model, arguments, train_dataset=items() if data is None else data,
+        model, arguments, train_dataset=items() if data is None else data, eval_dataset=items(3),
         data_collator=collate or collator(), callbacks=list(callbacks),
     )  # fmt: skip
 

@@ -115,7 +115,6 @@ def test_the_tape_of_another_training_is_not_gone_on_with(tmp_path):
 def test_what_needs_no_word(options, tmp_path):
     model, recorded = tl.llama(), TapeCallback()
     made = trainer(tmp_path, model, recorded, **{"num_train_epochs": 2, **options})
-    made.eval_dataset = items(3)
     made.train()
     tape = recorded.tape
     assert "with the same result" in tape.notes[0] and tape.steps == made.state.global_step
