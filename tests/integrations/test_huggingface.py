@@ -181,7 +181,7 @@ def test_several_devices():
         )
 
 
-@pytest.mark.parametrize("option", ["fp16", "torch_compile", "deepspeed", "fsdp"])
+@pytest.mark.parametrize("option", ["fp16", "torch_compile", "deepspeed", "fsdp", "use_liger_kernel"])
 def test_options_that_need_other_machines(option):
     with pytest.raises(NotSupportedError) as caught:
         begin(**{option: True})

@@ -285,7 +285,6 @@ def test_options_that_a_tape_does_not_hold(kind, option, value, cause, tmp_path)
     [
         ("sft", "padding_free", "become one row"),
         ("dpo", "sync_ref_model", "the reference model moves"),
-        ("sft", "use_liger_kernel", "one derivative only"),
         ("sft", "activation_offloading", "in another place"),
     ],
 )

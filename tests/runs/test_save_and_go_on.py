@@ -126,6 +126,7 @@ def test_where_it_cannot_be_saved(tmp_path):
         caught.value, "a step of it, before tape.save()", "no step", "before the first", "saves a checkpoint"
     )
     run.go(tape, last=3)
+    run.loop.loss(run.model, run.rows.batch(torch.arange(4))).mean().backward()
     run.optimizer.step()
     with pytest.raises(TrainingError, match="rows were not named"):
         tape.save()
