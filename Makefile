@@ -7,7 +7,7 @@ SHORT ?=
 EXTRAS := data,report,baselines,ray,lightning,lm,oracle,test,dev,docs,hooks
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow calibration clock cluster bench docs house lint format setup clean
+.PHONY: demo test slow calibration trl clock cluster bench docs house lint format setup clean
 
 demo: setup
 	rm -rf demo-out
@@ -21,6 +21,11 @@ slow: setup
 
 calibration: setup
 	$(PY) -m pytest -m calibration -n 2 --timeout 3600 -s
+
+# TRL brings `datasets` and its pins along: into an environment of its own, which holds all of ours.
+trl: setup
+	python3 -m venv .venv-trl && .venv-trl/bin/pip install --quiet -c constraints-cpu.txt -e '.[trl,test]'
+	.venv-trl/bin/python -m pytest -n 0 tests/integrations/test_trl.py tests/integrations/test_trl_documentation.py
 
 clock: setup
 	$(PY) -m pytest -m bench -n 0
@@ -60,4 +65,4 @@ $(READY): pyproject.toml constraints-cpu.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo-out bench-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-trl demo-out bench-out site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

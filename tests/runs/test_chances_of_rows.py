@@ -56,7 +56,10 @@ def test_rows_listed_once_are_not_taken_for_rows_listed_oftener():
         rows, batch = int(rng.integers(8, 100)), int(rng.integers(2, 8))
         used = rows if seed % 2 else rows - rows % batch
         order = [
-            b for _ in range(6) for b in np.split(rng.permutation(rows)[:used], range(batch, used, batch)) if len(b)
+            b
+            for _ in range(6)
+            for b in np.split(rng.permutation(rows)[:used], range(batch, used, batch))
+            if len(b)
         ]
         assert equal_chances(order, [range(k, k + 1) for k in range(len(order))], rows)
 

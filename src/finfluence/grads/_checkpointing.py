@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch.utils.checkpoint as home
+from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 
 
 class _Direct:
@@ -23,11 +25,27 @@ def _nothing(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 @contextmanager
 def no_checkpointing() -> Iterator[None]:
-    """Inside the block, `torch.utils.checkpoint.checkpoint` just calls its function; same values."""
-    kept = home.CheckpointFunction, home._checkpoint_without_reentrant_generator
+    """Inside the block, `torch.utils.checkpoint.checkpoint` just calls its function; same values.
+
+    So do hooks that ask an embedding's output to require a gradient, as peft and transformers put them on a model for
+    checkpointing's sake: inside a function transform, which would refuse, the tensor stays as it is.
+    """
+    kept = home.CheckpointFunction, home._checkpoint_without_reentrant_generator, Tensor.requires_grad_
+    ask = kept[2]
+
+    def requires_grad_(tensor: Tensor, requires_grad: bool = True) -> Tensor:
+        try:
+            return ask(tensor, requires_grad)
+        except RuntimeError:  # refused within a transform, whose own calls are not
+            if peek_interpreter_stack() is None:
+                raise
+            return tensor
+
     home.CheckpointFunction = _Direct  # type: ignore[assignment, misc]
     home._checkpoint_without_reentrant_generator = _nothing
+    Tensor.requires_grad_ = requires_grad_  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        home.CheckpointFunction, home._checkpoint_without_reentrant_generator = kept  # type: ignore[misc]
+        home.CheckpointFunction, home._checkpoint_without_reentrant_generator = kept[:2]  # type: ignore[misc]
+        Tensor.requires_grad_ = ask  # type: ignore[method-assign]

@@ -1,22 +1,29 @@
-"""Record the training of a transformers Trainer: the one file that imports its callback."""
+"""Record the training of a transformers Trainer, or of TRL's: the one file that imports its callback."""
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finfluence._extras import missing
-from finfluence.errors import (
-    ConfigError,
-    DataError,
-    NotSupportedError,
-    explain,
-)
+from finfluence.errors import ConfigError, explain
 from finfluence.integrations._recording import Recording
-from finfluence.language import Encoded, TextRows, check_logits, sum_token_loss
+from finfluence.integrations._trainer_batches import unknown
+from finfluence.integrations._trainer_checks import check_arguments, check_trained_model, kind_of
+from finfluence.integrations._trainer_data import (
+    Names,
+    Part,
+    Training,
+    rows_of,
+    training_of,
+    under,
+    write_reference,
+)
+from finfluence.language import check_logits
 from finfluence.runs import Tape
 
 try:
@@ -24,27 +31,22 @@ try:
 except ImportError as error:
     raise ConfigError(missing("transformers", "trains what this module records", "lm", error)) from error
 
-_TAKEN = {"input_ids", "attention_mask", "labels", "num_items_in_batch"}
-_FLAGS = (
-    ("label_smoothing_factor", "the loss smooths labels"),
-    ("neftune_noise_alpha", "noise is added to embeddings"),
-    ("bf16", "the loss is computed under autocast"),
-    ("fp16", "the loss is computed under autocast"),
-    ("torch_compile", "the model is replaced by a compiled one"),
-    ("deepspeed", "the optimiser's steps are taken elsewhere"),
-    ("fsdp", "parameters are spread over processes"),
-)
-_DROPOUTS = ("attention_dropout", "attn_pdrop", "attn_dropout", "attention_probs_dropout_prob")
-
 
 class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Record a Trainer's causal language-model training as `Tape.record` records a loop; the same tape, bit for bit.
 
-    The rows are those of the Trainer's data set, one at a time through its collator. A batch's rows are recognised by
-    their tokens and labels, as the model is called with them: no id need survive the collator. The row loss is the sum
-    over a row's learned tokens, `fi.lm.sum_token_loss`; each micro-batch of B rows weighs B/N, N the learned tokens of
-    the whole step, so that a step's loss is the Trainer's mean over tokens. `max_grad_norm` and what the optimiser and
-    its schedule do are read off the Trainer; `finish` takes some steps again and raises where they come out otherwise.
+    Of transformers' `Trainer` and of TRL's `SFTTrainer` and `DPOTrainer`. The rows are those of the Trainer's data set,
+    one at a time through its collator. A batch's rows are recognised by their tokens and labels, as the model is called
+    with them: no id need survive the collator, and copies of a row are named in turn, once an epoch each.
+
+    A row's loss is the mean over its learned tokens, `fi.lm.mean_token_loss`, and its share of a step n_i/N, with N the
+    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
+    `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
+    without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer; `finish` takes some
+    steps again and raises where they come out otherwise.
+
+    With a folder, the tape is written whenever the Trainer saves a checkpoint, and a training that is resumed from one
+    goes on with it: the tape is that of the training that never stopped.
 
     Parameters
     ----------
@@ -52,15 +54,16 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         Folder for the tape; in memory if None.
     ids : sequence, optional
         One unique id for each row of the data set, in its order (default: positions).
+    reference : nn.Module, optional
+        The reference model of DPO, where it is not the model as the training begins, nor the one without its adapter.
     **options
         Of `Tape.record`: parameters, sampling, steps_per_epoch, snapshot_bytes.
 
     Raises
     ------
     ConfigError, NotSupportedError, DataError, StorageError
-        From `Trainer.train`, before its first step where it shows: several devices, mixed precision, dropout, packing,
-        rows that are the same to the last token, a resumed run, gradient checkpointing, a loss of one's own, trainers
-        of TRL.
+        From `Trainer.train`, before its first step where it shows: several devices, fp16, dropout, packing, losses
+        other than these, other trainers of TRL, a resumed training whose tape is not in the folder.
 
     Examples
     --------
@@ -81,16 +84,25 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(
-        self, out: str | os.PathLike[str] | None = None, *, ids: Sequence[Any] | None = None, **options: Any
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        ids: Sequence[Any] | None = None,
+        reference: nn.Module | None = None,
+        **options: Any,
     ) -> None:
-        self._out, self._ids, self._options = out, ids, options
+        self._out, self._ids, self._reference = None if out is None else Path(out), ids, reference
+        self._options = options
         self._recording = Recording(
             "trainer.train was not called, goes on or was broken off; or it is not among its callbacks",
             "call trainer.train with Trainer(callbacks=[recorded]), or recorded.end() if it was broken off",
         )
         self._hook: Any = None
-        self._names: dict[bytes, Any] = {}
-        self._parts: list[tuple[list[Any], float]] = []
+        self._names: Names
+        self._training: Training
+        self._rows: Any = None
+        self._parts: list[Part] = []
+        self._ids_seen: list[list[Any]] = []
 
     @property
     def tape(self) -> Tape:
@@ -106,34 +118,57 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         return self._recording.tape
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to record."""
+        """Begin to record, or go on where the checkpoint was saved that the training is resumed from."""
         self.end()
         self._recording.forget()
-        self._parts = []
+        self._forget_step()
         model, loader = kwargs["model"], kwargs["train_dataloader"]
-        _check_arguments(args, state)
-        _check_model(model)
-        rows = _rows_of(loader, self._ids)
-        self._names = _names(rows)
-        check_logits(model, _moved(rows.batch(torch.tensor([0])), next(model.parameters()).device))
+        check_arguments(args, kind_of(args))
+        check_trained_model(model)
+        resumed = state.global_step or None
+        if resumed and self._out is None:
+            raise _not_kept(resumed)
+        self._training = training_of(args, model, self._reference, self._out if resumed else None)
+        self._rows = rows_of(self._training, loader, self._ids)
+        self._names = Names(self._rows.ids, self._training.keys(self._rows))
+        some = self._training.texts(self._rows).batch(torch.tensor([0]))
+        with under(self._training.cast):
+            check_logits(model, _moved(some, next(model.parameters()).device))
         options = dict(self._options)
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)
         optimizer = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
-        self._recording.recorder = Tape.record(
-            model, optimizer, loss=sum_token_loss, data=rows, out=self._out, **options
+        recorder = Tape.record(
+            model,
+            optimizer,
+            loss=self._training.loss,
+            data=self._rows,
+            out=self._out,
+            resume_at=resumed,
+            **options,
         )
+        self._recording.recorder = recorder
+        self._names.taken(recorder.drawn.tolist())
+        if alike := self._names.alike:
+            warnings.warn(_alike(alike), stacklevel=2)
         self._hook = model.register_forward_pre_hook(self._see, with_kwargs=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Forget the batches of the step before."""
-        self._parts = []
+        self._forget_step()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Name the rows of the step that was taken."""
         assert self._recording.recorder is not None
-        parts, self._parts = self._parts, []
-        self._recording.recorder.step([ids for ids, _ in parts], weights=[weight for _, weight in parts])
+        ids, weights = self._ids_seen, self._training.weights(self._parts)
+        self._forget_step()
+        self._recording.recorder.step(ids, weights=weights)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the tape as far as the checkpoint that the Trainer has just saved."""
+        if self._out is not None and self._recording.recorder is not None and state.global_step:
+            self._recording.recorder.save()
+            write_reference(self._out, self._rows)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the recording; what is wrong with it is a warning here, and an error where the tape is read."""
@@ -145,217 +180,94 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if self._hook is not None:
             self._hook.remove()
         self._hook = None
+        recorded = self._recording.recorder is not None
         self._recording.finish()
+        if recorded and self._out is not None and (self._out / "tape.json").exists():
+            write_reference(self._out, self._rows)
+
+    def _forget_step(self) -> None:
+        self._parts, self._ids_seen = [], []
 
     def _see(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Read the rows of a batch as the model is called with it."""
         if not (model.training and torch.is_grad_enabled()):
             return
-        _check_batch(kwargs)
-        rows = [_encoded(*row) for row in _rows_in(kwargs)]
-        found = [self._names.get(_key(row)) for row in rows]
-        if None in found:
-            raise _unknown(found.index(None))
-        weight = len(rows) / float(kwargs["num_items_in_batch"])
-        self._parts.append(([name[0] for name in found if name is not None], weight))
+        part = self._training.seen(kwargs)
+        names = [self._names.take(key) for key in part.keys]
+        if None in names:
+            raise unknown(names.index(None))
+        self._parts.append(part)
+        self._ids_seen.append([name[0] for name in names])
 
 
-def _check_arguments(args: Any, state: Any) -> None:
-    """Raise if the Trainer trains in a way that a tape does not hold."""
-    if any(kind.__module__.split(".")[0] == "trl" for kind in type(args).__mro__):
-        raise NotSupportedError(
-            explain(
-                "a Trainer of transformers",
-                f"one of TRL, with {type(args).__name__}",
-                "its losses and batches have not been shown to be recorded as they are",
-                "train by transformers.Trainer, or write the loop with fi.Tape.record",
-            )
-        )
-    if args.world_size > 1 or args.n_gpu > 1:
-        raise NotSupportedError(
-            explain(
-                "a Trainer with one process on one device",
-                f"{args.world_size} processes, {args.n_gpu} GPUs in this one",
-                "the callback sees the rows of its own process only, and a model that was copied to each GPU",
-                "set CUDA_VISIBLE_DEVICES to one device, or write the loop with fi.Tape.record",
-            )
-        )
-    if state.global_step:
-        raise NotSupportedError(
-            explain(
-                "a training from its first step",
-                f"one resumed at step {state.global_step}",
-                "the steps before it are on no tape of this callback",
-                "train from the start, without resume_from_checkpoint",
-            )
-        )
-    for name, cause in _FLAGS:
-        if getattr(args, name, None):
-            raise NotSupportedError(
-                explain(
-                    f"TrainingArguments without {name}",
-                    f"{name}={getattr(args, name)!r}",
-                    f"{cause}; such steps have not been shown to be taken again as they were",
-                    f"leave {name} out, or write the loop with fi.Tape.record",
-                )
-            )
+def open_tape(
+    folder: str | os.PathLike[str],
+    trainer: Any,
+    *,
+    ids: Sequence[Any] | None = None,
+    reference: nn.Module | None = None,
+    partial: bool = False,
+) -> Tape:
+    """Open a tape that `TapeCallback(folder)` recorded, with a Trainer made as the one that was recorded.
+
+    Parameters
+    ----------
+    folder : path
+    trainer : transformers.Trainer
+        With the same model, data and arguments; it need not train. Weights that were trained come from the tape.
+    ids, reference
+        As of `TapeCallback`.
+    partial : bool
+        Read the tape of a training that was broken off, up to its last whole step, unchecked.
+
+    Returns
+    -------
+    Tape
+
+    Raises
+    ------
+    StorageError
+        No tape there, one of other data or of another model, or an unfinished one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2, n_positions=16,
+    ...     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=1, eos_token_id=1))
+    >>> items = [{"input_ids": [2, 3, k], "labels": [-100, 3, k]} for k in range(4, 10)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     arguments = TrainingArguments(folder, num_train_epochs=1, report_to="none", use_cpu=True,
+    ...         disable_tqdm=True, save_strategy="no", logging_strategy="no")
+    ...     recorded = TapeCallback(f"{folder}/tape")
+    ...     trainer = Trainer(model, arguments, train_dataset=items, callbacks=[recorded])
+    ...     _ = trainer.train()  # doctest: +ELLIPSIS
+    ...     open_tape(f"{folder}/tape", trainer).steps
+    {...}
+    1
+    """
+    training = training_of(trainer.args, trainer.model, reference, Path(folder))
+    rows = rows_of(training, trainer.get_train_dataloader(), ids)
+    return Tape.open(folder, model=trainer.model, loss=training.loss, data=rows, partial=partial)
 
 
-def _check_model(model: nn.Module) -> None:
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise NotSupportedError(
-            explain(
-                "a model without gradient checkpointing",
-                f"{type(model).__name__} with it",
-                "activation_checkpointing=True (once gradient_checkpointing): not shown to be recorded as it is",
-                "leave it out, or write the loop with fi.Tape.record on a model without it",
-            )
-        )
-    found = [name for name, m in model.named_modules() if isinstance(m, nn.Dropout) and m.p > 0]
-    config = getattr(model, "config", None)
-    found += [f"config.{name}" for name in _DROPOUTS if getattr(config, name, 0)]
-    if found:
-        raise NotSupportedError(
-            explain(
-                "a model without dropout",
-                f"dropout at {found[0]}" + (f" and {len(found) - 1} more places" if len(found) > 1 else ""),
-                "its random numbers depend on how a batch is padded, and replay pads in a way of its own",
-                "set each dropout of the model's config to 0 (and lora_dropout), or record a loop with fi.Tape.record",
-            )
-        )
-
-
-def _rows_of(loader: Any, ids: Sequence[Any] | None) -> TextRows:
-    """Return the rows of the Trainer's data set, each as the collator gives it alone."""
-    data, collate = loader.dataset, loader.collate_fn
-    if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
-        raise NotSupportedError(
-            explain(
-                "a data set with a length, whose rows can be read by number",
-                type(data).__name__,
-                "a stream cannot be read again for replay",
-                "load it as a whole, without streaming=True",
-            )
-        )
-    if ids is not None and len(ids) != len(data):
-        raise DataError(
-            explain(
-                f"an id for each of {len(data)} rows",
-                f"{len(ids)} ids",
-                "they are of another split, or of the rows before some were filtered",
-                "pass TapeCallback(ids=…) in the order of train_dataset",
-            )
-        )
-    rows = []
-    for k in range(len(data)):
-        batch = collate([data[k]])
-        _check_batch({"num_items_in_batch": 0, **batch})
-        if len(batch["input_ids"]) != 1:
-            raise _packed(f"{len(batch['input_ids'])} rows of item {k}")
-        rows += [_encoded(*row) for row in _rows_in(batch)]
-    return TextRows(rows, ids, batch_size=max(1, loader.batch_size or 8))
-
-
-def _names(rows: TextRows) -> dict[bytes, Any]:
-    """Return the id of each row by its content, in a list of one."""
-    names: dict[bytes, Any] = {}
-    for name, row in zip(rows.ids.tolist(), rows.encoded, strict=True):
-        other = names.setdefault(_key(row), [name])
-        if other[0] != name:
-            raise DataError(
-                explain(
-                    "rows that differ in their tokens or labels",
-                    f"rows {other[0]!r} and {name!r} that are the same",
-                    "a text stands twice in the data; a batch does not say which of them it holds",
-                    "keep one of each, or write the loop with fi.Tape.record, where rows are named by id",
-                )
-            )
-    return names
-
-
-def _check_batch(batch: Mapping[str, Any]) -> None:
-    """Raise unless a batch is tokens, mask and labels, and N is known."""
-    more = sorted(set(batch) - _TAKEN)
-    if more:
-        raise _packed(", ".join(more))
-    missing = sorted(_TAKEN - {"attention_mask"} - set(batch))
-    if missing:
-        raise NotSupportedError(
-            explain(
-                "a model that is called with input_ids, labels and num_items_in_batch",
-                f"no {', '.join(missing)}",
-                "a compute_loss of one's own, a collator that makes no labels, or a model that takes no such argument",
-                "leave the loss to a causal model of transformers, or write the loop with fi.Tape.record",
-            )
-        )
-
-
-def _packed(found: str) -> NotSupportedError:
-    return NotSupportedError(
+def _not_kept(step: int) -> ConfigError:
+    return ConfigError(
         explain(
-            "one text a row: input_ids, attention_mask and labels",
-            found,
-            "texts are packed (padding-free), or the model reads more than tokens",
-            "use a collator that pads, and leave further columns out of the batch",
+            "a tape on disk, to go on with",
+            f"a training resumed at step {step}, and TapeCallback() without a folder",
+            "the steps before were recorded in the memory of a process that has ended, or not at all",
+            'record with TapeCallback("folder") from the first step on; or train without resume_from_checkpoint',
         )
     )
 
 
-def _rows_in(batch: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return tokens and labels of each row, without padding."""
-    tokens, labels = _array(batch["input_ids"]), _array(batch["labels"])
-    mask = batch.get("attention_mask")
-    seen = np.ones(tokens.shape, bool) if mask is None else _array(mask) != 0
-    if seen.shape != tokens.shape or labels.shape != tokens.shape:
-        raise _packed(f"input_ids {tokens.shape}, labels {labels.shape}, attention_mask {seen.shape}")
-    if (
-        (np.diff(seen.astype(np.int8), axis=1) > 0).any()
-        or not seen[:, 0].all()
-        or (labels[~seen] != -100).any()
-    ):
-        raise NotSupportedError(
-            explain(
-                "padding behind a row's tokens, with labels −100",
-                "padding before or between them, or labels on padding",
-                "the tokenizer pads on the left, or the collator pads labels with another number",
-                'set tokenizer.padding_side = "right", and pad labels with −100',
-            )
-        )
-    return [(t[s], y[s]) for t, y, s in zip(tokens, labels, seen, strict=True)]
-
-
-def _encoded(tokens: np.ndarray, labels: np.ndarray) -> Encoded:
-    learned = labels != -100
-    learned[:1] = False
-    if (labels[learned] != tokens[learned]).any():
-        raise NotSupportedError(
-            explain(
-                "labels that are the row's own tokens, or −100",
-                "other labels",
-                "a masked language model (mlm=True), or labels that were shifted beforehand",
-                "pass DataCollatorForLanguageModeling(tokenizer, mlm=False), and leave the shift to the model",
-            )
-        )
-    return Encoded(tokens, learned)
-
-
-def _unknown(row: int) -> DataError:
-    return DataError(
-        explain(
-            "batches of rows that stand in the data set as they are",
-            f"a row of other tokens or labels, row {row} of its batch",
-            "the collator cuts, packs or changes rows depending on their batch, or the data set augments at random",
-            "do so once, before training, or write the loop with fi.Tape.record",
-        )
+def _alike(names: Sequence[Any]) -> str:
+    return (
+        f"{len(names)} rows stand in the data more than once with the same tokens and labels, such as {names[0]!r} and "
+        f"{names[1]!r}: a batch does not say which of them it holds, and they are named in turn; their sum is right, "
+        "and which of them was drawn at which step of an epoch is not known"
     )
-
-
-def _key(row: Encoded) -> bytes:
-    return row.tokens.tobytes() + b"|" + row.learned.tobytes()
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.int64)
 
 
 def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Thinning checkpoints, for a loop whose length nobody knows: every k-th state, and k doubles when they fill up."""
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -119,6 +119,34 @@ class ThinningCheckpoints:
                 if wide.due:
                     wide.flush()
         return wide
+
+    @property
+    def plan(self) -> tuple[int, list[int]]:
+        """Every how many steps a state is kept by now, and those that are kept besides."""
+        return self._every, sorted(self._pinned)
+
+    def go_on(self, t: int, every: int, pinned: Sequence[int]) -> list[str]:
+        """Find the states before step t in the folder, kept by this plan or one that it became; remove all others.
+
+        Returns
+        -------
+        list of str
+            Names of files that cannot be read.
+        """
+        broken = self.reopen()
+        while not all(step in self._states for step in range(0, t, every)) and every < t:
+            every *= 2
+        kept = {step for step in self._states if step < t and (step % every == 0 or step in pinned)}
+        for path in {place for place in self._states.values() if isinstance(place, Path)}:
+            left = sorted(step for step in kept if self._states[step] == path)
+            if left != sorted(self._last_file.read(path)):
+                self._states.update({step: self[step].clone() for step in left})
+                if not left or self._write(left) != path:
+                    path.unlink()
+                    self._last_file.forget()
+        self._states = {step: place for step, place in self._states.items() if step in kept}
+        self._every, self._pinned = every, set(pinned)
+        return broken
 
     def forget_after(self, t: int) -> None:
         """Leave out states after step t."""

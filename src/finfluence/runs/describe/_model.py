@@ -31,7 +31,7 @@ def copy_model(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
             if isinstance(value, Tensor) and not value.is_leaf:
                 raise _computed(f"{name}.{key}".lstrip("."), module)
     try:
-        return copy.deepcopy(model, known)
+        copied: nn.Module = copy.deepcopy(model, known)
     except (TypeError, RuntimeError) as error:
         raise NotSupportedError(
             explain(
@@ -41,6 +41,59 @@ def copy_model(model: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
                 "make such parts outside the model, or drop them before the training starts",
             )
         ) from error
+    _with_forward_of_its_own(model, copied)
+    return copied
+
+
+def _with_forward_of_its_own(model: nn.Module, copied: nn.Module) -> None:
+    """Let no part of the copy compute by a replaced `forward` that still calls the model it was copied from.
+
+    Raises
+    ------
+    NotSupportedError
+        It is not what a library wrapped around the forward of the module's class.
+    """
+    originals = {id(module) for module in model.modules()}
+    for name, module in copied.named_modules():
+        forward = vars(module).get("forward")
+        if forward is None or not _reaches(forward, originals, set()):
+            continue
+        if not _wraps(forward, type(module).forward):
+            raise NotSupportedError(
+                explain(
+                    "a model whose forward passes can be taken by a copy of it",
+                    f"a forward of '{name or type(module).__name__}' that calls the model it was made for",
+                    "model.forward was replaced by a function that holds the model itself",
+                    "write a subclass with that forward, or wrap it by functools.wraps(type(model).forward) if the "
+                    "loss does not need it",
+                )
+            )
+        del module.forward
+
+
+def _reaches(value: Any, modules: set[int], seen: set[int]) -> bool:
+    """Whether a function, or what it closes over, is bound to one of these modules."""
+    if id(value) in modules:
+        return True
+    if id(value) in seen or not callable(value) or isinstance(value, (type, nn.Module)):
+        return False
+    seen.add(id(value))
+    parts = [getattr(value, key, None) for key in ("__self__", "__func__", "__wrapped__", "func")]
+    for cell in getattr(value, "__closure__", None) or ():
+        try:
+            parts.append(cell.cell_contents)
+        except ValueError:  # an empty cell
+            continue
+    return any(_reaches(part, modules, seen) for part in (*parts, *getattr(value, "args", ())))
+
+
+def _wraps(forward: Any, own: Any) -> bool:
+    """Whether `forward` says, by functools.wraps, that it is wrapped around this function."""
+    while forward is not None:
+        if getattr(forward, "__func__", forward) is own:
+            return True
+        forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 def check_model(model: object) -> None:

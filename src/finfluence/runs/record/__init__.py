@@ -1,5 +1,6 @@
 """Recording a training loop that somebody else wrote."""
 
+from finfluence.runs.record._continue import check_alone, save
 from finfluence.runs.record._finish import finish
 from finfluence.runs.record._gather import gather, underlying
 from finfluence.runs.record._options import RecordOptions
@@ -10,6 +11,6 @@ from finfluence.runs.record._start import rows_of, start
 from finfluence.runs.record._try_out import check_module, try_out
 
 __all__ = [
-    "RecordOptions", "Recorder", "RowIds", "check_module", "checked_step", "finish", "gather", "micro_batches",
-    "reopen", "rows_of", "start", "try_out", "underlying",
+    "RecordOptions", "Recorder", "RowIds", "check_alone", "check_module", "checked_step", "finish", "gather",
+    "micro_batches", "reopen", "rows_of", "save", "start", "try_out", "underlying",
 ]  # fmt: skip

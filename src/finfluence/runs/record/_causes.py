@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finfluence.runs.record._recorder import Recorder
-from finfluence.runs.steps import RecordedSteps
+from finfluence.runs.steps import RecordedSteps, tolerance_of
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 Explanation = tuple[str, str]
@@ -21,7 +21,8 @@ class Comparison:
 
     def __init__(self, steps: RecordedSteps, recorder: Recorder) -> None:
         self.steps, self.coordinates, self.references = steps, recorder.coordinates, recorder.references
-        self.tolerance = TOLERANCE[steps.layout.dtype]
+        self.tolerance = tolerance_of(TOLERANCE[steps.layout.dtype], steps.recording.precision)
+        self.apart = self.recast = 0.0
         self._states, self.hooked = recorder.states, recorder.hooked
         self.checked = [t for t in sorted(recorder.references) if t < steps.count and t in recorder.states]
 

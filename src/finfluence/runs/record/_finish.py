@@ -61,13 +61,9 @@ def finish(recorder: Recorder) -> RecordedSteps:
     return steps
 
 
-def notes(steps: RecordedSteps, skipped: int, checked: list[int] | None) -> list[str]:
+def notes(steps: RecordedSteps, skipped: int, checked: str | None) -> list[str]:
     """Return what a reader of the result should know of the recording."""
-    lines = []
-    if checked is not None:
-        lines.append(
-            f"self-check: steps {', '.join(map(str, checked))} of {steps.count} taken again, with the same result"
-        )
+    lines = [] if checked is None else [checked]
     if steps.batch_dependent:
         lines.append(
             f"batch normalisation in training mode at '{steps.batch_dependent[0]}' couples the rows of a batch: the "

@@ -9,6 +9,7 @@ states are exchanged in `gather`. Under DistributedDataParallel states are the s
 its own; under fully_shard it keeps its part of each, and `gather` makes them whole.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -110,6 +111,13 @@ def _union(entries: tuple[Entry, ...]) -> Entry:
         tuple(w / count for e in entries for w in e.weights),
         [state for e in entries for state in e.random],
         [batch for e in entries for batch in e.batches],
+        [
+            part
+            for e in entries
+            for part in np.split(e.of_rows / count, np.cumsum([len(r) for r in e.rows])[:-1])
+        ]
+        if any(len(e.shares) for e in entries)
+        else [],
     )
 
 

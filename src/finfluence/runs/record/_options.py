@@ -19,3 +19,4 @@ class RecordOptions:
     sampling: Sampling
     snapshot_bytes: int
     processes: Processes
+    resume_at: int | None = None

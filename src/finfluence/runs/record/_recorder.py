@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -122,7 +123,7 @@ class Recorder:
         self._pending: tuple[tuple[float, ...], ...] | None = None
         self._random: list[Tensor] = []
         self._waiting: list[list[Any]] = []
-        self._written = 0
+        self.written = 0
         self._last_ids: Any = None
         self._problem: Exception | None = None
         self._versions: list[int] = []
@@ -141,7 +142,7 @@ class Recorder:
         """Steps recorded so far."""
         return len(self.recording.entries)
 
-    def step(self, ids: Any, weights: Sequence[float] | None, batch: Batch | Sequence[Batch] | None) -> None:
+    def step(self, ids: Any, weights: Sequence[Any] | None, batch: Batch | Sequence[Batch] | None) -> None:
         """Name the rows of the step that the optimiser has just taken."""
         if self._problem is not None:
             raise self._problem
@@ -149,9 +150,10 @@ class Recorder:
         if self._pending is None:
             self._no_step(ids)
             return
-        given = _weights(weights, len(parts), self.steps)
+        given, shares = _weights(weights, parts, self.steps)
         random = self._states_of(len(parts)) if self.recording.random else ()
-        self.recording.entries.append(Entry(self._pending, (), given, random, self._seen(batch, len(parts))))
+        seen = self._seen(batch, len(parts))
+        self.recording.entries.append(Entry(self._pending, (), given, random, seen, shares))
         self._waiting.append([kept_ids(p) for p in parts])
         self._pending, self._random, self._last_ids = None, [], ids
         self._versions = [p._version for p in self._parameters]
@@ -159,6 +161,13 @@ class Recorder:
             self.look_up()
         if self.folder is not None and self.states.due:
             self.write()
+
+    def between_steps(self) -> None:
+        """Raise unless the rows of the last step have been named, and nothing went wrong."""
+        if self._pending is not None and self._problem is None:
+            self._problem = self._unnamed()
+        if self._problem is not None:
+            raise self._problem
 
     def look_up(self) -> None:
         """Turn the ids of the last steps into positions."""
@@ -179,13 +188,13 @@ class Recorder:
     def write(self) -> None:
         """Write what is new to the folder."""
         self.look_up()
-        if self.folder is not None and self.steps > self._written:
-            if not self._written:  # only now: a recording that fails at its start leaves no folder
+        if self.folder is not None and self.steps > self.written:
+            if not self.written:  # only now: a recording that fails at its start leaves no folder
                 check_new(self.folder)
                 write_header(self.folder, self.recording, None)
             flags = Flags(self.recording.module_modes or [], self.recording.has_grad or [])
-            write_entries(self.folder, self._written, self.recording.entries[self._written :], flags)
-            self._written = self.steps
+            write_entries(self.folder, self.written, self.recording.entries[self.written :], flags)
+            self.written = self.steps
         self.states.flush()
 
     def release(self) -> None:
@@ -197,10 +206,7 @@ class Recorder:
     def ready(self) -> None:
         """Take the hooks off, and raise what went wrong on the way."""
         self.release()
-        if self._pending is not None and self._problem is None:
-            self._problem = self._unnamed()
-        if self._problem is not None:
-            raise self._problem
+        self.between_steps()
         self.look_up()
 
     def finish(self) -> bool:
@@ -209,7 +215,7 @@ class Recorder:
         if self.as_left is None:
             self.as_left = self._versions == [p._version for p in self._parameters]
             if self.as_left and self.steps:
-                self.states.keep(self.steps, self._state(), last=True)
+                self.states.keep(self.steps, self.state(), last=True)
             self.states.settle()
         return self.as_left
 
@@ -252,7 +258,7 @@ class Recorder:
             self.references[t - 1].later = self._some_parameters()
         checked = checked_step(t)
         if checked or self.states.wants(t):
-            self.states.keep(t, self._state(), pin=checked)
+            self.states.keep(t, self.state(), pin=checked)
         if t == 0:
             self.recording.module_modes = module_modes(self.model)
 
@@ -280,8 +286,8 @@ class Recorder:
     def _some_parameters(self) -> Tensor:
         return torch.cat([held(p).reshape(-1) for p in self._parameters])[self.coordinates]
 
-    def _state(self) -> Tensor | bytearray:
-        """Return a copy of the state, through the views of an earlier step where they still hold."""
+    def state(self) -> Tensor | bytearray:
+        """Return a copy of the state as it is now, through the views of an earlier step where they still hold."""
         addresses, state = [p.data_ptr() for p in self._parameters], self._optimizer.state
         for slot in self._slots:
             for p in self._parameters:
@@ -375,16 +381,24 @@ def _unreadable(step: int, error: Exception) -> NotSupportedError:
     )
 
 
-def _weights(given: Sequence[float] | None, parts: int, step: int) -> tuple[float, ...]:
+def _weights(
+    given: Sequence[Any] | None, parts: Sequence[Any], step: int
+) -> tuple[tuple[float, ...], list[np.ndarray]]:
+    """Return the weight of each micro-batch, and those of its rows where some are given."""
     if given is None:
-        return _ONE if parts == 1 else (1.0 / parts,) * parts
-    weights = tuple(float(w) for w in given)
-    if len(weights) == parts and all(0 < w < float("inf") for w in weights):
-        return weights
+        return _ONE if len(parts) == 1 else (1.0 / len(parts),) * len(parts), []
+    sizes = [part.numel() if isinstance(part, Tensor) else len(part) for part in parts]
+    each = [np.asarray(w, dtype=np.float64) for w in given]
+    fitting = len(each) == len(sizes) and all(w.shape in ((), (n,)) for w, n in zip(each, sizes, strict=True))
+    if fitting and all(bool(((w > 0) & np.isfinite(w)).all()) for w in each):
+        if not any(w.ndim for w in each):
+            return tuple(float(w) for w in each), []
+        of_rows = [w if w.ndim else np.full(n, w / n) for w, n in zip(each, sizes, strict=True)]
+        return tuple(float(w.sum()) for w in of_rows), of_rows
     raise ConfigError(
         explain(
-            f"one weight above 0 for each of {parts} micro-batches at step {step}",
-            repr(list(weights)),
+            f"one weight above 0 for each of {len(sizes)} micro-batches at step {step}, or for each of its rows",
+            repr([w.tolist() for w in each]),
             "weights and ids were cut differently",
             "pass weights=[…] as the loop multiplies each micro-batch's mean loss, or leave it out for equal ones",
         )

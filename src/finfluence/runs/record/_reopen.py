@@ -25,6 +25,7 @@ from finfluence.runs.steps import (
     copied,
     fingerprint,
     frozen_checksums,
+    precision_named,
     read_entries,
     untouched,
 )
@@ -64,7 +65,7 @@ def reopen(
             twin, head["names"], loss, rows, head["data_hash"], optimizer,
             Clipping(head["clip_norm"], head["clip_value"]), Sampling(head["sampling"], head["steps_per_epoch"]),
             head["random"], {"frozen": frozen_checksums(twin), "data": rows_checksums(rows)}, flags.module_modes,
-            flags.has_grad, entries, head["notes"],
+            flags.has_grad, entries, head["notes"], precision=precision_named(head.get("precision")),
         )  # fmt: skip
         steps = RecordedSteps(recording)
         if not whole:

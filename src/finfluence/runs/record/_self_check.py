@@ -12,7 +12,7 @@ from torch import Tensor
 from finfluence.errors import NotSupportedError, TrainingError, explain
 from finfluence.runs.record._causes import TOLERANCE, Comparison, cause_of, relative
 from finfluence.runs.record._recorder import Recorder, ReferenceSample
-from finfluence.runs.steps import RecordedSteps
+from finfluence.runs.steps import RECAST, RecordedSteps
 
 MOVED = 10.0
 
@@ -27,12 +27,12 @@ class Difference:
     next_step: str
 
 
-def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
-    """Take the steps of which there is a reference sample again; return which.
+def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
+    """Take the steps of which there is a reference sample again; return what was checked, in words.
 
     Returns
     -------
-    list[int]
+    str
 
     Raises
     ------
@@ -44,7 +44,7 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
     comparison = Comparison(steps, recorder)
     for t in comparison.checked:
         again = _Again.of(comparison, t)
-        difference = _difference(comparison, t, again)
+        difference = _difference(comparison, t, again) or _recast(comparison, t)
         if difference is not None:
             raise TrainingError(
                 explain(
@@ -55,7 +55,14 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> list[int]:
                 )
             )
         _check_update(comparison, t, again)
-    return comparison.checked
+    what = f"steps {', '.join(map(str, comparison.checked))} of {steps.count} taken again"
+    if steps.recording.precision is None:
+        return f"self-check: {what}, with the same result"
+    kind = str(steps.recording.precision).removeprefix("torch.")
+    said = f"self-check: {what}; gradients differ by up to {comparison.apart:.1%}, as sums in {kind} may"
+    if steps.loss is steps.recording.loss:
+        return said
+    return f"{said}. Derivatives are taken without autocast: gradients there differ by up to {comparison.recast:.1%}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "let only the optimiser move the parameters while the recording lasts",
         )  # fmt: skip
     size = relative(comparison.clipped(again.gradient), reference.gradient)
+    comparison.apart = max(comparison.apart, size)
     if size > tolerance:
         return Difference(size, "a gradient", *cause_of(comparison, t))
     state = comparison.state(t)
@@ -106,6 +114,24 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "make a new optimiser, and change options between steps only",
         )  # fmt: skip
     return None
+
+
+def _recast(comparison: Comparison, t: int) -> Difference | None:
+    """Compare with the gradient of the loss that derivatives are taken of, where that is another one."""
+    steps = comparison.steps
+    if steps.loss is steps.recording.loss:
+        return None
+    steps.set_state(t, comparison.state(t))
+    steps.backward(t, steps.loss)
+    size = relative(comparison.clipped(steps.gradient()), comparison.references[t].gradient)
+    comparison.recast = max(comparison.recast, size)
+    if size <= RECAST:
+        return None
+    return Difference(
+        size, "a gradient without autocast",
+        f"{steps.recording.precision} is too coarse for this model at this step: its gradient is mostly rounding",
+        "train in float32 (bf16=False)",
+    )  # fmt: skip
 
 
 def _check_update(comparison: Comparison, t: int, again: _Again) -> None:

@@ -21,6 +21,7 @@ from finfluence.runs.describe import (
     varies,
 )
 from finfluence.runs.describe.optimizers import options_of, rule_of, steps_done
+from finfluence.runs.record._continue import check_alone, go_on
 from finfluence.runs.record._header import check_new, data_hash
 from finfluence.runs.record._options import RecordOptions
 from finfluence.runs.record._recorder import Recorder, Watch
@@ -66,15 +67,18 @@ def start(
     names = trained_names(model, optimizer, options.parameters)
     named = dict(model.named_parameters())
     check_parameters({name: named[name] for name in names}, dict(model.named_modules()))
-    check_new(folder)
     sharded = any(map(is_sharded, model.parameters()))
+    if options.resume_at is None:
+        check_new(folder)
+    else:
+        check_alone(options.processes.size, sharded)
     with untouched(0):
         rows = rows_of(data, options.collate)
         plain = unsharded(model, made_whole(model, options.processes)) if sharded else model
         twin = copied(plain, names)
         layout = Layout(twin)
         varying = varies(rows)
-        random = try_out(copied(plain, names), loss, rows, layout, varying)
+        random, precision = try_out(copied(plain, names), loss, rows, layout, varying)
         hashed = data_hash(rows, varying)
         checksums = {"frozen": frozen_checksums(twin), "data": rows_checksums(rows)}
     groups = [options_of(g) for g in optimizer.param_groups]
@@ -82,8 +86,9 @@ def start(
     group_of = [place[id(named[name])] for name in names]
     recorded = RecordedOptimizer(rule, groups, group_of, steps_done(optimizer))
     recording = Recording(
-        twin, names, loss, rows, hashed, recorded, options.clipping, options.sampling, random, checksums
-    )
+        twin, names, loss, rows, hashed, recorded, options.clipping, options.sampling, random, checksums,
+        precision=precision,
+    )  # fmt: skip
     vectors = 1 + len(recorded.slots)
     shards = Shards(layout, vectors, options.processes) if sharded else None
     budget = options.snapshot_bytes
@@ -93,9 +98,16 @@ def start(
         width, whole = shards.width, shards.whole_width
         states = ThinningCheckpoints(width, layout.dtype, layout.device, None, budget, whole)
         twin.cpu()  # until `gather`: the loop needs the room
-    return Recorder(
-        model, optimizer, recording, states, Watch(layout, folder, options.scaler, varying, shards)
-    )
+    watch = Watch(layout, folder, options.scaler, varying, shards)
+    recorder = Recorder(model, optimizer, recording, states, watch)
+    if options.resume_at is not None:
+        try:
+            with untouched(0):
+                go_on(recorder, options.resume_at)
+        except BaseException:
+            recorder.release()
+            raise
+    return recorder
 
 
 def rows_of(data: Any, collate: Callable[[list[Any]], Any] | None) -> RowSource:

@@ -10,17 +10,19 @@ from torch import Tensor, nn
 from finfluence.errors import ConfigError, DataError, NotSupportedError, explain
 from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing, without_graph
 from finfluence.runs.describe import RowSource, try_loss
-from finfluence.runs.steps import Clipping, check_steady
+from finfluence.runs.steps import Clipping, CoarsestDtype, check_steady, tolerance_of
 
 _LOOKED_AT = 8
 
 
-def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool) -> bool:
-    """Run the loss on a copy; return whether it draws random numbers in training mode.
+def try_out(
+    model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, varying: bool
+) -> tuple[bool, torch.dtype | None]:
+    """Run the loss on a copy; return whether it draws random numbers in training mode, and if it rounds, to what.
 
     Returns
     -------
-    bool
+    (bool, torch.dtype or None)
 
     Raises
     ------
@@ -35,7 +37,9 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
     batch = {k: v.to(layout.device) for k, v in rows.batch(torch.arange(count)).items()}
     with no_checkpointing():
         model.eval()
-        together = try_loss(loss, model, batch)
+        with CoarsestDtype() as seen:
+            together = try_loss(loss, model, batch)
+        tolerance = tolerance_of(1e-3, seen.dtype)
         check_row_losses(together, count)
         for row in range(min(count, 3)):
             one = (
@@ -46,7 +50,7 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
             placed = {k: v.to(layout.device) for k, v in one.items()}
             alone = without_graph(partial(loss, model, placed))
             check_row_losses(alone, 1)
-            if not _separable(float(together[row]), float(alone[0]), rows.ids[row].item()):
+            if not _separable(float(together[row]), float(alone[0]), rows.ids[row].item(), tolerance):
                 check_steady(model, loss, batch)  # it may be another number at every call
                 raise _coupled(float(together[row]), float(alone[0]), rows.ids[row].item())
         model.train()
@@ -69,7 +73,7 @@ def try_out(model: nn.Module, loss: RowLoss, rows: RowSource, layout: Layout, va
                 )
             )
     check_steady(model, loss, batch)
-    return drawn
+    return drawn, seen.dtype
 
 
 def _states(device: torch.device) -> list[Tensor]:
@@ -77,7 +81,7 @@ def _states(device: torch.device) -> list[Tensor]:
     return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
 
 
-def _separable(together: float, alone: float, row: Any) -> bool:
+def _separable(together: float, alone: float, row: Any, tolerance: float) -> bool:
     """Return whether a row's loss is the same among others and alone."""
     if not (np.isfinite(together) and np.isfinite(alone)):
         raise DataError(
@@ -88,7 +92,7 @@ def _separable(together: float, alone: float, row: Any) -> bool:
                 "impute or drop such rows, or bound the loss",
             )
         )
-    return abs(together - alone) <= 1e-3 * max(abs(together), abs(alone), 1e-3)
+    return abs(together - alone) <= tolerance * max(abs(together), abs(alone), 1e-3)
 
 
 def _coupled(together: float, alone: float, row: Any) -> NotSupportedError:

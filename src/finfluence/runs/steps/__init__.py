@@ -3,6 +3,7 @@
 from finfluence.runs.steps._behaviour import check_steady, check_unchanged
 from finfluence.runs.steps._draws import equal_chances, equal_draws, same_places
 from finfluence.runs.steps._epochs import check_sampling, find_epochs
+from finfluence.runs.steps._precision import RECAST, CoarsestDtype, exact, precision_named, tolerance_of
 from finfluence.runs.steps._randomness import (
     random_state,
     set_random_state,
@@ -16,6 +17,7 @@ from finfluence.runs.steps._recording import Clipping, RecordedOptimizer, Record
 from finfluence.runs.steps._step_log import (
     Entry,
     Flags,
+    cut_entries,
     entries_of,
     read_entries,
     tensors_of,
@@ -34,7 +36,9 @@ from finfluence.runs.steps._trained_part import (
 )
 
 __all__ = [
+    "RECAST",
     "Clipping",
+    "CoarsestDtype",
     "Entry",
     "Flags",
     "Parameters",
@@ -51,14 +55,17 @@ __all__ = [
     "check_steady",
     "check_unchanged",
     "copied",
+    "cut_entries",
     "entries_of",
     "equal_chances",
     "equal_draws",
+    "exact",
     "find_epochs",
     "fingerprint",
     "frozen_checksums",
     "initial_model",
     "module_modes",
+    "precision_named",
     "random_state",
     "read_entries",
     "same_places",
@@ -69,6 +76,7 @@ __all__ = [
     "states_from",
     "step_seed",
     "tensors_of",
+    "tolerance_of",
     "trained_names",
     "untouched",
     "write_entries",

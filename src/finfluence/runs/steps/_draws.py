@@ -125,7 +125,8 @@ def listed_oftener(order: Sequence[np.ndarray], n: int) -> bool:
     Examples
     --------
     >>> rng, once, twice = np.random.default_rng(0), np.arange(60), np.r_[np.arange(60), 0, 1, 2]
-    >>> [listed_oftener([b for _ in range(9) for b in rng.permutation(rows).reshape(-1, 3)], 60) for rows in (once, twice)]
+    >>> runs = [[b for _ in range(9) for b in rng.permutation(rows).reshape(-1, 3)] for rows in (once, twice)]
+    >>> [listed_oftener(run, 60) for run in runs]
     [False, True]
     """
     drawn = np.concatenate(order)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._files import digest
-from finfluence.grads import Batch, Graphs, Layout, no_checkpointing, without_graph
+from finfluence.grads import Batch, Graphs, Layout, RowLoss, no_checkpointing, without_graph
 from finfluence.runs.describe import changed_data, changed_model, copy_model, first_change, rows_checksums
 from finfluence.runs.steps._behaviour import Behaviour
 from finfluence.runs.steps._epochs import find_epochs
+from finfluence.runs.steps._precision import exact
 from finfluence.runs.steps._randomness import set_random_state, split_random_state, untouched
 from finfluence.runs.steps._recorded_update import RecordedUpdate
 from finfluence.runs.steps._recording import Recording
@@ -50,7 +51,7 @@ class RecordedSteps:
         self.layout = Layout(self.model)
         self.parameters = self.layout.parameters(self.model)
         self.width = (1 + len(r.optimizer.slots)) * self.layout.size
-        self.rows, self.loss, self.count = r.rows, r.loss, len(r.entries)
+        self.rows, self.loss, self.count = r.rows, exact(r.loss), len(r.entries)
         order = [np.concatenate(e.rows) for e in r.entries]
         self.order = [torch.from_numpy(rows) for rows in order]
         self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
@@ -86,9 +87,8 @@ class RecordedSteps:
         """Rows of an equally weighed batch of the same noise, 1/Σp², of every step."""
         found = []
         for entry in self.recording.entries:
-            of = np.array([len(part) for part in entry.rows])
-            weights = np.array(entry.weights)
-            found.append(float(weights.sum() ** 2 / (weights**2 / of).sum()))
+            each = entry.of_rows
+            found.append(float(each.sum() ** 2 / (each**2).sum()))
         return found
 
     @cached_property
@@ -112,9 +112,8 @@ class RecordedSteps:
     def at(self, t: int) -> Step:
         """Return step t."""
         entry, rows = self.recording.entries[t], self.order[t]
-        sizes = np.array([len(part) for part in entry.rows])
-        each = np.array(entry.weights) / sizes
-        total = float(each @ sizes)
+        each = entry.of_rows
+        total = float(each.sum())
         alike = np.allclose(each, total / len(rows), rtol=1e-9)
         parts = self._parts(entry)
         batch = parts[0] if len(parts) == 1 else self._joined(entry, parts)
@@ -124,7 +123,7 @@ class RecordedSteps:
             batch.update(_random_fields(entry.random))
         shares = None
         if not alike or abs(total - 1.0) > 1e-9:
-            weight = torch.from_numpy(np.repeat(each * len(rows), sizes))
+            weight = torch.from_numpy(each * len(rows))
             batch[_WEIGHT] = weight.to(self.layout.dtype).to(self.layout.device)
             shares = None if alike else weight / weight.sum()
             if alike:
@@ -173,18 +172,21 @@ class RecordedSteps:
         self._torch.step()
         self._torch.zero_grad()
 
-    def backward(self, t: int) -> Tensor:
-        """Fill the gradients of step t at the state set, before clipping; return its loss."""
-        entry = self.recording.entries[t]
+    def backward(self, t: int, by: RowLoss | None = None) -> Tensor:
+        """Fill the gradients of step t at the state set, before clipping, by the training's loss; return its loss."""
+        entry, row_loss = self.recording.entries[t], self.recording.loss if by is None else by
         total = torch.zeros((), dtype=self.layout.dtype, device=self.layout.device)
         for m, part in enumerate(self._parts(entry)):
             if self.stochastic:
                 set_random_state(split_random_state(entry.random[m]), self.layout.device)
-            losses = self.loss(self.model, part)
-            loss = losses.mean()
-            (loss if entry.weights[m] == 1.0 else loss * entry.weights[m]).backward()
-            total += entry.weights[m] * loss.detach()
-        plain = len(entry.weights) == 1 and entry.weights[0] == 1.0
+            losses = row_loss(self.model, part)
+            if len(entry.shares):
+                loss = losses @ torch.from_numpy(entry.shares[m]).to(losses)
+            else:
+                loss = losses.mean() if entry.weights[m] == 1.0 else losses.mean() * entry.weights[m]
+            loss.backward()
+            total += loss.detach()
+        plain = entry.weights == (1.0,) and not len(entry.shares) and row_loss is self.loss
         self.last_losses = losses.detach() if plain else None
         return total
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finfluence.grads import Layout
 from finfluence.runs.describe.optimizers import Pull
+from finfluence.runs.steps._precision import RECAST, exact, tolerance_of
 from finfluence.runs.steps._recording import Recording
 
 LOOKED_AT = 2**14  # coordinates of a step, at least, of which the move is compared
@@ -51,6 +52,7 @@ class RecordedUpdate:
         self.hyper = torch.tensor(table, dtype=layout.dtype, device=layout.device)
         has_grad = recording.has_grad
         moving = None if has_grad is None or all(has_grad) else torch.tensor(has_grad)
+        self._precision, self._recast = recording.precision, recording.loss is not exact(recording.loss)
         self._moves = None if moving is None else moving.repeat_interleave(sizes).to(layout.device)
         index = torch.repeat_interleave(torch.tensor(optimizer.group_of), sizes)
         self._groups = index.to(layout.device) if several else None
@@ -141,9 +143,13 @@ class RecordedUpdate:
         (str, float) or None
             "gradient" or "parameters"; None where nothing departs, or nothing tells.
         """
-        count, tolerance = 1 + len(self.slots), AGREES.get(state.dtype, COARSE)
+        count, known = 1 + len(self.slots), AGREES.get(state.dtype, COARSE)
+        tolerance = RECAST if self._recast else tolerance_of(known, self._precision)
         (theta, *slots), (reached, *kept) = (s.view(count, -1).unbind() for s in (state, after))
-        eps, loose = ROUNDING * torch.finfo(state.dtype).eps, self._rule.tolerance or MOVED * tolerance
+        eps, loose = (
+            ROUNDING * torch.finfo(state.dtype).eps,
+            self._rule.tolerance or max(MOVED * known, tolerance),
+        )
         wanted = None if gradient is None else self._received(gradient)
         if read is not None:
             got: Tensor | None = -read if self._flags.get("maximize") else read

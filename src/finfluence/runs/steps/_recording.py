@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from finfluence.grads import RowLoss
@@ -101,6 +102,8 @@ class Recording:
         The steps.
     notes : list of str
         What a reader of results should know.
+    precision : torch.dtype or None
+        In which the loss is computed, where that is coarser than what is trained.
     """
 
     model: nn.Module
@@ -117,3 +120,4 @@ class Recording:
     has_grad: list[bool] | None = None
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    precision: torch.dtype | None = None

@@ -24,6 +24,7 @@ class Entry:
     numbers : options of each parameter group.
     random : torch's random state before the forward pass of each micro-batch.
     batches : of each micro-batch as the loop saw it, if given.
+    shares : of each micro-batch, what the loss of each row is multiplied by, if rows of one count differently.
     """
 
     numbers: tuple[tuple[float, ...], ...]
@@ -31,6 +32,15 @@ class Entry:
     weights: tuple[float, ...] = ()
     random: Sequence[Tensor] = ()
     batches: Sequence[Batch] = ()
+    shares: Sequence[np.ndarray] = ()
+
+    @property
+    def of_rows(self) -> np.ndarray:
+        """What the loss of each row is multiplied by, in the order of `rows`."""
+        if len(self.shares):
+            return np.concatenate(self.shares)
+        sizes = np.array([len(rows) for rows in self.rows])
+        return np.repeat(np.array(self.weights) / sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ def tensors_of(entries: list[Entry], first: int) -> dict[str, Tensor]:
             [[[float(x) for x in g] for g in e.numbers] for e in entries], dtype=torch.float64
         ),
     }
+    if any(len(e.shares) for e in entries):
+        tensors["shares"] = torch.from_numpy(np.concatenate([e.of_rows for e in entries]))
     states = [state.cpu() for e in entries for state in e.random]
     if states:
         tensors["random"] = torch.stack(states)
@@ -84,8 +96,26 @@ def read_entries(folder: Path) -> tuple[list[Entry], Flags, str | None]:
         except StorageError:
             return entries, flags, path.name
         entries.extend(entries_of(tensors, len(entries)))
-        flags = Flags(**{of: [bool(f) for f in tensors[name].tolist()] for name, of in _FLAGS.items()})
+        flags = flags_of(tensors)
     return entries, flags, None
+
+
+def cut_entries(folder: Path, count: int) -> None:
+    """Remove all but the first `count` steps from the files in `folder`, which hold at least as many."""
+    for path in sorted(folder.glob("steps-*.safetensors")):
+        first = int(path.stem.split("-")[1])
+        if first >= count:
+            path.unlink()
+            continue
+        tensors = read_tensors(path)
+        entries = entries_of(tensors, first)
+        if first + len(entries) > count:
+            write_entries(folder, first, entries[: count - first], flags_of(tensors))
+
+
+def flags_of(tensors: dict[str, Tensor]) -> Flags:
+    """Return the flags of a file."""
+    return Flags(**{of: [bool(f) for f in tensors[name].tolist()] for name, of in _FLAGS.items()})
 
 
 def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:
@@ -93,6 +123,7 @@ def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:
     rows = iter(tensors["rows"].split(tensors["sizes"].tolist()))
     weights = iter(tensors["weights"].tolist())
     random = iter(tensors["random"].unbind()) if "random" in tensors else None
+    shares = iter(tensors["shares"].split(tensors["sizes"].tolist())) if "shares" in tensors else None
     found = []
     steps = zip(tensors["micro_batches"].tolist(), tensors["numbers"].tolist(), strict=True)
     for t, (count, numbers) in enumerate(steps, start=first):
@@ -109,6 +140,7 @@ def entries_of(tensors: dict[str, Tensor], first: int) -> list[Entry]:
                 tuple(next(weights) for _ in range(count)),
                 [next(random) for _ in range(count)] if random is not None else [],
                 batches,
+                [next(shares).numpy() for _ in range(count)] if shares is not None else [],
             )
         )
     return found

@@ -14,7 +14,7 @@ from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.grads import Batch, RowLoss, without_graph
 from finfluence.runs.checkpoints import CheckpointStore, RegularCheckpoints
 from finfluence.runs.describe import AnyQuery, Recipe, check_queries
-from finfluence.runs.record import RecordOptions, finish, gather, reopen, start, underlying
+from finfluence.runs.record import RecordOptions, check_alone, finish, gather, reopen, save, start, underlying
 from finfluence.runs.steps import Clipping, Parameters, RecipeSteps, Sampling, Steps, find_epochs, states_from
 from finfluence.runs.tape._read_view import ReadView
 from finfluence.runs.tape._tape_header import differences, header_of, read_header
@@ -66,6 +66,7 @@ class Tape(ReadView):
         steps_per_epoch: int | None = None,
         snapshot_bytes: int = 2**30,
         processes: Together = "one",
+        resume_at: int | None = None,
     ) -> "TapeRecorder":
         """Begin to record a training loop; call `tape.step(ids=…)` after each step of the optimiser.
 
@@ -101,6 +102,9 @@ class Tape(ReadView):
             *all*: the loop runs in every process of torch.distributed's group under DistributedDataParallel or
             fully_shard; each names its own ids, and `gather` ends the recording. Process 0 writes to `out`. The
             weights of a sharded model are exchanged once here, so that all processes must call this.
+        resume_at : int, optional
+            Go on with the tape in `out` at this step, at which `TapeRecorder.save` was called, with model and
+            optimiser as they were then; what the folder holds of later steps is removed.
 
         Returns
         -------
@@ -135,7 +139,7 @@ class Tape(ReadView):
         """
         options = RecordOptions(
             parameters, collate, Clipping(clip_norm, clip_value), scaler, Sampling(sampling, steps_per_epoch),
-            snapshot_bytes, Processes.of(processes),
+            snapshot_bytes, Processes.of(processes), resume_at,
         )  # fmt: skip
         return TapeRecorder(model, optimizer, loss, data, Path(out) if out is not None else None, options)
 
@@ -331,7 +335,7 @@ class TapeRecorder:
         self,
         ids: Any,
         *,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[Any] | None = None,
         batch: Batch | Sequence[Batch] | None = None,
     ) -> None:
         """Say which rows the optimiser's last step used; after `optimizer.step()`.
@@ -340,9 +344,10 @@ class TapeRecorder:
         ----------
         ids : sequence or Tensor, or a list of them
             Row ids of the batch; with gradient accumulation one entry for each backward pass.
-        weights : sequence of float, optional
+        weights : sequence of float or of arrays, optional
             What each micro-batch's mean loss is multiplied by (default: equal, with sum 1). Where the loop divides
-            by a sum of class weights w, `[len(ids) / w[y].sum()]`.
+            by a sum of class weights w, `[len(ids) / w[y].sum()]`. Instead of a number, an array of one for each row:
+            what its loss is multiplied by, so that removing a row takes its own share away.
         batch : dict or list of dicts, optional
             The fields as the loop saw them, where the data set augments at random; they are stored.
 
@@ -357,6 +362,10 @@ class TapeRecorder:
         ConfigError
             The recording is finished.
         """
+        self._check_going_on()
+        self._recorder.step(ids, weights, batch)
+
+    def _check_going_on(self) -> None:
         if self._tape is not None:
             raise ConfigError(
                 explain(
@@ -366,7 +375,6 @@ class TapeRecorder:
                     "finish or replay after the last step; record a second training with fi.Tape.record",
                 )
             )
-        self._recorder.step(ids, weights, batch)
 
     def __getattr__(self, name: str) -> Any:
         if not hasattr(Tape, name) and name not in ("run", "checkpoints", "cache", "seed"):
@@ -394,6 +402,31 @@ class TapeRecorder:
         recording = self._recorder.recording
         order, sampling = [np.concatenate(e.rows) for e in recording.entries], recording.sampling
         return find_epochs(order, recording.rows.ids, sampling.kind, sampling.steps_per_epoch)[0]
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """Positions of the rows of all steps so far, in the order in which the loop used them."""
+        self._recorder.look_up()
+        rows = [part for entry in self._recorder.recording.entries for part in entry.rows]
+        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+    def save(self) -> None:
+        """Write the tape as far as it is, so that `Tape.record(…, resume_at=…)` can go on from here.
+
+        To be called where the loop saves its own checkpoint of model and optimiser, after `step`.
+
+        Raises
+        ------
+        ConfigError
+            A recording without `out`, before its first step, or finished.
+        TrainingError
+            The rows of the last step were not named.
+        NotSupportedError
+            Several processes, or a sharded model.
+        """
+        self._check_going_on()
+        check_alone(1 if self._apart is None else self._apart.size, self._recorder.shards is not None)
+        save(self._recorder)
 
     def finish(self) -> Tape:
         """End the recording, check that its steps can be taken again, and return the tape; the same one each time.
