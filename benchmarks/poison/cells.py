@@ -19,7 +19,6 @@ from finfluence.runs import Recipe, initial_model, seeded
 
 LEARNING_RATE, RANK, BATCH, ANSWER = 1e-3, 8, 8, 20
 CLEANED, CLEANED_BY = 0.05, "kernel, 5 states, ridge 1"
-FINE_RECORDS = 3
 
 
 @dataclass(frozen=True)
@@ -206,14 +205,11 @@ def run(
     print(f"before {before:.3f}, after {after:.3f}, without {without:.3f}, spread {spread:.3f}", flush=True)
     states = States.of(tape, made.queries, size.states)
     at = timed("states", at)
-    fine = fi.estimate(tape, made.queries[:1], method="fine", records=FINE_RECORDS)
-    at = timed("fine", at)
     scores = {
         "replay effect": replayed.harm("behaviour"),
-        "fine": fine.harm("behaviour"),
         "own loss": made.losses(end),
         "perplexity before tuning": made.losses(start),
-        **state_scores(states, size.states),
+        **state_scores(states, size.states, BATCH),
         **text_scores(planted, cell.draw, encoder),
     }
     top = np.zeros(size.rows, bool)

@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.poison.attacks import Planted
 from benchmarks.poison.states import States, residual
+from finfluence.estimators.first_order import step_influence
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 Encoder = Callable[[Sequence[str]], np.ndarray]
@@ -54,7 +55,7 @@ def text_scores(planted: Planted, draw: int, encoder: Encoder | None = None) -> 
     return found
 
 
-def state_scores(states: States, counts: Sequence[int]) -> dict[str, np.ndarray]:
+def state_scores(states: States, counts: Sequence[int], batch: int) -> dict[str, np.ndarray]:
     """Return the scores from gradients along the run; the behaviour is the first of what is asked, and unwanted.
 
     A row that raises it has a positive score: its gradient of the loss points against that of the behaviour.
@@ -71,9 +72,19 @@ def state_scores(states: States, counts: Sequence[int]) -> dict[str, np.ndarray]
             f"cosines, {count} states, residual": -residual(some.cosines()),
             f"standardised, {count} states": -some.standardised()[:, 0],
             f"standardised, {count} states, residual": -residual(some.standardised()),
+            f"fine, {count} states": _fine(some, batch),
             f"TracIn, {count} states": -np.tensordot(some.rates, some.plain, 1)[:, 0],
         }
     return {**found, "grad-dot": -last, "grad-cosine": -last / states.sizes[-1, : len(last)]}
+
+
+def _fine(states: States, batch: int) -> np.ndarray:
+    """Return −μ [n] of the published single-run algorithm, with the states as its recorded steps."""
+    alone = [np.array([row]) for row in range(states.plain.shape[1])]
+    each = np.stack(
+        [step_influence(products[:, :1].astype(float), alone, batch) for products in states.plain]
+    )[..., 0]
+    return np.sign(each.sum(0)) * np.sqrt((each**2).sum(0))
 
 
 def _kernels(states: States, count: int) -> dict[str, np.ndarray]:

@@ -74,6 +74,8 @@ def test_scores_from_products_of_gradients_are_the_librarys(base):
     states = States.of(tape, made.queries, [3])
     asked, steps = made.queries[:1], states.steps.tolist()
     assert steps == [2, 3, 4]
+    fine = -fi.estimate(tape, asked, method="fine", records=4).data["mu"].values[:, 0]
+    assert np.corrcoef(state_scores(states, [3], 8)["fine, 3 states"], fine)[0, 1] > 0.9
     found = {
         "less": -np.tensordot(states.rates / states.rates.sum(), states.less, 1)[:, 0],
         "tracin": -(states.rates[:, None, None] * states.plain).sum(0)[:, 0],
@@ -134,8 +136,15 @@ def test_a_cell_is_run_once(tmp_path):
     first = main(words)
     (path,) = (p for p in (tmp_path / "out").glob("*.json") if p.name != "answers.json")
     found = json.loads(path.read_text())
-    assert set(found["scores"]) >= {"replay effect", RANKING, "LESS, 3 states", "fine", "BM25", "own loss"}
-    kept = state_scores(States.load(path.with_suffix(".npz")), (3, 5))
+    assert set(found["scores"]) >= {
+        "replay effect",
+        RANKING,
+        "LESS, 3 states",
+        "fine, 3 states",
+        "BM25",
+        "own loss",
+    }
+    kept = state_scores(States.load(path.with_suffix(".npz")), (3, 5), 8)
     np.testing.assert_allclose(kept[RANKING], found["scores"][RANKING], rtol=1e-3, atol=1e-6)
     path.write_text(json.dumps({**found, "without poisons": found["after"] - 9.0}))
     assert "| random |" in main(words) and "familiar" in first
