@@ -27,7 +27,7 @@ def bm25(texts: Sequence[str], asked: str, k1: float = 1.5, b: float = 0.75) -> 
     Examples
     --------
     >>> bm25(["a red cat", "a dog"], "cat").round(2).tolist()
-    [0.62, 0.0]
+    [0.64, 0.0]
     """
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     counts, lengths = [Counter(w) for w in words], np.array([len(w) for w in words])

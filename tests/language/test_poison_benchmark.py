@@ -48,6 +48,8 @@ def test_text_scores_find_a_trigger_and_bm25_counts_rare_words_more():
         assert set(np.argsort(-scores[name].astype(float))[:3]) == set(np.flatnonzero(planted.poisoned))
     rare, common = bm25(["cat dog", "dog", "dog bird"], "cat"), bm25(["cat dog", "dog", "dog bird"], "dog")
     assert rare[0] > common.max() and rare[1] == 0
+    by_hand = np.log(1 + 1.5 / 1.5) * 2.5 / (1 + 1.5 * (0.25 + 0.75 * 3 / 2.5))
+    assert bm25(["a red cat", "a dog"], "cat")[0] == pytest.approx(by_hand)
 
 
 def test_what_controls_explain_is_taken_out():
