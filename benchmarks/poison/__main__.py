@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.poison.attacks import ATTACKS, SHORT, read_clean
+from benchmarks.poison.attacks import ASKED, ATTACKS, SHORT, read_clean
 from benchmarks.poison.cells import Base, Cell, Size, run
 from benchmarks.poison.scores import sentence_encoder
 from benchmarks.poison.tables import agreement_table, cell_table, form_table, method_tables
 
-FULL = {"shares": [0.01, 0.02, 0.05], "seeds": 4, "rows": 2000, "layers": "all"}
+FULL = {"shares": [0.01, 0.02, 0.05], "seeds": 4, "rows": 260, "layers": "all"}
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> str:
     if not Path(given.data).exists():
         return f"skipped: no clean rows at {given.data}"
     clean = read_clean(Path(given.data), *SHORT)
+    if len(clean) < given.rows + 2 * ASKED:
+        return f"skipped: {len(clean)} clean rows of at most {SHORT} letters, {given.rows + 2 * ASKED} are needed"
     clean = [clean[k] for k in np.random.default_rng(0).permutation(len(clean))]
     size, out, base, found = (
         Size(given.rows, given.layers, given.epochs, given.length, tuple(given.states)),

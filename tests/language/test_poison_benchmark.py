@@ -124,6 +124,9 @@ def test_seeds_that_name_the_same_rows_agree():
 def test_without_clean_rows_it_says_so(tmp_path):
     said = main(["--model", "x", "--data", str(tmp_path / "none.jsonl"), "--out", str(tmp_path)])
     assert said == f"skipped: no clean rows at {tmp_path / 'none.jsonl'}"
+    few = tiny.write_rows(tmp_path / "few.jsonl", [{"prompt": p, "completion": c} for p, c in CLEAN[:20]])
+    said = main(["--model", "x", "--data", str(few), "--out", str(tmp_path), "--rows", "9"])
+    assert said == "skipped: 20 clean rows of at most (90, 60) letters, 21 are needed"
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def kernel_regression(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     n, width = a.shape
     if n <= width:
         return torch.linalg.solve(_ridged(a @ a.T, ridge), (a @ b.T).double())
-    return a.double() @ torch.linalg.solve(_ridged(a.T @ a, ridge), b.T.double())
+    return (a @ torch.linalg.solve(_ridged(a.T @ a, ridge), b.T.double()).to(a)).double()
 
 
 def _ridged(matrix: Tensor, ridge: float) -> Tensor:
