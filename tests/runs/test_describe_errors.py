@@ -79,6 +79,13 @@ def test_content_decides_the_digest():
     assert len({base, *others}) == 5
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_vector_as_a_column_has_the_digest_of_its_copy(rows):
+    column = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
+    assert column.strides == (4, 0)
+    assert fr.Rows(x=column).digest() == fr.Rows(x=column.ravel().reshape(rows, 1).copy()).digest()
+
+
 class Items(torch.utils.data.Dataset):
     def __init__(self, form):
         self.form, self.fields = form, pt.table().fields

@@ -7,6 +7,7 @@ from finfluence.curvature import Objective, RowsAtHand
 from finfluence.estimators._one_run import id_order
 from finfluence.runs import Tape
 from finfluence.runs.describe import sum_over
+from finfluence.runs.tape import affordable_rows
 
 
 def end_of_run(tape: Tape, rows_at_once: int, step: int | None = None) -> Objective:
@@ -19,7 +20,7 @@ def end_of_run(tape: Tape, rows_at_once: int, step: int | None = None) -> Object
     Objective
     """
     order = torch.from_numpy(id_order(tape).copy())
-    rows = RowsAtHand(len(tape.rows), tape.batch, rows_at_once, order)
+    rows = RowsAtHand(len(tape.rows), tape.batch, affordable_rows(tape, rows_at_once), order)
     return Objective(tape.model(step), tape.loss, tape.layout, rows)
 
 

@@ -12,7 +12,7 @@ from finfluence.grads import saved_tensors
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.describe import Subsets, chosen, sum_over
-from finfluence.runs.tape import final_losses
+from finfluence.runs.tape import affordable_rows, final_losses
 
 ONE_NUMBER = (
     "a score, without an error: it is one number from one run, and training randomness is not looked at"
@@ -168,7 +168,8 @@ def in_trainings(tape: Tape, evaluations: float) -> float:
 
 
 def activation_bytes(tape: Tape, rows: int) -> int:
-    """Return what autograd saves for one evaluation of so many rows."""
-    model, batch = tape.model().eval(), tape.batch(torch.arange(min(rows, len(tape.rows))))
+    """Return what autograd saves for one evaluation of so many rows, or of as many as are evaluated together."""
+    together = torch.arange(affordable_rows(tape, min(rows, len(tape.rows))))
+    model, batch = tape.model().eval(), tape.batch(together)
     with seeded(0):
         return sum(dict(saved_tensors(lambda: tape.loss(model, batch))).values())

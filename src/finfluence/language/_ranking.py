@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from finfluence._progress import Progress, silent
 from finfluence._seeds import torch_seed
+from finfluence.curvature import Objective, RowsAtHand
 from finfluence.errors import NotSupportedError, explain
 from finfluence.runs import AnyQuery, Tape, gradients, seeded
+from finfluence.runs.tape import affordable_rows
 
 RIDGE = 1.0
 MEMORY_BYTES = 2**30
 _LEAST_WIDTH = 256
+_MOST_ROWS = 64
 
 
 def ranking_scores(
@@ -65,7 +68,8 @@ def ranking_scores(
 
     Notes
     -----
-    Cost: C forward and backward passes of every row by itself. A score carries no error rate.
+    Cost: C forward and backward passes of every row, some rows at a time. Memory beside the features: n × n numbers, or
+    the square of their columns where those are fewer. A score carries no error rate.
 
     References
     ----------
@@ -121,13 +125,13 @@ def ranking_features(
     steps = sorted({-(-(k + 1) * tape.steps // checkpoints) for k in range(min(checkpoints, tape.steps))})
     room = max(_LEAST_WIDTH, memory_bytes // (4 * len(steps) * (rows + count)))
     fold = _Fold(size, room, seed) if room < size else None
-    found = []
+    width = size if fold is None else fold.width
+    found = torch.empty(rows + count, len(steps), width)
     for done, step in enumerate(steps, 1):
-        found.append(_features(tape, queries, step, fold))
+        _features(tape, queries, step, fold, found[:, done - 1])
         progress("rank", done, len(steps))
-    a = torch.cat([f[:rows] for f in found], 1) / len(found) ** 0.5
-    b = torch.cat([f[rows:] for f in found], 1) / len(found) ** 0.5
-    return a, b
+    found /= len(steps) ** 0.5
+    return found[:rows].flatten(1), found[rows:].flatten(1)
 
 
 def kernel_regression(a: Tensor, b: Tensor, ridge: float) -> Tensor:
@@ -142,11 +146,16 @@ def kernel_regression(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     >>> kernel_regression(torch.eye(2), torch.tensor([[1.0, 0.0]]), ridge=1.0).tolist()
     [[0.5], [0.0]]
     """
-    a, b = a.double(), b.double()
     n, width = a.shape
     if n <= width:
-        return torch.linalg.solve(a @ a.T + ridge * torch.eye(n, dtype=a.dtype), a @ b.T)
-    return a @ torch.linalg.solve(a.T @ a + ridge * torch.eye(width, dtype=a.dtype), b.T)
+        return torch.linalg.solve(_ridged(a @ a.T, ridge), (a @ b.T).double())
+    return (a @ torch.linalg.solve(_ridged(a.T @ a, ridge), b.T.double()).to(a)).double()
+
+
+def _ridged(matrix: Tensor, ridge: float) -> Tensor:
+    matrix = matrix.double()
+    matrix.diagonal().add_(ridge)
+    return matrix
 
 
 class _Fold:
@@ -158,40 +167,28 @@ class _Fold:
         self._place = torch.randint(width, (size,), generator=generator)
         self._sign = torch.randint(2, (size,), generator=generator).float() * 2 - 1
 
-    def __call__(self, vector: Tensor) -> Tensor:
-        return torch.zeros(self.width).index_add_(0, self._place, vector * self._sign)
+    def __call__(self, vectors: Tensor) -> Tensor:
+        return torch.zeros(len(vectors), self.width).index_add_(1, self._place, vectors * self._sign)
 
 
-def _features(tape: Tape, queries: Sequence[AnyQuery], step: int, fold: _Fold | None) -> Tensor:
-    """Return scaled and normalised gradients of rows and queries [n + Q, width] before `step`."""
-    scale = _scale(tape, step)
-    model = tape.model(step).eval()
-    parameters: list[Tensor] = list(tape.layout.parameters(model))
-    parts = []
-    for vector in _gradients(tape, queries, model, parameters):
-        one = (vector * scale).float().cpu()
-        one = one if fold is None else fold(one)
-        parts.append(one / one.norm().clamp_min(1e-30))
-    return torch.stack(parts)
-
-
-def _scale(tape: Tape, step: int) -> Tensor:
-    """Return 1 / (√v + ε) [P], of the second moments before `step`."""
-    state, size = tape.state(step), tape.layout.size
+def _features(tape: Tape, queries: Sequence[AnyQuery], step: int, fold: _Fold | None, found: Tensor) -> None:
+    """Write the scaled and normalised gradients of rows and queries before `step` into `found` [n + Q, width]."""
+    layout, state, model = tape.layout, tape.state(step), tape.model().eval()
+    layout.assign(model, state[: layout.size])
     place = 1 + list(tape.optimizer.slots).index("exp_avg_sq")
-    return 1 / (state[place * size : (place + 1) * size].sqrt() + 1e-8)
+    scale = 1 / (state[place * layout.size : (place + 1) * layout.size].sqrt() + 1e-8)
+    start = 0
+    for part in _gradients(tape, queries, model):
+        scaled = (part * scale.to(part.device)).float().cpu()
+        scaled = scaled if fold is None else fold(scaled)
+        found[start : start + len(part)] = scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        start += len(part)
 
 
-def _gradients(
-    tape: Tape, queries: Sequence[AnyQuery], model: nn.Module, parameters: list[Tensor]
-) -> Iterator[Tensor]:
-    """Yield the gradient [P] of every row's loss, then of every query."""
-    for position in range(len(tape.rows)):
-        with seeded(0), torch.enable_grad():
-            loss = tape.loss(model, tape.batch(torch.tensor([position]))).sum()
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        yield tape.layout.flatten(
-            [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-        )
+def _gradients(tape: Tape, queries: Sequence[AnyQuery], model: nn.Module) -> Iterator[Tensor]:
+    """Yield the gradients [B, P] of all rows' losses, some rows at a time, then of all queries."""
+    rows = RowsAtHand(len(tape.rows), tape.batch, affordable_rows(tape, _MOST_ROWS))
     with seeded(0):
-        yield from gradients(list(queries), model, tape, parameters)[1].unbind()
+        yield from Objective(model, tape.loss, tape.layout, rows).row_gradients()
+    with seeded(0):
+        yield gradients(list(queries), model, tape, list[Tensor](tape.layout.parameters(model)))[1]

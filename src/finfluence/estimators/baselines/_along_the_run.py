@@ -21,7 +21,7 @@ class AlongTheRunOptions(RowScoreOptions):
     checkpoints : int, optional
         States of the run, at the ends of as many stretches of equal length; one an epoch unless given.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from finfluence.estimators._one_run import id_order
 from finfluence.estimators.baselines._probabilities import class_probabilities
 from finfluence.estimators.baselines._row_score import RowScore, RowScoreOptions
 from finfluence.runs import Tape, seeded
+from finfluence.runs.tape import affordable_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class NeighboursOptions(RowScoreOptions):
     neighbours : int
         Nearest rows that are asked.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------
@@ -76,7 +77,8 @@ class Neighbours(RowScore[NeighboursOptions]):
         """Return the share of each row's neighbours that have another label [n]."""
         order = torch.from_numpy(id_order(tape).copy())
         _, labels = class_probabilities(tape, self.options.rows_at_once)
-        parts = [representation(tape, rows) for rows in order.split(self.options.rows_at_once)]
+        together = affordable_rows(tape, self.options.rows_at_once)
+        parts = [representation(tape, rows) for rows in order.split(together)]
         found = np.empty(len(order))
         found[order.numpy()] = disagreement(torch.cat(parts), labels[order.numpy()], self.options.neighbours)
         return found

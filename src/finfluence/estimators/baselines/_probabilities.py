@@ -7,6 +7,7 @@ from torch import Tensor
 
 from finfluence.errors import DataError, NotSupportedError, explain
 from finfluence.runs import Tape, seeded
+from finfluence.runs.tape import affordable_rows
 
 
 def class_probabilities(
@@ -41,7 +42,7 @@ def class_probabilities(
     count = len(tape.rows) if rows is None else min(rows, len(tape.rows))
     outputs, labels = [], []
     with torch.no_grad(), seeded(0):
-        for positions in torch.arange(count).split(rows_at_once):
+        for positions in torch.arange(count).split(affordable_rows(tape, rows_at_once)):
             batch = tape.batch(positions)
             if not {"x", "y"} <= batch.keys():
                 raise NotSupportedError(_no_classifier(f"rows with the fields {', '.join(sorted(batch))}"))

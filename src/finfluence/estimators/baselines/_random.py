@@ -20,7 +20,7 @@ class RandomOptions(RowScoreOptions):
     seed : int, optional
         Of the draw; the tape's order seed unless given.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class RowScoreOptions:
     Parameters
     ----------
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

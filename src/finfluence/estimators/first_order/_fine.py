@@ -29,7 +29,7 @@ class FineOptions:
     records : int
         Steps recorded, evenly spaced after a burn-in of a tenth of the run.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class FineMonteCarloOptions:
     seed : int, optional
         Of the batches drawn; the tape's order seed unless given.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -8,6 +8,7 @@ import torch
 from finfluence._progress import Progress
 from finfluence.estimators.derivatives import exact_choice, query_gradients
 from finfluence.runs import AnyQuery, Tape, seeded
+from finfluence.runs.tape import affordable_rows
 
 BURN_IN = 0.1
 
@@ -25,7 +26,7 @@ def recorded_products(
 ) -> Iterator[np.ndarray]:
     """Yield s [n, Q] at every recorded step: s_j = ⟨∇q(θ_t), ∇ℓ_j(θ_t)⟩ of every row j."""
     adjoint, layout = exact_choice(tape).adjoint, tape.layout
-    model = tape.model()
+    model, together = tape.model(), affordable_rows(tape, rows_at_once)
     steps = recorded_steps(tape, records)
     for done, t in enumerate(steps, start=1):
         with seeded(0):
@@ -34,7 +35,7 @@ def recorded_products(
             _, gradient = query_gradients(queries, model, tape)
             parts = [
                 adjoint.row_derivatives(theta, gradient, tape.batch(p, t), 0)
-                for p in torch.arange(len(tape.rows)).split(rows_at_once)
+                for p in torch.arange(len(tape.rows)).split(together)
             ]
         progress("record", done, len(steps))
         yield torch.cat(parts, 1).T.double().cpu().numpy()

@@ -29,7 +29,7 @@ class TracInOptions:
     checkpoints : int
         States of the run, at the ends of as many stretches of equal length.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

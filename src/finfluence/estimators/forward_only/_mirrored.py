@@ -40,7 +40,7 @@ class MirroredOptions:
     controls : int
         Training rows drawn at random, whose own steps every row's change is compared with.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
     seed : int
         Of the controls.
 

@@ -41,7 +41,7 @@ class Z0InfOptions:
     form : {"adjacent", "neighbourhood"}
         What the gradient at a state is fitted from: the way to the next one, or to both beside it.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class InfluenceOptions:
         What each row's score is divided by (RelatIF): nothing; √(gᵀH⁻¹g), so that rows are compared at an equal change
         of the loss; or ‖H⁻¹g‖, at an equal change of the parameters.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

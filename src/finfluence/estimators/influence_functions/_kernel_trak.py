@@ -41,7 +41,7 @@ class KernelTrakOptions:
     dimensions : int
         Of a random projection of gradients; as many as parameters, or more, leave them as they are.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
     seed : int
         Of the projections.
 

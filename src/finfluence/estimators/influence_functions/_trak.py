@@ -39,7 +39,7 @@ class TrakOptions:
     damping : float
         λ, in units of the mean eigenvalue of ΦᵀΦ where it is not zero.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
     seed : int
         Of the projections.
 

@@ -33,7 +33,7 @@ class AscentOptions:
     seed : int
         Of batches and controls.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class SegmentOptions:
     curvature : {"gauss-newton", "empirical-fisher"}
         What EK-FAC factorises.
     rows_at_once : int
-        Rows evaluated together; results do not depend on it.
+        Rows evaluated together, fewer where memory asks for it; results do not depend on it.
     seed : int
         Of the random directions in the space of outputs that stand for labels drawn from the model.
 

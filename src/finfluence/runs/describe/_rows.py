@@ -324,4 +324,9 @@ def _as_dict(item: Any) -> dict[str, Any]:
 
 
 def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    if not tensor.numel():
+        return b""
+    strides_anew = (
+        tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    )  # v[:, None] has a stride of 0
+    return strides_anew.view(torch.uint8).numpy().tobytes()

@@ -1,5 +1,6 @@
 """The tape of one training run, and training that leaves one."""
 
+from finfluence.runs.tape._affordable_rows import affordable_rows
 from finfluence.runs.tape._cache import Cache, Key
 from finfluence.runs.tape._dry_run import dry_run
 from finfluence.runs.tape._final_losses import final_losses
@@ -12,6 +13,7 @@ __all__ = [
     "Key",
     "Tape",
     "TapeRecorder",
+    "affordable_rows",
     "dry_run",
     "final_losses",
     "finished",

@@ -1,0 +1,40 @@
+"""How many rows of a tape are evaluated together: as many as there is memory for, logits included."""
+
+from dataclasses import dataclass
+
+import torch
+
+from finfluence.grads import saved_tensors
+from finfluence.runs.steps import seeded
+from finfluence.runs.tape._cache import Key
+from finfluence.runs.tape._tape import Tape
+
+ROOM_BYTES = 2**29
+MEASURED = 8
+
+
+@dataclass(frozen=True)
+class _RowBytes(Key[float]):
+    """What autograd saves for a row among others; it depends on nothing but the tape."""
+
+
+def affordable_rows(tape: Tape, most: int) -> int:
+    """Return how many rows to evaluate together: at most `most`, fewer where autograd would save more than 512 MiB.
+
+    What it saves is measured on a few rows of the first batch, whatever the model is: of a language model it is mostly
+    logits. At least one row.
+
+    Returns
+    -------
+    int
+    """
+    each = tape.cache.get(_RowBytes(), lambda: _row_bytes(tape))
+    return max(1, min(most, int(ROOM_BYTES // max(each, 1.0))))
+
+
+def _row_bytes(tape: Tape) -> float:
+    rows = torch.as_tensor(tape.at(0).rows[:MEASURED])
+    model, batch = tape.model().eval(), tape.batch(rows)
+    with seeded(0):
+        held = dict(saved_tensors(lambda: tape.loss(model, batch)))
+    return sum(held.values()) / len(rows)
