@@ -267,10 +267,12 @@ def apart(
     along: Tensor,
     batch: Batch,
     seed: int | None,
+    usual: tuple[float, float] = (0.0, 0.0),
 ) -> float:
     """Return the largest relative difference from another's products and row derivatives along a unit u [1, P].
 
-    Where the loss hardly changes along u, both see rounding: what is below it counts as nothing.
+    Where the loss hardly changes along u, both see rounding: what is below it counts as nothing. `usual` are sizes of
+    products and row derivatives at other steps, relative to which smaller ones are taken: effects are sums over steps.
 
     Returns
     -------
@@ -280,8 +282,8 @@ def apart(
     gradient, losses = one.plain.gradient(theta, batch, seed)
     rounding = ROUNDING * torch.finfo(theta.dtype).eps / (theta.norm() + 1e-30) / one.kappa
     found = [
-        (a - b).norm() / torch.maximum(b.norm(), rounding * of.norm()).clamp_min(1e-30)
-        for a, b, of in zip(mine, theirs, (gradient, losses), strict=True)
+        (a - b).norm() / torch.maximum(b.norm(), rounding * of.norm()).clamp_min(max(size, 1e-30))
+        for a, b, of, size in zip(mine, theirs, (gradient, losses), usual, strict=True)
     ]
     return max(float(error.nan_to_num(torch.inf)) for error in found)
 

@@ -6,6 +6,7 @@ the same ones in double precision, of one row, and these against the gradient th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 from torch import Tensor
 
@@ -186,10 +187,16 @@ class _Probe:
         known = tape.cache.get(_KnownError(t), lambda: _known_error(tape, adjoint, t))
         return cls(theta, along, rows, step.seed, wanted, known)
 
-    def error(self, adjoint: OneSided) -> float:
+    def error(self, adjoint: OneSided, usual: tuple[float, float]) -> float:
         """Return how far differences are from what is wanted, and what is known of the step from what it is."""
-        off = apart(adjoint, self.wanted, self.theta, self.along, self.batch, self.seed)
+        off = apart(adjoint, self.wanted, self.theta, self.along, self.batch, self.seed, usual)
         return max(self.known / adjoint.kappa, off)
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """Of products and row derivatives."""
+        products, slopes = self.wanted
+        return float(products.norm()), float(slopes.norm())
 
 
 def _best_move(
@@ -203,7 +210,8 @@ def _best_move(
     """Set the κ with which differences are nearest to other products on these steps, and return how near.
 
     The rounding of a loss grows with the model, and its share of a difference falls with κ. The first κ that is near by
-    far is taken: differences are truncated the less, the smaller it is.
+    far is taken: differences are truncated the less, the smaller it is. Where slopes are small, as at the first step of
+    adapters that start from zero, errors count relative to the mean size at these steps.
 
     Returns
     -------
@@ -211,10 +219,11 @@ def _best_move(
     """
     most = rows_checked(tape, FEW_ROWS) if most is None else most
     probes = [_Probe.of(tape, adjoint, products, start, t, most) for t in steps]
+    usual = fmean(probe.sizes[0] for probe in probes), fmean(probe.sizes[1] for probe in probes)
     least, found = adjoint.kappa, {}
     for factor in MOVES:
         adjoint.kappa = factor * least
-        found[adjoint.kappa] = max(probe.error(adjoint) for probe in probes)
+        found[adjoint.kappa] = max(probe.error(adjoint, usual) for probe in probes)
         if found[adjoint.kappa] <= NEAR * TOLERANCE:
             break
     adjoint.kappa = min(found, key=lambda kappa: found[kappa])
