@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import finfluence as fi
-from finfluence.estimators.derivatives import choose_adjoint
+from finfluence.estimators.derivatives import OneSided, choose_adjoint
 from finfluence.runs import Recipe, Rows, seeded
 
 
@@ -55,3 +55,34 @@ def test_checks_take_fewer_rows_where_a_row_saves_much():
     found = chosen(tape(2**16))
     assert found.agreement.rows < 8 and found.agreement.holds
     assert found.one_by_one
+
+
+class Adapted(nn.Module):
+    """A frozen matrix and an adapter B A that starts from B = 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frozen", torch.randn(8, 4))
+        self.a, self.b = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.zeros(8, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x @ (self.frozen + self.b @ self.a).T).sum(1, keepdim=True)
+
+
+def test_slopes_of_a_step_that_has_next_to_none_are_judged_by_those_of_others():
+    """Along A the first step has no slope, for B is 0; a little of B's lies below the rounding of the losses there."""
+    rng = np.random.default_rng(0)
+
+    def loss(model, batch):
+        return (model(batch["x"])[:, 0] - batch["y"]) ** 2 + 64.0 - 64.0
+
+    with seeded(0):
+        model = Adapted()
+    rows = Rows(x=rng.normal(size=(16, 4)).astype(np.float32), y=rng.normal(size=16).astype(np.float32))
+    made = fi.train(
+        Recipe(data=rows, model=model, loss=loss, optimizer=fi.Adam(lr=0.05), batch_size=8, epochs=8)
+    )
+    with seeded(0):
+        along = torch.cat([torch.randn(8), 1e-3 * torch.randn(16)])[None]
+    found = choose_adjoint(made, along, "finite-difference", queries=1)
+    assert isinstance(found.adjoint.inner, OneSided) and found.error <= 0.02

@@ -6,7 +6,7 @@ the same ones in double precision, of one row, and these against the gradient th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import median
 
 from torch import Tensor
 
@@ -211,7 +211,7 @@ def _best_move(
 
     The rounding of a loss grows with the model, and its share of a difference falls with κ. The first κ that is near by
     far is taken: differences are truncated the less, the smaller it is. Where slopes are small, as at the first step of
-    adapters that start from zero, errors count relative to the mean size at these steps.
+    adapters that start from zero, errors count relative to the median size at these steps.
 
     Returns
     -------
@@ -219,7 +219,7 @@ def _best_move(
     """
     most = rows_checked(tape, FEW_ROWS) if most is None else most
     probes = [_Probe.of(tape, adjoint, products, start, t, most) for t in steps]
-    usual = fmean(probe.sizes[0] for probe in probes), fmean(probe.sizes[1] for probe in probes)
+    usual = median(probe.sizes[0] for probe in probes), median(probe.sizes[1] for probe in probes)
     least, found = adjoint.kappa, {}
     for factor in MOVES:
         adjoint.kappa = factor * least
