@@ -40,7 +40,7 @@ def test_an_unknown_option_is_told_what_there_is():
     assert_parts(
         caught.value,
         "options of method 'fine': records (Steps recorded, evenly spaced after a burn-in of a tenth of the run); "
-        "rows_at_once (Rows evaluated together)",
+        "rows_at_once (Rows evaluated together, fewer where memory asks for it)",
         "'record'", "an option of another method", "did you mean 'records'?",
     )  # fmt: skip
     with pytest.raises(ConfigError) as caught:

@@ -28,7 +28,7 @@ def test_costs_and_exponents_of_every_method_stand_in_the_table(clouds, monkeypa
     assert rows["retrain"][-1].startswith("left out: about ") and rows["own-loss"][-1] == ""
     exponents = pd.read_parquet(result.folder / "exponents.parquet").set_index("method")
     assert np.isfinite(exponents.loc["grad-dot"]).all() and exponents.loc["broken"].isna().all()
-    assert exponents.loc["grad-dot", "rows"] > 0.2  # a backward pass for each row
+    assert exponents.loc["grad-dot", "rows"] < 1.5  # at most one backward pass of all rows
     assert "of 2 methods cost less than one training" in result.outcome.verdict
 
 

@@ -174,7 +174,7 @@ class Watch:
         trial = copied(self.model, self.names)
         self.layout = Layout(trial)
         modes = module_modes(trial)
-        self.random = try_out(trial, self.loss, self.rows, self.layout, self.varying)
+        self.random, _ = try_out(trial, self.loss, self.rows, self.layout, self.varying)
         set_module_modes(trial, modes)
         if not trial.training:
             trial.train()

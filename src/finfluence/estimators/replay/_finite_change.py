@@ -47,7 +47,7 @@ OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
 PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
 NUMBERS, ROW_BYTES, MEMORY_SHARE = 2**18, 5.8 * 8, 4
-SHIFTS, SHIFT_BYTES, BLOCK = 2**22, 5 * 8, 2**15
+SHIFTS, SHIFT_BYTES, BLOCK = 2**22, 3.5 * 8, 2**15
 WHOLE = slice(None)
 SHARE = 16
 
