@@ -51,6 +51,7 @@ def of_prior(seed):
     return included, rng.normal(size=FEW) - included @ effects, effects, predicted
 
 
+@pytest.mark.slow
 def test_ranks_of_effects_drawn_from_the_laws_are_even():
     """Simulation-based calibration: where the truth lies in its posterior, in five equal parts."""
     rng, found = np.random.default_rng(0), []
@@ -124,6 +125,7 @@ def test_the_network_s_file_is_small_says_its_prior_and_travels_with_the_package
     assert "assess/inclusion.safetensors" in json.loads(listed)
 
 
+@pytest.mark.slow
 def test_the_network_is_calibrated_on_its_own_worlds_and_close_to_the_grid():
     generator = torch.Generator().manual_seed(11)
 

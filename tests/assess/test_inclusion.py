@@ -80,6 +80,7 @@ def test_a_prediction_of_the_wrong_sign_is_left_out_and_said():
     assert alone.findings == ()
 
 
+@pytest.mark.slow
 def test_intervals_cover_over_worlds_of_every_kind():
     covered, of_those_with_effect = [], []
     rng = np.random.default_rng(5)
@@ -94,6 +95,17 @@ def test_intervals_cover_over_worlds_of_every_kind():
         of_those_with_effect.extend(inside[effects != 0])
     assert np.mean(covered) == pytest.approx(0.9, abs=0.05)
     assert np.mean(of_those_with_effect) > 0.75
+
+
+@pytest.mark.slow
+def test_ranks_of_the_truth_in_its_posterior_are_even():
+    ranks = []
+    for seed in range(25):
+        included, outcome, effects, predicted = world(1000 + seed, share=0.9, scale=0.3)
+        found = inclusion(included, outcome, predicted=predicted, level=0.5)
+        there = effects != 0
+        ranks.append([(effects < found.lower)[there].mean(), (effects > found.upper)[there].mean()])
+    np.testing.assert_allclose(np.mean(ranks, 0), [0.25, 0.25], atol=0.05)
 
 
 def test_nothing_random_is_inside():

@@ -48,6 +48,7 @@ def queries(tape: fi.Tape, count: int) -> list[fi.Query]:
     return [one(k) for k in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hidden", "outputs", "count", "late"), [(1500, 0, 2, 0.2), (900, 0, 1, 0.0), (20, 100_000, 1, 0.0)]
 )
