@@ -48,7 +48,7 @@ def test_what_a_row_needs_is_measured_on_few_rows(tape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["own-loss", "grad-dot", "less"])
+@pytest.mark.parametrize("method", ["own-loss", "grad-dot", "gradient-norm", "less"])
 def test_no_method_evaluates_more_rows_together_than_memory_allows(tape, method):
     together.clear()
     options = {"checkpoints": 1} if method == "less" else {}

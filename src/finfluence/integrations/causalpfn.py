@@ -16,7 +16,7 @@ from finfluence.errors import DataError, StorageError, explain
 MOST_CONTEXT = 4096
 _AT_ONCE = 4096
 _CONVERT = (
-    "on a machine where you trust the file: ckpt = torch.load(PATH, weights_only=False); "
+    "on a machine where you trust the file: ckpt = torch.load(PATH, weights_only=True); "
     "safetensors.torch.save_file({k: v.contiguous() for k, v in ckpt['model_state_dict'].items()}, "
     "'causalpfn.safetensors', {'model_config': json.dumps(ckpt['model_config'])})"
 )

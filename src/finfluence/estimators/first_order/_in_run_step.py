@@ -70,8 +70,7 @@ class OpenStep:
     ----------
     asked : Asked
     group_of : dict
-        Parameter group of each parameter.
-        Of those with factors.
+        Parameter group of each parameter with factors.
     hold : bool
         Keep factors until they are asked for instead of multiplying them at once.
     by_name : bool

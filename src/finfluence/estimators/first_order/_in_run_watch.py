@@ -27,7 +27,15 @@ from finfluence.grads import (
 )
 from finfluence.runs import AnyQuery, RowSource
 from finfluence.runs.describe import check_loss, check_model, check_parameters, copy_model, varies
-from finfluence.runs.record import RowIds, check_module, checked_step, micro_batches, rows_of, try_out
+from finfluence.runs.record import (
+    RowIds,
+    check_module,
+    checked_step,
+    micro_batch_fields,
+    micro_batches,
+    rows_of,
+    try_out,
+)
 from finfluence.runs.steps import copied, module_modes, set_module_modes, trained_names, untouched
 
 FEW = 3
@@ -282,7 +290,7 @@ class Watch:
         """Add what a step's rows did."""
         positions = [self._ids.positions(part, self.steps) for part in parts]
         given = words.checked_weights(weights, len(parts))
-        seen = words.checked_batches(batch, len(parts))
+        seen = [] if batch is None else micro_batch_fields(batch, len(parts))
         passes = words.dealt_passes(taken.step.passes, len(parts), self.steps)
         self._check_counts(taken.step, passes, [len(rows) for rows in positions])
         with torch.no_grad():

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, TrainingError, explain
-from finfluence.grads import Batch
 
 
 def check_not_compiled(model: nn.Module) -> None:
@@ -74,33 +73,6 @@ def checked_weights(weights: Sequence[float] | None, parts: int) -> list[float]:
             )
         )
     return given
-
-
-def checked_batches(batch: Batch | Sequence[Batch] | None, parts: int) -> list[Batch]:
-    """Return the fields of each micro-batch, or none.
-
-    Returns
-    -------
-    list of dict
-
-    Raises
-    ------
-    ConfigError
-        Another number of them, or something else.
-    """
-    if batch is None:
-        return []
-    listed = [batch] if isinstance(batch, dict) else list(batch)
-    if len(listed) != parts or not all(isinstance(b, dict) for b in listed):
-        raise ConfigError(
-            explain(
-                "batch= to be the dict of fields that the loss takes, one for each micro-batch",
-                f"{len(listed)} of type {type(listed[0]).__name__ if listed else 'none'} for {parts} micro-batches",
-                "the batch is a tuple, or ids and batches were cut differently",
-                'pass for instance batch={"x": x, "y": y}',
-            )
-        )
-    return listed
 
 
 def dealt_passes(passes: list[int], parts: int, step: int) -> list[list[int]]:

@@ -18,7 +18,7 @@ from finfluence.estimators._one_run import activation_bytes
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.grads import Batch, Directions, Factorised, Layout, RowLoss, WrittenRows
 from finfluence.runs import AnyQuery, RowSource, Tape, seeded
-from finfluence.runs.tape import Cache
+from finfluence.runs.tape import Cache, affordable_rows
 
 HELD = 2**25  # numbers of row gradients written out at once
 TRIED = 3
@@ -210,7 +210,7 @@ def row_products(
         directions = made.directions(queries)
         lengths = directions.squared_norms().sqrt().cpu() if cosine else None
         found = []
-        for positions in torch.arange(len(tape.rows)).split(rows_at_once):
+        for positions in torch.arange(len(tape.rows)).split(affordable_rows(tape, rows_at_once)):
             batch = tape.batch(positions)
             products = made.products(batch, directions).double().cpu()
             if lengths is not None:
@@ -228,7 +228,7 @@ def row_norms(tape: Tape, rows_at_once: int) -> np.ndarray:
         made = RowProducts(tape.model(), tape)
         parts = [
             made.squared_norms(tape.batch(p)).double().cpu().sqrt()
-            for p in torch.arange(len(tape.rows)).split(rows_at_once)
+            for p in torch.arange(len(tape.rows)).split(affordable_rows(tape, rows_at_once))
         ]
     values: np.ndarray = torch.cat(parts).numpy()
     return values
@@ -236,6 +236,6 @@ def row_norms(tape: Tape, rows_at_once: int) -> np.ndarray:
 
 def gradient_bytes(tape: Tape, columns: int, rows_at_once: int) -> int:
     """Return what gradients of so many rows take at once, with those of the queries and their products."""
-    rows = min(rows_at_once, len(tape.rows))
+    rows = affordable_rows(tape, min(rows_at_once, len(tape.rows)))
     parameters = tape.layout.size * tape.layout.dtype.itemsize
     return activation_bytes(tape, rows) + parameters * (3 * rows + columns + 3) + 8 * len(tape.rows) * columns

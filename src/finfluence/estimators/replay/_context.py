@@ -139,14 +139,7 @@ def prepare(
     if folder is not None and processes.rank == 0:
         remove_left_over(folder)
     seed = tape.seed if options.seed is None else options.seed
-    schedule = RowSchedule.of(
-        tape,
-        options.rows == "full",
-        options.probe_budget,
-        seed,
-        options.first_steps == "finite",
-        options.spread,
-    )
+    schedule = RowSchedule.asked(tape, options, seed)
     draft = _Draft(
         tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise)
     )  # fmt: skip

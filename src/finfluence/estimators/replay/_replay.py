@@ -119,13 +119,7 @@ class Replay(AbstractEstimator[Tape, ReplayOptions]):
         sizes = StateSizes.of(source)
         disk = 0 if options.out is None else options.snapshot_bytes
         memory = split_memory(sizes, count, tail, options.memory_bytes, disk)
-        schedule = RowSchedule.of(
-            source,
-            options.rows == "full",
-            options.probe_budget,
-            finite=options.first_steps == "finite",
-            spread=options.spread,
-        )
+        schedule = RowSchedule.asked(source, options)
         limit = truncation_for(options.horizon, source.noise).limit
         if isinstance(options.budget, Mapping):
             allocation = allocation_from(options.budget)

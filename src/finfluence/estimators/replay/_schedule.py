@@ -10,6 +10,7 @@ from torch import Tensor
 
 from finfluence._seeds import stream
 from finfluence.estimators.derivatives import dear
+from finfluence.estimators.replay._options import ReplayOptions
 from finfluence.runs import Tape
 
 ROWS_AT_ONCE = 1024
@@ -98,6 +99,12 @@ class RowSchedule:
             spread=spread,
             fewest=FEWEST_DEAR if dear(tape) else FEWEST_SAMPLED,
         )
+
+    @classmethod
+    def asked(cls, tape: Tape, options: ReplayOptions, seed: int = 0) -> "RowSchedule":
+        """Return the schedule for a tape that a replay with these options follows."""
+        full, finite = options.rows == "full", options.first_steps == "finite"
+        return cls.of(tape, full, options.probe_budget, seed, finite, options.spread)
 
     def variance_sample(self, back: int, shape: RunShape) -> tuple[int, int]:
         """Return (number of rows, steps from one evaluation to the next), `back` epochs from the end.

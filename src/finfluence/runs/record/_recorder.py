@@ -21,7 +21,7 @@ from finfluence.grads import Batch, Layout
 from finfluence.runs.checkpoints import ThinningCheckpoints, bytes_of
 from finfluence.runs.describe import hooked_parameter, sparse_gradient
 from finfluence.runs.record._header import check_new, write_header
-from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batches
+from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batch_fields, micro_batches
 from finfluence.runs.record.sharded import Shards, held
 from finfluence.runs.steps import Entry, Flags, Recording, module_modes, random_state, write_entries
 
@@ -310,19 +310,9 @@ class Recorder:
             if self._varying:
                 raise _changing()
             return ()
-        listed = [batch] if isinstance(batch, dict) else list(batch)
-        if len(listed) != parts or not all(isinstance(b, dict) for b in listed):
-            raise ConfigError(
-                explain(
-                    "batch= to be the dict of fields that the loss takes, one for each micro-batch",
-                    f"{len(listed)} of type {type(listed[0]).__name__ if listed else 'none'} for {parts} micro-batches",
-                    "the batch is a tuple, or ids and batches were cut differently",
-                    'pass for instance batch={"x": x, "y": y}',
-                )
-            )
         return [
             {k: v.detach().clone() for k, v in b.items() if isinstance(v, Tensor) and k != "id"}
-            for b in listed
+            for b in micro_batch_fields(batch, parts)
         ]
 
     def _states_of(self, parts: int) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """From ids as a loop has them to positions of rows."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finfluence.errors import DataError, explain
+from finfluence.errors import ConfigError, DataError, explain
+from finfluence.grads import Batch
 
 
 class RowIds:
@@ -110,3 +111,28 @@ def micro_batches(ids: Any) -> list[Any]:
         if isinstance(first, (list, tuple, range, np.ndarray)) or (isinstance(first, Tensor) and first.ndim):
             return list(ids)
     return [ids]
+
+
+def micro_batch_fields(batch: Batch | Sequence[Batch], parts: int) -> list[Batch]:
+    """Return the fields of each micro-batch.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    ConfigError
+        Another number of them, or something else.
+    """
+    listed = [batch] if isinstance(batch, dict) else list(batch)
+    if len(listed) != parts or not all(isinstance(b, dict) for b in listed):
+        raise ConfigError(
+            explain(
+                "batch= to be the dict of fields that the loss takes, one for each micro-batch",
+                f"{len(listed)} of type {type(listed[0]).__name__ if listed else 'none'} for {parts} micro-batches",
+                "the batch is a tuple, or ids and batches were cut differently",
+                'pass for instance batch={"x": x, "y": y}',
+            )
+        )
+    return listed

@@ -213,13 +213,7 @@ def forecast(
     replicas = max(1, int(options.memory_bytes // bytes_per_query(tape)))
     coupling = coupled_seconds(tape, int(chosen.sum()), replicas, shape.steps)
     workload = Workload(shape, dry.memory, options.late, equal_draws=tape.equal_draws)
-    schedule = RowSchedule.of(
-        tape,
-        options.rows == "full",
-        options.probe_budget,
-        finite=options.first_steps == "finite",
-        spread=options.spread,
-    )
+    schedule = RowSchedule.asked(tape, options)
     limit, allocation = truncation_for(options.horizon, run.noise).limit, None
     if options.budget is not None:
         counted = replace(dry.timings, overhead=dry.asking + dry.timings.measuring + coupling)
