@@ -107,6 +107,32 @@ def test_the_plain_loop_and_the_trainer_leave_the_same_tape(name, tmp_path):
     assert contents(tmp_path / "tape") == contents(tmp_path / "plain")
 
 
+def padding_on_the_left(rows):
+    tokenizer = tl.tokenizer()
+    tokenizer.padding_side = "left"
+    return transformers.DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)(rows)
+
+
+def test_padding_on_the_left_is_the_same_training_where_positions_are_relative(tmp_path):
+    behaviour = fi.lm.log_prob(["the red"], " cat is", tl.tokenizer(), name="cats")
+    found = []
+    for collate in (collator(), padding_on_the_left):
+        recorded = TapeCallback()
+        trainer(tmp_path, tl.llama(), recorded, collate=collate).train()
+        assert "with the same result" in recorded.tape.notes[0]
+        found.append(fi.replay(recorded.tape, behaviour, seed=0).data.effect.values)
+    assert np.abs(found[0]).max() > 0
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-3 * np.abs(found[0]).max())
+
+
+def test_padding_on_the_left_where_positions_are_counted_from_it(tmp_path):
+    with pytest.raises(NotSupportedError) as caught:
+        trainer(tmp_path, gpt2(), TapeCallback(), collate=padding_on_the_left).train()
+    assert_parts(
+        caught.value, "wherever it stands", "logits that differ", "pads on the left", 'padding_side = "right"'
+    )
+
+
 def test_nothing_is_left_on_the_model_and_ids_are_the_users(tmp_path):
     model, recorded = tl.llama(), TapeCallback(ids=[f"row {k}" for k in range(11)])
     watched = trainer(tmp_path, model, recorded)
@@ -217,11 +243,15 @@ def with_positions(rows):
     return {**collator()(rows), "position_ids": torch.zeros(1, 1)}
 
 
-def with_padding_before(rows):
-    return transformers.DataCollatorForSeq2Seq(tl.tokenizer(), padding="longest")(rows) | (
-        {"attention_mask": torch.tensor([[0, 1, 1]]), "input_ids": torch.tensor([[0, 8, 9]]),
-         "labels": torch.tensor([[-100, 8, 9]])}
-    )  # fmt: skip
+def padding(tokens, mask, labels):
+    made = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    return lambda rows: {name: torch.tensor([value]) for name, value in made.items()}
+
+
+with_padding_between = padding([8, 0, 9], [1, 0, 1], [-100, -100, 9])
+with_labels_on_padding = padding([0, 8, 9], [0, 1, 1], [0, -100, 9])
+of_padding_alone = padding([0, 0, 0], [0, 0, 0], [-100, -100, -100])
+learned_from_padding = padding([0, 8, 9], [0, 1, 1], [-100, 8, 9])
 
 
 def with_other_labels(rows):
@@ -246,7 +276,15 @@ def without_labels(rows):
             NotSupportedError,
             ("one text a row", "position_ids", "packed", "collator that pads"),
         ),
-        (with_padding_before, NotSupportedError, ("padding behind", "before", "on the left", "padding_side")),
+        *(
+            (collate, NotSupportedError, ("labels −100", "row of padding alone", "holes", "mask padding alone"))
+            for collate in (with_padding_between, with_labels_on_padding, of_padding_alone)
+        ),
+        (
+            learned_from_padding,
+            NotSupportedError,
+            ("rows beside it", "first token is learned", "on the left", 'padding_side = "right"'),
+        ),
         (with_other_labels, NotSupportedError, ("own tokens", "other labels", "mlm=True", "mlm=False")),
         (
             without_labels,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from finfluence.errors import DataError, NotSupportedError, explain
 from finfluence.language import Encoded
@@ -24,7 +25,8 @@ def rows_in(batch: Mapping[str, Any]) -> list[Encoded]:
     Raises
     ------
     NotSupportedError
-        Packed rows, further inputs, no labels, padding before a row, or labels that are not its own tokens.
+        Packed rows, further inputs, no labels, padding between a row's tokens, a first token that is learned behind
+        padding, or labels that are not the row's own tokens.
     """  # noqa: DOC501 - made by a function
     _check(batch)
     tokens, labels = array(batch["input_ids"]), array(batch["labels"])
@@ -32,20 +34,57 @@ def rows_in(batch: Mapping[str, Any]) -> list[Encoded]:
     seen = np.ones(tokens.shape, bool) if mask is None else array(mask) != 0
     if seen.shape != tokens.shape or labels.shape != tokens.shape:
         raise packed(f"input_ids {tokens.shape}, labels {labels.shape}, attention_mask {seen.shape}")
-    if (
-        (np.diff(seen.astype(np.int8), axis=1) > 0).any()
-        or not seen[:, 0].all()
-        or (labels[~seen] != -100).any()
-    ):
+    edges = np.diff(np.pad(seen, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    if ((edges > 0).sum(1) != 1).any() or (labels[~seen] != -100).any():
         raise NotSupportedError(
             explain(
-                "padding behind a row's tokens, with labels −100",
-                "padding before or between them, or labels on padding",
-                "the tokenizer pads on the left, or the collator pads labels with another number",
-                'set tokenizer.padding_side = "right", and pad labels with −100',
+                "padding before or behind a row's tokens, with labels −100",
+                "padding between them, a row of padding alone, or labels on padding",
+                "the attention mask has holes, or the collator pads labels with another number",
+                "mask padding alone, and pad labels with −100",
+            )
+        )
+    first = seen.argmax(1)
+    if (labels[np.arange(len(labels)), first][first > 0] != -100).any():
+        raise NotSupportedError(
+            explain(
+                "a row's loss that does not depend on the rows beside it",
+                "a row padded on the left whose first token is learned, from what the model says of padding",
+                'the tokenizer pads on the left (padding_side = "left"), and every token is a label',
+                'set tokenizer.padding_side = "right", or give the first token of each row the label −100',
             )
         )
     return [_encoded(t[s], y[s]) for t, y, s in zip(tokens, labels, seen, strict=True)]
+
+
+def check_padding_before(model: nn.Module, batch: Mapping[str, Any]) -> None:
+    """Raise if padding on the left changes what the model says of a text; nothing is asked where there is none.
+
+    Raises
+    ------
+    NotSupportedError
+    """
+    mask = batch.get("attention_mask")
+    if mask is None or array(mask)[:, 0].all():
+        return
+    device = next(model.parameters()).device
+    tokens, seen = (torch.as_tensor(batch[name], device=device) for name in ("input_ids", "attention_mask"))
+    with torch.no_grad():
+        together = model(input_ids=tokens, attention_mask=seen, use_cache=False).logits
+        apart, scale = 0.0, 1.0
+        for found, row, real in zip(together, tokens, seen.bool(), strict=True):
+            alone = model(input_ids=row[real][None], use_cache=False).logits[0]
+            apart = max(apart, float((found[real] - alone).abs().max()))
+            scale = max(scale, float(alone.abs().max()))
+    if not apart <= (1e-3 if together.dtype == torch.float32 else 5e-2) * scale:
+        raise NotSupportedError(
+            explain(
+                "a model that says the same of a text wherever it stands in a batch",
+                f"logits that differ by up to {apart:.2g} (of {scale:.2g}) behind padding",
+                "the tokenizer pads on the left, and the model counts positions from the padding on",
+                'set tokenizer.padding_side = "right"',
+            )
+        )
 
 
 def key_of(*texts: Encoded) -> bytes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from finfluence._extras import missing
 from finfluence.errors import ConfigError, explain
 from finfluence.integrations._recording import Recording
-from finfluence.integrations._trainer_batches import unknown
+from finfluence.integrations._trainer_batches import check_padding_before, unknown
 from finfluence.integrations._trainer_checks import check_arguments, check_trained_model, kind_of
 from finfluence.integrations._trainer_data import (
     Names,
@@ -42,7 +42,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     A row's loss is the mean over its learned tokens, `fi.lm.mean_token_loss`, and its share of a step n_i/N, with N the
     learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
     `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
-    without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer; `finish` takes some
+    without. Padding may stand on either side: on the left, it is tried at the start that the model says the same of a
+    text with and without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer; `finish` takes some
     steps again and raises where they come out otherwise.
 
     With a folder, the tape is written whenever the Trainer saves a checkpoint, and a training that is resumed from one
@@ -131,9 +132,12 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._training = training_of(args, model, self._reference, self._out if resumed else None)
         self._rows = rows_of(self._training, loader, self._ids)
         self._names = Names(self._rows.ids, self._training.keys(self._rows))
-        some = self._training.texts(self._rows).batch(torch.tensor([0]))
+        texts = self._training.texts(self._rows)
+        lengths = [len(text.tokens) for text in texts.encoded]
+        ends = [loader.dataset[k] for k in (lengths.index(min(lengths)), lengths.index(max(lengths)))]
         with under(self._training.cast):
-            check_logits(model, _moved(some, next(model.parameters()).device))
+            check_logits(model, _moved(texts.batch(torch.tensor([0])), next(model.parameters()).device))
+            check_padding_before(model, loader.collate_fn(ends))
         options = dict(self._options)
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)
