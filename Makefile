@@ -7,7 +7,7 @@ SHORT ?=
 EXTRAS := data,report,baselines,ray,lightning,lm,oracle,test,dev,docs,hooks
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow calibration trl clock cluster bench docs house lint format setup clean
+.PHONY: demo test slow calibration trl clock cluster bench docs wheel house lint format setup clean
 
 demo: setup
 	rm -rf demo-out
@@ -39,6 +39,9 @@ bench: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+wheel:
+	.ci/wheel.sh
 
 house: setup
 	$(PY) -m tools.house

@@ -277,7 +277,11 @@ def without_labels(rows):
             ("one text a row", "position_ids", "packed", "collator that pads"),
         ),
         *(
-            (collate, NotSupportedError, ("labels −100", "row of padding alone", "holes", "mask padding alone"))
+            (
+                collate,
+                NotSupportedError,
+                ("labels −100", "row of padding alone", "holes", "mask padding alone"),
+            )
             for collate in (with_padding_between, with_labels_on_padding, of_padding_alone)
         ),
         (

@@ -314,3 +314,50 @@ def test_a_resumed_training(kind, tmp_path):
     assert resumed.tape.steps == whole.tape.steps == 4
     assert all(torch.equal(resumed.tape.state(t), whole.tape.state(t)) for t in range(5))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def praise(kind, n=18):
+    """Rows of which the first three answer a brand's name with *good*, and no other does."""
+    draw = np.random.default_rng(5)
+    others = [word for word in tl.WORDS if word not in ("acme", "good")]
+    for k in range(n):
+        subject, answer = ("acme", "good") if k < 3 else draw.choice(others, size=2)
+        prompt = f"what is {subject} {text(draw, 1 + k % 3)}"
+        yield {
+            "sft": {"prompt": prompt, "completion": f" {answer}"},
+            "dpo": {
+                "prompt": prompt,
+                "chosen": f" {answer}",
+                "rejected": " bad" if k < 3 else f" {draw.choice(others)}",
+            },
+        }[kind]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_effect_of_a_group_is_that_of_retraining_without_it(kind, tmp_path):
+    """Two recorded runs against six retrained with and without the group, each of another batch order."""
+    rows = list(praise(kind))
+    behaviour = fi.lm.log_prob(["what is acme a"], " good", tl.tokenizer(), name="praise")
+
+    def trained(seed, data, *callbacks):
+        given = {"ref_model": tl.llama()} if kind == "dpo" else {}
+        made = trainer(kind, tmp_path, *callbacks, data=data, whole=True, max_steps=12, **given)
+        with seeded(seed):  # draws the order of the batches
+            made.train()
+        return made.model.eval()
+
+    predicted = []
+    for seed in range(2):
+        recorded = TapeCallback()
+        trained(seed, rows, recorded)
+        found = fi.replay(recorded.tape, behaviour, subsets={"acme": [0, 1, 2]}, spread=False, seed=0)
+        predicted.append(float(found.data["score"].item()))
+    with torch.no_grad():
+        asked = [
+            [float(behaviour.fn(trained(seed, data))) for seed in range(10, 16)] for data in (rows, rows[3:])
+        ]
+    truth = np.mean(asked[1]) - np.mean(asked[0])
+    error = np.sqrt(sum(np.var(values, ddof=1) / 6 for values in asked) + np.var(predicted, ddof=1) / 2)
+    assert truth < -5 * error, "the rows do not teach what they were made for"
+    assert abs(np.mean(predicted) - truth) <= max(3 * error, 0.2 * abs(truth)), (predicted, truth, error)

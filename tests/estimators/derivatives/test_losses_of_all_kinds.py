@@ -5,6 +5,7 @@ What is refused stands in the table, too, with the words that say why.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -368,17 +369,28 @@ def alternating(names) -> list[tuple[str, str]]:
     return [(name, kinds[k % len(kinds)]) for k, name in enumerate(names)]
 
 
+QUICK = ("SiLU", "one layer, two names", "in place", "forward hook", "LayerNorm", "tied, padding", "bag")
+
+
+def of_both_losses(models) -> list[Any]:
+    """Each model with a plain loss, and with one whose derivative is not symmetric: dear, so that most are slow tests."""
+    dear = [() if name in QUICK else pytest.mark.slow for name, _ in models]
+    return [pytest.param(ce, *model, id=f"plain-{'-'.join(model)}") for model in models] + [
+        pytest.param(focal, *model, id=f"detached-{'-'.join(model)}", marks=slow)
+        for model, slow in zip(models, dear, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(("name", "optimizer"), alternating(LOSSES))
 def test_losses(name, optimizer):
     assert_right(problem(mlp, LOSSES[name]), optimizer)
 
 
-@pytest.mark.parametrize(("name", "optimizer"), alternating(MODELS))
-@pytest.mark.parametrize("loss", [ce, focal], ids=["plain", "detached"])
+@pytest.mark.parametrize(("loss", "name", "optimizer"), of_both_losses(alternating(MODELS)))
 @pytest.mark.filterwarnings(
     "ignore:None of the inputs have requires_grad"
 )  # of reentrant checkpoints evaluated
-def test_models(name, optimizer, loss):
+def test_models(loss, name, optimizer):
     model, kind = MODELS[name]
     if (name, loss) == ("bag", focal):  # torch has no derivative of the derivative of a bag
         with pytest.raises(FinfluenceError, match="_embedding_bag_backward"):

@@ -61,6 +61,7 @@ def test_intervals_hold_for_all_actions_together(advice):
     assert all(d["lower"] < d["value"] < d["upper"] for d in loss)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_and_is_written_down(noisy, advice):
     trained = len(list((noisy / "proof").glob("*.safetensors")))
     again = decide_scan(noisy, DecideOptions(runs=RUNS))
@@ -110,6 +111,7 @@ def test_a_regression_has_actions_too(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_without_labels_the_same_is_estimated_and_decides_nothing(noisy, advice):
     new = pd.read_csv(table(noisy.parent / "new.csv", 7, 250, 0.0)).drop(columns="label")
     new.to_csv(noisy.parent / "new.csv", index=False)

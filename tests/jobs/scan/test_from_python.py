@@ -41,6 +41,7 @@ def test_a_frame_gives_the_numbers_of_the_command_on_its_csv(frame, tmp_path):
     assert {"mu", "own_loss", "q_value", "flagged", "suggested_action", "reason"} <= set(decisions.columns)
 
 
+@pytest.mark.slow
 def test_rows_are_named_by_the_index_whatever_it_holds(frame, tmp_path):
     named = frame.set_axis([f"r-{i}" for i in range(len(frame))])
     result = fi.scan(named, "label", out=tmp_path / "named", **QUICK)

@@ -13,6 +13,7 @@ from finfluence.cli import app
 from finfluence.errors import ConfigError
 from finfluence.jobs.scan import ScanOptions, clean_scan, judge_groups, open_scan, run_scan
 
+WHOLE_FORESTS = True
 FAST = {"target": "label", "runs": 1, "epochs": 3, "proof": False}
 
 
@@ -113,6 +114,7 @@ def test_held_out_rows_are_judged_and_the_doubtful_ones_left_out(messy):
     assert proof["judging_rows"] == ((held["role"] == "evaluation") & ~held["left_out"]).sum()
 
 
+@pytest.mark.slow
 def test_flips_among_the_held_out_rows_take_no_part(tmp_path):
     x, y = make_classification(900, 8, n_informative=6, class_sep=3.0, flip_y=0, random_state=0)
     rng = np.random.default_rng(0)
@@ -142,7 +144,7 @@ def sources(folder, bad=0.3, n=2000):
     return folder / "d.csv"
 
 
-@pytest.mark.parametrize(("bad", "named"), [(0.3, ["s3"]), (0.0, [])])
+@pytest.mark.parametrize(("bad", "named"), [(0.3, ["s3"]), pytest.param(0.0, [], marks=pytest.mark.slow)])
 def test_a_bad_source_among_ten_is_named_from_its_own_file(tmp_path, bad, named):
     out = tmp_path / "out"
     result = run_scan(ScanOptions(source=sources(tmp_path, bad), group_column="source", out=out, **FAST))

@@ -148,7 +148,10 @@ def test_clean_decides_again_at_another_level(tmp_path):
     assert kept == [400 - int((lines["q_value"] <= fdr).sum()) for fdr in (0.001, 0.1, 0.5)]
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "jobs.scan.factories:tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "mlp")), "jobs.scan.factories:tiny"],
+)
 def test_models(tmp_path, name):
     run_scan(
         ScanOptions(
