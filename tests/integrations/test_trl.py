@@ -351,12 +351,12 @@ def test_the_effect_of_a_group_is_that_of_retraining_without_it(kind, tmp_path):
     for seed in range(2):
         recorded = TapeCallback()
         trained(seed, rows, recorded)
-        found = fi.replay(recorded.tape, behaviour, subsets={"acme": [0, 1, 2]}, spread=False, seed=0)
-        predicted.append(float(found.data["score"].item()))
-    with torch.no_grad():
-        asked = [
-            [float(behaviour.fn(trained(seed, data))) for seed in range(10, 16)] for data in (rows, rows[3:])
-        ]
+        found = fi.replay(recorded.tape, behaviour, subsets={"acme": [0, 1, 2]}, seed=0)
+        predicted.append(float(found.data.effect.item()))
+    asked = [
+        [float(behaviour.fn(trained(seed, data)).detach()) for seed in range(10, 16)]
+        for data in (rows, rows[3:])
+    ]
     truth = np.mean(asked[1]) - np.mean(asked[0])
     error = np.sqrt(sum(np.var(values, ddof=1) / 6 for values in asked) + np.var(predicted, ddof=1) / 2)
     assert truth < -5 * error, "the rows do not teach what they were made for"
