@@ -43,8 +43,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
     `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
     without. Padding may stand on either side: on the left, it is tried at the start that the model says the same of a
-    text with and without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer; `finish` takes some
-    steps again and raises where they come out otherwise.
+    text with and without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer;
+    `finish` takes some steps again and raises where they come out otherwise.
 
     With a folder, the tape is written whenever the Trainer saves a checkpoint, and a training that is resumed from one
     goes on with it: the tape is that of the training that never stopped.

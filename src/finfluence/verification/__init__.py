@@ -15,7 +15,7 @@ from finfluence.verification._figures import (
 from finfluence.verification._groups import group_estimates, select_queries, shrunken_sums
 from finfluence.verification._judge import Judgement, judge
 from finfluence.verification._own import OwnEffort, verify_own_losses
-from finfluence.verification._plan import Plan
+from finfluence.verification._plan import Plan, check_counts
 from finfluence.verification._verification import Verification
 from finfluence.verification._verify import compare, verify
 
@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "Verification",
     "ceilings",
+    "check_counts",
     "choose",
     "choose_given",
     "compare",

@@ -363,8 +363,8 @@ def _key(request: Request, base: str) -> str:
     return digest(base.encode(), repr(asked).encode(), mu.tobytes())
 
 
-def check_counts(subsets: int, runs: int) -> None:
-    """Raise unless there are subsets and runs enough to say anything.
+def check_counts(subsets: int, runs: int, budget: str | float | None = None) -> None:
+    """Raise unless there are subsets and runs enough to say anything, and a budget that can be read, or none.
 
     Raises
     ------
@@ -388,6 +388,8 @@ def check_counts(subsets: int, runs: int) -> None:
                 "ask for 100, which leaves 0.11 with 24 subsets; 30 leaves 0.2",
             )
         )
+    if budget is not None:
+        seconds_of(budget)
 
 
 def check_matches(estimate: Influence, recipe: Recipe) -> None:

@@ -203,6 +203,18 @@ def test_a_killed_tuning_ends_in_the_same_numbers(result, files, tmp_path):
     assert done.retuning["values"] == result.retuning["values"]
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("--subsets", 2, "at least 4"), ("--runs", 4, "at least 10"), ("--budget", "soon", "budget")],
+)
+def test_what_cannot_be_verified_is_said_before_a_model_is_loaded(result, option, value, word, monkeypatch):
+    monkeypatch.setattr(
+        "finfluence.jobs.tune._result.prepare", lambda *given: pytest.fail("a model is loaded")
+    )
+    code, said = run("verify", result.folder, option, value)
+    assert code == 2 and word in said and "next step" in said
+
+
 @pytest.mark.slow
 def test_a_tuning_is_verified_by_tuning_again(result):
     code, said = run("verify", result.folder, "--subsets", 4, "--runs", 10)

@@ -67,6 +67,7 @@ def verify_scan(
         A bank, for a model with buffers.
     """
     options = options or VerifyOptions()
+    verification.check_counts(options.subsets, options.runs, options.budget)
     folder = ScanFolder(out)
     with one_thread():
         finished = reopen(folder)

@@ -222,6 +222,7 @@ def verify_tune(
         A bank, for a model with buffers.
     """
     options = options or VerifyOptions()
+    verification.check_counts(options.subsets, options.runs, options.budget)
     folder = TuneFolder(out)
     summary, run = folder.read_summary(), folder.read_run()
     tuned = TuneOptions.of_run(run, folder.path)
