@@ -279,7 +279,7 @@ class StepTimer:
         seconds, calls = 0.0, 1 if dear(tape) else 2  # the first one loads what it needs
         for _ in range(calls):
             began = clock(tape.layout.device)
-            found = changes.at(Place(0, step, self._state, ahead), tangent)
+            found = changes.at(Place(0, step, self._state, ahead), tangent, tangent.new_zeros(len(tangent)))
             if found is not None:
                 found.of_batch(tangent)
             seconds = clock(tape.layout.device) - began
