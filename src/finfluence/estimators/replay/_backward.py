@@ -203,7 +203,7 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        known, after = Known(self._state_after(t), self.tape.row_losses(t)), self.lam
+        known, after = Known(self._state_after(t), self.tape.row_losses(t), t=t), self.lam
         if self.rules.schedule.finite and t < FOLLOWED + FURTHER:
             known = known.read(self.tape.optimizer, state, step.hyper)
             self._ahead.appendleft(after)
