@@ -26,9 +26,10 @@ def recorded(bad: dict[int, int], change=lambda model, optimizer, t: None, befor
     kind = torch.zeros(len(x))
     for t, what in bad.items():
         kind[BATCH * t] = what
-    rows = fr.Rows(x=x, y=x[:, 0] ** 2, bad=kind)
+    rows = fr.Rows(x=x, y=x[:, 0] ** 2 + 100, bad=kind)
     model = nn.Linear(1, 1, dtype=torch.float64)
-    nn.init.zeros_(model.weight)
+    for p in model.parameters():
+        nn.init.zeros_(p)
     optimizer = torch.optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **options})
     tape = fi.Tape.record(model, optimizer, loss=losses, data=rows)
     for t, ids in enumerate(torch.arange(len(x)).split(BATCH)):

@@ -46,8 +46,8 @@ LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
 PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
-NUMBERS, ROW_BYTES, MEMORY_SHARE = 2**18, 5.8 * 8, 4
-SHIFTS, SHIFT_BYTES, BLOCK = 2**22, 3.5 * 8, 2**15
+NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**15, 4
+OF_STATE, OF_SHIFT, OF_RUN = 5.8, 2.2, 15.0  # numbers held for each of a row's state, of its shift, and of θ
 WHOLE = slice(None)
 Slots = tuple[Tensor, ...]
 SHARE = 16
@@ -70,12 +70,20 @@ def looked_at(steps: int) -> list[int]:
 
 def rows_together(tape: Tape, memory_bytes: float) -> int:
     """Return of how many rows finite changes are held at one time: in a quarter of the memory, and not much of it."""
-    return max(1, int(min(NUMBERS, memory_bytes / MEMORY_SHARE / ROW_BYTES) // tape.run.width))
+    most = memory_bytes / MEMORY_SHARE / OF_STATE / precision(tape).itemsize
+    return max(1, int(min(NUMBERS, most) // tape.run.width))
 
 
 def shifts_together(tape: Tape, memory_bytes: float) -> int:
     """Return of how many rows shifts of the gradient are held at one time, where states are made piece by piece."""
-    return max(1, int(min(SHIFTS, memory_bytes / MEMORY_SHARE / SHIFT_BYTES) // tape.layout.size))
+    most = memory_bytes / MEMORY_SHARE / OF_SHIFT / precision(tape).itemsize
+    return max(1, int(min(SHIFTS, most) // tape.layout.size))
+
+
+def precision(tape: Tape) -> torch.dtype:
+    """Return the precision of changes: the model's own where each coordinate moves by itself, else double."""
+    own = tape.optimizer.part(WHOLE) is not None and tape.layout.dtype in PRECISE
+    return tape.layout.dtype if own else torch.float64
 
 
 def has_squares(tape: Tape) -> bool:
@@ -86,8 +94,8 @@ def has_squares(tape: Tape) -> bool:
 def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float) -> int:
     """Return the bytes that finite changes take, of up to `rows` rows at one time; 0 for SGD, which has none.
 
-    Measured on Adam: 5.8 states in float64 of each row held at one time, or shifts of more rows where their states are
-    made piece by piece; and the λ's of further steps.
+    Measured on Adam: 5.8 states of each row held at one time, or 2.2 shifts of more rows where their states are made
+    piece by piece; the run's own states, 15 times θ; and the λ's of further steps.
 
     Returns
     -------
@@ -95,10 +103,13 @@ def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float
     """
     if not has_squares(tape):
         return 0
-    held = ROW_BYTES * tape.run.width * min(rows, rows_together(tape, memory_bytes))
+    held = OF_STATE * tape.run.width * min(rows, rows_together(tape, memory_bytes))
     if tape.optimizer.part(WHOLE) is not None:
-        held = max(held, SHIFT_BYTES * tape.layout.size * min(rows, shifts_together(tape, memory_bytes)))
-    return int(held) + (1 + FURTHER) * directions * state_bytes(tape.layout, tape.optimizer)
+        held = max(held, OF_SHIFT * tape.layout.size * min(rows, shifts_together(tape, memory_bytes)))
+    numbers = int(held + OF_RUN * tape.layout.size)
+    return numbers * precision(tape).itemsize + (1 + FURTHER) * directions * state_bytes(
+        tape.layout, tape.optimizer
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +162,7 @@ class FiniteChanges:
         self._chunk = rows_together(tape, memory_bytes)
         self._divides = tape.optimizer.part(WHOLE) is not None
         self._shifts = shifts_together(tape, memory_bytes) if self._divides else self._chunk
-        own = self._divides and tape.layout.dtype in PRECISE
-        self.precision = tape.layout.dtype if own else torch.float64
+        self.precision = precision(tape)
         self._hyper: dict[int, tuple[Tensor, ...]] = {}
 
     def looks_at(self, t: int) -> bool:
