@@ -21,7 +21,9 @@ def losses(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return found * factor + torch.where(bad == 3, found * 0, 1.0).sqrt()
 
 
-def recorded(bad: dict[int, int], change=lambda model, optimizer, t: None, before=lambda model, t: None, **options):
+def recorded(
+    bad: dict[int, int], change=lambda model, optimizer, t: None, before=lambda model, t: None, **options
+):
     x = torch.linspace(-1, 1, STEPS * BATCH, dtype=torch.float64)[:, None]
     kind = torch.zeros(len(x))
     for t, what in bad.items():
@@ -46,14 +48,22 @@ def refused(tape: fr.TapeRecorder, got: str, step: int) -> None:
     with pytest.raises(TrainingError) as caught:
         tape.finish()
     assert_parts(
-        caught.value, "losses, gradients and parameters are finite", got, "diverged", f"look at the rows of step {step}"
+        caught.value,
+        "losses, gradients and parameters are finite",
+        got,
+        "diverged",
+        f"look at the rows of step {step}",
     )
 
 
 @pytest.mark.parametrize("t", [FIRST, MIDDLE, LAST])
 @pytest.mark.parametrize(
     ("kind", "got"),
-    [(1, "a loss of nan at step {}"), (2, "a loss of inf at step {}"), (3, "a gradient of 'weight' with NaN")],
+    [
+        (1, "a loss of nan at step {}"),
+        (2, "a loss of inf at step {}"),
+        (3, "a gradient of 'weight' with NaN"),
+    ],
 )
 def test_the_first_step_is_named_wherever_it_is(kind: int, got: str, t: int) -> None:
     refused(recorded({t: kind}), got.format(t), t)

@@ -274,7 +274,9 @@ def test_what_something_else_than_the_optimiser_does_is_refused(change):
             "expected a loop that can be taken again from what was recorded",
             "expected a backward pass that belongs to the gradients that training got",
         )
-        first = MID - change.startswith("weights between")  # what step 4 left, as it was when step 5 was taken
+        first = MID - change.startswith(
+            "weights between"
+        )  # what step 4 left, as it was when step 5 was taken
         assert f"step {first} " in lines[1], lines[1]  # though the pass goes backwards
         assert "edits gradients" in lines[2] or "changes gradients, weights" in lines[2]
         assert "let only the optimiser move the parameters" in lines[3]

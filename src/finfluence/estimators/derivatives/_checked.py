@@ -139,7 +139,7 @@ class CheckedAdjoint:
             What goes backwards is not the adjoint of the step that was taken.
         TrainingError
             The step that was recorded is not the one that its rows, loss and optimiser make.
-        """  # noqa: DOC501 - made by a function
+        """
         known = Known() if known is None else known.read(self.optimizer, state, hyper)
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
@@ -224,7 +224,9 @@ class CheckedAdjoint:
                 raise self._differs(t, "finite differences", off)
         for rows in dict.fromkeys((few, 1)):  # of many rows, one may have a kink within any width
             if not check.holds(error):
-                point = Point(self._taken if t is None else t, theta, few_rows(batch, of_rows.shape[1], rows), seed)
+                point = Point(
+                    self._taken if t is None else t, theta, few_rows(batch, of_rows.shape[1], rows), seed
+                )
                 error = check.at(adjoint, point)
         if not check.holds(error):
             raise self._differs(t, "products with ∂g/∂θ", error)
@@ -296,7 +298,9 @@ def apart(
 
 
 def _differs(t: int | None, what: str, error: float, first: Departure | None) -> DifferentGradientError:
-    edited = "" if first is None else f"; step {first.t} is the first whose {_NAMES[first.what]} are other ones"
+    edited = (
+        "" if first is None else f"; step {first.t} is the first whose {_NAMES[first.what]} are other ones"
+    )
     return DifferentGradientError(
         explain(
             "a backward pass that belongs to the gradients that training got",

@@ -29,7 +29,7 @@ def check_finite(comparison: Comparison) -> None:
     ------
     TrainingError
         It names the step, and whether it is the loss, a gradient or what the optimiser left.
-    """
+    """  # noqa: DOC501 - made by a function
     kept = comparison.kept
     bad = bisect_left(kept, True, key=lambda t: not _finite(comparison.state(t)))
     checked = comparison.checked

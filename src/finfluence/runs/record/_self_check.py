@@ -115,7 +115,7 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
 
 
 def _since(comparison: Comparison, t: int) -> str:
-    """Say from which step on moves differ, if it is an earlier one than t, which none that was looked at before it is."""
+    """Say from which step on moves differ, where that is between the last step that was looked at before and t."""
     steps, tolerance = comparison.steps, MOVED * comparison.tolerance
     size, kept = steps.layout.size, set(comparison.kept)
     for u in range(max((c for c in comparison.checked if c < t), default=t) + 1, t):

@@ -23,7 +23,9 @@ class Work(TorchDispatchMode):
 
     done = 0.0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         touched = [t for t in tree_leaves((args, out)) if isinstance(t, Tensor)]
         if not getattr(func, "is_view", False):

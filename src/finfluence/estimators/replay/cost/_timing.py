@@ -95,7 +95,9 @@ class Timings:
         """
         judging, taking = self.first()
         looked, likely = min(steps, EARLY), min(1.0, FEW_EPOCHS / epochs)
-        return looked * judging + (1 + (looked - 1) * likely) * taking + likely * sampled * taking / self.batch
+        return (
+            looked * judging + (1 + (looked - 1) * likely) * taking + likely * sampled * taking / self.batch
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,11 @@ class StepTimer:
         tape = self._tape
         most = min(ROWS_AT_ONCE, len(tape.rows))
         tape.run.set_state(0, self._state)
-        parts = [lambda: tape.run.run_step(0), self._back, self._evaluate(min(FEWEST_SAMPLED, len(tape.rows)))]
+        parts = [
+            lambda: tape.run.run_step(0),
+            self._back,
+            self._evaluate(min(FEWEST_SAMPLED, len(tape.rows))),
+        ]
         train, back, few, *doubled = self.typical(*parts, *([self._back_with_tail] if tail else []))
 
         @cache
@@ -258,6 +264,10 @@ class StepTimer:
         """Return the median seconds of each of some calls; what its first one took longer is tracing.
 
         They take turns, so that what else the machine does meanwhile takes the same share of all of them.
+
+        Returns
+        -------
+        list of float
         """
         found: list[list[float]] = [[] for _ in calls]
         for _ in range(1 + REPEATS):
