@@ -240,7 +240,7 @@ def test_autocast_whose_tangents_torch_does_not_cast_is_refused_in_words(differe
     with pytest.raises(NotSupportedError) as caught:
         fi.replay(tape, QUERIES[0], differentiation=differentiation)
     assert_parts(
-        caught.value, "forward over reverse", "same dtype", "under torch.autocast", "train in one precision"
+        caught.value, "forward over reverse", "BFloat16", "under torch.autocast", "train in one precision"
     )
 
 
