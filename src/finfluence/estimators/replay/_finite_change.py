@@ -20,7 +20,8 @@ enough for it to cost little:
 
     c_i = ⟨λ_{t+K+1}, s^i_{t+K+1} − s_{t+K+1}⟩.
 
-All of it is decided for each query by itself, on some rows of the step. A row that is not in the batch, a candidate or
+All of it is decided for each query by itself, on some rows of the step: a change that is near the tangent, or little
+beside what effects of rows differ by over the whole run, is not taken. A row that is not in the batch, a candidate or
 one of the variance sample, comes in for an average one: d = (∇ℓ − g)/B. In either case the change is given as a slope,
 what the tangent would have to be to make it: −c_i·(B−1), or c·B. Leaving out a row also makes the batch noisier, which
 moves a curved update whatever the row is: an effect is that against the mean over rows, in which this cancels.
@@ -261,7 +262,7 @@ class FiniteSlopes:
     changes : FiniteChanges
     place : Place
     gradient : Tensor [P]
-        The step's own, in float64.
+        The step's own.
 
     Attributes
     ----------
