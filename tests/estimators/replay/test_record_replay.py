@@ -10,8 +10,10 @@ from torch import Tensor, nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
+from finfluence.errors import NotSupportedError
 from finfluence.estimators.derivatives import adjoint_of
 from finfluence.runs import seeded
+from four_parts import assert_parts
 from recorded_loops import EXACT, LOOPS, Loop, dropping, precise_newton_schulz, whole
 
 STEP, TOLERANCE = 1e-5, 2e-5
@@ -223,6 +225,23 @@ def test_autocast_inside_the_loss_is_replayed():
         fi.replay(l.run(record=True)[1], QUERIES[0], method="full").data.effect.values for l in (cast, full)
     ]
     assert np.corrcoef(effects[0].ravel(), effects[1].ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("differentiation", ["auto", "exact"])
+def test_autocast_whose_tangents_torch_does_not_cast_is_refused_in_words(differentiation):
+    def loss(model, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return nn.functional.cross_entropy(model(batch["x"]), batch["y"], reduction="none")
+
+    def normalised():
+        return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3))
+
+    tape = Loop(whole(torch.optim.SGD, lr=0.1), normalised, loss, dtype=torch.float32).run(record=True)[1]
+    with pytest.raises(NotSupportedError) as caught:
+        fi.replay(tape, QUERIES[0], differentiation=differentiation)
+    assert_parts(
+        caught.value, "forward over reverse", "BFloat16", "under torch.autocast", "train in one precision"
+    )
 
 
 def test_pooling_recorded_runs():

@@ -12,6 +12,7 @@ from finfluence.estimators.derivatives._check import (
     few_rows,
     rows_checked,
 )
+from finfluence.estimators.derivatives._departures import Departure, first_departure
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
 from finfluence.estimators.derivatives._returned import ReturnedGradient
@@ -22,6 +23,7 @@ FIRST, GROWTH = 4, 4
 ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
 EVERY_STEP = 3  # times as much where the gradient is read off what the step did
 TOLERANCE, ROUNDING = 0.02, 100
+_NAMES = {"gradient": "gradients", "parameters": "parameters after the step"}
 
 
 class DifferentGradientError(NotSupportedError):
@@ -137,7 +139,7 @@ class CheckedAdjoint:
             What goes backwards is not the adjoint of the step that was taken.
         TrainingError
             The step that was recorded is not the one that its rows, loss and optimiser make.
-        """  # noqa: DOC501 - made by a function
+        """
         known = Known() if known is None else known.read(self.optimizer, state, hyper)
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
@@ -146,7 +148,7 @@ class CheckedAdjoint:
         if due and not (self._taken == FIRST and dear(self._tape)):
             theta = state[: self.losses.layout.size]
             with seeded(0):
-                self._compare(theta, batch, seed, found[1], found[2])
+                self._compare(known.t, theta, batch, seed, (found[1], found[2]))
         elif known.after is not None:
             self._compare_along(state, hyper, adjoint, known, found)
         if self._tape.recorded and known.after is not None:
@@ -154,7 +156,8 @@ class CheckedAdjoint:
                 state, known.after, hyper.unbind(), self.inner.gradient, known.gradient
             )
             if off is not None:
-                raise _departs(self._taken, *off)
+                first = None if known.t is None else first_departure(self._tape, known.t)
+                raise _departs(known.t, *off) if first is None else _departs(first.t, first.what, first.size)
         return found
 
     def row_derivatives(
@@ -189,11 +192,15 @@ class CheckedAdjoint:
             return
         allowed += _rounding_along(self.optimizer, state, adjoint, direction, known)
         if self._judges and bool((error > allowed).any()):
-            raise _differs(self._taken, "row derivatives", float((error / scale).max()))
+            raise self._differs(known.t, "row derivatives", float((error / scale).max()))
+
+    def _differs(self, t: int | None, what: str, error: float) -> DifferentGradientError:
+        return _differs(t, what, error, None if t is None else first_departure(self._tape, t))
 
     def _compare(
-        self, theta: Tensor, batch: Batch, seed: int | None, of_rows: Tensor, direction: Tensor
+        self, t: int | None, theta: Tensor, batch: Batch, seed: int | None, found: tuple[Tensor, Tensor]
     ) -> None:
+        of_rows, direction = found
         plain = ReturnedGradient(self._tape.working, self._tape.step_loss)
         even = theta.new_full((of_rows.shape[1],), 1 / of_rows.shape[1])
         gradient = plain.at(theta, batch, seed, even)
@@ -204,7 +211,7 @@ class CheckedAdjoint:
         scale = along.abs() + of_rows.abs().mean(1)
         allowed = ALLOWED.get(theta.dtype, LOWEST) * scale + rounding
         if bool(((along - mean).abs() > allowed).any()):
-            raise _differs(self._taken, "row derivatives", float(((along - mean).abs() / scale).max()))
+            raise self._differs(t, "row derivatives", float(((along - mean).abs() / scale).max()))
         check, few = GradientCheck(self._tape), 1 if dear(self._tape) else rows_checked(self._tape)
         adjoint, error = check.adjoint(self._make, self._fused), torch.inf
         if isinstance(self.inner, OneSided):
@@ -214,13 +221,15 @@ class CheckedAdjoint:
             else:
                 wanted = check.products(adjoint, theta, along, some, seed)
             if not (off := apart(self.inner, wanted, theta, along, some, seed)) <= TOLERANCE:
-                raise _differs(self._taken, "finite differences", off)
+                raise self._differs(t, "finite differences", off)
         for rows in dict.fromkeys((few, 1)):  # of many rows, one may have a kink within any width
             if not check.holds(error):
-                point = Point(self._taken, theta, few_rows(batch, of_rows.shape[1], rows), seed)
+                point = Point(
+                    self._taken if t is None else t, theta, few_rows(batch, of_rows.shape[1], rows), seed
+                )
                 error = check.at(adjoint, point)
         if not check.holds(error):
-            raise _differs(self._taken, "products with ∂g/∂θ", error)
+            raise self._differs(t, "products with ∂g/∂θ", error)
 
 
 def along_gradient(
@@ -288,11 +297,14 @@ def apart(
     return max(float(error.nan_to_num(torch.inf)) for error in found)
 
 
-def _differs(taken: int, what: str, error: float) -> DifferentGradientError:
+def _differs(t: int | None, what: str, error: float, first: Departure | None) -> DifferentGradientError:
+    edited = (
+        "" if first is None else f"; step {first.t} is the first whose {_NAMES[first.what]} are other ones"
+    )
     return DifferentGradientError(
         explain(
             "a backward pass that belongs to the gradients that training got",
-            f"{what} that are {error:.1g} from them {taken} steps back, though a few steps agreed before",
+            f"{what} that are {error:.1g} from them {_at(t)}, though a few steps agreed before{edited}",
             "the loss stops or changes gradients on some batches only, or draws other random numbers than in training; "
             "or the loop changes gradients, weights or the optimiser's buffers at some steps",
             "leave out what stops or changes gradients, let only the optimiser move the parameters, and record each "
@@ -301,16 +313,18 @@ def _differs(taken: int, what: str, error: float) -> DifferentGradientError:
     )
 
 
-def _departs(taken: int, what: str, size: float) -> TrainingError:
-    where = "a gradient" if what == "gradient" else "parameters after the step"
+def _departs(t: int | None, what: str, size: float) -> TrainingError:
     return TrainingError(
         explain(
             "a loop that can be taken again from what was recorded",
-            f"{where} {taken} step{'s' * (taken > 1)} back that differ{'s' * (what == 'gradient')} by {size:.1%} from "
-            "what its rows, loss and optimiser make",
+            f"{_NAMES[what]} {_at(t)} that differ by {size:.1%} from what its rows, loss and optimiser make",
             "the loop edits gradients (noise, signs, scaling), or something else than the optimiser writes on weights: "
             "they are clipped, decayed or reset, averaged weights are swapped in, or a second optimiser moves them",
             "let only the optimiser move the parameters while the recording lasts, write into the loss what is done to "
             "gradients, and record each phase of the training by itself",
         )
     )
+
+
+def _at(t: int | None) -> str:
+    return "at a step" if t is None else f"at step {t}"

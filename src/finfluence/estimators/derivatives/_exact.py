@@ -32,6 +32,7 @@ from finfluence.runs.tape import Key
 _UNSUPPORTED = re.compile(
     r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks|does not require grad|inference tensor"
 )
+_MIXED = re.compile(r"expected scalar type|same dtype|must have the same (d)?type|[Mm]ixed dtype")
 
 
 class Adjoint:
@@ -170,6 +171,8 @@ def _supported() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if _MIXED.search(str(error)):
+            raise _mixed(error) from error
         if not isinstance(error, NotImplementedError) and not _UNSUPPORTED.search(str(error)):
             raise
         raise NotSupportedError(
@@ -181,6 +184,17 @@ def _supported() -> Iterator[None]:
                 "or, with smooth activations, ask for differentiation='finite-difference'",
             )
         ) from error
+
+
+def _mixed(error: RuntimeError) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "a model and loss that PyTorch can differentiate forward over reverse",
+            str(error).splitlines()[0][:200],
+            "the loss computes under torch.autocast, or casts by itself: PyTorch does not cast the tangents along",
+            "train in one precision; in float32 for instance, with the autocast block taken out of the loss",
+        )
+    )
 
 
 @dataclass(frozen=True)

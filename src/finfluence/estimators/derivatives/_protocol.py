@@ -21,11 +21,14 @@ class Known:
         Its row losses, if they were kept.
     gradient : Tensor [P] or None
         Its gradient, where it was read off the buffers.
+    t : int or None
+        Its number, to be named where something is wrong with it.
     """
 
     after: Tensor | None = None
     losses: Tensor | None = None
     gradient: Tensor | None = None
+    t: int | None = None
 
     def read(self, optimizer: Update, state: Tensor, hyper: Tensor) -> "Known":
         """Return the same with the gradient that the buffers before and after the step tell, if they do."""

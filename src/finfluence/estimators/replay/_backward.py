@@ -203,7 +203,7 @@ class BackwardPass:
     def _step_back(self, t: int) -> tuple[_Visit, Tensor]:
         """Take λ one step back; return where that was, and the slopes [Q, B] of the step's own rows."""
         state, step = self._states.at(t), self.tape.at(t)
-        known, after = Known(self._state_after(t), self.tape.row_losses(t)), self.lam
+        known, after = Known(self._state_after(t), self.tape.row_losses(t), t=t), self.lam
         if self.rules.schedule.finite and t < FOLLOWED + FURTHER:
             known = known.read(self.tape.optimizer, state, step.hyper)
             self._ahead.appendleft(after)
@@ -220,7 +220,7 @@ class BackwardPass:
         tangent, finite = slopes[part], None
         if self.rules.schedule.finite and self._finite.looks_at(t):
             place = Place(t, step, state, self._ahead_of(t) or [after], list(self._gradients))
-            finite = self._finite.at(place, slopes)
+            finite = self._finite.at(place, slopes, self._row_scale().repeat(len(slopes) // len(self.active)))
         if finite is not None:
             slopes = finite.of_batch(slopes)
             variance = StepVariance.of_tangent(t, step.size, tangent)
@@ -232,6 +232,12 @@ class BackwardPass:
             if len(self._tangents) * tangent.numel() >= HELD:
                 self._take_tangents()
         return _Visit(t, step, state[: self.tape.layout.size], direction, finite), slopes
+
+    def _row_scale(self) -> Tensor:
+        """Return by how much effects of rows differ so far [Q]: Σ_t Var(x_t)/B is that of their sum, over n one's."""
+        self._take_tangents()
+        so_far = self.steps.used + sum(step.used for step in self._of_steps)
+        return (so_far / self.shape.rows).sqrt()
 
     def _take_tangents(self) -> None:
         """Find the variances of the slopes that are kept."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finfluence._clock import clock
 from finfluence._files import digest
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives import Choice, by_rows, choose_adjoint, shares
@@ -125,7 +126,7 @@ def prepare(
     Context
     """
     processes = Processes.of(options.processes)
-    asked = asked.of_first(processes)
+    asked, began = asked.of_first(processes), clock(tape.layout.device)
     derivative = choose_adjoint(
         tape,
         asked.first,
@@ -133,6 +134,7 @@ def prepare(
         options.memory_bytes,
         queries=len(asked) if processes.size == 1 else 0,
     )
+    choosing = clock(tape.layout.device) - began
     several = processes.size > 1 and by_rows(tape, len(asked), processes)
     sharing = Sharing(processes, several and not derivative.agreement.coupled)
     folder = Path(options.out) if options.out is not None else None
@@ -141,7 +143,8 @@ def prepare(
     seed = tape.seed if options.seed is None else options.seed
     schedule = RowSchedule.asked(tape, options, seed)
     draft = _Draft(
-        tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise)
+        tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise),
+        choosing,
     )  # fmt: skip
     allocation = None if options.budget is None else draft.allocate(options, overhead)
     if allocation is not None:
@@ -155,7 +158,7 @@ def prepare(
 
 @dataclass(frozen=True, eq=False)
 class _Draft:
-    """A context without its division of memory."""
+    """A context without its division of memory; `choosing`: seconds that it took to choose and check derivatives."""
 
     tape: Tape
     asked: AskedQueries
@@ -165,6 +168,7 @@ class _Draft:
     candidates: Candidates | None
     schedule: RowSchedule
     truncation: TruncationRule
+    choosing: float
 
     def allocate(self, options: ReplayOptions, overhead: Callable[[], float]) -> Allocation:
         """Return what the budget is turned into: by process 0, or as an interrupted replay chose."""
@@ -182,7 +186,8 @@ class _Draft:
             start, tail = self.asked.gradients(range(memory.together)), options.late > 0 and options.spread
             timings = measure(self.tape, self.derivative.adjoint.for_timing(), start, memory.together, tail)
             spent = timings.measuring + self.asked.seconds + overhead()
-            return replace(timings, queries=self.asked.seconds, overhead=spent)
+            once = timings.tracing + self.choosing
+            return replace(timings, queries=self.asked.seconds, overhead=spent, tracing=once)
 
         def choose() -> Allocation:
             if isinstance(budget, Mapping):

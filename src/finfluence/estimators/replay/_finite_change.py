@@ -20,7 +20,8 @@ enough for it to cost little:
 
     c_i = ⟨λ_{t+K+1}, s^i_{t+K+1} − s_{t+K+1}⟩.
 
-All of it is decided for each query by itself, on some rows of the step. A row that is not in the batch, a candidate or
+All of it is decided for each query by itself, on some rows of the step: a change that is near the tangent, or little
+beside what effects of rows differ by over the whole run, is not taken. A row that is not in the batch, a candidate or
 one of the variance sample, comes in for an average one: d = (∇ℓ − g)/B. In either case the change is given as a slope,
 what the tangent would have to be to make it: −c_i·(B−1), or c·B. Leaving out a row also makes the batch noisier, which
 moves a curved update whatever the row is: an effect is that against the mean over rows, in which this cancels.
@@ -46,9 +47,10 @@ LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
 PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
-NUMBERS, ROW_BYTES, MEMORY_SHARE = 2**18, 5.8 * 8, 4
-SHIFTS, SHIFT_BYTES, BLOCK = 2**22, 3.5 * 8, 2**15
+NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**15, 4
+OF_STATE, OF_SHIFT, OF_RUN = 5.8, 2.2, 15.0  # numbers held for each of a row's state, of its shift, and of θ
 WHOLE = slice(None)
+Slots = tuple[Tensor, ...]
 SHARE = 16
 
 
@@ -69,12 +71,20 @@ def looked_at(steps: int) -> list[int]:
 
 def rows_together(tape: Tape, memory_bytes: float) -> int:
     """Return of how many rows finite changes are held at one time: in a quarter of the memory, and not much of it."""
-    return max(1, int(min(NUMBERS, memory_bytes / MEMORY_SHARE / ROW_BYTES) // tape.run.width))
+    most = memory_bytes / MEMORY_SHARE / OF_STATE / precision(tape).itemsize
+    return max(1, int(min(NUMBERS, most) // tape.run.width))
 
 
 def shifts_together(tape: Tape, memory_bytes: float) -> int:
     """Return of how many rows shifts of the gradient are held at one time, where states are made piece by piece."""
-    return max(1, int(min(SHIFTS, memory_bytes / MEMORY_SHARE / SHIFT_BYTES) // tape.layout.size))
+    most = memory_bytes / MEMORY_SHARE / OF_SHIFT / precision(tape).itemsize
+    return max(1, int(min(SHIFTS, most) // tape.layout.size))
+
+
+def precision(tape: Tape) -> torch.dtype:
+    """Return the precision of changes: the model's own where each coordinate moves by itself, else double."""
+    own = tape.optimizer.part(WHOLE) is not None and tape.layout.dtype in PRECISE
+    return tape.layout.dtype if own else torch.float64
 
 
 def has_squares(tape: Tape) -> bool:
@@ -85,8 +95,8 @@ def has_squares(tape: Tape) -> bool:
 def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float) -> int:
     """Return the bytes that finite changes take, of up to `rows` rows at one time; 0 for SGD, which has none.
 
-    Measured on Adam: 5.8 states in float64 of each row held at one time, or shifts of more rows where their states are
-    made piece by piece; and the λ's of further steps.
+    Measured on Adam: 5.8 states of each row held at one time, or 2.2 shifts of more rows where their states are made
+    piece by piece; the run's own states, 15 times θ; and the λ's of further steps.
 
     Returns
     -------
@@ -94,10 +104,13 @@ def first_step_bytes(tape: Tape, rows: int, directions: int, memory_bytes: float
     """
     if not has_squares(tape):
         return 0
-    held = ROW_BYTES * tape.run.width * min(rows, rows_together(tape, memory_bytes))
+    held = OF_STATE * tape.run.width * min(rows, rows_together(tape, memory_bytes))
     if tape.optimizer.part(WHOLE) is not None:
-        held = max(held, SHIFT_BYTES * tape.layout.size * min(rows, shifts_together(tape, memory_bytes)))
-    return int(held) + (1 + FURTHER) * directions * state_bytes(tape.layout, tape.optimizer)
+        held = max(held, OF_SHIFT * tape.layout.size * min(rows, shifts_together(tape, memory_bytes)))
+    numbers = int(held + OF_RUN * tape.layout.size)
+    return numbers * precision(tape).itemsize + (1 + FURTHER) * directions * state_bytes(
+        tape.layout, tape.optimizer
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +141,9 @@ class Place:
         return self.state[: self.ahead[0].shape[-1]]
 
     def gradient(self, k: int) -> Tensor | None:
-        """Return the run's gradient of step t + k [P] in float64, where its buffers tell it."""
+        """Return the run's gradient of step t + k [P], where its buffers tell it."""
         found = self.gradients[k] if k < len(self.gradients) else None
-        return found.double() if found is not None and found.dtype in PRECISE else None
+        return found if found is not None and found.dtype in PRECISE else None
 
 
 class FiniteChanges:
@@ -150,6 +163,7 @@ class FiniteChanges:
         self._chunk = rows_together(tape, memory_bytes)
         self._divides = tape.optimizer.part(WHOLE) is not None
         self._shifts = shifts_together(tape, memory_bytes) if self._divides else self._chunk
+        self.precision = precision(tape)
         self._hyper: dict[int, tuple[Tensor, ...]] = {}
 
     def looks_at(self, t: int) -> bool:
@@ -160,40 +174,62 @@ class FiniteChanges:
         """Whether so many rows may be followed so far: for a fortieth of what a replay costs."""
         return SHARE * rows * further <= self.tape.steps
 
-    def at(self, place: Place, slopes: Tensor) -> "FiniteSlopes | None":
-        """Return the finite changes of a step, given its tangent slopes [Q, B]; None where the tangent will do."""
+    def at(self, place: Place, slopes: Tensor, scale: Tensor) -> "FiniteSlopes | None":
+        """Return the finite changes of a step; None where the tangent will do.
+
+        Parameters
+        ----------
+        place : Place
+        slopes : Tensor [Q, B]
+            By the tangent.
+        scale : Tensor [Q]
+            By how much effects of rows differ over the whole run: what is little beside it is not worth its price.
+
+        Returns
+        -------
+        FiniteSlopes or None
+        """
         step, gradient = place.step, place.gradient(0)
         if gradient is None:
-            gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed).double()
+            gradient = self.rows.mean(place.theta, step.batch, len(step.rows), step.seed)
         if not bool(torch.isfinite(gradient).all()) or self._is_linear(place, gradient):
             return None
         found = FiniteSlopes(self, place, gradient)
-        return found if found.decide(slopes) else None
+        return found if found.decide(slopes, scale) else None
 
-    def updated(self, t: int, states: Tensor, gradients: Tensor, some: slice = WHOLE) -> Tensor:
-        """Return the states [c, 1+S, p] after step t, from those before it and gradients [c, p], in float64.
+    def updated(
+        self, t: int, theta: Tensor, slots: Slots, gradients: Tensor, some: slice = WHOLE
+    ) -> tuple[Tensor, Slots]:
+        """Return θ and slots [..., p] after step t, from those before it and gradients [c, p].
 
         Parameters
         ----------
         t : int
-        states, gradients : Tensor
+        theta : Tensor
+            In double precision: a small rate moves it by a few roundings.
+        slots : tuple of Tensor
+        gradients : Tensor
+            Or one [P].
         some : slice
             The coordinates that they are of.
 
         Returns
         -------
-        Tensor
+        tuple
         """
         if t not in self._hyper:
-            self._hyper[t] = self.tape.at(t).hyper.double().unbind()
-        numbers, update = self._hyper[t], self.tape.optimizer.part(some)
+            self._hyper[t] = self.tape.at(t).hyper.to(self.precision).unbind()
+        numbers, part = self._hyper[t], self.tape.optimizer.part(some)
+        if part is not None:
+            return part.update(theta, slots, gradients, numbers)
 
-        def one(state: Tensor, gradient: Tensor) -> Tensor:
-            theta, *slots = state.unbind(-2)
-            new, kept = (update or self.tape.optimizer).update(theta, tuple(slots), gradient, numbers)
-            return torch.stack([new, *kept], -2)
+        def one(theta: Tensor, slots: Slots, gradient: Tensor) -> tuple[Tensor, Slots]:
+            return self.tape.optimizer.update(theta, slots, gradient, numbers)
 
-        after: Tensor = vmap(one)(states, gradients) if update is None else one(states, gradients)
+        if gradients.ndim == 1:
+            return one(theta, slots, gradients)
+        every = theta.expand_as(gradients), tuple(slot.expand_as(gradients) for slot in slots)
+        after: tuple[Tensor, Slots] = vmap(one)(*every, gradients)
         return after
 
     def split(self, rows: int, whole: bool = False) -> list[range]:
@@ -209,9 +245,12 @@ class FiniteChanges:
 
     def _is_linear(self, place: Place, gradient: Tensor) -> bool:
         """Whether the update is a linear function of the gradient along that of the step: U(2g) − 2U(g) + U(0) = 0."""
-        state = place.state.double().view(-1, place.ahead[0].shape[-1])
-        factors = torch.tensor([0.0, 1.0, 2.0], dtype=gradient.dtype, device=gradient.device)
-        none, one, two = self.updated(place.t, state.expand(3, *state.shape), factors[:, None] * gradient)
+        if has_squares(self.tape):
+            return False
+        theta, *slots = place.state.double().view(-1, len(gradient)).unbind()
+        factors = torch.tensor([0.0, 1.0, 2.0], dtype=theta.dtype, device=gradient.device)
+        new, kept = self.updated(place.t, theta, tuple(slots), factors[:, None] * gradient.double())
+        none, one, two = torch.stack([new, *kept], -2)
         return bool((two - 2 * one + none).norm() <= LINEAR * (two - none).norm())
 
 
@@ -223,7 +262,7 @@ class FiniteSlopes:
     changes : FiniteChanges
     place : Place
     gradient : Tensor [P]
-        The step's own, in float64.
+        The step's own.
 
     Attributes
     ----------
@@ -240,14 +279,16 @@ class FiniteSlopes:
         shares = even if step.shares is None else step.shares.double()
         self._shares = shares.to(gradient.device)
         self._size = float((self._shares**2).sum())
-        self._start = place.state.double().view(1, -1, len(gradient))
-        self._gradients, self._states = [gradient], [changes.updated(place.t, self._start, gradient[None])]
+        theta, *slots = place.state.view(-1, len(gradient)).unbind()
+        self._before = theta.double(), tuple(slot.to(changes.precision) for slot in slots)
+        self._gradients = [gradient.to(changes.precision)]
+        self._states: list[tuple[Tensor, Slots]] = []
         self.taken = torch.zeros(len(place.ahead[0]), dtype=torch.bool, device=gradient.device)
         self.doubtful, self._bent = self.taken.clone(), self.taken.clone()
         self._further = len(place.ahead) - 1 if place.t < FOLLOWED else 0
         self._known: tuple[list[int], Tensor] = [], gradient.new_zeros(0)
 
-    def decide(self, slopes: Tensor) -> bool:
+    def decide(self, slopes: Tensor, scale: Tensor) -> bool:
         """Compare tangent slopes [Q, B] with finite changes of some rows; say whether any query needs them."""
         count = slopes.shape[1]
         some = sorted({k * count // FEW_ROWS for k in range(FEW_ROWS)})
@@ -255,7 +296,7 @@ class FiniteSlopes:
         tangent = self._weights(some) * ((x * self._shares).sum(1, keepdim=True) - x[:, some])
         known = self._absent(some)
         self._known = some, known
-        self.taken = _differ(tangent, known, TOLERANCE)
+        self.taken = _differ(tangent, known, TOLERANCE, scale)
         if self._further and bool(self.taken.any()):
             self._try(some, count)
         return bool(self.taken.any())
@@ -296,8 +337,9 @@ class FiniteSlopes:
         follow = bool(self._bent.any()) and self._changes.affordable(count, self._further)
         parts = []
         for some in self._changes.split(count, whole=follow):
-            own = self._changes.rows.of(place.theta, batch, count, place.step.seed, list(some)).double()
-            shifts = self._size * (place.step.total * own - self._gradient)
+            own = self._changes.rows.of(place.theta, batch, count, place.step.seed, list(some))
+            size = torch.full((len(own), 1), self._size, dtype=own.dtype, device=own.device)
+            shifts = Shifts(own, size * place.step.total, size)
             changed = self._carried(shifts)
             if follow:
                 changed = torch.where(self._bent[:, None], self._followed(shifts)[-1], changed)
@@ -311,16 +353,17 @@ class FiniteSlopes:
         """Return p_i/(1 − Σp²) [r]: by how much of its distance from the mean a row's absence moves the gradient."""
         return self._shares[rows] / (1 - self._size)
 
-    def _shifts(self, rows: list[int], whole: bool = False) -> Iterator[Tensor]:
-        """Yield d_i [r, P] of some rows of the step, a few at a time; `whole`: so few that their states can be held."""
+    def _shifts(self, rows: list[int], whole: bool = False) -> Iterator["Shifts"]:
+        """Yield d_i of some rows of the step, a few at a time; `whole`: so few that their states can be held."""
         place, step = self._place, self._place.step
         for part in self._changes.split(len(rows), whole):
             some = [rows[k] for k in part]
-            own = self._changes.rows.of(place.theta, step.batch, len(step.rows), step.seed, some).double()
+            own = self._changes.rows.of(place.theta, step.batch, len(step.rows), step.seed, some)
+            weights = self._weights(some)[:, None]
             weighed = (
                 step.total if step.shares is None else 1 / (len(step.rows) * self._shares[some])[:, None]
             )
-            yield self._weights(some)[:, None] * (self._gradient - own * weighed)
+            yield Shifts(own, -weights * weighed, -weights)
 
     def _absent(self, rows: list[int]) -> Tensor:
         """Return what leaving out each of some rows of the step changes [Q, r]."""
@@ -331,93 +374,121 @@ class FiniteSlopes:
         parts = [self._followed(shifts) for shifts in self._shifts(rows, whole=True)]
         return [torch.cat(of_rows, 1) for of_rows in zip(*parts, strict=True)]
 
-    def _first(self, shifts: Tensor, some: slice = WHOLE) -> Tensor:
-        """Return the states [r, 1+S, p] after step t at some coordinates, for shifts of its gradient there [r, p]."""
-        start = self._start[..., some]
-        gradients = _without_rounding(self._gradient[some], shifts, self._place.state.dtype)
-        return self._changes.updated(
-            self._place.t, start.expand(len(shifts), *start.shape[1:]), gradients, some
-        )
-
-    def _carried(self, shifts: Tensor) -> Tensor:
-        """Return what shifts [r, P] change [Q, r]: the buffers carried on, with the gradients of the run."""
-        for k in range(self._further + 1):
-            self._base(k)
-        found = shifts.new_zeros(len(self._place.ahead[0]), len(shifts))
+    def _carried(self, shifts: "Shifts") -> Tensor:
+        """Return what shifts of r rows change [Q, r]: the buffers carried on, with the gradients of the run."""
+        self._run(self._further)
+        found = torch.zeros(len(self.taken), len(shifts), dtype=torch.float64, device=self.taken.device)
         for some in self._changes.pieces(len(shifts)):
-            found += self._carried_at(shifts[:, some], some)
+            found += self._carried_at(shifts, some)
         return found
 
-    def _carried_at(self, shifts: Tensor, some: slice) -> Tensor:
+    def _carried_at(self, shifts: "Shifts", some: slice) -> Tensor:
         """Return what comes of it at some coordinates [Q, r]."""
-        ahead = [lam[..., some] for lam in self._place.ahead]
-        change = self._first(shifts, some) - self._states[0][..., some]
-        total = _along(ahead[0][:, :1], change[:, :1])
-        for k in range(1, self._further + 1):
-            states = self._states[k - 1][..., some].expand_as(change).clone()
-            states[:, 1:] += change[:, 1:]
-            gradient = self._gradients[k][some].expand(len(change), -1)
-            after = self._changes.updated(self._place.t + k, states, gradient, some)
-            change = after - self._states[k][..., some]
-            total += _along(ahead[k][:, :1], change[:, :1])
-        held = self._known_to_last(change, self._further, some)
-        return total + _along(ahead[self._further][:, 1:], held[:, 1:])
+        (theta, slots), total = _at(self._before, some), torch.zeros((), dtype=torch.float64)
+        gradients, last = shifts.moved(self._gradients[0], self._place.state.dtype, some), self._further
+        for k in range(last + 1 if slots else 1):
+            after, slots = self._changes.updated(self._place.t + k, theta, slots, gradients, some)
+            theta, kept = _at(self._states[k], some)
+            total = total + _along(self._place.ahead[k][:, 0, some], after - theta)
+            if k < last:
+                gradients = self._gradients[k + 1][some]
+        return total + self._of_slots(self._place.ahead[last][..., some], slots, kept)
 
-    def _followed(self, shifts: Tensor) -> list[Tensor]:
-        """Return what shifts [r, P] change [Q, r], after step t and after each of the steps followed."""
-        states, place, found = self._first(shifts), self._place, []
+    def _followed(self, shifts: "Shifts") -> list[Tensor]:
+        """Return what shifts of r rows change [Q, r], after step t and after each of the steps followed."""
+        (theta, slots), place, found = self._before, self._place, []
+        gradients = shifts.moved(self._gradients[0], place.state.dtype)
         for k in range(self._further + 1):
             if k:
-                gradients = torch.stack([self._gradient_at(theta, place.t + k) for theta in states[:, 0]])
-                states = self._changes.updated(place.t + k, states, gradients)
-            found.append(_along(place.ahead[k], self._known_to_last(states - self._base(k), k)))
+                gradients = torch.stack([self._gradient_at(point, place.t + k) for point in theta])
+            theta, slots = self._changes.updated(place.t + k, theta, slots, gradients)
+            (of_run, kept), lam = self._run(k), place.ahead[k]
+            found.append(_along(lam[:, 0], theta - of_run) + self._of_slots(lam, slots, kept))
         return found
 
-    def _known_to_last(self, change: Tensor, k: int, some: slice = WHOLE) -> Tensor:
-        """Return the change of the state after step t + k, its buffers only where λ can say what becomes of them.
+    def _of_slots(self, lam: Tensor, slots: Slots, kept: Slots) -> Tensor:
+        """Return ⟨λ, change of the buffers⟩ [Q, r], where λ can say what becomes of them; `kept`: the run's own.
 
         λ is that of the run. Where a row makes a second moment many times as large, such as one that was zero, what is
         left of the run's own may be so little that its derivative says nothing of what the row leaves there.
 
         Returns
         -------
-        Tensor [r, 1+S, p]
+        Tensor
         """
-        for slot, name in enumerate(self._changes.tape.optimizer.slots, start=1):
+        changes = [slot - of_run for slot, of_run in zip(slots, kept, strict=True)]
+        for name, change, of_run in zip(self._changes.tape.optimizer.slots, changes, kept, strict=True):
             if name.endswith(SQUARES):
-                known = change[:, slot].abs() <= OUTGROWN * self._base(k)[:, slot, some]
-                change = torch.cat([change[:, :1], change[:, 1:] * known[:, None]], 1)
-        return change
+                unknown = change > OUTGROWN * of_run  # no second moment falls by more than itself
+                if bool(unknown.any()):
+                    changes = [torch.where(unknown, 0.0, c) for c in changes]
+        found = torch.zeros((), dtype=torch.float64, device=lam.device)
+        for place, change in enumerate(changes, start=1):
+            found = found + _along(lam[:, place], change)
+        return found
 
-    def _base(self, k: int) -> Tensor:
-        """Return the run's own state [1, 1+S, P] after step t + k, in float64."""
+    def _run(self, k: int) -> tuple[Tensor, Slots]:
+        """Return the run's own state after step t + k."""
         while len(self._states) <= k:
-            following, told = self._place.t + len(self._states), self._place.gradient(len(self._states))
-            self._gradients.append(
-                self._gradient_at(self._states[-1][0, 0], following) if told is None else told
-            )
-            self._states.append(self._changes.updated(following, self._states[-1], self._gradients[-1][None]))
+            before = self._states[-1] if self._states else self._before
+            reached, done = self._place.t + len(self._states), len(self._states)
+            if done:
+                told = self._place.gradient(done)
+                told = self._gradient_at(before[0], reached) if told is None else told
+                self._gradients.append(told.to(self._changes.precision))
+            self._states.append(self._changes.updated(reached, *before, self._gradients[done]))
         return self._states[k]
 
     def _gradient_at(self, theta: Tensor, t: int) -> Tensor:
-        """Return the gradient of step t at θ [P], in float64."""
+        """Return the gradient of step t at θ [P]."""
         step, theta = self._changes.tape.at(t), theta.to(self._place.state.dtype)
-        return self._changes.rows.mean(theta, step.batch, len(step.rows), step.seed).double()
+        found = self._changes.rows.mean(theta, step.batch, len(step.rows), step.seed)
+        return found.to(self._changes.precision)
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """By what rows move a step's gradient: d_i = a_i ∇ℓ_i − b_i g.
+
+    own : Tensor [r, P], ∇ℓ_i. of_own, of_mean : Tensor [r, 1], a and b.
+    """
+
+    own: Tensor
+    of_own: Tensor
+    of_mean: Tensor
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def moved(self, gradient: Tensor, dtype: torch.dtype, some: slice = WHOLE) -> Tensor:
+        """Return g + d [r, p] at some coordinates; 0 where all that is left is rounding, a whole step to Adam."""
+        g, own = gradient[some], self.own[:, some].to(gradient.dtype)
+        shifts = own * self.of_own.to(own) - self.of_mean.to(own) * g
+        moved = g + shifts
+        return torch.where(moved.abs() <= 100 * torch.finfo(dtype).eps * shifts.abs(), 0.0, moved)
+
+
+def _at(state: tuple[Tensor, Slots], some: slice) -> tuple[Tensor, Slots]:
+    theta, slots = state
+    return theta[some], tuple(slot[some] for slot in slots)
 
 
 def _along(lam: Tensor, change: Tensor) -> Tensor:
     """Return ⟨λ, change⟩ [Q, r] in float64."""
-    return (lam.flatten(1) @ change.to(lam.dtype).flatten(1).T).double()
+    return (lam @ change.to(lam.dtype).T).double()
 
 
-def _differ(one: Tensor, other: Tensor, tolerance: float) -> Tensor:
-    """Whether two kinds of changes [Q, r] differ relatively by more, beside what is common to all rows [Q]."""
+def _differ(one: Tensor, other: Tensor, tolerance: float, scale: Tensor | None = None) -> Tensor:
+    """Whether two kinds of changes [Q, r] differ by more, beside what is common to all rows [Q].
+
+    Relative to their size; or to `scale` [Q], of one row, where that is larger.
+
+    Returns
+    -------
+    Tensor of bool
+    """
     one, other = (c - c.mean(1, keepdim=True) for c in (one, other))
     size = torch.maximum(one.norm(dim=1), other.norm(dim=1))
+    if scale is not None:
+        size = torch.maximum(size, scale * one.shape[1] ** 0.5)
     return (one - other).norm(dim=1) > tolerance * size
-
-
-def _without_rounding(gradient: Tensor, shifts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return g + d [r, P]; 0 where all that is left is rounding, of which Adam would make a whole step."""
-    moved = gradient + shifts
-    return torch.where(moved.abs() <= 100 * torch.finfo(dtype).eps * shifts.abs(), 0.0, moved)

@@ -64,8 +64,8 @@ class ReplayOptions:
     budget : float or mapping, optional
         Most time to spend, in multiples of one training run. Sets epochs back (up to `horizon`), rows for the spread,
         and whether all rows are evaluated, in this order, from a few timed steps. Paired groups, the timing itself and
-        recomputed states are counted; tracing, once a tape, is apart. The result says what was chosen; its
-        `provenance.budget`, given as `budget` of another replay, chooses the same without timing anything.
+        recomputed states are counted; checking and tracing derivatives, once a tape, is apart. The result says what was
+        chosen; its `provenance.budget`, given as `budget` of another replay, chooses the same without timing anything.
     out : path, optional
         Folder for progress: an interrupted replay called again with it goes on, to the same numbers.
     save_to : path, optional

@@ -24,6 +24,7 @@ class Comparison:
         self.tolerance = tolerance_of(TOLERANCE[steps.layout.dtype], steps.recording.precision)
         self.apart = self.recast = 0.0
         self._states, self.hooked = recorder.states, recorder.hooked
+        self.kept = [t for t in recorder.states.steps if t <= steps.count]
         self.checked = [t for t in sorted(recorder.references) if t < steps.count and t in recorder.states]
 
     def state(self, t: int) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from finfluence.errors import NotSupportedError, TrainingError, explain
 from finfluence.runs.record._causes import TOLERANCE, Comparison, cause_of, relative
+from finfluence.runs.record._not_finite import check_finite
 from finfluence.runs.record._recorder import Recorder, ReferenceSample
 from finfluence.runs.steps import RECAST, RecordedSteps
 
-MOVED = 10.0
+MOVED, ROUNDING = 10.0, 100
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
     Raises
     ------
     TrainingError
-        A step cannot be reproduced; the message names it, by how much, and what usually causes it.
+        Something is not finite, and the message names the first step; or a step cannot be reproduced, and it names
+        the step, by how much, and what usually causes it.
     NotSupportedError
         The optimiser moved the parameters otherwise than its known update.
     """
     comparison = Comparison(steps, recorder)
+    check_finite(comparison)
     for t in comparison.checked:
         again = _Again.of(comparison, t)
         difference = _difference(comparison, t, again) or _recast(comparison, t)
@@ -49,7 +52,7 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
             raise TrainingError(
                 explain(
                     "a loop that can be taken again from what was recorded",
-                    f"{difference.what} at step {t} that differs by {difference.size:.1%}",
+                    f"{difference.what} at step {t} that differs by {difference.size:.1%}{_since(comparison, t)}",
                     difference.cause,
                     difference.next_step,
                 )
@@ -88,11 +91,6 @@ class _Again:
 def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | None:
     steps, chosen, tolerance = comparison.steps, comparison.coordinates, comparison.tolerance
     reference: ReferenceSample = comparison.references[t]
-    if not bool(torch.isfinite(reference.gradient).all() & torch.isfinite(reference.after).all()):
-        return Difference(
-            torch.nan, "a gradient with NaN or infinite values", "the training diverged, or the loss is undefined",
-            "lower the learning rate, clip the gradient, or look at the batch of that step",
-        )  # fmt: skip
     if reference.later is not None and not torch.equal(reference.later, reference.after):
         return Difference(
             relative(reference.later, reference.after), "parameters that move after the optimiser's step, a move",
@@ -114,6 +112,20 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "make a new optimiser, and change options between steps only",
         )  # fmt: skip
     return None
+
+
+def _since(comparison: Comparison, t: int) -> str:
+    """Say from which step on moves differ, where that is between the last step that was looked at before and t."""
+    steps, tolerance = comparison.steps, MOVED * comparison.tolerance
+    size, kept = steps.layout.size, set(comparison.kept)
+    for u in range(max((c for c in comparison.checked if c < t), default=t) + 1, t):
+        if not {u, u + 1} <= kept:
+            continue
+        before, after = comparison.state(u)[:size], comparison.state(u + 1)[:size]
+        off = (_Again.of(comparison, u).after - after).norm()
+        if off > tolerance * (after - before).norm() + ROUNDING * torch.finfo(after.dtype).eps * after.norm():
+            return f", and from step {u} on"
+    return ""
 
 
 def _recast(comparison: Comparison, t: int) -> Difference | None:

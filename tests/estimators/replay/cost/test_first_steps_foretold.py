@@ -27,12 +27,15 @@ def never() -> tuple[float, float]:
     raise AssertionError
 
 
-def test_a_pass_to_the_first_step_pays_for_two_steps_alone_and_three_followed() -> None:
+def test_a_pass_to_the_first_step_judges_five_steps_and_takes_the_changes_of_few_in_long_runs() -> None:
+    """3 s to judge a step and 7 s to take its changes: at all five in three epochs, at 1 + 4/2 of ten in ten epochs."""
+    for epochs, taken in ((3, 5), (10, 3)):
+        work = Workload(RunShape(60, (10,) * epochs), ONE_PASS)
+        timings = timed(lambda: (3.0, 7.0))
+        plain = work.pass_seconds(timings, RowSchedule(False, 0.0, 0), epochs)
+        assert work.pass_seconds(timings, FINITE, epochs) - plain == pytest.approx(5 * 3.0 + taken * 7.0)
     work = Workload(RunShape(60, (10, 10, 10)), ONE_PASS)
-    timings = timed(lambda: (3.0, 7.0))
-    plain = work.pass_seconds(timings, RowSchedule(False, 0.0, 0), 3)
-    assert work.pass_seconds(timings, FINITE, 3) - plain == pytest.approx(2 * 3.0 + 3 * 7.0)
-    assert work.runs(timings, FINITE, 3) == pytest.approx((30 * 2.0 + 27.0 + 10.0) / 30), "timing them, too"
+    assert work.runs(timings, FINITE, 3) == pytest.approx((30 * 2.0 + 15.0 + 35.0 + 10.0) / 30), "timing, too"
 
 
 def test_rows_of_the_variance_sample_at_the_first_steps_are_counted() -> None:
@@ -45,7 +48,7 @@ def test_rows_of_the_variance_sample_at_the_first_steps_are_counted() -> None:
         work.pass_seconds(timed(lambda f=f: (0.0, f)), sampled, 3)  # type: ignore[misc]
         for f in (0.0, 6.0)
     ]
-    assert early > 0 and more[1] - more[0] == pytest.approx(3 * 6.0 + early * 6.0 / 6)
+    assert early > 0 and more[1] - more[0] == pytest.approx(5 * 6.0 + early * 6.0 / 6)
 
 
 def test_nothing_is_timed_where_the_first_step_is_not_reached() -> None:

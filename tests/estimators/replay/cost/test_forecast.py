@@ -161,7 +161,7 @@ def test_least_cost_is_said_when_the_budget_is_too_small():
     enough = made(fi.train(recipe()), 3.0)
     assert f"; expected cost {enough.expected:.2g} runs" in enough.sentence and enough.least == found.least
     assert enough.sentence.endswith(
-        "; 0 of them are overhead (queries, timing, paired groups), and tracing the model, once a tape, is apart (0 s)"
+        "; 0 of them are overhead (queries, timing, paired groups), and checking and tracing derivatives, once a tape, is apart (0 s)"
     )
 
 

@@ -45,7 +45,7 @@ class Allocation:
     overhead : float
         The part of `expected` that is not the backward pass.
     tracing : float
-        What the first replay of a tape spends apart, in seconds.
+        What the first replay of a tape spends apart on choosing, checking and tracing derivatives, in seconds.
     """
 
     asked: float
@@ -75,7 +75,8 @@ class Allocation:
             spent = f"was spent on: {what}; expected cost {self.expected:.2g} runs"
         return (
             f"a budget of {self.asked:g} training runs {spent}; {self.overhead:.1g} of them are overhead (queries, "
-            f"timing, paired groups), and tracing the model, once a tape, is apart ({self.tracing:.2g} s)"
+            "timing, paired groups), and checking and tracing derivatives, once a tape, is apart "
+            f"({self.tracing:.2g} s)"
         )
 
     def schedule(self, schedule: RowSchedule) -> RowSchedule:

@@ -30,7 +30,7 @@ class RunCosts:
 
     @property
     def first_rows(self) -> float:
-        """Rows whose gradients the finite changes of a run's first steps take.
+        """Rows whose gradients the finite changes of a run's first steps take, at most: in long runs few are taken.
 
         Each row of these steps by itself; and, at those that are followed further, whole batches without few rows.
         """

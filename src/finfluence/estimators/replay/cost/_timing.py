@@ -12,7 +12,7 @@ from torch import Tensor
 from finfluence._clock import clock
 from finfluence.estimators.derivatives import Known, StepAdjoint, dear
 from finfluence.estimators.replay._accumulate import EpochSums
-from finfluence.estimators.replay._finite_change import EARLY, FOLLOWED, FURTHER, FiniteChanges, Place
+from finfluence.estimators.replay._finite_change import EARLY, FURTHER, FiniteChanges, Place
 from finfluence.estimators.replay._schedule import (
     FEWEST_SAMPLED,
     ROWS_AT_ONCE,
@@ -26,6 +26,7 @@ from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import Key
 
 REPEATS = 3
+FEW_EPOCHS = 5
 FIRST_BYTES = 2**30  # of a replay, by default: finite changes are held in a quarter of it
 
 
@@ -47,8 +48,8 @@ class Timings:
         Evaluating `most` rows; timed when first asked for.
     most : int
     first : callable
-        The finite changes of the rows of an early step, and of one at which the training is followed further; timed
-        when first asked for.
+        Judging an early step by the finite changes of few rows, and taking those of all of its rows; timed when first
+        asked for.
     batch : int
         Rows of these steps.
     queries : float
@@ -82,11 +83,21 @@ class Timings:
         per_row = max(0.0, (self.many() - self.few) / max(1, self.most - FEWEST_SAMPLED))
         return parts * max(0.0, self.few - per_row * FEWEST_SAMPLED) + rows * per_row
 
-    def first_steps(self, steps: int, sampled: int) -> float:
-        """Seconds for the finite changes of a run's first steps, and of `sampled` further rows at them."""
-        followed, others = min(steps, FOLLOWED), min(steps, EARLY) - min(steps, FOLLOWED)
-        alone, further = self.first()
-        return others * alone + followed * further + sampled * further / self.batch
+    def first_steps(self, steps: int, epochs: int, sampled: int) -> float:
+        """Seconds for the finite changes of a run's first steps, and of `sampled` further rows at them.
+
+        All of these steps are judged, and the changes of the first one taken; of the others where they matter to what a
+        row does in all epochs, the less likely the more these are.
+
+        Returns
+        -------
+        float
+        """
+        judging, taking = self.first()
+        looked, likely = min(steps, EARLY), min(1.0, FEW_EPOCHS / epochs)
+        return (
+            looked * judging + (1 + (looked - 1) * likely) * taking + likely * sampled * taking / self.batch
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,9 @@ class Workload:
                 often = len(schedule.candidate_steps(back, range(steps)))
                 total += often * timings.evaluation(self.candidates, at_least)
         if self._meets_first(schedule, horizon) and not at_least:
-            total += timings.first_steps(self.shape.steps, self._sampled_early(schedule))
+            total += timings.first_steps(
+                self.shape.steps, len(self.shape.epochs), self._sampled_early(schedule)
+            )
         return total
 
     def _meets_first(self, schedule: RowSchedule, horizon: int) -> bool:
@@ -215,26 +228,28 @@ class StepTimer:
         """Return all timings."""
         tape = self._tape
         most = min(ROWS_AT_ONCE, len(tape.rows))
-        back = self.typical(self._back)
-        doubled = self.typical(self._back_with_tail) if tail else back
-        few = self.typical(self._evaluate(min(FEWEST_SAMPLED, len(tape.rows))))
         tape.run.set_state(0, self._state)
-        train = self.typical(lambda: tape.run.run_step(0), 3 * REPEATS)
+        parts = [
+            lambda: tape.run.run_step(0),
+            self._back,
+            self._evaluate(min(FEWEST_SAMPLED, len(tape.rows))),
+        ]
+        train, back, few, *doubled = self.typical(*parts, *([self._back_with_tail] if tail else []))
 
         @cache
         def many() -> float:
             with seeded(0):
-                return few if most <= FEWEST_SAMPLED else self.typical(self._evaluate(most))
+                return few if most <= FEWEST_SAMPLED else self.typical(self._evaluate(most))[0]
 
         @cache
         def first() -> tuple[float, float]:
             with seeded(0):
-                return self._first_step(0), self._first_step(FURTHER)
+                return self._first_step()
 
         return Timings(
             train,
             back,
-            max(doubled, back),
+            max([back, *doubled]),
             few,
             many,
             most,
@@ -245,17 +260,26 @@ class StepTimer:
             tracing=self.tracing,
         )
 
-    def typical(self, call: Callable[[], object], repeats: int = REPEATS) -> float:
-        """Return the median seconds of `call`; what its first call took longer is tracing."""
-        found = []
-        for _ in range(1 + repeats):
-            began = clock(self._tape.layout.device)
-            call()
-            found.append(clock(self._tape.layout.device) - began)
-        seconds = float(median(found[1:]))
-        self.tracing += max(0.0, found[0] - seconds)
-        self.measuring += sum(found[1:]) + min(found[0], seconds)
-        return seconds
+    def typical(self, *calls: Callable[[], object]) -> list[float]:
+        """Return the median seconds of each of some calls; what its first one took longer is tracing.
+
+        They take turns, so that what else the machine does meanwhile takes the same share of all of them.
+
+        Returns
+        -------
+        list of float
+        """
+        found: list[list[float]] = [[] for _ in calls]
+        for _ in range(1 + REPEATS):
+            for taken, call in zip(found, calls, strict=True):
+                began = clock(self._tape.layout.device)
+                call()
+                taken.append(clock(self._tape.layout.device) - began)
+        usual = [float(median(taken[1:])) for taken in found]
+        for taken, seconds in zip(found, usual, strict=True):
+            self.tracing += max(0.0, taken[0] - seconds)
+            self.measuring += sum(taken[1:]) + min(taken[0], seconds)
+        return usual
 
     def _back(self) -> None:
         step = self._tape.at(0)
@@ -269,21 +293,22 @@ class StepTimer:
         twice = torch.cat([self._lam, self._lam])
         self._adjoint.step(self._state, step.hyper, step.batch, twice, step.seed, self._known)
 
-    def _first_step(self, further: int) -> float:
-        """Return the seconds that finite changes of step 0 take, followed so much further."""
+    def _first_step(self) -> tuple[float, float]:
+        """Return the seconds that judging step 0 by few rows takes, and those of the changes of all of its rows."""
         tape, changes = self._tape, FiniteChanges(self._tape, FIRST_BYTES)
         if not changes.looks_at(0):
-            return 0.0
-        step, ahead = tape.at(0), [self._lam] * (1 + min(further, tape.steps - 1))
+            return 0.0, 0.0
+        step, ahead = tape.at(0), [self._lam] * (1 + min(FURTHER, tape.steps - 1))
         tangent = self._lam.new_zeros(len(self._lam), len(step.rows))  # so far off that changes are taken
-        seconds, calls = 0.0, 1 if dear(tape) else 2  # the first one loads what it needs
-        for _ in range(calls):
+        judging = taking = 0.0
+        for _ in range(1 if dear(tape) else 2):  # the first one loads what it needs
             began = clock(tape.layout.device)
-            found = changes.at(Place(0, step, self._state, ahead), tangent)
+            found = changes.at(Place(0, step, self._state, ahead), tangent, tangent.new_zeros(len(tangent)))
+            judged = clock(tape.layout.device)
             if found is not None:
                 found.of_batch(tangent)
-            seconds = clock(tape.layout.device) - began
-        return seconds
+            judging, taking = judged - began, clock(tape.layout.device) - judged
+        return judging, taking
 
     def _evaluate(self, count: int) -> Callable[[], None]:
         tape, start, rows = self._tape, self._start, torch.arange(count)

@@ -54,9 +54,9 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
     square = o.second * slots[1] + (1 - o.second) * grad * grad
     most = torch.maximum(slots[2], square) if o.amsgrad else square
     moved = most != 0
-    root = torch.where(moved, most, torch.ones_like(most)).sqrt()
+    root = torch.where(moved, most, 1.0).sqrt()
     step = o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
-    new = theta - torch.where(moved, step, torch.zeros_like(step))
+    new = theta - torch.where(moved, step, 0.0)
     return new, (mean, square, most) if o.amsgrad else (mean, square)
 
 
@@ -78,19 +78,19 @@ def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptio
     if decays:
         grad = grad + o.weight_decay * theta
     mean = o.first * slots[0] + (1 - o.first) * grad
-    square = o.second * slots[1] + (1 - o.second) * grad * grad
-    moved = (square != 0).to(square.dtype)
-    root = square.sqrt() + (1 - moved)
-    scale = root / o.correct_second + o.eps
-    step = moved * (o.lr / o.correct_first) / scale
-    bend = moved * (o.lr / o.correct_first / o.correct_second / 2) * mean / (root * scale**2)
     twice = (2 * (1 - o.second)) * grad
+    square = torch.addcmul(o.second * slots[1], twice, grad, value=0.5)
+    moved = square != 0
+    root = torch.where(moved, square.sqrt(), 1.0)
+    scale = root / o.correct_second + o.eps
+    step = torch.where(moved, o.lr / o.correct_first / scale, 0.0)
+    bend = step * mean / (2 * o.correct_second * root * scale)
 
     def pull(after: Tensor) -> tuple[Tensor, Tensor]:
         of_theta, of_mean, of_square = after.unbind(-2)
-        of_mean = of_mean - step * of_theta
-        of_square = of_square + bend * of_theta
-        direction = (1 - o.first) * of_mean + twice * of_square
+        of_mean = torch.addcmul(of_mean, step, of_theta, value=-1)
+        of_square = torch.addcmul(of_square, bend, of_theta)
+        direction = torch.addcmul((1 - o.first) * of_mean, twice, of_square)
         if decays:
             of_theta = of_theta + o.weight_decay * direction
         elif o.decoupled:
