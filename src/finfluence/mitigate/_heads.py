@@ -15,6 +15,7 @@ from finfluence.errors import ConfigError, DataError, TrainingError, explain
 from finfluence.mitigate._diagnostics import feature_matrix
 from finfluence.mitigate._terms import terms
 from finfluence.runs import seeded
+from finfluence.stats import numbers
 
 HEADS = ("linear", "mlp", "nmtune")
 _WIDER = 4
@@ -143,7 +144,7 @@ def nmtune(
     Raises
     ------
     DataError
-        Shapes disagree, values not finite, fewer than two classes or than two batches of two rows.
+        Shapes disagree, values not finite, rows all alike, labels missing, fewer than four rows or two classes.
     ConfigError
         An unknown kind, or options that cannot be used.
     TrainingError
@@ -196,6 +197,8 @@ def _objective(kind: str, module: nn.Sequential) -> Callable[[Tensor, Tensor, Te
     def loss(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         z = module[0](x)
         found = (w * functional.cross_entropy(module[1](z), y, reduction="none")).mean()
+        if kind == "nmtune":
+            found = found + terms(x, z).total
         if not found.isfinite():
             raise TrainingError(
                 explain(
@@ -205,7 +208,7 @@ def _objective(kind: str, module: nn.Sequential) -> Callable[[Tensor, Tensor, Te
                     "lower HeadOptions(learning_rate=…), or look at the features",
                 )
             )
-        return found + terms(x, z).total if kind == "nmtune" else found
+        return found
 
     return loss
 
@@ -263,6 +266,23 @@ def _checked_options(kind: str, options: HeadOptions) -> HeadOptions:
     return options
 
 
+def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes in order, and the position of each label among them."""
+    missing = np.array([v is None or v != v for v in y.tolist()], dtype=bool)
+    kinds = sorted({type(v).__name__ for v in y[~missing].tolist()})
+    if missing.any() or (y.dtype == object and len(kinds) > 1):
+        raise DataError(
+            explain(
+                "a label of one kind for every row",
+                f"{int(missing.sum())} of {len(y)} missing, the others of type {', '.join(kinds) or 'none'}",
+                "rows that nobody labelled, or numbers mixed with text",
+                "leave these rows out, or write all labels as text",
+            )
+        )
+    classes, positions = np.unique(y, return_inverse=True)
+    return classes, positions
+
+
 def _checked_rows(
     features: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -277,7 +297,7 @@ def _checked_rows(
                 "pass one class a row",
             )
         )
-    classes, positions = np.unique(y, return_inverse=True)
+    classes, positions = _classes(y)
     if len(classes) < 2 or len(matrix) < 4:
         raise DataError(
             explain(
@@ -287,7 +307,16 @@ def _checked_rows(
                 "pass rows of all classes",
             )
         )
-    w = np.ones(len(matrix)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if (matrix == matrix[0]).all():
+        raise DataError(
+            explain(
+                "features that differ between rows",
+                f"the same {matrix.shape[1]} numbers in all {len(matrix)}",
+                "an encoder that is dead, or the wrong layer's output",
+                "look at the features; take another layer",
+            )
+        )
+    w = np.ones(len(matrix)) if weights is None else numbers(weights, "weights")
     if w.shape != (len(matrix),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
         raise DataError(
             explain(
