@@ -18,6 +18,7 @@ from finfluence.assess import EventLog, exposure, inclusion
 
 ROWS = 128
 LEVELS = (0.05, 0.1, 0.2)
+STRATA = (0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.27, 0.4)
 
 
 def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -131,8 +132,8 @@ def exposure_table(logs: int, keep: Path | None, few: int = 50, many: int = 12_0
     yield _rejected(f"the first {logs} of them", nothing[:logs])
     fitted, by_limit = np.array([of_log(seed, keep) for seed in range(logs)]).T
     yield _rejected(f"**the same {logs}, fitted**", fitted)
-    yield _moved("fitted − nothing to fit, log by log", fitted, nothing[:logs])
-    yield _level("level of the fitted test by both", fitted, nothing)
+    yield _moved("fitted − nothing to fit, log by log (± standard error)", fitted, nothing[:logs])
+    yield _level("**level of the fitted test, by both** (± standard error)", fitted, nothing)
     yield _rejected("the same by the limit law", by_limit)
     blind = [exposure(replace(v, history=np.zeros_like(v.history))).p for v in map(event_log, range(few))]
     yield _rejected(f"no effect, history left out ({few} logs)", blind)
@@ -156,12 +157,15 @@ def _moved(name: str, p: np.ndarray, known: np.ndarray) -> str:
 
 
 def _level(name: str, fitted: np.ndarray, nothing: np.ndarray) -> str:
-    """Return the level by all logs, of which few were fitted: that of all, moved by what the fits change in those."""
+    """Return the level by all logs, of which few were fitted, in strata of the p-value where nothing is fitted."""
+    stratum = np.digitize(nothing, STRATA)
+    share = np.bincount(stratum, minlength=len(STRATA) + 1) / len(nothing)
     cells = []
     for a in LEVELS:
-        few, rest = (fitted < a).astype(float) - (nothing[: len(fitted)] < a), nothing < a
-        error = np.hypot(few.std(ddof=1) / np.sqrt(len(few)), rest.std(ddof=1) / np.sqrt(len(rest)))
-        cells.append(f"{rest.mean() + few.mean():.3f} ± {error:.3f}")
+        inside = [(fitted < a)[stratum[: len(fitted)] == h] for h in range(len(share))]
+        level = sum(w * v.mean() for w, v in zip(share, inside, strict=True))
+        variance = sum(w**2 * v.var(ddof=1) / len(v) for w, v in zip(share, inside, strict=True))
+        cells.append(f"{level:.3f} ± {np.sqrt(variance):.3f}")
     return f"| {name} | {' | '.join(cells)} |"
 
 

@@ -75,7 +75,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=("tumours", "digits"))
     only = parser.parse_args().only
-    print("| table | action (rows) | held-out log loss | accuracy, points | surely better |\n|---|---|---|---|---|")
+    print(
+        "| table | action (rows) | held-out log loss | accuracy, points | surely better |\n|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as place:
         for table, made in (("tumours", tumours), ("digits", digits)):
             if only in (None, table):

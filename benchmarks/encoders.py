@@ -53,7 +53,9 @@ def efficientnet(pictures: np.ndarray) -> np.ndarray:
     model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     seen: list[Tensor] = []
     model._conv_head.register_forward_pre_hook(lambda _, given: seen.append(given[0].mean((2, 3))))
-    x = torch.from_numpy(np.asarray(pictures, dtype=np.float32)).reshape(len(pictures), 1, *pictures.shape[-2:])
+    x = torch.from_numpy(np.asarray(pictures, dtype=np.float32)).reshape(
+        len(pictures), 1, *pictures.shape[-2:]
+    )
     for part in x.split(BATCH):
         large = functional.interpolate(part, size=SIDE, mode="bilinear").expand(-1, 3, -1, -1)
         with torch.no_grad():

@@ -2,8 +2,9 @@
 
 python -m benchmarks.inclusion_priors. Synthetic logs of 128 rows and 400 runs whose effects follow other laws than a
 spike at zero with a normal or t slab, or are correlated (as the prediction's errors are then), or whose noise is
-heavy-tailed; and a logistic regression of threes and eights, a tenth of the labels flipped, trained on random halves: 400 runs are the log, 4,000
-others the judge; an interval holds there if it does for the judge's difference, whose own noise is added to it.
+heavy-tailed; and a logistic regression of threes and eights, a tenth of the labels flipped, trained on random halves:
+400 runs are the log, 4,000 others the judge; an interval holds there if it does for the judge's difference, whose own
+noise is added to it.
 """
 
 import argparse

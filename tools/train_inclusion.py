@@ -20,11 +20,11 @@ from finfluence.runs import seeded
 
 PRIOR = (
     "Half of the worlds: effects are zero for a share of the rows; the other half: small, .02 to .3 times the scale, "
-    "normal. The other rows: normal, t with 3 degrees of freedom, Cauchy, or clusters at plus and minus the scale, of a "
-    "width of .05 to .35 and with any share on each side (half of these worlds have no rows beside them). Share uniform "
-    "in (0, 1), scale log-uniform from .02 to .5 of the noise of a run (.006 to .15 for Cauchy). Predicted effects (three worlds of "
-    "four have them): slope LogNormal(0, .3), noise .1 to 3 times the scale. 100 to 2,000 runs of random halves, "
-    "normal noise; 32 to 256 rows."
+    "normal. The other rows: normal, t with 3 degrees of freedom, Cauchy, or clusters at plus and minus the scale, of "
+    "a width of .05 to .35 and with any share on each side (half of these worlds have no rows beside them). Share "
+    "uniform in (0, 1), scale log-uniform from .02 to .5 of the noise of a run (.006 to .15 for Cauchy). Predicted "
+    "effects (three worlds of four have them): slope LogNormal(0, .3), noise .1 to 3 times the scale. 100 to 2,000 "
+    "runs of random halves, normal noise; 32 to 256 rows."
 )
 WIDTH, LAYERS, HEADS, INPUTS = 64, 3, 4, 7
 TOKENS, STEPS, RATE = 1024, 1000, 2e-3

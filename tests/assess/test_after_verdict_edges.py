@@ -242,7 +242,9 @@ def test_an_event_in_two_runs_is_enough_to_fit():
         events = in_two(np.zeros((240, 4), bool))
         return np.cumsum(events, 1) - events == 0
 
-    found = assess.exposure(log(240, events=in_two, at_risk=until, runs=lambda _: np.repeat(np.arange(20), 12)))
+    found = assess.exposure(
+        log(240, events=in_two, at_risk=until, runs=lambda _: np.repeat(np.arange(20), 12))
+    )
     assert 0 < found.p <= 1
 
 
@@ -273,6 +275,8 @@ def test_heads_that_agree_have_no_difference():
 )
 def test_the_command_says_so_too(tmp_path, arrays, words):
     np.savez(tmp_path / "features.npz", **arrays)
-    shown = CliRunner().invoke(app, ["mitigate", str(tmp_path / "features.npz"), "--out", str(tmp_path / "heads")])
+    shown = CliRunner().invoke(
+        app, ["mitigate", str(tmp_path / "features.npz"), "--out", str(tmp_path / "heads")]
+    )
     text = " ".join(shown.output.split())
     assert shown.exit_code == 2 and words in text and "next step" in text

@@ -112,7 +112,12 @@ def compare_accuracy(
     shapes = {tuple(part.shape for part in pair) for pair in parts.values()}
     first_shapes = next(iter(shapes), ())
     runs_of = {shape[0] for shape in first_shapes if shape}
-    if len(shapes) != 1 or any(len(shape) != 3 for shape in first_shapes) or len(runs_of) != 1 or 0 in runs_of:
+    if (
+        len(shapes) != 1
+        or any(len(shape) != 3 for shape in first_shapes)
+        or len(runs_of) != 1
+        or 0 in runs_of
+    ):
         raise DataError(
             explain(
                 "versions of one shape, each (source, target) of trainings × rows × classes",

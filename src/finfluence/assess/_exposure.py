@@ -299,7 +299,9 @@ def _intensity(
         inputs, counts = _person_periods(table, events, at_risk, others[part])
         rate = np.maximum(model.predict(inputs), 1e-12)
         losses.append(float((rate - counts * np.log(rate)).mean()))
-    model = _trees(_DEPTHS[int(np.argmin(losses))] if tuned else _DEPTHS[0]).fit(*_person_periods(table, events, at_risk, others))
+    model = _trees(_DEPTHS[int(np.argmin(losses))] if tuned else _DEPTHS[0]).fit(
+        *_person_periods(table, events, at_risk, others)
+    )
     rate = model.predict(table[fold].reshape(-1, table.shape[2])).reshape(len(fold), -1)
     found: np.ndarray = np.where(at_risk[fold], rate, 0.0)
     return found

@@ -316,8 +316,8 @@ def _checked(
         raise ConfigError(
             explain(
                 "level between 0 and 1, a finite strength, ridge and length above 0, a flat grid of candidates",
-                f"level {level!r}, strength {design.strength!r}, ridge {design.ridge!r}, length {design.length!r}, grid "
-                f"of shape {candidates.shape}",
+                f"level {level!r}, strength {design.strength!r}, ridge {design.ridge!r}, length {design.length!r}, "
+                f"grid of shape {candidates.shape}",
                 "a level in per cent or an empty grid",
                 "write level=0.9, DesignLaw(domain, strength, ridge=1.0), grid=np.linspace(low, high, 200)",
             )

@@ -98,12 +98,12 @@ def inclusion(
 
     The posterior takes :math:`\hat\tau_i` and :math:`a_i` as two measurements of the same effect, which is zero or
     small for a share of the rows and normal, heavy-tailed (t with 3 or 1 degrees of freedom) or in two clusters on both
-    sides of zero for the others; shares, scales, shape, the prediction's noise and its slope are integrated out over all rows ("grid"), or what a network
-    makes of them that was fitted to such worlds ("network"). From eighty runs on, the posteriors by one half of the
-    runs are held against the differences in the other half: effects unlike all of these laws are found so. Because
-    inclusion is drawn by chance, both arms are alike but for the row; the prediction takes away the noise of the
-    other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the grid; one that goes
-    against the outcomes (b < 0) is left out, and said.
+    sides of zero for the others; shares, scales, shape, the prediction's noise and its slope are integrated out over
+    all rows ("grid"), or what a network makes of them that was fitted to such worlds ("network"). From eighty runs on,
+    the posteriors by one half of the runs are held against the differences in the other half: effects unlike all of
+    these laws are found so. Because inclusion is drawn by chance, both arms are alike but for the row; the prediction
+    takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the
+    grid; one that goes against the outcomes (b < 0) is left out, and said.
 
     Parameters
     ----------

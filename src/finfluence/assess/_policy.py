@@ -242,7 +242,14 @@ def _checked(
         numbers(outcome, "outcome"),
         numbers(covariates, "covariates"),
     )
-    if t.ndim != 1 or not np.isin(t, (0, 1)).all() or y.shape != t.shape or w.ndim != 2 or len(w) != len(t) or not w.size:
+    if (
+        t.ndim != 1
+        or not np.isin(t, (0, 1)).all()
+        or y.shape != t.shape
+        or w.ndim != 2
+        or len(w) != len(t)
+        or not w.size
+    ):
         raise DataError(
             explain(
                 "included and outcome as one value a subject, covariates as subjects × numbers, at least one",
