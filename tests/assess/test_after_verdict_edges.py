@@ -256,14 +256,6 @@ def test_outcomes_that_are_all_alike_leave_one_value_and_a_far_point_none_out():
     assert assess.split_interval([0.0] * 9, [1.0] * 9, 2.0, 1.0, level=0.8).upper == 2.0
 
 
-def test_heads_that_agree_have_no_difference():
-    y = np.repeat(["a", "b"], 20)
-    x = X + 20 * (y == "b")[:, None]
-    found = mitigate.compare_heads((x, y), (x, y), seeds=[0], options=mitigate.HeadOptions(epochs=200))
-    assert found.best == "linear" and np.isnan(found.mu)
-    assert found.lower <= 0 <= found.upper
-
-
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [

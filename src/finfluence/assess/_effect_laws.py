@@ -154,9 +154,7 @@ def effect_laws(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | 
     shares, first, second = (np.zeros((4, n)) for _ in range(3))
     at_zero = np.zeros(n)
     for world, by_measured in zip(worlds, weights, strict=True):
-        slot = np.append(
-            0, 2 + np.sign(world.centre).astype(int)
-        )  # of the others, below, around and above zero
+        side = np.append(0, 2 + np.sign(world.centre).astype(int))  # others, then below, around, above zero
         for m in np.flatnonzero(by_measured.sum(1)):
             log_density, mean, variance = _parts(difference, se, predicted, world, slice(m, m + 1))
             for share, weight in zip(_SHARES, by_measured[m], strict=True):
@@ -171,7 +169,7 @@ def effect_laws(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | 
                     (first, chance * mean[0]),
                     (second, chance * (mean[0] ** 2 + variance[0])),
                 ):
-                    np.add.at(total, slot, values.T)
+                    np.add.at(total, side, values.T)
     there = np.maximum(shares, 1e-300)
     means = first / there
     sd = np.sqrt(np.maximum(second / there - means**2, (_EXACT * largest) ** 2))

@@ -196,20 +196,22 @@ def untrained(kind: str, size: int, classes: int, seed: int) -> nn.Sequential:
 def _objective(kind: str, module: nn.Sequential) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def loss(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         z = module[0](x)
-        found = (w * functional.cross_entropy(module[1](z), y, reduction="none")).mean()
-        if kind == "nmtune":
-            found = found + terms(x, z).total
-        if not found.isfinite():
-            raise TrainingError(
-                explain(
-                    "a finite loss of the head",
-                    f"{found.item()}",
-                    "a learning rate that is too large, or features of wild scale",
-                    "lower HeadOptions(learning_rate=…), or look at the features",
-                )
-            )
-        return found
+        found = _finite((w * functional.cross_entropy(module[1](z), y, reduction="none")).mean())
+        return _finite(found + terms(x, z).total) if kind == "nmtune" else found
 
+    return loss
+
+
+def _finite(loss: Tensor) -> Tensor:
+    if not loss.isfinite():
+        raise TrainingError(
+            explain(
+                "a finite loss of the head",
+                f"{loss.item()}",
+                "a learning rate that is too large, or features of wild scale",
+                "lower HeadOptions(learning_rate=…), or look at the features",
+            )
+        )
     return loss
 
 
