@@ -1,11 +1,16 @@
 """How good the assessments from logged runs are on fresh worlds: python -m benchmarks.assessments.
 
-`--worlds` of effects by inclusion, `--logs` of events without an effect of the exposure.
+`--worlds` of effects by inclusion, `--logs` of events without an effect of the exposure; with `--keep FOLDER` what was
+found of each log stays there, and the same command goes on with it. `--share 0/2` and `--share 1/2` beside it are two
+processes that fill the folder together.
 """
 
 import argparse
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +18,7 @@ from finfluence.assess import EventLog, exposure, inclusion
 
 ROWS = 128
 LEVELS = (0.05, 0.1, 0.2)
+STRATA = (0.02, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.27, 0.4)
 
 
 def world(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -88,18 +94,47 @@ def inclusion_table(worlds: int) -> str:
     return "\n".join([f"Squared error in units of the difference's, {worlds} worlds", *lines, coverage])
 
 
-def exposure_table(logs: int, few: int = 50, many: int = 4_000) -> Iterator[str]:
+def of_log(seed: int, keep: Path | None) -> tuple[float, float]:
+    """Return p, and p by the limit law, of a log without an effect; kept in a folder."""
+    place = None if keep is None else keep / f"{seed:05d}.json"
+    if place is not None and place.exists():
+        p, by_limit = json.loads(place.read_text(encoding="utf-8"))
+        return p, by_limit
+    found = exposure(event_log(seed))
+    if place is not None:
+        _write(place, [found.p, found.p_limit])
+    return found.p, found.p_limit
+
+
+def known(count: int, keep: Path | None) -> np.ndarray:
+    """Return p of logs where nothing has to be fitted; kept in one file of the folder."""
+    place = None if keep is None else keep / f"known-{count}.json"
+    if place is not None and place.exists():
+        return np.array(json.loads(place.read_text(encoding="utf-8")))
+    found = [known_p(seed) for seed in range(count)]
+    if place is not None:
+        _write(place, found)
+    return np.array(found)
+
+
+def _write(place: Path, values: list[float]) -> None:
+    part = place.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(values), encoding="utf-8")
+    part.replace(place)
+
+
+def exposure_table(logs: int, keep: Path | None, few: int = 50, many: int = 12_000) -> Iterator[str]:
     """Yield how often the test rejects: without an effect, where it is not corrected, and with an effect."""
     yield "| rejected at | .05 | .10 | .20 |"
     yield "|---|---|---|---|"
-    known = np.array([known_p(k) for k in range(max(logs, many))])
-    yield _rejected(f"no effect, nothing to fit ({len(known)} logs)", known)
-    yield _rejected(f"the first {logs} of them", known[:logs])
-    plain = [exposure(event_log(seed)) for seed in range(logs)]
-    fitted = np.array([f.p for f in plain])
+    nothing = known(max(logs, many), keep)
+    yield _rejected(f"no effect, nothing to fit ({len(nothing)} logs)", nothing)
+    yield _rejected(f"the first {logs} of them", nothing[:logs])
+    fitted, by_limit = np.array([of_log(seed, keep) for seed in range(logs)]).T
     yield _rejected(f"**the same {logs}, fitted**", fitted)
-    yield _moved("fitted − nothing to fit, log by log (± standard error)", fitted, known[:logs])
-    yield _rejected("the same by the limit law", [f.p_limit for f in plain])
+    yield _moved("fitted − nothing to fit, log by log (± standard error)", fitted, nothing[:logs])
+    yield _level("**level of the fitted test, by both** (± standard error)", fitted, nothing)
+    yield _rejected("the same by the limit law", by_limit)
     blind = [exposure(replace(v, history=np.zeros_like(v.history))).p for v in map(event_log, range(few))]
     yield _rejected(f"no effect, history left out ({few} logs)", blind)
     grouped = [runs_log(seed) for seed in range(2 * few)]
@@ -121,6 +156,19 @@ def _moved(name: str, p: np.ndarray, known: np.ndarray) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
+def _level(name: str, fitted: np.ndarray, nothing: np.ndarray) -> str:
+    """Return the level by all logs, of which few were fitted, in strata of the p-value where nothing is fitted."""
+    stratum = np.digitize(nothing, STRATA)
+    share = np.bincount(stratum, minlength=len(STRATA) + 1) / len(nothing)
+    cells = []
+    for a in LEVELS:
+        inside = [(fitted < a)[stratum[: len(fitted)] == h] for h in range(len(share))]
+        level = sum(w * v.mean() for w, v in zip(share, inside, strict=True))
+        variance = sum(w**2 * v.var(ddof=1) / len(v) for w, v in zip(share, inside, strict=True))
+        cells.append(f"{level:.3f} ± {np.sqrt(variance):.3f}")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 def _rejected(name: str, p: Sequence[float] | np.ndarray) -> str:
     return f"| {name} | " + " | ".join(f"{np.mean(np.array(p) < a):.3f}" for a in LEVELS) + " |"
 
@@ -129,9 +177,18 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", type=int, default=150)
     parser.add_argument("--logs", type=int, default=600)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--share", help="i/k: fill --keep with every k-th log from i on, and stop")
     chosen = parser.parse_args()
+    if chosen.keep is not None:
+        chosen.keep.mkdir(parents=True, exist_ok=True)
+    if chosen.share is not None:
+        first, step = (int(v) for v in chosen.share.split("/"))
+        for number in range(first, chosen.logs, step):
+            of_log(number, chosen.keep)
+        raise SystemExit
     if chosen.worlds:
         print(inclusion_table(chosen.worlds))
     if chosen.logs:
-        for line in exposure_table(chosen.logs):
+        for line in exposure_table(chosen.logs, chosen.keep):
             print(line, flush=True)

@@ -20,12 +20,12 @@ def cnn(seed: int) -> nn.Module:
         )  # fmt: skip
 
 
-def flip(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def flip(labels: np.ndarray, share: float, seed: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """Return labels with a share of them replaced by another class, and the positions changed."""
     rng = np.random.default_rng([seed, 7])
     chosen = np.sort(rng.choice(len(labels), int(share * len(labels)), replace=False))
     noisy = labels.copy()
-    noisy[chosen] = (noisy[chosen] + rng.integers(1, 10, len(chosen))) % 10
+    noisy[chosen] = (noisy[chosen] + rng.integers(1, classes, len(chosen))) % classes
     return noisy, chosen
 
 

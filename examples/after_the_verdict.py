@@ -4,13 +4,24 @@ Run: python examples/after_the_verdict.py. A logistic regression is trained many
 """
 
 import numpy as np
+import torch
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn import functional
 
 import finfluence as fi
 
-ROWS, RUNS = 120, 400
+ROWS, RUNS, TAPES = 120, 400, 40
+
+
+def zeros(size: int) -> nn.Linear:
+    """Return a linear model that starts at zero."""
+    model = nn.Linear(size, 1)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    return model
 
 
 def main() -> None:
@@ -70,6 +81,25 @@ def main() -> None:
     ]
     results = np.array([loss(model(np.isin(np.arange(ROWS), r))) for r in runs])
     print(fi.assess.policy_effect(policy, results, share[:, None]))
+    print()
+
+    print("Does seeing a wrong row early hold back that held-out tumours are answered right?")
+    recipe = fi.Recipe(
+        data=fi.Rows(x=x[train], y=noisy.astype(float)),
+        model=zeros(x.shape[1]),
+        loss=lambda net, batch: functional.binary_cross_entropy_with_logits(
+            net(batch["x"])[:, 0], batch["y"], reduction="none"
+        ),
+        optimizer=fi.SGD(lr=0.02),
+        batch_size=4,
+        epochs=1,
+    )
+    tapes = [fi.train(recipe, order_seed=seed) for seed in range(TAPES)]
+    asked, right = torch.from_numpy(x[held][:40]).float(), torch.from_numpy(y[held][:40])
+    log = fi.assess.EventLog.from_tapes(
+        tapes, lambda net: (net(asked)[:, 0] > 0) == (right == 1), rows=np.flatnonzero(wrong), classes=noisy
+    )
+    print(fi.assess.exposure(log))
     print()
 
     print("Which head on features that are kept as they are?")

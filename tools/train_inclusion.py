@@ -20,10 +20,11 @@ from finfluence.runs import seeded
 
 PRIOR = (
     "Half of the worlds: effects are zero for a share of the rows; the other half: small, .02 to .3 times the scale, "
-    "normal. The other rows: normal, t with 3 degrees of freedom, or Cauchy. Share uniform in (0, 1), scale "
-    "log-uniform from .02 to .5 of the noise of a run (.006 to .15 for Cauchy). Predicted effects (three worlds of "
-    "four have them): slope LogNormal(0, .3), noise .1 to 3 times the scale. 100 to 2,000 runs of random halves, "
-    "normal noise; 32 to 256 rows."
+    "normal. The other rows: normal, t with 3 degrees of freedom, Cauchy, or clusters at plus and minus the scale, of "
+    "a width of .05 to .35 and with any share on each side (half of these worlds have no rows beside them). Share "
+    "uniform in (0, 1), scale log-uniform from .02 to .5 of the noise of a run (.006 to .15 for Cauchy). Predicted "
+    "effects (three worlds of four have them): slope LogNormal(0, .3), noise .1 to 3 times the scale. 100 to 2,000 "
+    "runs of random halves, normal noise; 32 to 256 rows."
 )
 WIDTH, LAYERS, HEADS, INPUTS = 64, 3, 4, 7
 TOKENS, STEPS, RATE = 1024, 1000, 2e-3
@@ -81,12 +82,15 @@ def worlds(count: int, n: int, generator: torch.Generator) -> tuple[Tensor, Tens
         return torch.randn(*shape, generator=generator)
 
     shape, large = uniform(count, 1), uniform(count, n) < uniform(count, 1)
-    degrees = torch.where(shape < 1 / 3, 1.0, 3.0)
+    large = large | ((shape >= 3 / 4) & (uniform(count, 1) < 0.5))
+    degrees = torch.where(shape < 1 / 4, 1.0, 3.0)
     chi = (normal(count, n, 3) ** 2 * (torch.arange(3) < degrees[..., None])).sum(2)
     heavy = normal(count, n) / (chi / degrees).clamp(min=1e-6).sqrt()
-    base = torch.where(shape < 2 / 3, heavy, normal(count, n))
+    side = torch.where(uniform(count, n) < uniform(count, 1), 1.0, -1.0)
+    clusters = side + (0.05 + 0.3 * uniform(count, 1)) * normal(count, n)
+    base = torch.where(shape < 1 / 2, heavy, torch.where(shape < 3 / 4, normal(count, n), clusters))
     scale = torch.exp(math.log(0.02) + uniform(count, 1) * math.log(25))
-    scale = torch.where(shape < 1 / 3, 0.3 * scale, scale)
+    scale = torch.where(shape < 1 / 4, 0.3 * scale, scale)
     other = torch.where(uniform(count, 1) < 0.5, torch.zeros(()), 0.02 + 0.28 * uniform(count, 1))
     effect = scale * torch.where(large, base, other * normal(count, n))
     slope = torch.exp(0.3 * normal(count, 1))

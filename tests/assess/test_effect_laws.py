@@ -25,6 +25,7 @@ def of_kind(kind, seed, runs=RUNS):
         "spike": lambda: np.where(rng.random(ROWS) < 0.4, scale * rng.normal(size=ROWS), 0.0),
         "two scales": lambda: scale * np.where(rng.random(ROWS) < 0.2, 1.0, 0.1) * rng.normal(size=ROWS),
         "Cauchy": lambda: 0.2 * scale * rng.standard_cauchy(ROWS),
+        "two clusters": lambda: scale * (rng.choice([-1.0, 1.0], ROWS) + 0.1 * rng.normal(size=ROWS)),
     }[kind]()
     predicted = effects + scale * rng.normal(size=ROWS)
     included = rng.random((runs, ROWS)) < 0.5
@@ -42,7 +43,12 @@ def of_prior(seed):
     """Return a log of a world drawn from the laws that the grid holds."""
     rng = np.random.default_rng([seed, 5])
     scale = np.exp(rng.uniform(np.log(0.1), np.log(0.8)))
-    base = [rng.normal, lambda size: rng.standard_t(3, size), rng.standard_cauchy][rng.integers(3)](size=ROWS)
+    base = [
+        rng.normal,
+        lambda size: rng.standard_t(3, size),
+        rng.standard_cauchy,
+        lambda size: rng.choice([-1.0, 1.0], size) + rng.choice([0.1, 0.3], size) * rng.normal(size=size),
+    ][rng.integers(4)](size=ROWS)
     other = rng.choice([0.0, 0.05, 0.2]) * rng.normal(size=ROWS)
     effects = scale * np.where(rng.random(ROWS) < rng.random(), base, other)
     noise = scale * np.exp(rng.uniform(np.log(0.1), np.log(10)))
@@ -62,8 +68,8 @@ def test_ranks_of_effects_drawn_from_the_laws_are_even():
     np.testing.assert_allclose(shares, 0.2, atol=0.06)  # a standard error is .016 if rows were independent
 
 
-@pytest.mark.parametrize("kind", ["spike", "two scales", "Cauchy"])
-def test_intervals_hold_for_zero_small_and_heavy_effects(kind):
+@pytest.mark.parametrize("kind", ["spike", "two scales", "Cauchy", "two clusters"])
+def test_intervals_hold_for_zero_small_heavy_and_clustered_effects(kind):
     held = []
     for seed in range(3):
         included, outcome, effects, predicted = of_kind(kind, seed, FEW)
@@ -82,6 +88,17 @@ def test_the_posterior_of_a_known_law_is_the_closed_form():
     shrink = 0.09 / (0.09 + found.se**2)
     np.testing.assert_allclose(found.effect, shrink * found.difference, atol=0.35 * found.se.mean())
     np.testing.assert_allclose(found.sd, np.sqrt(shrink) * found.se, rtol=0.2)
+
+
+def test_clusters_are_told_apart_and_zero_lies_between_them():
+    rng = np.random.default_rng(2)
+    effects = 0.6 * (rng.choice([-1.0, 1.0], ROWS) + 0.1 * rng.normal(size=ROWS))
+    included = rng.random((900, ROWS)) < 0.5
+    found = inclusion(included, rng.normal(size=900) - included @ effects)
+    sides = found.laws.share[[1, 3]]  # below and above zero
+    assert sides.sum(0).mean() > 0.9
+    assert (sides.argmax(0) == (effects > 0)).mean() > 0.85
+    assert np.mean((found.effect - effects) ** 2) < 0.8 * np.mean((found.difference - effects) ** 2)
 
 
 def test_levels_and_chances_come_from_the_same_posterior():

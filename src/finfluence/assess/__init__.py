@@ -2,6 +2,7 @@
 
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
 from finfluence.assess._compare import METHODS, THRESHOLDED, AccuracyComparison, compare_accuracy
+from finfluence.assess._effect_laws import EffectLaws
 from finfluence.assess._event_log import EventLog, LoggedRun
 from finfluence.assess._exposure import (
     ExposureTest,
@@ -23,8 +24,8 @@ from finfluence.assess._policy import PolicyEffect, policy_effect
 
 __all__ = [
     "METHODS", "NETWORK_PARTS", "THRESHOLDED", "AccuracyChange", "AccuracyComparison", "AccuracyEstimate",
-    "DesignLaw", "EventLog", "ExposureTest", "FeedbackInterval", "InclusionEffects", "LoggedRun", "PolicyEffect",
-    "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval", "inclusion",
+    "DesignLaw", "EffectLaws", "EventLog", "ExposureTest", "FeedbackInterval", "InclusionEffects", "LoggedRun",
+    "PolicyEffect", "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval", "inclusion",
     "local_covariance", "network_file", "network_laws", "network_prior", "policy_effect", "scores_and_weights",
     "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip

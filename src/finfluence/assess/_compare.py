@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from finfluence._seeds import stream
 from finfluence.assess._accuracy import ASSUMES, REPLICATES, Scored, bins, checked, signs_against
 from finfluence.errors import DataError, explain
-from finfluence.stats import Interval, check_level
+from finfluence.stats import Interval, check_level, numbers
 
 THRESHOLDED = "average thresholded confidence"
 METHODS = (
@@ -108,8 +108,16 @@ def compare_accuracy(
     0.0
     """
     check_level(level)
-    shapes = {tuple(np.shape(part) for part in pair) for pair in versions.values()}
-    if len(shapes) != 1 or any(len(shape) != 3 for shape in next(iter(shapes), ())):
+    parts = {name: tuple(numbers(part, name) for part in pair) for name, pair in versions.items()}
+    shapes = {tuple(part.shape for part in pair) for pair in parts.values()}
+    first_shapes = next(iter(shapes), ())
+    runs_of = {shape[0] for shape in first_shapes if shape}
+    if (
+        len(shapes) != 1
+        or any(len(shape) != 3 for shape in first_shapes)
+        or len(runs_of) != 1
+        or 0 in runs_of
+    ):
         raise DataError(
             explain(
                 "versions of one shape, each (source, target) of trainings × rows × classes",
@@ -118,7 +126,7 @@ def compare_accuracy(
                 "predict the same rows by as many trainings of each version; for one training put it in a list",
             )
         )
-    scored = {name: _scored(pair, labels, score, calibrated, level) for name, pair in versions.items()}
+    scored = {name: _scored(pair, labels, score, calibrated, level) for name, pair in parts.items()}
     first = next(iter(scored.values()))
     runs, n, m = len(first), len(first[0].source), len(first[0].target)
     rng = stream(seed, "accuracy of versions")
@@ -151,10 +159,10 @@ def compare_accuracy(
 
 
 def _scored(
-    pair: tuple[ArrayLike, ArrayLike], labels: ArrayLike, score: str, calibrated: bool, level: float
+    pair: tuple[np.ndarray, ...], labels: ArrayLike, score: str, calibrated: bool, level: float
 ) -> list[Scored]:
     each = []
-    for source, target in zip(np.asarray(pair[0]), np.asarray(pair[1]), strict=True):
+    for source, target in zip(*pair, strict=True):
         p, q, y = checked(source, labels, target, level)
         each.append(Scored.of(p, y, q, score, calibrated=calibrated))
     return each

@@ -22,7 +22,13 @@ def _t_as_normals(df: float, count: int) -> np.ndarray:
     return np.asarray(0.5 * df / stats.gamma(0.5 * df).ppf((np.arange(count) + 0.5) / count))
 
 
-_SHAPES = (np.ones(1), _t_as_normals(3, 6), _t_as_normals(1, 10))
+_SHAPES = (
+    (np.zeros(1), np.ones(1)),
+    (np.zeros(6), _t_as_normals(3, 6)),
+    (np.zeros(10), _t_as_normals(1, 10)),
+    (np.array([-1.0, 1.0, -1.0, 1.0]), np.array([0.1, 0.1, 0.3, 0.3]) ** 2),
+)
+"""Centres and variances of the equally likely normal laws that make up a law of effects, in units of its scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +103,15 @@ class _Worlds:
 
     Attributes
     ----------
-    larger : array [k]
-        Variances of equally likely normal laws that make up the law of the effects.
+    centre, larger : array [k]
+        Means and variances of equally likely normal laws that make up the law of the effects.
     other : float
         Variance of the other rows' effects; 0: none.
     noise, slope, prior : array [m]
         Standard deviation of the prediction's noise, its slope, and the logarithm of its chance.
     """
 
+    centre: np.ndarray
     larger: np.ndarray
     other: float
     noise: np.ndarray
@@ -115,12 +122,12 @@ class _Worlds:
 def effect_laws(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | None) -> EffectLaws:
     r"""Return the posterior of each effect, averaged over every law of effects.
 
-    .. math:: \tau_i \sim (1-w)\,\rho\sigma\,N(0,1) + w\,\sigma\,\{N(0,1),\ t_3\ \text{or}\ t_1\}, \qquad
+    .. math:: \tau_i \sim (1-w)\,\rho\sigma\,N(0,1) + w\,\sigma\,\{N(0,1),\ t_3,\ t_1\ \text{or}\ \pm 1\}, \qquad
               \hat\tau_i \sim N(\tau_i, s_i^2), \qquad c\,a_i \sim N(\tau_i, (r\sigma)^2)
 
-    w, σ, shape, ρ, r and c are not chosen but integrated over a grid (w from .02 to .98; ρ 0, .05 or .2; σ and r
-    uniform in their logarithm, log c ~ N(0, 0.4²)), weighted by how well they explain all rows; the sum over the
-    worlds is written as an atom and two normal laws a row.
+    ±1 stands for two clusters of a width of .1 or .3. w, σ, shape, ρ, r and c are not chosen but integrated over a grid
+    (w from .02 to .98; ρ 0, .05 or .2; σ and r uniform in their logarithm, log c ~ N(0, 0.4²)), weighted by how well
+    they explain all rows; the sum over the worlds is written as an atom and four normal laws a row.
 
     Returns
     -------
@@ -144,25 +151,25 @@ def effect_laws(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | 
     weights = np.exp(fits - fits.max())
     weights[weights < _NEGLIGIBLE * weights.max()] = 0.0
     weights /= weights.sum()
-    shares, first, second = (np.zeros((2, n)) for _ in range(3))
+    shares, first, second = (np.zeros((4, n)) for _ in range(3))
     at_zero = np.zeros(n)
     for world, by_measured in zip(worlds, weights, strict=True):
+        side = np.append(0, 2 + np.sign(world.centre).astype(int))  # others, then below, around, above zero
         for m in np.flatnonzero(by_measured.sum(1)):
             log_density, mean, variance = _parts(difference, se, predicted, world, slice(m, m + 1))
             for share, weight in zip(_SHARES, by_measured[m], strict=True):
                 if weight == 0:
                     continue
                 chance = _chances(log_density[0], share) * weight
-                chance_other, chance_larger = chance[:, 0], chance[:, 1:]
                 if world.other == 0:
-                    at_zero += chance_other
-                else:
-                    shares[0] += chance_other
-                    first[0] += chance_other * mean[0, :, 0]
-                    second[0] += chance_other * (mean[0, :, 0] ** 2 + variance[0, :, 0])
-                shares[1] += chance_larger.sum(1)
-                first[1] += (chance_larger * mean[0, :, 1:]).sum(1)
-                second[1] += (chance_larger * (mean[0, :, 1:] ** 2 + variance[0, :, 1:])).sum(1)
+                    at_zero += chance[:, 0]
+                    chance[:, 0] = 0.0
+                for total, values in (
+                    (shares, chance),
+                    (first, chance * mean[0]),
+                    (second, chance * (mean[0] ** 2 + variance[0])),
+                ):
+                    np.add.at(total, side, values.T)
     there = np.maximum(shares, 1e-300)
     means = first / there
     sd = np.sqrt(np.maximum(second / there - means**2, (_EXACT * largest) ** 2))
@@ -182,8 +189,8 @@ def _worlds(difference: np.ndarray, se: np.ndarray, predicted: bool) -> Iterator
         noise, slope = np.array(list(product(_NOISE, _SLOPES))).T
     prior = -0.5 * (np.log(slope) / _SLOPE_SD) ** 2
     scales = np.geomspace(_SMALLEST * typical, largest, _SCALES)
-    for scale, shape, other in product(scales, _SHAPES, _OTHERS):
-        yield _Worlds(scale**2 * shape, (other * scale) ** 2, noise * scale, slope, prior)
+    for scale, (centre, shape), other in product(scales, _SHAPES, _OTHERS):
+        yield _Worlds(scale * centre, scale**2 * shape, (other * scale) ** 2, noise * scale, slope, prior)
 
 
 def _evidence(
@@ -232,12 +239,12 @@ def _parts(
         variance = 1 / (1 / se**2 + 1 / noise)
         middle = variance * (difference / se**2 + guess / noise)
         apart = _log_normal(difference - guess, se**2 + noise) + np.log(world.slope[which, None])
-    own = np.append(world.other, world.larger)
-    total = variance[..., None] + own
+    centre, own = np.append(0.0, world.centre), np.append(world.other, world.larger)
+    off, total = middle[..., None] - centre, variance[..., None] + own
     kept = own / total
     return (
-        apart[..., None] + _log_normal(middle[..., None], total),
-        kept * middle[..., None],
+        apart[..., None] + _log_normal(off, total),
+        centre + kept * off,
         kept * variance[..., None],
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import numbers
 
 _TIMES, _ROWS_OF_LOSS = 64, 256
 
@@ -97,6 +98,8 @@ class EventLog:
 
         Raises
         ------
+        DataError
+            Not True and False of subjects × states, two states or more.
         ConfigError
             Another event.
 
@@ -107,7 +110,17 @@ class EventLog:
         >>> log.events.tolist(), log.at_risk.tolist()
         ([[False, True, False], [False, False, False]], [[True, True, False], [False, False, False]])
         """
-        well = np.asarray(good, dtype=bool)
+        told = numbers(good, "good")
+        if told.ndim != 2 or told.shape[1] < 2 or not np.isin(told, (0, 1)).all():
+            raise DataError(
+                explain(
+                    "good as subjects × states of True and False, at least two states",
+                    f"shape {told.shape}, {int((~np.isin(told, (0, 1))).sum())} values that are neither",
+                    "losses or NaN where answers belong, or one subject without its axis",
+                    "pass losses < bound, and leave subjects out of which a state is not known",
+                )
+            )
+        well = told.astype(bool)
         before, now = well[:, :-1], well[:, 1:]
         ever = np.maximum.accumulate(before, 1)
         if event == "learned":

@@ -10,7 +10,7 @@ from finfluence.assess._event_log import EventLog
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.report import Line, lines
-from finfluence.stats import check_level
+from finfluence.stats import check_level, numbers
 
 _FEWEST_SUBJECTS, _FEWEST_RUNS, _FEWEST_EVENTS = 20, 20, 10
 _TERMS = 200
@@ -157,6 +157,7 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     runs = _runs(log, len(x))
     residual, intensity = np.empty(x.shape), np.zeros(x.shape)
     ever = np.bincount(runs, events.any(1)) > 0
+    _check_folds(ever, folds_count, "subjects" if log.runs is None else "runs")
     for others, fold in (
         (np.flatnonzero(np.isin(runs, a)), np.flatnonzero(np.isin(runs, b)))
         for a, b in folds(ever, folds_count, seed, "exposure folds")
@@ -292,12 +293,15 @@ def _intensity(
     table = np.concatenate([times, history], 2)
     part = np.arange(len(others)) % 4 == 0
     losses = []
-    for depth in _DEPTHS:
+    tuned = all(events[rows].any() for rows in (others[part], others[~part]))
+    for depth in _DEPTHS if tuned else ():
         model = _trees(depth).fit(*_person_periods(table, events, at_risk, others[~part]))
         inputs, counts = _person_periods(table, events, at_risk, others[part])
         rate = np.maximum(model.predict(inputs), 1e-12)
         losses.append(float((rate - counts * np.log(rate)).mean()))
-    model = _trees(_DEPTHS[int(np.argmin(losses))]).fit(*_person_periods(table, events, at_risk, others))
+    model = _trees(_DEPTHS[int(np.argmin(losses))] if tuned else _DEPTHS[0]).fit(
+        *_person_periods(table, events, at_risk, others)
+    )
     rate = model.predict(table[fold].reshape(-1, table.shape[2])).reshape(len(fold), -1)
     found: np.ndarray = np.where(at_risk[fold], rate, 0.0)
     return found
@@ -316,6 +320,19 @@ def _person_periods(
     return table[subjects][risk], events[subjects][risk].astype(np.float64)
 
 
+def _check_folds(ever: np.ndarray, k: int, units: str) -> None:
+    """Refuse folds that would be empty, or leave no event to learn from."""
+    if k > len(ever) or ever.sum() < 2:
+        raise DataError(
+            explain(
+                f"at least {k} {units} for {k} folds, and events in two of them",
+                f"{len(ever)} {units}, {int(ever.sum())} with an event",
+                f"more folds than {units}, or an event that one run alone had",
+                "take fewer folds, or log more runs",
+            )
+        )
+
+
 def _nothing_left(events: int) -> str:
     return explain(
         "an exposure that differs between subjects of equal history",
@@ -328,8 +345,8 @@ def _nothing_left(events: int) -> str:
 def _checked(log: EventLog, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     if k < 2:
         raise ConfigError(explain("at least two folds", f"{k}", "a mistyped option", "write folds_count=5"))
-    events, at_risk = (np.asarray(v) for v in (log.events, log.at_risk))
-    x, history = (np.asarray(v, dtype=np.float64) for v in (log.exposure, log.history))
+    events, at_risk = numbers(log.events, "events"), numbers(log.at_risk, "at_risk")
+    x, history = numbers(log.exposure, "exposure"), numbers(log.history, "history")
     alike = events.ndim == 2 and at_risk.shape == x.shape == events.shape
     if not alike or history.ndim != 3 or history.shape[:2] != x.shape:
         raise DataError(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.stats import check_level
+from finfluence.stats import check_level, numbers
 
 _FREE = 1e4
 """Prior variance of a Gaussian process' constant: free, next to the kernel's 1."""
@@ -253,7 +253,7 @@ def split_interval(
     inf
     """
     check_level(level)
-    r, w = np.asarray(residuals, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    r, w = numbers(residuals, "residuals"), numbers(weights, "weights")
     whole = np.append(w, weight)
     fits = r.ndim == 1 and r.shape == w.shape and len(r) > 0
     if not fits or not np.isfinite([*r, *whole, predicted]).all() or (whole < 0).any() or whole.sum() == 0:
@@ -283,14 +283,16 @@ def _checked(
     grid: ArrayLike,
     level: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y = np.asarray(features, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    point, candidates = np.asarray(chosen, dtype=np.float64), np.asarray(grid, dtype=np.float64)
-    domain = np.asarray(design.domain, dtype=np.float64)
+    x, y = numbers(features, "features"), numbers(outcomes, "outcomes")
+    point, candidates = numbers(chosen, "the chosen point"), numbers(grid, "grid")
+    domain = numbers(design.domain, "the domain")
     fits = (
         x.ndim == 2
         and y.shape == (len(x),)
         and point.shape == x.shape[1:]
         and domain.shape[1:] == x.shape[1:]
+        and x.size > 0
+        and domain.size > 0
     )
     finite = all(np.isfinite(a).all() for a in (x, y, point, candidates, domain))
     if not fits or not finite or len(x) < 2:
@@ -303,18 +305,19 @@ def _checked(
                 "pass features[:, None], and leave out the diverged ones",
             )
         )
-    bad_length = design.length is not None and design.length <= 0.0
+    positive = [design.ridge, *([] if design.length is None else [design.length])]
     if (
         not 0.0 < level < 1.0
-        or design.ridge <= 0.0
-        or bad_length
+        or not all(0.0 < v < np.inf for v in positive)
+        or not np.isfinite(design.strength)
         or candidates.ndim != 1
         or not len(candidates)
     ):
         raise ConfigError(
             explain(
-                "level between 0 and 1, ridge and length above 0, a flat grid of candidates",
-                f"level {level!r}, ridge {design.ridge!r}, length {design.length!r}, grid of shape {candidates.shape}",
+                "level between 0 and 1, a finite strength, ridge and length above 0, a flat grid of candidates",
+                f"level {level!r}, strength {design.strength!r}, ridge {design.ridge!r}, length {design.length!r}, "
+                f"grid of shape {candidates.shape}",
                 "a level in per cent or an empty grid",
                 "write level=0.9, DesignLaw(domain, strength, ridge=1.0), grid=np.linspace(low, high, 200)",
             )

@@ -10,7 +10,7 @@ from scipy import stats
 from finfluence.assess._effect_laws import EffectLaws, effect_laws
 from finfluence.assess._network import network_laws
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.stats import check_level
+from finfluence.stats import check_level, numbers
 
 FEWEST_RUNS = 8
 _FEWEST_IN_AN_ARM = 3
@@ -97,13 +97,13 @@ def inclusion(
               s_i^2 = \frac{v_0}{n_0} + \frac{v_1}{n_1}
 
     The posterior takes :math:`\hat\tau_i` and :math:`a_i` as two measurements of the same effect, which is zero or
-    small for a share of the rows and normal or heavy-tailed (t with 3 or 1 degrees of freedom) for the others; shares,
-    scales, shape, the prediction's noise and its slope are integrated out over all rows ("grid"), or what a network
-    makes of them that was fitted to such worlds ("network"). From eighty runs on, the posteriors by one half of the
-    runs are held against the differences in the other half: effects unlike all of these laws are found so. Because
-    inclusion is drawn by chance, both arms are alike but for the row; the prediction takes away the noise of the
-    other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the grid; one that goes
-    against the outcomes (b < 0) is left out, and said.
+    small for a share of the rows and normal, heavy-tailed (t with 3 or 1 degrees of freedom) or in two clusters on both
+    sides of zero for the others; shares, scales, shape, the prediction's noise and its slope are integrated out over
+    all rows ("grid"), or what a network makes of them that was fitted to such worlds ("network"). From eighty runs on,
+    the posteriors by one half of the runs are held against the differences in the other half: effects unlike all of
+    these laws are found so. Because inclusion is drawn by chance, both arms are alike but for the row; the prediction
+    takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the
+    grid; one that goes against the outcomes (b < 0) is left out, and said.
 
     Parameters
     ----------
@@ -168,6 +168,15 @@ def inclusion(
         )
     t, y, a = _checked(included, outcome, predicted)
     labels = list(names) if names is not None else [str(i) for i in range(t.shape[1])]
+    if len(labels) != t.shape[1]:
+        raise DataError(
+            explain(
+                f"one name for each of {t.shape[1]} rows",
+                f"{len(labels)} names",
+                "names of another table, or of the runs",
+                "pass the names in the order of the columns of `included`, or leave them out",
+            )
+        )
     slope = _slope(t, y, a) if a is not None else 0.0
     known = np.zeros(t.shape[1]) if a is None else slope * a
     opposed = a is not None and slope == 0.0
@@ -187,7 +196,7 @@ def inclusion(
         se,
         laws.sign_error,
         laws.slope,
-        (*_findings(t, labels, laws.slope_at_edge), *([_OPPOSED] if opposed else []), *unlike),
+        (*_findings(t, y, labels, laws.slope_at_edge), *([_OPPOSED] if opposed else []), *unlike),
         laws,
     )
 
@@ -239,8 +248,13 @@ def _known_arms(t: np.ndarray, z: np.ndarray, known: np.ndarray) -> tuple[np.nda
     return difference + known, se
 
 
-def _findings(t: np.ndarray, names: list[str], slope_at_edge: bool) -> list[str]:
+def _findings(t: np.ndarray, y: np.ndarray, names: list[str], slope_at_edge: bool) -> list[str]:
     found = []
+    if (y == y[0]).all():
+        found.append(
+            "every run had the same outcome: nothing varies that a row could explain, and intervals of no width say "
+            "no more than that"
+        )
     centred = t - t.mean(0)
     scaled = centred / np.sqrt((centred**2).sum(0))
     together = np.abs(scaled.T @ scaled)
@@ -273,12 +287,12 @@ def _findings(t: np.ndarray, names: list[str], slope_at_edge: bool) -> list[str]
 def _checked(
     included: ArrayLike, outcome: ArrayLike, predicted: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    t, y = np.asarray(included), np.asarray(outcome, dtype=np.float64)
+    t, y = numbers(included, "included"), numbers(outcome, "outcome")
     if t.ndim != 2 or y.shape != (len(t),) or not t.size or not np.isin(t, (0, 1)).all():
         raise DataError(
             explain(
                 "included as runs × rows of True and False, and one outcome a run",
-                f"included of shape {t.shape} and type {t.dtype}, outcome of shape {y.shape}",
+                f"included of shape {t.shape}, outcome of shape {y.shape}",
                 "row positions instead of a table of True and False, or a transposed table",
                 "make included[r, i] True where run r had row i",
             )
@@ -305,8 +319,8 @@ def _checked(
             )
         )
     if predicted is None:
-        return t.astype(np.float64), y, None
-    a = np.asarray(predicted, dtype=np.float64)
+        return t, y, None
+    a = numbers(predicted, "predicted effects")
     if a.shape != (t.shape[1],) or not np.isfinite(a).all():
         raise DataError(
             explain(
@@ -316,4 +330,4 @@ def _checked(
                 "select one query; predict 0 where nothing is known",
             )
         )
-    return t.astype(np.float64), y, a
+    return t, y, a

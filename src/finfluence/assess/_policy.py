@@ -10,7 +10,7 @@ from scipy import stats
 
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.stats import check_level
+from finfluence.stats import check_level, numbers
 
 CLIP = 0.01
 FOLDS = 5
@@ -164,7 +164,7 @@ def policy_effect(
         clipped[1],
         member,
         float(effective),
-        tuple(_findings(float((chance != clipped).mean()), float(effective))),
+        tuple(_findings(float((chance != clipped).mean()), float(effective), (y == y[0]).all())),
     )
 
 
@@ -172,8 +172,10 @@ def _effective(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
-def _findings(clipped: float, effective: float) -> list[str]:
+def _findings(clipped: float, effective: float, constant: bool) -> list[str]:
     found = ["assumes that everything which drove both the inclusion and the outcome is among the covariates"]
+    if constant:
+        found.append("every subject had the same outcome: nothing varies that inclusion could explain")
     if clipped > _MUCH_CLIPPED:
         found.append(
             f"for {clipped:.0%} of the subjects inclusion was all but certain (chance beyond {CLIP:.0%} or "
@@ -236,14 +238,21 @@ def _checked(
             )
         )
     t, y, w = (
-        np.asarray(included),
-        np.asarray(outcome, dtype=np.float64),
-        np.asarray(covariates, dtype=np.float64),
+        numbers(included, "included"),
+        numbers(outcome, "outcome"),
+        numbers(covariates, "covariates"),
     )
-    if t.ndim != 1 or not np.isin(t, (0, 1)).all() or y.shape != t.shape or w.ndim != 2 or len(w) != len(t):
+    if (
+        t.ndim != 1
+        or not np.isin(t, (0, 1)).all()
+        or y.shape != t.shape
+        or w.ndim != 2
+        or len(w) != len(t)
+        or not w.size
+    ):
         raise DataError(
             explain(
-                "included and outcome as one value a subject, covariates as subjects × numbers",
+                "included and outcome as one value a subject, covariates as subjects × numbers, at least one",
                 f"shapes {t.shape}, {y.shape} and {w.shape}",
                 "one covariate without its axis, or another order of arguments",
                 "pass covariates[:, None] for a single one",

@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import numbers
 
 SCORES = ("max_confidence", "negative_entropy")
 _TINY = 1e-12
@@ -12,7 +13,7 @@ _TINY = 1e-12
 
 def probabilities(values: ArrayLike, name: str) -> np.ndarray:
     """Return rows × classes as float64 after checking that each row is a law."""
-    p = np.asarray(values, dtype=np.float64)
+    p = numbers(values, name)
     if p.ndim != 2 or p.shape[1] < 2 or not len(p):
         raise DataError(
             explain(

@@ -12,7 +12,7 @@ from finfluence.ingest._split import split
 from finfluence.ingest._table import Source, Table, Target
 from finfluence.ingest._target import choose_task
 from finfluence.ingest._text import BUCKETS, TextEncoder
-from finfluence.ingest._unlabelled import Unlabelled, read_unlabelled
+from finfluence.ingest._unlabelled import Unlabelled, read_unlabelled, split_beside
 
 __all__ = [
     "BUCKETS",
@@ -36,4 +36,5 @@ __all__ = [
     "reread",
     "sniff",
     "split",
+    "split_beside",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.ingest._encoding import encode
+from finfluence.ingest._encoding import Encoded, encode
 from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
 from finfluence.ingest._leaks import repeated_rows
 from finfluence.ingest._messages import counted, listed, nearest
@@ -54,7 +54,7 @@ def split(
     ConfigError
         `holdout_fraction` is not between 0 and 1, or does not go with a hold-out file.
     """
-    return _prepare(parts(raw, holdout, holdout_fraction, seed), seed)
+    return prepare(parts(raw, holdout, holdout_fraction, seed), seed)[:2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,18 @@ def _check_columns(ours: list[str], theirs: list[str]) -> None:
     )
 
 
-def _prepare(given: Parts, seed: int) -> tuple[Table, Table]:
+def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
+    """Return both parts ready for a model, and what encodes further rows as the hold-out was encoded.
+
+    Returns
+    -------
+    tuple of Table, Table, Encoded
+
+    Raises
+    ------
+    DataError
+        As of `split`.
+    """
     train, held, notes = given.train, given.held, given.notes
     if len(train) < 2 or len(held) < 1:
         raise DataError(
@@ -217,6 +228,7 @@ def _prepare(given: Parts, seed: int) -> tuple[Table, Table]:
     return (
         _table(train, encoded.train, y, encoded.low_high, shared),
         _table(held, encoded.held, y_held, encoded.low_high, shared),
+        encoded,
     )
 
 

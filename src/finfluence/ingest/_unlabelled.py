@@ -12,9 +12,8 @@ from scipy.stats import binomtest
 
 from finfluence.errors import DataError, explain
 from finfluence.ingest._builtin import BUILTIN_NAMES, read_builtin
-from finfluence.ingest._encoding import Encoded, Further, encode
+from finfluence.ingest._encoding import Encoded, Further
 from finfluence.ingest._formats import read_sheet
-from finfluence.ingest._held_target import in_training_words
 from finfluence.ingest._images import read_folder
 from finfluence.ingest._locate import content
 from finfluence.ingest._messages import listed, nearest
@@ -22,9 +21,8 @@ from finfluence.ingest._npz import check_x, named_array, read_npz
 from finfluence.ingest._raw import RawTable, as_objects
 from finfluence.ingest._reading import file_reading
 from finfluence.ingest._same_layout import check_same_layout
-from finfluence.ingest._split import parts
-from finfluence.ingest._table import Source
-from finfluence.ingest._target import fit_target, to_numbers
+from finfluence.ingest._split import parts, prepare
+from finfluence.ingest._table import Source, Table
 
 PART = "unlabelled"
 _MORE_MISSING, _MORE_CUT = 0.1, 0.2
@@ -96,18 +94,43 @@ def read_unlabelled(
     >>> read_unlabelled(from_frame(frame, "y"), path).x.shape
     (2, 1)
     """
-    given = parts(raw, holdout, holdout_fraction, seed)
-    train = given.train
-    target = fit_target(train.labels, train.target_name, train.task, train.marks)
-    numbers = train.task == "regression"
-    y = target.encode(to_numbers(train.labels, train.marks) if numbers else train.labels)
-    held, _ = in_training_words(given.held, target)
-    encoded = encode(train, held, seed, given.whole, y)
+    return split_beside(raw, source, holdout, holdout_fraction, seed)[2]
+
+
+def split_beside(
+    raw: RawTable,
+    source: str | os.PathLike[str],
+    holdout: str | os.PathLike[str] | RawTable | None = None,
+    holdout_fraction: float | None = None,
+    seed: int = 0,
+) -> tuple[Table, Table, Unlabelled]:
+    r"""Return what `split` returns, and the rows without labels read beside it, as `read_unlabelled` does.
+
+    Returns
+    -------
+    tuple of Table, Table, Unlabelled
+
+    Raises
+    ------
+    DataError
+        As of `split` and of `read_unlabelled`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from finfluence.ingest import from_frame
+    >>> path = Path(tempfile.mkdtemp()) / "new.csv"
+    >>> _ = path.write_text("a\n1\n2\n")
+    >>> frame = pd.DataFrame({"a": [1.5, 2.0, 3.0, 2.5, 5.0, 1.5], "y": list("uvuvuv")})
+    >>> [len(part) for part in split_beside(from_frame(frame, "y"), path)]
+    [4, 2, 2]
+    """
+    train, held, encoded = prepare(parts(raw, holdout, holdout_fraction, seed), seed)
     more = _read(raw, source)
     _check_layout(raw, more, encoded)
     found = encoded.further(more)
     notes, warnings = _said(raw, more, encoded, found)
-    return Unlabelled(found.x, more.source, notes, warnings)
+    return train, held, Unlabelled(found.x, more.source, notes, warnings)
 
 
 def _read(raw: RawTable, source: str | os.PathLike[str]) -> RawTable:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
 from finfluence.errors import DataError, explain
-from finfluence.mitigate._diagnostics import Spectrum, spectrum
+from finfluence.mitigate._diagnostics import Spectrum, feature_matrix, spectrum
 from finfluence.mitigate._heads import HEADS, HeadOptions, nmtune
 from finfluence.stats import check_level
 
@@ -112,13 +112,23 @@ def compare_heads(
     ((3, 1, 100), 'linear')
     """
     check_level(level)
-    features, labels = held_out[0], np.asarray(held_out[1])
-    unknown = np.setdiff1d(labels, np.asarray(rows[1]))
-    if len(unknown) or not len(seeds) or not len(labels):
+    features, labels = feature_matrix(held_out[0], "held-out features"), np.asarray(held_out[1])
+    if labels.shape != (len(features),):
+        raise DataError(
+            explain(
+                f"one label for each of {len(features)} held-out rows",
+                f"labels of shape {labels.shape}",
+                "one-hot labels, or labels of other rows",
+                "pass one class a row",
+            )
+        )
+    known = set(np.asarray(rows[1]).ravel().tolist())
+    unknown = sorted({str(v) for v in labels.tolist() if v not in known})
+    if unknown or not len(seeds):
         raise DataError(
             explain(
                 "at least one seed and held-out rows of the classes trained on",
-                f"{len(seeds)} seeds, {len(labels)} held-out rows, unknown classes: {unknown[:5].tolist()}",
+                f"{len(seeds)} seeds, {len(labels)} held-out rows, unknown classes: {unknown[:5]}",
                 "a split that left a class on one side",
                 "split each class",
             )

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence.errors import DataError, explain
+from finfluence.stats import numbers
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def feature_matrix(features: ArrayLike, name: str = "features") -> np.ndarray:
     DataError
         Not a matrix, or not finite.
     """
-    matrix = np.asarray(features, dtype=np.float64)
+    matrix = numbers(features, name)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(
             explain(

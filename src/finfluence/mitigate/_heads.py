@@ -15,6 +15,7 @@ from finfluence.errors import ConfigError, DataError, TrainingError, explain
 from finfluence.mitigate._diagnostics import feature_matrix
 from finfluence.mitigate._terms import terms
 from finfluence.runs import seeded
+from finfluence.stats import numbers
 
 HEADS = ("linear", "mlp", "nmtune")
 _WIDER = 4
@@ -143,7 +144,7 @@ def nmtune(
     Raises
     ------
     DataError
-        Shapes disagree, values not finite, fewer than two classes or than two batches of two rows.
+        Shapes disagree, values not finite, rows all alike, labels missing, fewer than four rows or two classes.
     ConfigError
         An unknown kind, or options that cannot be used.
     TrainingError
@@ -195,18 +196,22 @@ def untrained(kind: str, size: int, classes: int, seed: int) -> nn.Sequential:
 def _objective(kind: str, module: nn.Sequential) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def loss(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         z = module[0](x)
-        found = (w * functional.cross_entropy(module[1](z), y, reduction="none")).mean()
-        if not found.isfinite():
-            raise TrainingError(
-                explain(
-                    "a finite loss of the head",
-                    f"{found.item()}",
-                    "a learning rate that is too large, or features of wild scale",
-                    "lower HeadOptions(learning_rate=…), or look at the features",
-                )
-            )
-        return found + terms(x, z).total if kind == "nmtune" else found
+        found = _finite((w * functional.cross_entropy(module[1](z), y, reduction="none")).mean())
+        return _finite(found + terms(x, z).total) if kind == "nmtune" else found
 
+    return loss
+
+
+def _finite(loss: Tensor) -> Tensor:
+    if not loss.isfinite():
+        raise TrainingError(
+            explain(
+                "a finite loss of the head",
+                f"{loss.item()}",
+                "a learning rate that is too large, or features of wild scale",
+                "lower HeadOptions(learning_rate=…), or look at the features",
+            )
+        )
     return loss
 
 
@@ -263,6 +268,23 @@ def _checked_options(kind: str, options: HeadOptions) -> HeadOptions:
     return options
 
 
+def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes in order, and the position of each label among them."""
+    missing = np.array([v is None or v != v for v in y.tolist()], dtype=bool)
+    kinds = sorted({type(v).__name__ for v in y[~missing].tolist()})
+    if missing.any() or (y.dtype == object and len(kinds) > 1):
+        raise DataError(
+            explain(
+                "a label of one kind for every row",
+                f"{int(missing.sum())} of {len(y)} missing, the others of type {', '.join(kinds) or 'none'}",
+                "rows that nobody labelled, or numbers mixed with text",
+                "leave these rows out, or write all labels as text",
+            )
+        )
+    classes, positions = np.unique(y, return_inverse=True)
+    return classes, positions
+
+
 def _checked_rows(
     features: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -277,7 +299,7 @@ def _checked_rows(
                 "pass one class a row",
             )
         )
-    classes, positions = np.unique(y, return_inverse=True)
+    classes, positions = _classes(y)
     if len(classes) < 2 or len(matrix) < 4:
         raise DataError(
             explain(
@@ -287,7 +309,16 @@ def _checked_rows(
                 "pass rows of all classes",
             )
         )
-    w = np.ones(len(matrix)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if (matrix == matrix[0]).all():
+        raise DataError(
+            explain(
+                "features that differ between rows",
+                f"the same {matrix.shape[1]} numbers in all {len(matrix)}",
+                "an encoder that is dead, or the wrong layer's output",
+                "look at the features; take another layer",
+            )
+        )
+    w = np.ones(len(matrix)) if weights is None else numbers(weights, "weights")
     if w.shape != (len(matrix),) or not np.isfinite(w).all() or (w < 0).any() or w.sum() == 0:
         raise DataError(
             explain(

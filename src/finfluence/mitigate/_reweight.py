@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.stats import numbers
 
 
 def reweight(chance_harmful: ArrayLike, *, floor: float = 0.0) -> np.ndarray:
@@ -41,7 +42,7 @@ def reweight(chance_harmful: ArrayLike, *, floor: float = 0.0) -> np.ndarray:
         raise ConfigError(
             explain("floor between 0 and 1", f"{floor!r}", "a weight in percent", "write 0.1 for a tenth")
         )
-    p = np.nan_to_num(np.asarray(chance_harmful, dtype=np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf)
+    p = np.nan_to_num(numbers(chance_harmful, "chances"), nan=0.0, posinf=np.inf, neginf=-np.inf)
     if p.ndim != 1 or (p < 0).any() or (p > 1).any():
         raise DataError(
             explain(

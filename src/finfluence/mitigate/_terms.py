@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from finfluence.errors import DataError, explain
+
 DOMINANT = 5
 WEIGHTS = (1.0, 0.04, 0.001)
 
@@ -36,6 +38,11 @@ def terms(features: Tensor, transformed: Tensor) -> Terms:
     -------
     Terms
 
+    Raises
+    ------
+    DataError
+        Two batches of different shapes, or fewer than two rows.
+
     References
     ----------
     Chen et al., arXiv 2309.17002, equations 3 to 6, and the authors' code.
@@ -48,6 +55,15 @@ def terms(features: Tensor, transformed: Tensor) -> Terms:
     >>> [round(float(v), 5) for v in (found.consistency, found.covariance, found.dominant, found.total)]
     [0.03708, 0.10272, -0.33333, 0.04086]
     """
+    if features.shape != transformed.shape or transformed.ndim != 2 or len(transformed) < 2:
+        raise DataError(
+            explain(
+                "features and what a head made of them, both rows × dimensions, at least two rows",
+                f"shapes {tuple(features.shape)} and {tuple(transformed.shape)}",
+                "a batch of one row, or a head that changes the number of dimensions",
+                "drop a last batch of one row; transform into as many dimensions",
+            )
+        )
     return Terms(consistency(features, transformed), covariance(transformed), dominant(transformed))
 
 

@@ -3,7 +3,7 @@
 from finfluence.stats._band import CurveBand, curve_band
 from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
-from finfluence.stats._checks import check_level
+from finfluence.stats._checks import check_level, numbers
 from finfluence.stats._corrected import CorrectedCurve, corrected_curve
 from finfluence.stats._crossed import crossed_interval
 from finfluence.stats._decision import Named, RowTest, name_rows, towards
@@ -75,6 +75,7 @@ __all__ = [
     "mean_difference",
     "mean_interval",
     "name_rows",
+    "numbers",
     "one_sided",
     "paired_difference",
     "permutation_p",

@@ -83,6 +83,36 @@ def check_level(level: float) -> None:
         )
 
 
+def numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """Return values as float64, or say that they are no table of numbers.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    DataError
+        Text among them, or lists of several lengths.
+
+    Examples
+    --------
+    >>> numbers([[1, 2]], "covariates")
+    array([[1., 2.]])
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            explain(
+                f"{name} as an array of numbers",
+                str(error),
+                "a column of text, or lists of several lengths",
+                "encode text as numbers first, and make all lists equally long",
+            )
+        ) from error
+
+
 def check_count(name: str, value: int, least: int) -> None:
     """Refuse a count that is no whole number, or below `least`."""
     if value != int(value) or value < least:

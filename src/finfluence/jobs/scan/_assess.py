@@ -14,7 +14,7 @@ from finfluence.jobs.scan._chapters import Chapter, assessment_chapter
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._folder import ASSESSMENT, LOG, ScanFolder
-from finfluence.jobs.scan._no_labels import read_deployed, signs, without_labels
+from finfluence.jobs.scan._no_labels import deployed_with, signs, without_labels
 from finfluence.jobs.scan._options import AssessOptions
 from finfluence.jobs.scan._reopened import reopen
 from finfluence.jobs.scan._retraining_check import automatic_runs
@@ -81,8 +81,8 @@ def assess_scan(
     """
     folder = ScanFolder(out)
     with one_thread():
-        scan = reopen(folder)
-        deployed = read_deployed(scan, options.unlabelled)
+        scan = reopen(folder, options.unlabelled)
+        deployed = deployed_with(scan)
         with logged(folder / LOG) as log:
             context = Context(scan.training, scan.data, folder, recorded(log, progress))
             frame = from_table(read_lines(folder), dict(scan.summary), scan.options.fdr).frame

@@ -1,5 +1,6 @@
 """From the options to three sets of rows: to train on, to ask the queries on, and to evaluate the cleaning by."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
-from finfluence.ingest import RawTable, Source, Table, read, reread, split
+from finfluence.ingest import RawTable, Source, Table, Unlabelled, read, reread, split, split_beside
 from finfluence.jobs.scan._options import ScanOptions
 
 FEWEST_TO_HALVE = 40
@@ -30,6 +31,8 @@ class ScanData:
         What was decided while reading.
     task_reason
         Why the task is a classification or a regression.
+    unlabelled
+        Rows without labels that were read beside.
     """
 
     train: Table
@@ -37,6 +40,7 @@ class ScanData:
     evaluation: Table
     notes: tuple[str, ...]
     task_reason: str
+    unlabelled: Unlabelled | None = None
 
     @property
     def halved(self) -> bool:
@@ -60,8 +64,8 @@ class ScanData:
         }
 
 
-def read_data(options: ScanOptions) -> ScanData:
-    """Read, check and split what the options name.
+def read_data(options: ScanOptions, unlabelled: str | os.PathLike[str] | None = None) -> ScanData:
+    """Read, check and split what the options name, and read rows without labels as its hold-out is read.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def read_data(options: ScanOptions) -> ScanData:
     DataError
         The data cannot be used; the message says which file, column or row.
     ConfigError
-        An option does not fit the data.
+        An option does not fit the data; rows without labels for a regression.
     """
     raw = read_source(options)
     if options.per_class and raw.task != "classification":
@@ -84,7 +88,22 @@ def read_data(options: ScanOptions) -> ScanData:
                 "leave per-class out, or say --task classification if the numbers are classes",
             )
         )
-    train, held = split(raw, options.holdout, options.holdout_fraction, options.seed)
+    if unlabelled is not None and raw.task != "classification":
+        raise ConfigError(
+            explain(
+                "a scan of a classification for --unlabelled",
+                f"a regression of {raw.target_name!r}",
+                "the estimate counts right predictions by how sure the model is of a class; numbers have neither",
+                "use finfluence decide without --unlabelled: it measures on held-out rows with labels",
+            )
+        )
+    more = None
+    if unlabelled is None:
+        train, held = split(raw, options.holdout, options.holdout_fraction, options.seed)
+    else:
+        train, held, more = split_beside(
+            raw, unlabelled, options.holdout, options.holdout_fraction, options.seed
+        )
     _check_finite(train)
     _check_groups(train, options.group_column)
     first, second = halves(held, options.seed)
@@ -101,7 +120,7 @@ def read_data(options: ScanOptions) -> ScanData:
             "flatters it"
         )
         query = evaluation = held
-    return ScanData(train, query, evaluation, tuple(notes), raw.task_reason)
+    return ScanData(train, query, evaluation, tuple(notes), raw.task_reason, more)
 
 
 def halves(held: Table, seed: int) -> tuple[np.ndarray, np.ndarray]:

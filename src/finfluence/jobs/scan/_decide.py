@@ -23,7 +23,7 @@ from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._estimate import Context
 from finfluence.jobs.scan._folder import DECISION, LOG, ScanFolder
 from finfluence.jobs.scan._frozen import mended, why_not
-from finfluence.jobs.scan._no_labels import Deployed, estimated, read_deployed, signs, without_labels
+from finfluence.jobs.scan._no_labels import Deployed, deployed_with, estimated, signs, without_labels
 from finfluence.jobs.scan._options import SCORES, DecideOptions
 from finfluence.jobs.scan._reopened import reopen
 from finfluence.jobs.scan._retraining_check import automatic_runs
@@ -129,8 +129,8 @@ def decide_scan(
     options = options or DecideOptions()
     folder = ScanFolder(out)
     with one_thread():
-        scan = reopen(folder)
-        deployed = None if options.unlabelled is None else read_deployed(scan, options.unlabelled)
+        scan = reopen(folder, options.unlabelled)
+        deployed = None if options.unlabelled is None else deployed_with(scan)
         with logged(folder / LOG) as log:
             context = Context(scan.training, scan.data, folder, recorded(log, progress))
             frame = from_table(read_lines(folder), dict(scan.summary), scan.options.fdr).frame

@@ -1,6 +1,5 @@
 """Rows without labels beside the held-out ones: what the versions of a scan say of both, and what follows."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ from scipy.stats import binomtest
 from finfluence._files import digest
 from finfluence._seeds import stream
 from finfluence.assess import METHODS, THRESHOLDED, AccuracyComparison, compare_accuracy
-from finfluence.errors import ConfigError, DataError, TrainingError, explain
-from finfluence.ingest import Table, Unlabelled, read_unlabelled
+from finfluence.errors import DataError, TrainingError, explain
+from finfluence.ingest import Table, Unlabelled
 from finfluence.jobs._words import change
-from finfluence.jobs.scan._data import read_source
 from finfluence.jobs.scan._measures import RowChances
 from finfluence.jobs.scan._reopened import Reopened
 from finfluence.jobs.scan._versions import LEVEL, Asked
@@ -55,8 +53,8 @@ class Deployed:
         return Asked(query, digest(b"chances", x.tobytes()))
 
 
-def read_deployed(scan: Reopened, source: str | os.PathLike[str]) -> Deployed:
-    """Return the rows of a file without labels, read as the scan read its hold-out.
+def deployed_with(scan: Reopened) -> Deployed:
+    """Return the rows without labels that a scan was reopened with, and what is said of them.
 
     Returns
     -------
@@ -64,22 +62,12 @@ def read_deployed(scan: Reopened, source: str | os.PathLike[str]) -> Deployed:
 
     Raises
     ------
-    ConfigError
-        The scan is of a regression.
     DataError
-        The file cannot be read so, or fewer than ten held-out rows can place a threshold.
+        Fewer than ten held-out rows can place a threshold.
     """
-    held, options = scan.data.evaluation, scan.options
+    held, rows, options = scan.data.evaluation, scan.data.unlabelled, scan.options
     classes = held.target.classes
-    if classes is None:
-        raise ConfigError(
-            explain(
-                "a scan of a classification for --unlabelled",
-                f"a regression of {held.target.name!r}",
-                "the estimate counts right predictions by how sure the model is of a class; numbers have neither",
-                "use finfluence decide without --unlabelled: it measures on held-out rows with labels",
-            )
-        )
+    assert rows is not None and classes is not None
     if len(held) < FEWEST_LABELLED:
         raise DataError(
             explain(
@@ -89,8 +77,6 @@ def read_deployed(scan: Reopened, source: str | os.PathLike[str]) -> Deployed:
                 "give more checked rows by finfluence scan --holdout FILE",
             )
         )
-    raw = read_source(options)
-    rows = read_unlabelled(raw, source, options.holdout, options.holdout_fraction, options.seed)
     x, found = rows.x, [("FI030", note) for note in rows.notes]
     found += [("FI061", warning) for warning in rows.warnings]
     most = min(MOST_ROWS, max(LEAST_ROWS, MOST_CHANCES // len(classes)))

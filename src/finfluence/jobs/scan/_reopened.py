@@ -1,5 +1,6 @@
 """A finished scan opened again: its options, its data and its training, as long as they are what they were."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,8 @@ class Reopened:
     training: Training
 
 
-def reopen(folder: ScanFolder) -> Reopened:
-    """Return a finished scan as it was, to train again in its way.
+def reopen(folder: ScanFolder, unlabelled: str | os.PathLike[str] | None = None) -> Reopened:
+    """Return a finished scan as it was, to train again in its way, and rows without labels read beside its data.
 
     Returns
     -------
@@ -36,11 +37,13 @@ def reopen(folder: ScanFolder) -> Reopened:
     StorageError
         No finished scan there, or one whose model, options or preparation have changed.
     DataError
-        The data has changed since.
+        The data has changed since, or the rows without labels cannot be read as the hold-out was.
+    ConfigError
+        Rows without labels for a regression.
     """
     summary, run = folder.read_summary(), folder.read_run()
     options = ScanOptions.of_run(run, folder.path)
-    data = read_data(options)
+    data = read_data(options, unlabelled)
     training = plan_training(as_trained(options, run), data.train)
     _check_unchanged(run, data, training)
     left_out = read_left_out(folder)
