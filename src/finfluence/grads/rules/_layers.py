@@ -133,6 +133,32 @@ def rule_of(module: nn.Module) -> Rule | None:
     return _transposed_linear if forward is _forward_of_transformers() else RULES.get(forward)
 
 
+def is_linear_map(module: nn.Module) -> bool:
+    """Whether a layer's weight has one matrix of factors, an `Outer` of one group: linear layers, most convolutions.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> [is_linear_map(m) for m in (nn.Linear(2, 1), nn.Conv1d(2, 2, 1), nn.Conv1d(2, 2, 1, groups=2), nn.LayerNorm(2))]
+    [True, True, False, False]
+    """
+    rule = rule_of(module)
+    return rule in (_linear, _transposed_linear) or (rule is _convolution and module.groups == 1)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a linear layer keeps its weight as [in, out], so that what goes in stands for the rows of the matrix.
+
+    Returns
+    -------
+    bool
+    """
+    return rule_of(module) is _transposed_linear
+
+
 def _forward_of_transformers() -> Any:
     """Return the forward function of transformers' Conv1D; None where no model can have one, the library not loaded."""
     loaded = sys.modules.get("transformers.pytorch_utils")
