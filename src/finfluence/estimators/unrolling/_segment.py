@@ -91,7 +91,7 @@ def of_adam(
     )  # fmt: skip
     response, carried = found.values
     before = torch.where(moved, carried / root.where(moved, 1.0), asked)
-    said = ()
+    said: tuple[str, ...] = ()
     if found.change > TOLERANCE:
         said = (
             f"the response of a segment still changed by {found.change:.2g} of its size with the last of "

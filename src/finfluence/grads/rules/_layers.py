@@ -146,7 +146,9 @@ def is_linear_map(module: nn.Module) -> bool:
     [True, True, False, False]
     """
     rule = rule_of(module)
-    return rule in (_linear, _transposed_linear) or (rule is _convolution and module.groups == 1)
+    if rule is _convolution:
+        return bool(module.groups == 1)
+    return rule in (_linear, _transposed_linear)
 
 
 def is_transposed(module: nn.Module) -> bool:
