@@ -15,7 +15,7 @@ from finfluence.grads import Batch
 Curvature = Literal["gauss-newton", "hessian", "empirical-fisher"]
 CURVATURES: tuple[Curvature, ...] = get_args(Curvature)
 EVALUATIONS: dict[Curvature, int] = {"gauss-newton": 3, "hessian": 1, "empirical-fisher": 2}
-DIRECTIONS, NUMBERS = 64, 2**20
+DIRECTIONS = 64
 
 
 class Operator(Protocol):
@@ -100,12 +100,12 @@ class LossCurvature:
 
     def products(self, vectors: Tensor) -> Tensor:
         """Return C v [K, P] for vectors v [K, P]: so many passes over the rows as `EVALUATIONS` says."""
-        total, together = torch.zeros_like(vectors), max(DIRECTIONS, NUMBERS // self.size)
+        total = torch.zeros_like(vectors)
         with forward_derivatives():
             for _, batch in self.objective.rows.chunks():
                 function = self._function(batch)
-                for at in range(0, len(vectors), together):
-                    total[at : at + together] += each(function, vectors[at : at + together]).detach()
+                for at in range(0, len(vectors), DIRECTIONS):
+                    total[at : at + DIRECTIONS] += each(function, vectors[at : at + DIRECTIONS]).detach()
         return total / self.objective.rows.count
 
     def _function(self, batch: Batch) -> Callable[[Tensor], Tensor]:
