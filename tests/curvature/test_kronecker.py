@@ -101,6 +101,30 @@ def test_what_has_no_factors_has_the_diagonal_and_is_named():
     torch.testing.assert_close(values[where], diagonal[where])
 
 
+def test_a_weight_the_other_way_round_is_the_same_curvature():
+    """GPT-2's linear layer beside torch's: the same blocks, its bias aside."""
+    transposed = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    plain, layer = nn.Linear(4, 3, bias=False), transposed(3, 4)
+    layer.weight.data = plain.weight.data.T.contiguous()
+    one = Kronecker([objective(lambda: plain)], "empirical-fisher")
+    other = Kronecker([objective(lambda: layer)], "empirical-fisher")
+    assert one.covered == other.covered == [""] and other.diagonal == ["bias"]
+    v = torch.randn(2, 12, generator=torch.Generator().manual_seed(0)).double()
+    turned = torch.cat([v.view(2, 3, 4).mT.reshape(2, 12), torch.zeros(2, 3).double()], 1)
+    inverse = [k.apply(x, lambda e: 1 / (e + 0.1)) for k, x in ((one, v), (other, turned))]
+    torch.testing.assert_close(inverse[1][:, :12].view(2, 4, 3).mT.reshape(2, 12), inverse[0])
+
+
+def test_convolutions_of_any_padding_have_blocks():
+    def around() -> nn.Module:
+        return nn.Sequential(
+            nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3, padding="same", padding_mode="circular"), nn.Flatten(),
+            nn.Linear(8, 3),
+        )  # fmt: skip
+
+    assert Kronecker([objective(around)]).covered == ["1", "3"]
+
+
 def test_chunks_and_branches_change_nothing_and_the_seed_does():
     def branching(model, batch):
         losses = class_loss(model, batch)

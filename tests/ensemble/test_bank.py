@@ -89,7 +89,8 @@ def half_drawn(seed):
 
 def test_what_is_drawn_and_never_trained_is_refused(recipe, tmp_path):
     with pytest.raises(
-        NotSupportedError, match=r"(?s)frozen parameters that differ between seeds.*seed of its own"
+        NotSupportedError,
+        match=r"(?s)frozen parameters and buffers.*some that differ between seeds.*seed of its own",
     ):
         ModelBank(replace(recipe, model=half_drawn), tmp_path, "half")
 
@@ -138,12 +139,47 @@ def test_a_damaged_file_is_named(recipe, tmp_path):
         ModelBank(recipe, tmp_path, "small")
 
 
-class Shifted(nn.Linear):
-    def __init__(self):
-        super().__init__(2, 1)
-        self.register_buffer("shift", torch.ones(1))
+class Normalised(nn.Module):
+    """Frozen batch normalisation: buffers that training reads and leaves alone."""
+
+    def __init__(self, seed):
+        super().__init__()
+        with seeded(seed):
+            self.first, self.norm, self.last = nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)
+        self.norm.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3]))
+        self.norm.eval()
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)).tanh())
 
 
-def test_buffers_are_refused(recipe, tmp_path):
-    with pytest.raises(NotSupportedError, match=r"(?s)a model without buffers.*'shift'"):
-        ModelBank(replace(recipe, model=Shifted()), tmp_path, "shifted")
+def test_buffers_that_training_leaves_alone_are_those_of_training_anew(recipe, tmp_path):
+    recipe = replace(recipe, model=Normalised)
+    queries = [fi.mean_loss(torch.ones(3, 2), torch.zeros(3), name="mean"), fi.own_loss([0, 5])]
+    bank = ModelBank(recipe, tmp_path, "normalised")
+    wanted = train_many(recipe, RUNS, queries).values
+    assert bank.values(RUNS, queries).tobytes() == wanted.tobytes() and len(np.unique(wanted[:, 0])) == 4
+
+
+def test_buffers_that_training_writes_on_are_refused(recipe, tmp_path):
+    class Counting(Normalised):
+        def forward(self, x):
+            self.norm.running_mean += 0.1
+            return super().forward(x)
+
+    with pytest.raises(
+        NotSupportedError, match=r"(?s)changes in its parameters only.*buffer 'norm.running_mean'"
+    ):
+        ModelBank(replace(recipe, model=Counting), tmp_path, "counting").parameters(RUNS[:1])
+
+
+def test_buffers_that_differ_between_seeds_are_refused(recipe, tmp_path):
+    class Drawn(Normalised):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.norm.running_mean.add_(0.1 * seed)
+
+    with pytest.raises(
+        NotSupportedError, match=r"(?s)frozen parameters and buffers.*some that differ between seeds"
+    ):
+        ModelBank(replace(recipe, model=Drawn), tmp_path, "drawn")

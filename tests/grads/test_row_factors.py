@@ -64,6 +64,12 @@ class Attention(nn.Module):
         return out if self.rows_first else out.transpose(0, 1)
 
 
+def transposed() -> nn.Module:
+    """GPT-2's linear layers, which keep their weight as [in, out]."""
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    return nn.Sequential(layer(5, 3), nn.Tanh(), layer(2, 5))
+
+
 class Flattened(nn.Module):
     """Positions of all rows in one axis on the way."""
 
@@ -100,6 +106,8 @@ def tokens(*shape: int) -> Tensor:
 CASES = {
     "mlp": (lambda: nn.Sequential(nn.Linear(3, 5), nn.ReLU(inplace=True), nn.Linear(5, 2)), numbers(3), []),
     "sequence": (lambda: nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.LayerNorm(5)), numbers(7, 3), []),
+    "transposed": (transposed, numbers(3), []),
+    "transposed-sequence": (transposed, numbers(7, 3), []),
     "conv1d": (
         lambda: nn.Sequential(nn.Conv1d(4, 6, 3, stride=2, padding=1, groups=2), nn.GroupNorm(3, 6)),
         numbers(4, 9),

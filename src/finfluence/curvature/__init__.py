@@ -5,6 +5,7 @@ from finfluence.curvature._conjugate_gradients import ConjugateGradients
 from finfluence.curvature._datainf import DataInf
 from finfluence.curvature._dense import Dense, check_size, written_out
 from finfluence.curvature._kronecker import FISHERS, DampedKronecker, FisherKind, Kronecker
+from finfluence.curvature._krylov import BASES, FunctionValues, functions_of
 from finfluence.curvature._lissa import Lissa
 from finfluence.curvature._low_rank import LowRank, arnoldi, nystrom
 from finfluence.curvature._objective import Objective, RowsAtHand
@@ -22,6 +23,7 @@ from finfluence.curvature._outputs import loss_of_outputs, outputs_of
 from finfluence.curvature._solution import Solution, Solver, residuals
 
 __all__ = [
+    "BASES",
     "CURVATURES",
     "EVALUATIONS",
     "FISHERS",
@@ -31,6 +33,7 @@ __all__ = [
     "DataInf",
     "Dense",
     "FisherKind",
+    "FunctionValues",
     "Kronecker",
     "KroneckerBlock",
     "Lissa",
@@ -44,6 +47,7 @@ __all__ = [
     "Solver",
     "arnoldi",
     "check_size",
+    "functions_of",
     "largest_eigenvalue",
     "loss_of_outputs",
     "mean_eigenvalue",

@@ -32,9 +32,9 @@ class Kronecker:
     drawn
     from the model. *empirical-fisher*: those of the losses.
 
-    Linear and Conv2d layers have blocks, with their bias; positions within a row (tokens, pixels) count as A's rows and
-    are summed over in S ("expand"). Everything else trained (embeddings, norms, grouped convolutions, weights that are
-    shared, layers whose factors do not give the gradient of a row) has the diagonal of the same matrix.
+    Linear layers and convolutions have blocks, with their bias; positions within a row (tokens, pixels) count as A's
+    rows and are summed over in S ("expand"). Everything else trained (embeddings, norms, grouped convolutions, weights
+    that are shared, layers whose factors do not give the gradient of a row) has the diagonal of the same matrix.
 
     Parameters
     ----------

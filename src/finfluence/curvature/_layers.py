@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.grads import Layout
+from finfluence.grads.rules import Outer, is_linear_map, is_transposed, rule_of
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ class Factors:
 
 
 def factorised_layers(model: nn.Module, layout: Layout) -> list[Layer]:
-    """Return the layers of a model that have factors: Linear, and Conv2d of one group, padded by zeros.
+    """Return the layers of a model that have factors: linear ones, and convolutions of one group.
 
-    A parameter that several modules share belongs to none.
+    A parameter that several modules share belongs to none. GPT-2's linear layers, whose weight is [in, out], are held
+    without their bias: it would be a row of the matrix, not a column.
 
     Returns
     -------
@@ -84,10 +86,11 @@ def factorised_layers(model: nn.Module, layout: Layout) -> list[Layer]:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     found = []
     for name, module in model.named_modules():
-        if not _has_factors(module) or id(module.weight) not in names or owners[id(module.weight)] > 1:
+        if not is_linear_map(module) or id(module.weight) not in names or owners[id(module.weight)] > 1:
             continue
         weight, bias = module.weight, module.bias
         trained = isinstance(bias, Tensor) and id(bias) in names and owners[id(bias)] == 1
+        trained &= not is_transposed(module)
         shape = (weight.shape[0], weight[0].numel())
         at_bias = place[names[id(bias)]] if trained else None
         found.append(Layer(name, module, place[names[id(weight)]], at_bias, shape))
@@ -148,15 +151,9 @@ def factors_of(
             handle.remove()
 
 
-def _has_factors(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear):
-        return True
-    plain = isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
-    return plain and not isinstance(module.padding, str)
-
-
 def _read(layer: Layer, inputs: list[Tensor], back: list[Tensor], rows: int) -> tuple[Tensor, Tensor] | None:
-    parts = [_positions(layer.module, a, b, rows) for a, b in zip(inputs, back, strict=True)]
+    """Return the factors of all calls of a layer, a row's positions of all calls second."""
+    parts = [_of_call(layer.module, a, b, rows) for a, b in zip(inputs, back, strict=True)]
     if not parts or any(part is None for part in parts):
         return None
     a = torch.cat([part[0] for part in parts if part is not None], 1)
@@ -166,19 +163,13 @@ def _read(layer: Layer, inputs: list[Tensor], back: list[Tensor], rows: int) -> 
     return a, b
 
 
-def _positions(module: nn.Module, a: Tensor, b: Tensor, rows: int) -> tuple[Tensor, Tensor] | None:
-    """Return one call's factors with the rows first and all positions of a row second."""
-    if isinstance(module, nn.Conv2d):
-        if a.ndim != 4 or a.shape[0] != rows:
-            return None
-        patches = nn.functional.unfold(
-            a,
-            module.kernel_size,
-            module.dilation,
-            module.padding,  # type: ignore[arg-type]
-            module.stride,
-        )
-        return patches.transpose(1, 2), b.flatten(2).transpose(1, 2)
-    if a.ndim < 2 or a.shape[0] % rows:
+def _of_call(module: nn.Module, a: Tensor, b: Tensor, rows: int) -> tuple[Tensor, Tensor] | None:
+    """Return one call's factors with the rows first and all positions of a row second, by the layer's rule."""
+    rule = rule_of(module)
+    terms = rule(module, a, b) if rule is not None else None
+    weight = None if terms is None else terms["weight"]
+    if not isinstance(weight, Outer) or weight.rows % rows:
         return None
-    return a.reshape(rows, -1, a.shape[-1]), b.reshape(rows, -1, b.shape[-1])
+    weight = weight.regrouped(rows)
+    assert isinstance(weight, Outer), "entries of an outer product are one"
+    return weight.a[:, :, 0], weight.b[:, :, 0]

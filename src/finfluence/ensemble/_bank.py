@@ -34,8 +34,8 @@ class ModelBank:
     Parameters
     ----------
     recipe : Recipe
-        What is trained. Its model holds parameters only, and frozen ones that all initialisations share: what a run
-        leaves in buffers, or draws and does not train, is not kept.
+        What is trained. Kept are trained parameters: frozen ones and buffers, on which no training of a recipe may
+        write, have to be the same for all initialisations.
     folder : path
         Of all banks. This one is the folder `<name>-<hash>` in it, the hash being of the recipe, its rows and its code
         as far as they can be hashed, so that another recipe has another bank.
@@ -47,7 +47,7 @@ class ModelBank:
     Raises
     ------
     NotSupportedError
-        The model has buffers, or frozen parameters that differ between initialisations.
+        The model has frozen parameters or buffers that differ between initialisations.
     StorageError
         A file of the bank is damaged; nothing is changed.
 
@@ -77,20 +77,11 @@ class ModelBank:
     ) -> None:
         self.recipe, self.name, self.max_bytes = recipe, name, max_bytes
         template = initial_model(recipe, 0)
-        if next(template.buffers(), None) is not None:
-            raise NotSupportedError(
-                explain(
-                    "a model without buffers for a bank of models",
-                    f"buffers, for instance {next(n for n, _ in template.named_buffers())!r}",
-                    "batch normalisation keeps running means outside the parameters",
-                    "use a model without them (group or layer normalisation)",
-                )
-            )
         if not same_frozen([template, initial_model(recipe, 1)], Layout(template)):
             raise NotSupportedError(
                 explain(
-                    "frozen parameters that are the same for every initialisation, for a bank of models",
-                    "frozen parameters that differ between seeds",
+                    "frozen parameters and buffers that are the same for every initialisation, for a bank of models",
+                    "some that differ between seeds",
                     "a part of the network is drawn at random and never trained; a bank keeps what is trained",
                     "draw that part with a seed of its own in the recipe's model",
                 )

@@ -15,7 +15,7 @@ def said_of(fitted: Kronecker) -> tuple[str, ...]:
         some = ", ".join(repr(name) for name in fitted.diagonal[:6])
         more = f" and {len(fitted.diagonal) - 6} more" if len(fitted.diagonal) > 6 else ""
         said.append(
-            f"{some}{more}: parameters of no Linear or Conv2d layer by itself, given a diagonal curvature"
+            f"{some}{more}: parameters of no linear or convolution layer by itself, given a diagonal curvature"
         )
     if fitted.clamped > 1e-6:
         said.append(

@@ -27,11 +27,14 @@ class Moments:
         m and v, as the optimiser holds them: without bias correction.
     betas : tuple of float
         β₁ and β₂.
+    eps : float
+        ε.
     """
 
     mean: Tensor
     square: Tensor
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
 
     def directions(self, gradients: Tensor) -> Tensor:
         """Return where Adam would step on each gradient alone [B, P]: m′/√(v′ + 10⁻⁸), as LESS has it.
@@ -121,8 +124,10 @@ def moments(tape: Tape, step: int) -> Moments | None:
     parts = tape.state(step).to(tape.layout.device).view(1 + len(slots), -1)
     named = dict(zip(slots, parts[1:], strict=True))
     described = tape.describe()["optimizer"]
-    first, second = described.get("betas") or described["groups"][0]["betas"]
-    return Moments(named["exp_avg"], named["exp_avg_sq"], (float(first), float(second)))
+    options = described if "betas" in described else described["groups"][0]
+    first, second = options["betas"]
+    betas = float(first), float(second)
+    return Moments(named["exp_avg"], named["exp_avg_sq"], betas, float(options["eps"]))
 
 
 def check_sgd(tape: Tape, what: str, cause: str, groups: bool, adam: bool = False) -> None:

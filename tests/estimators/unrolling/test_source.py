@@ -7,10 +7,7 @@ from torch import Tensor, nn
 
 import finfluence as fi
 import plain_training as pt
-from finfluence.errors import NotSupportedError
 from finfluence.estimators.unrolling import response_to
-from finfluence.runs import AdamW
-from four_parts import assert_parts
 
 
 def quadratic(rate: float = 0.1, steps: int = 50, **options: float) -> tuple[fi.Tape, fi.Query]:
@@ -101,12 +98,3 @@ def test_it_predicts_retraining_of_a_network():
 def loss_of(tape: fi.Tape, x: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         return nn.functional.cross_entropy(tape.model()(x), y).item()
-
-
-def test_adam_is_refused_in_words():
-    tape = fi.train(pt.recipe(optimizer=AdamW(lr=0.01)))
-    with pytest.raises(NotSupportedError) as caught:
-        fi.estimate(tape, fi.own_loss([0]), "source")
-    assert_parts(
-        caught.value, "a run of SGD", "AdamW", "one curvature and one learning rate", "use method='replay'"
-    )

@@ -100,7 +100,7 @@ def test_what_cannot_be_asked_stands_in_the_table_with_its_reason(clouds, monkey
     rows = texts(result)
     assert rows["broken"][-1] == "failed: ValueError: a bug of the method"
     assert rows["greedy"][-1].startswith("left out: about 1,000 training runs")
-    assert "more than 120 trainings and 4 GiB; include it by --most 1000" in rows["greedy"][-1]
+    assert "more than 500 trainings and 4 GiB; include it by --most 1000" in rows["greedy"][-1]
     assert rows["regression"][-1].startswith("does not apply: expected a classifier")
     assert rows["own-loss"][-1] == "" and rows["own-loss"][-2] == "1" and rows["broken"][-2] == "0"
 

@@ -214,7 +214,7 @@ def retrain(
     TrainingError
         So many runs diverged that no sample is left.
     NotSupportedError
-        A bank was asked for, and the model has buffers.
+        A bank was asked for, and frozen parameters or buffers differ between initialisations.
     StorageError
         A file of finished runs or of the bank is damaged.
 

@@ -7,7 +7,8 @@ from finfluence.estimators.unrolling._distributional import (
     unrolled_shifts,
     wasserstein,
 )
-from finfluence.estimators.unrolling._source import SegmentOptions, Segments, response_to
+from finfluence.estimators.unrolling._segment import response_to
+from finfluence.estimators.unrolling._source import SegmentOptions, Segments
 
 __all__ = [
     "Distributional",

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from finfluence._progress import Progress
-from finfluence.curvature import FISHERS, FisherKind, Kronecker
+from finfluence.curvature import BASES, EVALUATIONS, FISHERS, FisherKind
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_whole
-from finfluence.estimators._end_of_run import removal_effects, weight_decay
-from finfluence.estimators._kronecker_fit import fit_passes, said_of
+from finfluence.estimators._end_of_run import removal_effects
+from finfluence.estimators._kronecker_fit import fit_passes
 from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
 from finfluence.estimators._recorded_states import RecordedState, check_sgd, recorded_states, spaced_steps
+from finfluence.estimators.unrolling._segment import Answered, Segment, of_adam, of_sgd
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
@@ -35,7 +36,9 @@ class SegmentOptions:
     checkpoints : int
         States of each segment that its curvature and gradients are averaged over.
     curvature : {"gauss-newton", "empirical-fisher"}
-        What EK-FAC factorises.
+        What EK-FAC factorises; of runs of Adam, what products are of.
+    products : int
+        Of runs of Adam: at most so many products of each segment's curvature.
     rows_at_once : int
         Rows evaluated together, fewer where memory asks for it; results do not depend on it.
     seed : int
@@ -50,6 +53,7 @@ class SegmentOptions:
     segments: int = 3
     checkpoints: int = 2
     curvature: FisherKind = "gauss-newton"
+    products: int = 60
     rows_at_once: int = 256
     seed: int = 0
 
@@ -57,12 +61,13 @@ class SegmentOptions:
         check_whole("segments", self.segments)
         check_whole("checkpoints", self.checkpoints)
         check_choice("curvature", self.curvature, FISHERS)
+        check_whole("products", self.products)
         check_whole("rows_at_once", self.rows_at_once)
         check_whole("seed", self.seed, 0)
 
 
 class Segments(AbstractEstimator[Tape, SegmentOptions]):
-    """SOURCE: the run unrolled in segments of averaged EK-FAC curvature, between TracIn and influence functions.
+    """SOURCE: the run unrolled in segments of averaged curvature, between TracIn and influence functions.
 
     From the last segment to the first, with q = ∇q(θ_T), κ the sum of the segment's learning rates (over 1 − β with
     momentum β) and H its curvature: r = F(H) q, F(s) = (1 − e^{−κs})/s, then q ← e^{−κH} q. With x_i = Σ r·ḡ_i, ḡ_i the
@@ -71,10 +76,13 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
 
     Notes
     -----
-    One segment and κ → ∞ is an influence function without damping; κ → 0 is κ times TracIn. For SGD, whose steps follow
-    the gradient: of Adam, whose metric is another at each step, it is refused. Weight decay is added to H.
+    One segment and κ → ∞ is an influence function without damping; κ → 0 is κ times TracIn. SGD: H is that of EK-FAC,
+    with the weight decay. Adam and AdamW: their metric D, the mean of 1/(√v̂ + ε) over the segment's states, is held for
+    a segment, as what a row does to it is left out; r = √D F(H̃) √D q and q ← D^{−½} e^{−κH̃} √D q with H̃ = √D H √D, by
+    Lanczos' iteration, which needs no factors. AdamW's decay w adds w to H̃, Adam's w to H.
 
-    Cost: EK-FAC at each state, and one evaluation of every row.
+    Cost: EK-FAC at each state, of Adam up to `products` products of the curvature there; and one evaluation of every
+    row.
 
     References
     ----------
@@ -106,6 +114,7 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
             "SOURCE",
             "segments take one curvature and one learning rate for all parameters",
             groups=False,
+            adam=True,
         )
 
     def _estimate(
@@ -114,7 +123,7 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
         o = self.options
         parts = segments(source, o.segments, o.checkpoints)
         kappas = integrated_rates(source, parts)
-        decay, _ = weight_decay(source)
+        decay = float(source.describe()["optimizer"].get("weight_decay") or 0.0)
         products = np.zeros((len(source.rows), sum(len(q.names) for q in queries)))
         asked: Tensor | None = None
         said: tuple[str, ...] = ()
@@ -123,11 +132,9 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
             if asked is None:
                 states[-1].objective.check()
                 asked = states[-1].asked
-            curvature = Kronecker([s.objective for s in states], o.curvature, True, o.seed)
-            response = curvature.apply(asked, lambda s, k=kappa: response_to(s + decay, k))  # type: ignore[misc]
-            products += averaged_products(states, response)
-            asked = curvature.apply(asked, lambda s, k=kappa: torch.exp(-k * (s + decay)))  # type: ignore[misc]
-            said = said_of(curvature)
+            answered = self._answered(source, Segment(states, kappa, decay), asked)
+            products += averaged_products(states, answered.response)
+            asked, said = answered.before, tuple(dict.fromkeys((*said, *answered.said)))
             progress("segments", done, len(parts))
         signs = [q.sign for q in queries for _ in q.names]
         return Influence.build(
@@ -149,10 +156,30 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
         states = sum(
             len(steps) for steps in segments(source, self.options.segments, self.options.checkpoints)
         )
-        passes = 1 + states * (1 + fit_passes(self.options.curvature, True))
+        fit, bases = fit_passes(self.options.curvature, True), 0
+        if _adam(source) is not None:
+            most, size = self.options.products, source.layout.size
+            fit = EVALUATIONS[self.options.curvature] * most
+            bases = min(most * columns * size, max(BASES, most * size))
+        passes = 1 + states * (1 + fit)
         memory = activation_bytes(source, self.options.rows_at_once) * (2 + columns)
-        memory += 8 * source.layout.size * (4 * columns + 8) + 8 * rows * columns
+        memory += 8 * source.layout.size * (4 * columns + 8) + 8 * (2 * bases + rows * columns)
         return Cost(in_trainings(source, rows * passes + CHECKED), memory)
+
+    def _answered(self, source: Tape, segment: Segment, asked: Tensor) -> Answered:
+        o, adam = self.options, _adam(source)
+        if adam is None:
+            return of_sgd(segment, asked, o.curvature, o.seed)
+        return of_adam(segment, asked, o.curvature, o.products, decoupled=adam == "AdamW")
+
+
+def _adam(tape: Tape) -> str | None:
+    """Return "Adam" or "AdamW", whose decay is decoupled; None of SGD."""
+    described = tape.describe()["optimizer"]
+    if described["name"] == "SGD":
+        return None
+    decoupled = described["name"] == "AdamW" or bool(described.get("decoupled_weight_decay"))
+    return "AdamW" if decoupled else "Adam"
 
 
 def segments(tape: Tape, count: int, checkpoints: int) -> list[list[int]]:
@@ -169,29 +196,12 @@ def segments(tape: Tape, count: int, checkpoints: int) -> list[list[int]]:
 
 
 def integrated_rates(tape: Tape, parts: list[list[int]]) -> list[float]:
-    """Return κ of each segment: the sum of its learning rates, over 1 − β (times 1 − dampening) with momentum."""
+    """Return κ of each segment: the sum of its learning rates, of SGD over 1 − β (times 1 − dampening)."""
     described = tape.describe()["optimizer"]
-    momentum = float(described["momentum"])
+    momentum = float(described.get("momentum") or 0.0)
     gain = (1 - float(described["dampening"])) / (1 - momentum) if momentum else 1.0
     ends = [steps[-1] for steps in parts]
     return [gain * sum(tape.rates[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def response_to(curvature: Tensor, kappa: float) -> Tensor:
-    """Return F(s) = (1 − e^{−κs})/s of eigenvalues s, κ where s is zero.
-
-    Returns
-    -------
-    Tensor
-
-    Examples
-    --------
-    >>> [round(x, 6) for x in response_to(torch.tensor([0.0, 0.01, 1.0, 10.0]).double(), 5.0).tolist()]
-    [5.0, 4.877058, 0.993262, 0.1]
-    """
-    zero = curvature == 0
-    safe = torch.where(zero, 1.0, curvature)
-    return torch.where(zero, kappa, -torch.expm1(-kappa * safe) / safe)
 
 
 def averaged_products(states: list[RecordedState], response: Tensor) -> np.ndarray:

@@ -4,6 +4,7 @@ A rule belongs to a layer's own forward function: a class that inherits it uncha
 it has none, and neither has a module whose forward was replaced.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,15 @@ def _linear(module: nn.Linear, a: Tensor, b: Tensor) -> dict[str, Term] | None:
     rows = len(a)
     inputs, outputs = a.reshape(rows, -1, 1, a.shape[-1]), b.reshape(rows, -1, 1, b.shape[-1])
     return _with_bias(Outer(inputs, outputs), b.reshape(rows, -1, b.shape[-1]))
+
+
+def _transposed_linear(module: nn.Module, a: Tensor, b: Tensor) -> dict[str, Term] | None:
+    """Of a linear layer that keeps its weight as [in, out], as GPT-2 does: G = Σ_t a_t b_tᵀ."""
+    if a.ndim < 2:
+        return None
+    rows = len(a)
+    inputs, outputs = a.reshape(rows, -1, 1, a.shape[-1]), b.reshape(rows, -1, 1, b.shape[-1])
+    return _with_bias(Outer(outputs, inputs), outputs[:, :, 0])
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d, a: Tensor, b: Tensor) -> dict[str, Term] | None:
@@ -119,4 +129,39 @@ def rule_of(module: nn.Module) -> Rule | None:
     """
     if "forward" in vars(module):
         return None
-    return RULES.get(type(module).forward)
+    forward = type(module).forward
+    return _transposed_linear if forward is _forward_of_transformers() else RULES.get(forward)
+
+
+def is_linear_map(module: nn.Module) -> bool:
+    """Whether a layer's weight has one matrix of factors, an `Outer` of one group: linear layers, most convolutions.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> [is_linear_map(m) for m in (nn.Linear(2, 1), nn.Conv1d(2, 2, 1), nn.Conv1d(2, 2, 1, groups=2), nn.LayerNorm(2))]
+    [True, True, False, False]
+    """
+    rule = rule_of(module)
+    if rule is _convolution:
+        return bool(module.groups == 1)
+    return rule in (_linear, _transposed_linear)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a linear layer keeps its weight as [in, out], so that what goes in stands for the rows of the matrix.
+
+    Returns
+    -------
+    bool
+    """
+    return rule_of(module) is _transposed_linear
+
+
+def _forward_of_transformers() -> Any:
+    """Return the forward function of transformers' Conv1D; None where no model can have one, the library not loaded."""
+    loaded = sys.modules.get("transformers.pytorch_utils")
+    return None if loaded is None else loaded.Conv1D.forward

@@ -7,8 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finfluence.jobs.bench._answers import own_forecast as own_forecast
     from finfluence.jobs.bench._bench import Bench as Bench
     from finfluence.jobs.bench._bench import Outcome as Outcome
+    from finfluence.jobs.bench._forecast import Forecast as Forecast
+    from finfluence.jobs.bench._forecast import forecast as forecast
     from finfluence.jobs.bench._options import BenchOptions as BenchOptions
     from finfluence.jobs.bench._pipeline import BenchResult as BenchResult
     from finfluence.jobs.bench._pipeline import listing as listing
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BenchOptions": "_options",
+    "own_forecast": "_answers",
+    **dict.fromkeys(("Forecast", "forecast"), "_forecast"),
     **dict.fromkeys(("Bench", "Outcome"), "_bench"),
     **dict.fromkeys(("BenchResult", "listing", "pages_can_be_made", "run_bench"), "_pipeline"),
     **dict.fromkeys(("Planted", "plant"), "_planted"),

@@ -19,13 +19,16 @@ from finfluence._clock import clock
 from finfluence._files import atomic, digest
 from finfluence._version import __version__
 from finfluence.errors import NotSupportedError, StorageError, explain
-from finfluence.estimators import Cost, method_class
+from finfluence.estimators import AbstractEstimator, Cost, method_class
+from finfluence.jobs.bench._forecast import MANY, Forecast, forecast
 from finfluence.jobs.bench._problem import Problem
 from finfluence.jobs.bench._tools import TOOLS
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Recipe, Rows, Tape, own_loss, train
 
 Status = Literal["measured", "does not apply", "left out", "failed"]
+ROWS_ALONE = ("baselines", "resampling")
+"""Families whose time does not grow with the queries: they score rows by themselves."""
 _KEY = b"finfluence-bench"
 _COLUMNS = ["subset", "query", "harm", "mu", "effect"]
 
@@ -114,7 +117,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a method may cost, by its own forecast."""
+    """What a method may cost: by its own count of evaluations, and by the time that a part of the question takes."""
 
     trainings: float
     memory_bytes: float
@@ -135,17 +138,21 @@ class Answers:
     folder: Path
     limits: Limits
     measured: int = field(default=0, init=False)
+    _answered: set[tuple[str, int]] = field(default_factory=set, init=False)
     _last: tuple[str, Tape, float] | None = field(default=None, init=False)
 
     def get(self, ask: Ask) -> Answer:
         """Return the answer to a question."""
         path = self.folder / f"{ask.method}-{ask.key}.parquet"
         if path.exists():
-            return _read(path)
-        answer = self._ask(ask)
-        self.measured += 1
-        if answer.measured:
-            _write(path, answer)
+            answer = _read(path)
+        else:
+            answer = self._ask(ask)
+            self.measured += 1
+            if answer.measured:
+                _write(path, answer)
+        if answer.measured and ask.queries is None:
+            self._answered.add((ask.method, len(ask.problem.ids)))
         return answer
 
     def tape(self, problem: Problem, seed: int) -> tuple[Tape, float]:
@@ -184,11 +191,59 @@ class Answers:
         queries = [own_loss(ask.problem.ids)] if ask.queries is None else list(ask.queries)
         groups = None if ask.groups is None else {name: list(rows) for name, rows in ask.groups.items()}
         cost = estimator.cost(source, queries, groups)
-        if remark := too_costly(cost, self.limits):
+        remark = too_costly(cost, self.limits) or self._too_long(ask, estimator, source)
+        if remark:
             return None, "", remark
         found = estimator.estimate(source, queries, groups, candidates=ask.new_rows)
         names = [name for query in queries for name in query.names]
         return (*(_own(found, ask) if ask.queries is None else _removal(found, names)), "")
+
+    def _too_long(self, ask: Ask, estimator: AbstractEstimator[Any, Any], source: Tape | Recipe) -> str:
+        """Return why own influence is not asked for: how long it takes for some of the rows; "" where it is."""
+        ids, limit = ask.problem.ids, self.limits.trainings
+        known = (ask.method, len(ids)) in self._answered
+        if ask.queries is not None or len(ids) < MANY or known or estimator.family in ROWS_ALONE:
+            return ""
+        found = own_forecast(estimator, source, ids, self.tape(ask.problem, ask.seed)[1], limit)
+        return "" if found.middle <= limit else _too_long(found, len(ids), limit)
+
+
+def own_forecast(
+    estimator: AbstractEstimator[Any, Any],
+    source: Tape | Recipe,
+    ids: Sequence[Any],
+    training: float,
+    limit: float | None = None,
+) -> Forecast:
+    """Return how many trainings the own influence of all rows will take, tried with rows evenly far apart.
+
+    Parameters
+    ----------
+    training : float
+        Seconds of a training.
+    limit : float, optional
+        In trainings; less is tried where that tells.
+
+    Returns
+    -------
+    Forecast
+    """
+
+    def took(count: int) -> float:
+        some = [ids[i] for i in np.linspace(0, len(ids) - 1, count).round().astype(int)]
+        start = clock(torch.device("cpu"))
+        estimator.estimate(source, own_loss(some))
+        return (clock(torch.device("cpu")) - start) / training
+
+    return forecast(took, len(ids), limit)
+
+
+def _too_long(found: Forecast, queries: int, limit: float) -> str:
+    return (
+        f"about {found.middle:,.0f} trainings' time ({found.least:,.0f} to {found.most:,.0f}, tried with "
+        f"{found.tried} of {queries:,} queries), which is more than {limit:g}; include it by "
+        f"--most {_round_up(found.middle)}"
+    )
 
 
 def too_costly(cost: Cost, limits: Limits) -> str:

@@ -31,8 +31,9 @@ class BenchOptions:
     subsets, runs
         Of experiments that retrain: random halves of the rows, and trainings without each group of rows.
     most
-        A method that would cost more trainings than this, by its own forecast, is left out, and the table says so and
-        what includes it. The default lets through those that train a hundred models, and not retraining.
+        A method that would cost more trainings than this is left out, and the table says so and what includes it: by
+        its own count of evaluations, or by the time that own influence takes for a part of the rows. The default lets
+        through those that train a hundred models, and not retraining.
     memory
         The same of the memory that it would take, in GiB.
     out
@@ -53,7 +54,7 @@ class BenchOptions:
     share: float = option("Share of labels replaced by another class.", 0.2)
     subsets: int = option("Random halves of the rows to train on, where an experiment retrains.", 64)
     runs: int = option("Trainings without each group of rows, where an experiment retrains.", 24)
-    most: float = option("Leave out methods that would cost more trainings than this.", 120.0)
+    most: float = option("Leave out methods that would cost more trainings than this.", 500.0)
     memory: float = option("Leave out methods that would take more memory than this, in GiB.", 4.0)
     out: str | os.PathLike[str] = option("Folder for all results.", "bench-out", typed=Path)
 

@@ -69,7 +69,8 @@ def run_bench(options: BenchOptions, progress: Progress = silent) -> BenchResult
     -----
     A method that cannot be asked, costs too much or fails is a line of the table with its reason, and does not stop the
     others. The same command goes on after an interruption: an answer of a method, and each batch of trainings, is kept
-    as soon as it is there. The same seeds give the same tables, those of times excepted.
+    as soon as it is there. The same seeds give the same tables, those of times excepted, and a method excepted whose
+    time lies about the limit: it may be left out one day and not the next.
     """
     experiment = experiment_named(options.experiment)
     data, methods = data_named(options.data), methods_named(options.methods)

@@ -53,6 +53,8 @@ class DataSet:
 
     def noise(self, share: float) -> str:
         """Return in words which labels are wrong, `share` of them where that is asked for."""
+        if share == 0:
+            return "all labels right"
         if self.votes is None:
             return f"{share:.0%} of the labels replaced by another class"
         return "each label that of one person drawn at random, wrong where most people say otherwise"
@@ -114,6 +116,8 @@ def class_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Problem:
     """Return the data split at random, with wrong labels: a share replaced by another class, or those of people.
 
+    With a share of 0 all labels are right.
+
     Returns
     -------
     Problem
@@ -125,7 +129,9 @@ def make_problem(data: DataSet, rows: int | None, share: float, seed: int) -> Pr
     """
     x, right, x_test, y_test = split(data, rows, seed)
     count = len(right)
-    if data.votes is None:
+    if share == 0:
+        labels = right
+    elif data.votes is None:
         labels = _replaced(right, int(max(right.max(), y_test.max())) + 1, share, seed)
     else:
         labels = by_one_person(data.votes()[_order(len(data.read()[1]), seed)[:count]], seed)

@@ -21,6 +21,7 @@ EXPERIMENTS: dict[str, str] = {
 }
 DATA: dict[str, str] = {
     "digits": "finfluence.jobs.bench.data:DIGITS",
+    "digits-adamw": "finfluence.jobs.bench.data:DIGITS_ADAMW",
     "digits-linear": "finfluence.jobs.bench.data:DIGITS_LINEAR",
     "mnist-5k": "finfluence.jobs.bench.data:MNIST_5K",
     "mnist-5k-linear": "finfluence.jobs.bench.data:MNIST_5K_LINEAR",

@@ -1,6 +1,6 @@
 """Data sets of the benchmark, a file each; all of them install from packages, and nothing downloads by itself."""
 
-from finfluence.jobs.bench.data._digits import DIGITS
+from finfluence.jobs.bench.data._digits import DIGITS, DIGITS_ADAMW
 from finfluence.jobs.bench.data._fashion_mnist import FASHION_MNIST
 from finfluence.jobs.bench.data._film_reviews import FILM_REVIEWS
 from finfluence.jobs.bench.data._linear import DIGITS_LINEAR, FASHION_MNIST_LINEAR, MNIST_5K_LINEAR
@@ -9,6 +9,7 @@ from finfluence.jobs.bench.data._networks import mlp
 
 __all__ = [
     "DIGITS",
+    "DIGITS_ADAMW",
     "DIGITS_LINEAR",
     "FASHION_MNIST",
     "FASHION_MNIST_LINEAR",

@@ -1,12 +1,14 @@
 """Scikit-learn's 1,797 handwritten digits."""
 
+from dataclasses import replace
+
 import numpy as np
 from torch import nn
 
 from finfluence.ingest import digits_frame
 from finfluence.jobs.bench._problem import DataSet
 from finfluence.jobs.bench.data._networks import mlp
-from finfluence.runs import SGD
+from finfluence.runs import SGD, AdamW
 
 
 def read() -> tuple[np.ndarray, np.ndarray]:
@@ -31,4 +33,10 @@ DIGITS = DataSet(
     epochs=30,
     rows=500,
     held_out=797,
+)
+DIGITS_ADAMW = replace(
+    DIGITS,
+    name="digits-adamw",
+    summary="handwritten digits, 8 × 8 pixels; MLP 64-32-10, AdamW",
+    optimizer=AdamW(lr=3e-3),
 )

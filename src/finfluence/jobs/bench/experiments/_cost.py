@@ -27,7 +27,7 @@ from finfluence.runs import Tape, train
 
 FACTORS = (1, 2, 4)
 REPEATS, LONG = 3, 3.0
-"""The least of so many times is taken; work that takes more seconds than `LONG` is timed once."""
+"""The least of so many times is taken; work that takes more seconds of the processor than `LONG` is timed once."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _least(work: Callable[[], object]) -> tuple[float, float]:
     """Return the least processor and wall time of some repetitions."""
     cpu: list[float] = []
     wall: list[float] = []
-    while len(cpu) < REPEATS and (not wall or wall[0] < LONG):
+    while len(cpu) < REPEATS and (not cpu or cpu[0] < LONG):
         start, begun = process_time(), perf_counter()
         work()
         cpu.append(process_time() - start)
