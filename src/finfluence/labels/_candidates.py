@@ -71,8 +71,8 @@ class OnTelling:
 class NormalLaws:
     """A classifier by the normal law of each class, covariances drawn to the identity (quadratic discriminants).
 
-    Columns are standardised; a covariance is 0.8 of its own and 0.2 of the identity, so that a class may have fewer rows
-    than columns, which scikit-learn's class refuses.
+    Columns are standardised; a covariance is 0.8 of its own and 0.2 of the identity, so that a class may have fewer
+    rows than columns, which scikit-learn's class refuses.
 
     Examples
     --------

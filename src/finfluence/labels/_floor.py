@@ -10,7 +10,7 @@ MOST_FITTED = 5000
 MOST_WRONG = 0.5
 """Largest chance of a wrong label that any law of wrong labels gives to a row."""
 LEAST_ALIKE = 0.02
-"""What the second class's p counts as at least: how sure models are beyond that says little of how they are confused."""
+"""What the second class's p counts as at least: how much surer models are says little of how often labels are wrong."""
 NEGLIGIBLE = 1e-6
 LEAST_SAID, LEAST_LIKELY = 1e-7, 1e-12
 NO_NOISE = 0.05
@@ -138,6 +138,10 @@ def _wrong_laws(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> list[tu
 
     All other classes alike; as they are like the row; and these oftener where the row could well be another class, in
     proportion to the root of the second class's p. Two classes have one other, so that the first two are the same.
+
+    Returns
+    -------
+    list
     """
     rows, other = np.arange(len(p)), first != labels
     even, root = np.ones(len(p)), np.sqrt(np.clip(np.partition(p, -2, axis=1)[:, -2], LEAST_ALIKE, None))

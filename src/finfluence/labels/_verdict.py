@@ -151,22 +151,22 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
               + \varepsilon_x N(k \mid x), \quad
               P(\text{wrong} \mid k, x) = \frac{\varepsilon_x N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
 
-    a softmax at a temperature 1/b and a share ε of wrong labels, by one of three laws: N uniform over the other classes
-    and ε_x = ε; N in proportion to their p (a wrong label is one that looks like the row) and ε_x = ε; or that N and
-    ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least 0.02 (a label is oftener wrong where
-    the row looks like two classes). It is averaged over the posterior of (ε, a, b, law) on a grid: a twentieth of the prior on ε = 0, the
-    rest uniform in ε, all laws alike. The p are tempered to these very labels, so that b is near 1 if none of
-    them is wrong; wrong labels take over contradictions for which tempering had flattened the p, and b is then larger,
-    by a factor of about two, more the more labels are wrong: log b ~ N(0, 0.3²) where none is and N(m, 0.25²) where
-    some are, m = 0.85 √(ε/0.1), at least 0.7; a ~ N(0, 0.15²).
+    a softmax at a temperature 1/b and a share ε of wrong labels, by one of three laws: N uniform over the other
+    classes and ε_x = ε; N in proportion to their p (a wrong label is one that looks like the row) and ε_x = ε; or
+    that N and ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least 0.02 (a label is oftener
+    wrong where the row looks like two classes). It is averaged over the posterior of (ε, a, b, law) on a grid: a
+    twentieth of the prior on ε = 0, the rest uniform in ε, all laws alike. The p are tempered to these very labels,
+    so that b is near 1 if none of them is wrong; wrong labels take over contradictions for which tempering had
+    flattened the p, and b is then larger, by a factor of about two, more the more labels are wrong: log b ~ N(0,
+    0.3²) where none is and N(m, 0.25²) where some are, m = 0.85 √(ε/0.1), at least 0.7; a ~ N(0, 0.15²).
 
-    Whether there are any is tested first, by the likelihood ratio of the best law, ε, b and a to the best b, a at ε = 0,
-    for the average of models and for each model used on what it says in its first round; `p_none` is twice the smaller
-    one of the average's p-value and the median of the models' (where what each says was not kept, the average's). An
-    average hides what each of several models sees, and the first round of one that learned the errors shows little.
-    Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between the rows and the
-    level: in a table without wrong labels some are named with a chance of about 0.05 at most, and in one with some the
-    level is that of the posterior given ε > 0.
+    Whether there are any is tested first, by the likelihood ratio of the best law, ε, b and a to the best b, a at ε =
+    0, for the average of models and for each model used on what it says in its first round; `p_none` is twice the
+    smaller one of the average's p-value and the median of the models' (where what each says was not kept, the
+    average's). An average hides what each of several models sees, and the first round of one that learned the errors
+    shows little. Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between
+    the rows and the level: in a table without wrong labels some are named with a chance of about 0.05 at most, and in
+    one with some the level is that of the posterior given ε > 0.
 
     Parameters
     ----------
@@ -186,10 +186,11 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
 
     Notes
     -----
-    From one noisy label a row, an unlikely outcome and a wrong label cannot be told apart where classes truly overlap.
-    Where contradictions become rarer as fast as probabilities do at some temperature, ε is compatible with 0 and nothing
-    is named; where their share comes to rest at a floor, or falls with the root of it only, what is in excess is taken
-    for wrong labels. That is the assumption, and it stands beside what is named. If the models predict no better than a constant, nothing is named.
+    From one noisy label a row, an unlikely outcome and a wrong label cannot be told apart where classes truly
+    overlap. Where contradictions become rarer as fast as probabilities do at some temperature, ε is compatible with 0
+    and nothing is named; where their share comes to rest at a floor, or falls with the root of it only, what is in
+    excess is taken for wrong labels. That is the assumption, and it stands beside what is named. If the models
+    predict no better than a constant, nothing is named.
 
     Examples
     --------
