@@ -130,25 +130,18 @@ def test_no_single_name_is_more_likely_right_than_two_and_a_half_levels():
 
 def test_whether_labels_are_wrong_is_asked_of_the_average_and_of_each_model():
     found, labels, _ = drawn(0, noise=0.1)
-    clean = drawn(1)[0]
-    alone = [
-        judge_labels(replace(found, predicted=p), labels).p_none for p in (found.predicted, clean.predicted)
-    ]
-    each = {
-        "one": found.predicted,
-        "two": clean.predicted,
-        "three": found.predicted,
-        "not used": clean.predicted,
-    }
-    assert alone[0] < 0.02 and alone[1] == 0.5
-    for average in (found.predicted, clean.predicted):
-        asked = replace(found, predicted=average, used=("one", "two", "three"), each=each)
-        assert judge_labels(asked, labels).p_none == 2 * alone[0]
-    asked = replace(
-        found, used=("not used", "two"), each={"not used": clean.predicted, "two": clean.predicted}
-    )
-    assert judge_labels(asked, labels).p_none == 2 * alone[0]
-    assert judge_labels(replace(asked, predicted=clean.predicted), labels).p_none == 1.0
+    blind = np.tile(np.bincount(labels) / len(labels), (len(labels), 1))
+    sees, none = (judge_labels(replace(found, predicted=p), labels).p_none for p in (found.predicted, blind))
+    assert sees < 0.01 and none > 0.05
+
+    def asked(average, *models):
+        each = {str(k): p for k, p in enumerate(models)}
+        kept = {**each, "not used": found.predicted}
+        return judge_labels(replace(found, predicted=average, used=tuple(each), each=kept), labels).p_none
+
+    assert asked(found.predicted, blind, blind) == 2 * sees
+    assert asked(blind, found.predicted, blind, found.predicted) == 2 * sees
+    assert asked(blind, found.predicted, blind, blind) == min(1.0, 2 * none)
 
 
 def test_predictions_of_some_rows_judge_as_if_they_were_all():
