@@ -6,7 +6,7 @@ the labels flipped in three quarters of the rows; the rest is a hold-out with ri
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -92,19 +92,20 @@ def predicted(kind: Kind, seed: int, kept: Path) -> tuple[OutOfFold, Drawn, floa
             used=np.array(found.used),
             gain=found.gain,
             seconds=time.process_time() - start,
+            **{f"each {name}": found.each[name] for name in found.used if name in found.each},
         )
         part.rename(path)
     with np.load(path) as file:
         used = tuple(str(name) for name in file["used"])
-        found = OutOfFold("classification", file["predicted"], (), used, float(file["gain"]))
+        each = {name: file[f"each {name}"] for name in used if f"each {name}" in file}
+        found = OutOfFold("classification", file["predicted"], (), used, float(file["gain"]), each)
         return found, table, float(file["seconds"])
 
 
 def counted(kind: Kind, seed: int, kept: Path) -> dict[str, float]:
     """Return how many rows of one table are wrong, named, and named falsely; training rows, judged apart."""
     found, table, seconds = predicted(kind, seed, kept)
-    of_training = replace(found, predicted=found.predicted[: table.n])
-    named = judge_labels(of_training, table.y[: table.n]).named(LEVEL)
+    named = judge_labels(found.take(np.arange(table.n)), table.y[: table.n]).named(LEVEL)
     return {
         "wrong": float(table.wrong.sum()),
         "named": float(named.sum()),

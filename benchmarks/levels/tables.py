@@ -79,7 +79,7 @@ def power_table(groups: Mapping[tuple[str, str], list[Mapping[str, float]]]) -> 
     names = [
         "ours", "p_wrong", "oof_loss", "cleanlab", "extra trees", "extra trees, telling features",
         "logistic regression", "logistic regression, strongly regularised", "logistic regression, telling features",
-        "boosted trees", "in-sample", "random",
+        "kernels, telling features", "normal laws, telling features", "boosted trees", "in-sample", "random",
     ]  # fmt: skip
     lines = ["| data | errors | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for (data, kind), found in groups.items():

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -46,8 +46,8 @@ class OutOfFold:
     task
         "classification" or "regression".
     predicted
-        Probabilities [n, classes], the normalised geometric mean over the models used and the rounds after the first,
-        each and all at the temperature of the least log loss; or predictions [n], the mean over models and rounds.
+        Probabilities [n, classes], the normalised geometric mean over the models used and the rounds, each and all at
+        the temperature of the least log loss; or predictions [n], the mean over models and rounds.
     scores
         Every model tried, the constant one included, best first.
     used
@@ -69,6 +69,11 @@ class OutOfFold:
     def informative(self) -> bool:
         """Whether anything predicts better than a constant, by three standard errors."""
         return self.gain > SURELY
+
+    def take(self, rows: np.ndarray) -> "OutOfFold":
+        """Return the predictions of some rows, scores and gain those of all."""
+        each = {name: p[rows] for name, p in self.each.items()}
+        return replace(self, predicted=self.predicted[rows], each=each)
 
     def sentence(self) -> str:
         """Say which models were tried and what they reached on rows that they had not seen."""
@@ -96,7 +101,7 @@ def out_of_fold(
     A wrong label that is trained on makes the models less sure of the rows around it, until a row that looks wrong and
     one that is hard can no longer be told apart. So from the second round on, rows whose label the round before
     contradicts, its first class being e times as likely as its second, are not trained on (they are predicted like all
-    others); what these rounds say is averaged, and of classes the first is then left out.
+    others); what all rounds say is averaged.
 
     Parameters
     ----------
@@ -109,8 +114,8 @@ def out_of_fold(
     seed : int
         Of the folds and of the models.
     repeats : int
-        Rounds, each with folds drawn anew; from the second on only of the models that are used. With one round that
-        one counts. For numbers two at most.
+        Rounds, each with folds drawn anew; from the second on only of the models that are used. For numbers two at
+        most.
     progress : callable
         Called as `progress("out of fold", done, total)`.
 
@@ -165,12 +170,11 @@ def out_of_fold(
                 for name in used
             ]
         )
-    if not used:
-        said = constant
-    elif not classes or len(rounds) == 1:
+    said = constant
+    if used:
         said = _average([p for of_round in rounds for p in of_round], classes)
-    else:
-        said = _tempered(_average([p for of_round in rounds[1:] for p in of_round], classes), y)
+    if used and classes and len(rounds) > 1:
+        said = _tempered(said, y)
     return OutOfFold(task, said, tuple(scores), used or ("constant",), gain, found)
 
 

@@ -1,31 +1,21 @@
-"""Which labels are wrong: contradictions that no longer become rarer as the models become surer."""
+"""Which labels are wrong: contradictions that do not become rarer as fast as the models become surer."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
-from scipy.stats import chi2
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.labels._floor import SURE_OF_NOISE, Laws, fitted, p_of_none
 from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 
 MOST_OF_CLASS, LIKELY = 0.5, 0.5
-MOST_FITTED = 5000
-NEGLIGIBLE = 1e-6
-LEAST_SAID = 1e-7
-NO_NOISE = 0.05
-SURE_OF_NOISE = 0.05
-"""Largest p-value of "no label is wrong by chance" with which any row is named."""
-_RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 30)]
-_STEEPNESS, _BONUS = np.exp(np.linspace(-0.75, 2.4, 22)), np.linspace(-1.2, 1.2, 9)
-_BONUS_SD = 0.15
-_STEEPNESS_WITHOUT, _STEEPNESS_WITH = (0.0, 0.3), (0.7, 0.25)
-"""Mean and spread of log b where no label is wrong by chance, and where some are."""
+EACH = 2.5
+"""Chance, in levels, that a single named row is right at most."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
-    "(probabilities at some temperature), so that a share of contradictions which no longer falls is of wrong labels"
+    "(probabilities at some temperature), so that contradictions which fall more slowly, or no longer, are wrong labels"
 )
 
 
@@ -79,7 +69,8 @@ class LabelVerdict:
     def q_values(self) -> np.ndarray:
         """Least level at which each row is named [n]; 1 where it never is.
 
-        The mean of 1 − p_wrong over the rows at least as likely wrong, and at least `p_none`: where no label is wrong,
+        The mean of 1 − p_wrong over the rows at least as likely wrong, at least `p_none`, and at least
+        (1 − p_wrong)/2.5: at 10 % no row is named that is right with a chance above a quarter. Where no label is wrong,
         any name is a false one, and that happens as often as `p_none` falls below the level. 1 where the label is more
         likely right than wrong, where no model predicts better than a constant, where `p_none` is above 0.05, and in a
         class of whose rows more than half are more likely wrong than right: then it is the class that the models do not
@@ -92,7 +83,8 @@ class LabelVerdict:
         unknown = [k for k in np.unique(self.labels) if likely[self.labels == k].mean() > MOST_OF_CLASS]
         judged = ~np.isin(self.labels, unknown)
         found = share_right(self.p_wrong[judged])
-        q[judged] = np.where(found < 1, np.maximum(found, self.p_none), 1.0)
+        each = np.maximum(1 - self.p_wrong[judged], 0) / EACH
+        q[judged] = np.where(found < 1, np.maximum(np.maximum(found, each), self.p_none), 1.0)
         return q
 
     def named(self, level: float = 0.1) -> np.ndarray:
@@ -155,20 +147,26 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
 
     With p_k the models' probability of class k and j their first class,
 
-    .. math:: P(k \mid x) = (1 - \varepsilon) \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
-              + \varepsilon N(k \mid x), \quad
-              P(\text{wrong} \mid k, x) = \frac{\varepsilon N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
+    .. math:: P(k \mid x) = (1 - \varepsilon_x) \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
+              + \varepsilon_x N(k \mid x), \quad
+              P(\text{wrong} \mid k, x) = \frac{\varepsilon_x N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
 
-    a softmax at a temperature 1/b and a floor ε, with N uniform over the other classes, or in proportion to their p (a
-    wrong label is one that looks like the row), averaged over the posterior of (ε, a, b, N) on a grid: a twentieth of
-    the prior on ε = 0, the rest uniform in ε. The p are tempered to these very labels, so that b is near 1 if none of
-    them is wrong; a floor takes over contradictions for which tempering had flattened the p, and b is then larger, by a
-    factor of about two: log b ~ N(0, 0.3²) without a floor and N(0.7, 0.25²) with one; a ~ N(0, 0.15²).
+    a softmax at a temperature 1/b and a share ε of wrong labels, by one of three laws: N uniform over the other
+    classes and ε_x = ε; N in proportion to their p (a wrong label is one that looks like the row) and ε_x = ε; or
+    that N and ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least 0.02 (a label is oftener
+    wrong where the row looks like two classes). It is averaged over the posterior of (ε, a, b, law) on a grid: a
+    twentieth of the prior on ε = 0, the rest uniform in ε, all laws alike. The p are tempered to these very labels,
+    so that b is near 1 if none of them is wrong; wrong labels take over contradictions for which tempering had
+    flattened the p, and b is then larger, by a factor of about two, more the more labels are wrong: log b ~ N(0,
+    0.3²) where none is and N(m, 0.25²) where some are, m = 0.85 √(ε/0.1), at least 0.7; a ~ N(0, 0.15²).
 
-    Whether there is a floor at all is tested first, by the likelihood ratio of its best ε, b, a, N to the best b, a at
-    ε = 0 (`p_none`). Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between
-    the rows and the level: in a table without wrong labels some are named with a chance of 0.05 at most, and in one
-    with some the level is that of the posterior given ε > 0.
+    Whether there are any is tested first, by the likelihood ratio of the best law, ε, b and a to the best b, a at ε =
+    0, for the average of models and for each model used on what it says in its first round; `p_none` is twice the
+    smaller one of the average's p-value and the median of the models' (where what each says was not kept, the
+    average's). An average hides what each of several models sees, and the first round of one that learned the errors
+    shows little. Above 0.05 nothing is named. Below it ε = 0 is ruled out, and its weight no longer stands between
+    the rows and the level: in a table without wrong labels some are named with a chance of about 0.05 at most, and in
+    one with some the level is that of the posterior given ε > 0.
 
     Parameters
     ----------
@@ -188,10 +186,11 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
 
     Notes
     -----
-    From one noisy label a row, an unlikely outcome and a wrong label cannot be told apart where classes truly overlap.
-    Where contradictions become rarer all the way as the models become surer, ε is compatible with 0 and nothing is
-    named; where their share comes to rest at a floor, the floor is taken for wrong labels. That is the assumption, and
-    it stands beside what is named. If the models predict no better than a constant, nothing is named.
+    From one noisy label a row, an unlikely outcome and a wrong label cannot be told apart where classes truly
+    overlap. Where contradictions become rarer as fast as probabilities do at some temperature, ε is compatible with 0
+    and nothing is named; where their share comes to rest at a floor, or falls with the root of it only, what is in
+    excess is taken for wrong labels. That is the assumption, and it stands beside what is named. If the models
+    predict no better than a constant, nothing is named.
 
     Examples
     --------
@@ -217,7 +216,10 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
         )
     predicted = found.predicted.argmax(1)
     contradicted = predicted != labels
-    fit = _fit(np.clip(found.predicted, LEAST_SAID, 1), predicted, labels)
+    p_none = p_of_none(found.predicted, labels)
+    if alone := [found.each[name] for name in found.used if name in found.each]:
+        p_none = min(1.0, 2 * min(p_none, float(np.median([p_of_none(p, labels) for p in alone]))))
+    fit = fitted(Laws(found.predicted, labels), p_none)
     p_wrong = np.where(contradicted, 1 - fit.right, 0.0)
     verdict = LabelVerdict(
         p_wrong=p_wrong,
@@ -230,112 +232,10 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
         noise_lower=fit.lower,
         noise_upper=fit.upper,
         no_noise=fit.none,
-        p_none=fit.p_none,
+        p_none=p_none,
         told=found.informative,
     )
     return replace(verdict, findings=_findings(verdict, found))
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """right : chance of each label if it contradicts [n]. rate, lower, upper, none : of ε. p_none : of ε = 0."""
-
-    right: np.ndarray
-    rate: float
-    lower: float
-    upper: float
-    none: float
-    p_none: float
-
-
-def _fit(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> _Fit:
-    """Average over the posterior of (ε, a, b, N); its weights come from at most `MOST_FITTED` rows, evenly spaced."""
-    rows = np.arange(len(p))
-    log_p = np.log(p)
-    some = rows[:: -(-len(rows) // MOST_FITTED)]
-    own, top = log_p[rows, labels], log_p[rows, first]
-    agrees = first == labels
-    noises = _noise_laws(p, first, labels)
-    weights = np.empty((len(noises), len(_STEEPNESS), len(_BONUS), len(_RATES)))
-    for i, b in enumerate(_STEEPNESS):
-        total = logsumexp(b * log_p[some], axis=1)
-        for j, a in enumerate(_BONUS):
-            right = _softmax(b, a, own[some], top[some], agrees[some], total)
-            for k, noise in enumerate(noises):
-                chance = np.clip(np.outer(1 - _RATES, right) + np.outer(_RATES, noise[some]), 1e-12, None)
-                weights[k, i, j] = np.log(chance).sum(1) * (len(rows) / len(some))
-    p_none = _p_none(weights * (len(some) / len(rows)))
-    weights += _log_prior()
-    weights = np.exp(weights - logsumexp(weights))
-    none = float(weights[..., 0].sum())
-    if p_none <= SURE_OF_NOISE:
-        weights[..., 0] = 0
-        weights /= weights.sum()
-    mean, known = np.zeros(len(p)), 0.0
-    for i, b in enumerate(_STEEPNESS):
-        if weights[:, i].max() < NEGLIGIBLE:
-            continue
-        total = logsumexp(b * log_p, axis=1)
-        for k, j, e in np.argwhere(weights[:, i] >= NEGLIGIBLE):
-            right = (1 - _RATES[e]) * _softmax(b, _BONUS[j], own, top, agrees, total)
-            weight = weights[k, i, j, e]
-            mean += weight * right / np.clip(right + _RATES[e] * noises[k], 1e-12, None)
-            known += weight
-    of_rate = weights.sum((0, 1, 2))
-    lower, upper = (float(_RATES[int(np.searchsorted(of_rate.cumsum(), q))]) for q in (0.05, 0.95))
-    return _Fit(mean / known, float(of_rate @ _RATES), lower, upper, none, p_none)
-
-
-def _p_none(likelihood: np.ndarray) -> float:
-    """Return the p-value of ε = 0 by the likelihood ratio Λ [N, b, a, ε]: half of it χ² with one degree of freedom.
-
-    ε = 0 is at the edge of what is possible, so that 2 log Λ is 0 half of the time (Self and Liang 1987, case 5). Both
-    sides have their best b, and their best a under its prior.
-
-    Returns
-    -------
-    float
-    """
-    of_bonus = _normal(_BONUS, 0.0, _BONUS_SD)
-    penalised = likelihood + (of_bonus - of_bonus.max())[:, None]
-    ratio = float(penalised[..., 1:].max() - penalised[..., 0].max())
-    return 0.5 * float(chi2.sf(2 * max(ratio, 0.0), 1))
-
-
-def _log_prior() -> np.ndarray:
-    """Return the log prior [b, a, ε]: of log b and a normal, of ε a share at 0 and the rest uniform."""
-    widths = np.gradient(_RATES[1:])
-    of_rate = np.log(np.r_[NO_NOISE, (1 - NO_NOISE) * widths / widths.sum()])
-    bent = [_normal(np.log(_STEEPNESS), *law) for law in (_STEEPNESS_WITHOUT, _STEEPNESS_WITH)]
-    of_steepness = np.stack([bent[0], *[bent[1]] * (len(_RATES) - 1)], axis=1)
-    result: np.ndarray = of_steepness[:, None] + _normal(_BONUS, 0.0, _BONUS_SD)[:, None] + of_rate
-    return result
-
-
-def _normal(values: np.ndarray, mean: float, sd: float) -> np.ndarray:
-    """Return logs of normal weights at the values, their exponentials adding to 1."""
-    logs = -0.5 * ((values - mean) / sd) ** 2
-    result: np.ndarray = logs - logsumexp(logs)
-    return result
-
-
-def _softmax(
-    b: float, a: float, own: np.ndarray, top: np.ndarray, agrees: np.ndarray, total: np.ndarray
-) -> np.ndarray:
-    """Return the probability of the given labels: p^b, times e^a for the first class, normalised."""
-    extra = np.expm1(a) * np.exp(b * top - total)
-    result: np.ndarray = np.exp(b * own + a * agrees - total) / (1 + extra)
-    return result
-
-
-def _noise_laws(p: np.ndarray, first: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Return chances of a wrong label to be the given one [n]: all other classes alike, or as they are like the row."""
-    other = first != labels
-    uniform = np.where(other, 1 / (p.shape[1] - 1), 0.0)
-    if p.shape[1] == 2:
-        return [uniform]
-    rows = np.arange(len(p))
-    return [uniform, np.where(other, p[rows, labels] / (1 - p[rows, first]), 0.0)]
 
 
 def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:
@@ -352,6 +252,5 @@ def _findings(verdict: LabelVerdict, found: OutOfFold) -> tuple[str, ...]:
         )
     return (
         f"between {100 * verdict.noise_lower:.1f} % and {100 * verdict.noise_upper:.1f} % of the labels contradict "
-        "the models however "
-        f"sure these are; calling those wrong {ASSUMPTION}",
+        f"the models beyond what these leave open; calling those wrong {ASSUMPTION}",
     )

@@ -88,7 +88,7 @@ FINDINGS = {
             "What naming labels rests on",
             "Labels are judged by models that have not seen the row. From one label a row an unlikely outcome and a "
             "wrong label cannot be told apart where classes overlap; where right labels contradict the models less and "
-            "less often as these become surer, a share of contradictions that no longer falls is taken for wrong "
+            "less often as these become surer, contradictions that fall more slowly, or no longer, are taken for wrong "
             "labels.",
             "Where classes are ambiguous by nature (ratings, incomes), look at the list for review before you change a "
             "label.",

@@ -34,6 +34,7 @@ from finfluence.runs import read_tensors
 FEWEST_ROWS, MOST_PLANTED = 30, 20_000
 LISTED = 100
 MOST_LEFT_OUT = 0.5
+EACH = "each "
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +235,7 @@ def _of_labels(
         whole = judge_labels(found, y)
         each = [replace(whole, p_wrong=whole.p_wrong[part], labels=whole.labels[part]) for part in parted]
         return whole, [verdict.q_values for verdict in each]
-    first, other = (judge_labels(replace(found, predicted=found.predicted[part]), y[part]) for part in parted)
+    first, other = (judge_labels(found.take(part), y[part]) for part in parted)
     joined = replace(
         first,
         p_wrong=np.concatenate([first.p_wrong, other.p_wrong]),
@@ -343,9 +344,12 @@ def _save(folder: ScanFolder, found: OutOfFold) -> None:
         "used": list(found.used),
         "gain": found.gain,
     }
+    kept = {"predicted": found.predicted} | {
+        f"{EACH}{name}": p for name, p in found.each.items() if name in found.used
+    }
     with atomic(folder / OUT_OF_FOLD) as part:
         save_file(
-            {"predicted": torch.from_numpy(np.ascontiguousarray(found.predicted, dtype=np.float64))},
+            {name: torch.from_numpy(np.array(p, dtype=np.float64)) for name, p in kept.items()},
             part,
             {"found": json.dumps(told)},
         )
@@ -355,8 +359,9 @@ def _read(folder: ScanFolder) -> OutOfFold:
     from safetensors import safe_open
 
     with folder.reading(OUT_OF_FOLD, LABELS):
-        predicted = read_tensors(folder / OUT_OF_FOLD)["predicted"].numpy()
+        kept = {name: tensor.numpy() for name, tensor in read_tensors(folder / OUT_OF_FOLD).items()}
         with safe_open(folder / OUT_OF_FOLD, framework="pt") as file:
             told = json.loads(file.metadata()["found"])
         scores = tuple(Score(**score) for score in told["scores"])
-        return OutOfFold(told["task"], predicted, scores, tuple(told["used"]), told["gain"])
+        each = {name.removeprefix(EACH): p for name, p in kept.items() if name.startswith(EACH)}
+        return OutOfFold(told["task"], kept["predicted"], scores, tuple(told["used"]), told["gain"], each)
