@@ -38,6 +38,7 @@ def test_the_law_of_the_largest_deviation(x, value):
     assert sup_of_brownian_motion(x) == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_is_found_where_the_history_explains_all():
     assert np.mean([exposure(log(s)).p < 0.1 for s in range(20)]) <= 0.25
 

@@ -82,6 +82,7 @@ def test_too_little_overlap_is_said():
     assert "all but certain" in str(found)
 
 
+@pytest.mark.slow
 def test_default_models_follow_a_curved_outcome():
     found = []
     for seed in range(6):

@@ -49,7 +49,7 @@ def test_why_a_method_has_no_numbers_is_said_whole(tmp_path):
     done = run("mislabels", *words)
     assert done.exit_code == 0, done.output
     assert "\nretrain: left out: about " in done.output
-    assert "more than 120 trainings and 4 GiB; include it by --most 4" in done.output
+    assert "more than 500 trainings and 4 GiB; include it by --most 4" in done.output
 
 
 def test_without_jinja2_there_are_tables_and_words_instead_of_pages(tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ def test_the_move_grows_with_the_rounding_of_the_losses():
     assert rounded.error <= 0.02
 
 
+@pytest.mark.slow
 def test_checks_take_fewer_rows_where_a_row_saves_much():
     assert chosen(tape(1)).agreement.rows == 16
     found = chosen(tape(2**16))

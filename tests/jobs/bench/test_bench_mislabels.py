@@ -81,6 +81,7 @@ def test_average_precision_is_that_of_the_scores_kept(clouds):
     assert made <= average_precision(answer["harm"], flipped) == 1.0
 
 
+@pytest.mark.slow
 def test_a_method_of_one_file_stands_in_the_table(clouds):
     result = clouds(methods="all", seeds=1, most=8)
     rows = texts(result)

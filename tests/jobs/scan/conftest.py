@@ -3,16 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-
-SMALL = 15
+from small_forests import make_small
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_forests(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fifteen trees in place of a hundred, in this process, unless the module says WHOLE_FORESTS = True."""
-    if getattr(request.module, "WHOLE_FORESTS", False):
-        yield
-        return
+    """Small forests, unless the module says WHOLE_FORESTS = True."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finfluence.labels._candidates.TREES", SMALL)
+        if not getattr(request.module, "WHOLE_FORESTS", False):
+            make_small(patch)
         yield

@@ -102,7 +102,14 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "damage", "commands"), DAMAGES)
+OFTEN = 4
+"""Of each so many damages one is tried in every run of the tests."""
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "commands"),
+    [pytest.param(*case, marks=() if k % OFTEN == 0 else pytest.mark.slow) for k, case in enumerate(DAMAGES)],
+)
 def test_a_damaged_file_is_said_and_made_again(scanned, name, damage, commands):
     out, does = scanned
     damage(out / name)

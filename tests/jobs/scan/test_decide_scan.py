@@ -70,6 +70,7 @@ def test_the_same_call_gives_the_same_and_is_written_down(noisy, advice):
     assert json.loads((noisy / "decision.json").read_text())["action"] == advice.action
 
 
+@pytest.mark.slow
 def test_the_command_prints_each_action_and_ends_in_the_recommendation(noisy, advice):
     shown = CliRunner().invoke(app, ["decide", str(noisy), "--runs", str(RUNS)])
     assert shown.exit_code == 0

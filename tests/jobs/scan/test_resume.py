@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,8 +18,11 @@ SCRIPT = """
 import importlib, json, os, signal, sys
 for heavy in ("torch._dynamo", "torch.fx.experimental.proxy_tensor", "sympy", "skrub", "joblib"):
     importlib.import_module(heavy)  # once, before the forks
+import pytest
 from finfluence.jobs.scan import ScanOptions, run_scan
+from small_forests import make_small
 
+make_small(pytest.MonkeyPatch())
 source, folder, whole = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 
 
@@ -65,7 +69,8 @@ def killed(folder, shares):
     source = blobs_csv(folder, n=240, wrong=24)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(source), str(folder), json.dumps({"whole": [], **shares})],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return source, folder, dict(json.loads(line) for line in done.stdout.splitlines()), done.stderr

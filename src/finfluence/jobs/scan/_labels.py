@@ -349,7 +349,7 @@ def _save(folder: ScanFolder, found: OutOfFold) -> None:
     }
     with atomic(folder / OUT_OF_FOLD) as part:
         save_file(
-            {name: torch.from_numpy(np.array(p, dtype=np.float64)) for name, p in kept.items()},
+            {name: torch.from_numpy(np.array(p, dtype=np.float64, order="C")) for name, p in kept.items()},
             part,
             {"found": json.dumps(told)},
         )

@@ -1,0 +1,20 @@
+"""Small forests for scans in tests about other things than the verdict on labels."""
+
+from functools import partial
+
+import pytest
+from sklearn import ensemble
+
+SMALL = 15
+FORESTS = ("ExtraTreesClassifier", "ExtraTreesRegressor")
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """Fifteen trees, whatever number is asked for, in this process."""
+    for name in FORESTS:
+        whole = getattr(ensemble, name)
+        patch.setattr(ensemble, name, partial(_small, whole))
+
+
+def _small(whole: type, **options: object) -> object:
+    return whole(**{**options, "n_estimators": SMALL})
