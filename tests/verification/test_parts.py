@@ -221,3 +221,16 @@ def test_groups_are_predicted_by_shrunken_rows() -> None:
     assert predicted.data["effect_se"].item() < summed.data["effect_se"].item()
     inside = predicted.data["lower"].item() < predicted.data["mu"].item() < predicted.data["upper"].item()
     assert inside
+
+
+def test_groups_of_one_epoch_whose_errors_are_not_known_are_sums_as_they_are() -> None:
+    mu = np.random.default_rng(0).normal(size=40)
+    known = influence(mu, spread=1.0, effect_se=1.0)
+    gone = {
+        k: known.data[k] * np.nan for k in ("shrunken", "shrunken_sd", "effect_se", "se", "lower", "upper")
+    }
+    one = Influence(known.data.assign(gone))
+    chosen = [Chosen("top", "top", np.argsort(-mu)[:5])]
+    predicted = shrunken_sums(group_estimates([one], chosen, ["q"]), one, chosen)
+    assert predicted.data["mu"].item() == pytest.approx(39 / 35 * np.sort(mu)[-5:].sum())
+    assert np.isnan(predicted.data["lower"].item())

@@ -107,6 +107,16 @@ def test_a_damaged_file_of_the_bank_is_told(estimated, tmp_path):
         verify(influence, made, LEVEL, subsets=4, runs=10, bank=tmp_path)
 
 
+def test_one_epoch_whose_error_is_not_known_is_verified() -> None:
+    made = recipe(epochs=1)
+    influence = replay(train(made, order_seed=5), LEVEL)
+    assert np.isnan(influence.data["effect_se"].values).all()
+    done = verify(influence, made, LEVEL, subsets=8, runs=40)
+    points = done.to_frame()
+    assert points["estimate"].notna().all() and points["estimate_lower"].isna().all()
+    assert 0.5 < done.figure("effect slope").value < 2
+
+
 def test_a_linear_response_is_verified(verified: tuple[Any, ...]) -> None:
     done, _, plan, told = verified
     assert done.verdict == "passed" and done.sentence.startswith("Trust the order")

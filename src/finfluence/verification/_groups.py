@@ -34,7 +34,8 @@ def group_estimates(
 def shrunken_sums(summed: Influence, rows: Influence, chosen: Sequence[Chosen]) -> Influence:
     """Return the estimates of groups as predicted: sums of shrunken effects in place of sums of effects.
 
-    Intervals keep their width relative to the error of the group, times what shrinking left of its rows' errors.
+    Intervals keep their width relative to the error of the group, times what shrinking left of its rows' errors. Where
+    errors of a query are not known (one run of one epoch), nothing can be shrunken, and its sums stay as they are.
 
     Parameters
     ----------
@@ -52,11 +53,13 @@ def shrunken_sums(summed: Influence, rows: Influence, chosen: Sequence[Chosen]) 
         return summed
     made, data = rows.provenance, rows.data.sel(query=summed.queries)
     scale = np.array([(made.n_rows - 1) / (made.n_rows - len(c.rows)) for c in chosen])[:, None]
-    effect = scale * _totals(data["shrunken"].values, chosen)
+    effects, shrunken = data["effect"].values, data["shrunken"].values
+    whole = (np.isnan(shrunken) & np.isfinite(effects)).any(0)
+    effect = scale * _totals(np.where(whole, effects, shrunken), chosen)
     with np.errstate(divide="ignore", invalid="ignore"):
         mu = effect / summed.data["spread"].values
         error, left = (np.sqrt(_totals(data[k].values ** 2, chosen)) for k in ("effect_se", "shrunken_sd"))
-        kept = np.where(error > 0, np.minimum(left / error, 1.0), 1.0)
+        kept = np.where((error > 0) & ~whole, np.minimum(left / error, 1.0), 1.0)
     dims = ("subset", "query")
     old = summed.data
     found = old.assign(

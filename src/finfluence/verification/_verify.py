@@ -138,16 +138,16 @@ def verify(
         announce(plan)
     ids = recipe.rows.ids
     members = {c.name: [_plain(i) for i in ids[c.rows]] for c in plan.subsets}
-    truth = retrain(
-        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary,
-        seed=seed, out=out, bank=bank,
-        level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
-    )  # fmt: skip
     if positions is None:
         predicted = shrunken_sums(group_estimates(results, plan.subsets, names), estimate, plan.subsets)
     else:
         order = {id(rows): k for k, rows in enumerate(positions.values())}
         predicted = _name_as_planned(estimate, [order[id(c.rows)] for c in plan.subsets], plan, names)
+    truth = retrain(
+        trained, listed, members, runs=plan.runs_with, runs_without=plan.runs, design=plan.design, vary=vary,
+        seed=seed, out=out, bank=bank,
+        level=estimate.provenance.level, max_runs=plan.trainings, progress=progress, **options,
+    )  # fmt: skip
     return compare(predicted, truth, plan, members, seed)
 
 
