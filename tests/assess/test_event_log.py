@@ -95,6 +95,7 @@ def clustered(seed, runs=60, queries=10, times=6):
     return EventLog(happened & at_risk, at_risk, seen, history, run)
 
 
+@pytest.mark.slow
 def test_queries_of_one_run_are_no_independent_subjects():
     logs = [clustered(seed) for seed in range(6)]
     whole = [exposure(log) for log in logs]

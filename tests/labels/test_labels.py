@@ -65,6 +65,7 @@ def test_flips_of_a_small_table_are_named():
     assert wrong[named].mean() >= 0.85
 
 
+@pytest.mark.slow
 def test_overlapping_classes_end_in_review_and_not_in_names():
     rng = np.random.default_rng(2)
     y = rng.integers(0, 2, 1500)

@@ -206,7 +206,7 @@ def own_generator():
 
 
 @pytest.mark.parametrize("make", [counting, own_generator])
-@pytest.mark.parametrize("way", ["recorded", "trained", "retrained"])
+@pytest.mark.parametrize("way", ["recorded", "trained", pytest.param("retrained", marks=pytest.mark.slow)])
 def test_a_loss_that_gives_other_numbers_each_time(make, way):
     with pytest.raises(ConfigError) as caught:
         use_of(way, make())()
@@ -233,7 +233,7 @@ def backward_inside(model, batch):
         ),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("way", ["recorded", "trained", "retrained"])
+@pytest.mark.parametrize("way", ["recorded", "trained", pytest.param("retrained", marks=pytest.mark.slow)])
 def test_a_loss_that_no_loop_can_descend_is_refused_before_the_first_step(loss, words, way):
     with pytest.raises(ConfigError) as caught:
         if way == "recorded":

@@ -89,7 +89,7 @@ def test_permuted_rows_permute_the_result(monkeypatch):
 
 
 @pytest.mark.parametrize("memory_bytes", [2**30, 1])
-@pytest.mark.parametrize("stop", [1, 3, 4])
+@pytest.mark.parametrize("stop", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop, memory_bytes):
     monkeypatch.setattr(SavedProgress, "seconds", 0.0)
     tape = fi.train(recipe())

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from finfluence.estimators import METHODS
 from finfluence.estimators.baselines import OwnLoss
@@ -32,6 +33,7 @@ def test_costs_and_exponents_of_every_method_stand_in_the_table(clouds, monkeypa
     assert "of 2 methods cost less than one training" in result.outcome.verdict
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(clouds):
     first = clouds("cost", methods="own-loss", rows=80).folder
     second = clouds("cost", methods="own-loss", rows=80).folder

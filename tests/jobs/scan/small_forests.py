@@ -16,5 +16,5 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(ensemble, name, partial(_small, whole))
 
 
-def _small(whole: type, **options: object) -> object:
+def _small(whole: type, *number: int, **options: object) -> object:
     return whole(**{**options, "n_estimators": SMALL})
