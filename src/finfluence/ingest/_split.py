@@ -213,7 +213,6 @@ def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
         "notes": (
             *train.notes,
             *notes,
-            *(f"column {name!r} not used: {why}" for name, why in encoded.dropped.items()),
             *(
                 f"column {name!r}: {how}"
                 for name, how in encoded.used.items()
