@@ -16,7 +16,7 @@ TREES = 100
 LEAF = 4
 TELLING = 0.05
 KERNELS, KERNEL_C = 200, 5.0
-SHRUNK = 0.2
+SHRUNK, ROWS_A_COLUMN = 0.2, 3
 BOOSTED = "boosted trees"
 JUDGES = "judges labels that its models have not seen"
 
@@ -72,7 +72,9 @@ class NormalLaws:
     """A classifier by the normal law of each class, covariances drawn to the identity (quadratic discriminants).
 
     Columns are standardised; a covariance is 0.8 of its own and 0.2 of the identity, so that a class may have fewer
-    rows than columns, which scikit-learn's class refuses.
+    rows than columns, which scikit-learn's class refuses. With fewer than three rows of some class a column it says no more
+    than how large the classes are: such laws are so sure of themselves that a temperature makes one chance of all rows,
+    which hides wrong labels.
 
     Examples
     --------
@@ -88,7 +90,10 @@ class NormalLaws:
         self.middle, self.spread = x.mean(0), x.std(0)
         self.spread[self.spread == 0] = 1.0
         z, self.classes_ = (x - self.middle) / self.spread, np.unique(y)
+        self.shares = np.array([np.mean(y == label) for label in self.classes_])
         self.laws = []
+        if self.shares.min() * len(z) < ROWS_A_COLUMN * z.shape[1]:
+            return self
         for label in self.classes_:
             own = z[y == label]
             centred = own - own.mean(0)
@@ -101,6 +106,8 @@ class NormalLaws:
     def predict_proba(self, x: np.ndarray) -> Any:
         """Return probabilities [n, classes]."""
         z = (np.asarray(x, dtype=np.float64) - self.middle) / self.spread
+        if not self.laws:
+            return np.tile(self.shares, (len(z), 1))
         logs = np.stack([law - 0.5 * (((z - mean) @ root) ** 2).sum(1) for mean, root, law in self.laws], 1)
         return np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
 
