@@ -72,9 +72,9 @@ class NormalLaws:
     """A classifier by the normal law of each class, covariances drawn to the identity (quadratic discriminants).
 
     Columns are standardised; a covariance is 0.8 of its own and 0.2 of the identity, so that a class may have fewer
-    rows than columns, which scikit-learn's class refuses. With fewer than three rows of some class a column it says no more
-    than how large the classes are: such laws are so sure of themselves that a temperature makes one chance of all rows,
-    which hides wrong labels.
+    rows than columns, which scikit-learn's class refuses. With fewer than three rows of some class a column it says no
+    more than how large the classes are: such laws are so sure of themselves that a temperature makes one chance of all
+    rows, which hides wrong labels.
 
     Examples
     --------
