@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from finfluence.errors import DataError
-from finfluence.ingest import read, read_unlabelled, split
+from finfluence.ingest import read, split, split_beside
 
 
 @pytest.fixture
@@ -35,6 +35,10 @@ def written(files, change):
     frame = pd.read_csv(files / "held.csv")
     change(frame).to_csv(files / "new.csv", index=False)
     return files / "new.csv"
+
+
+def read_unlabelled(raw, source, *given, **options):
+    return split_beside(raw, source, *given, **options)[2]
 
 
 def test_the_hold_out_file_without_its_labels_becomes_the_features_of_the_hold_out(files):

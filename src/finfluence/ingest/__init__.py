@@ -12,7 +12,7 @@ from finfluence.ingest._split import split
 from finfluence.ingest._table import Source, Table, Target
 from finfluence.ingest._target import choose_task
 from finfluence.ingest._text import BUCKETS, TextEncoder
-from finfluence.ingest._unlabelled import Unlabelled, read_unlabelled, split_beside
+from finfluence.ingest._unlabelled import Unlabelled, split_beside
 
 __all__ = [
     "BUCKETS",
@@ -32,7 +32,6 @@ __all__ = [
     "marked_encoding",
     "plant_label_errors",
     "read",
-    "read_unlabelled",
     "reread",
     "sniff",
     "split",

@@ -54,14 +54,14 @@ class Unlabelled:
         return len(self.x)
 
 
-def read_unlabelled(
+def split_beside(
     raw: RawTable,
     source: str | os.PathLike[str],
     holdout: str | os.PathLike[str] | RawTable | None = None,
     holdout_fraction: float | None = None,
     seed: int = 0,
-) -> Unlabelled:
-    r"""Read rows without labels by what `split` decides and estimates on the same arguments.
+) -> tuple[Table, Table, Unlabelled]:
+    r"""Return what `split` returns, and rows without labels read by what it decides and estimates.
 
     The columns that became features must be there. A target column is ignored, as are id, group and further columns.
 
@@ -76,44 +76,13 @@ def read_unlabelled(
 
     Returns
     -------
-    Unlabelled
-
-    Raises
-    ------
-    DataError
-        It cannot be read, is the training file itself, lacks columns, or most cells of one cannot be read as in
-        training.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from finfluence.ingest import from_frame
-    >>> path = Path(tempfile.mkdtemp()) / "new.csv"
-    >>> _ = path.write_text("a\n1\n2\n")
-    >>> frame = pd.DataFrame({"a": [1.5, 2.0, 3.0, 2.5, 5.0, 1.5], "y": list("uvuvuv")})
-    >>> read_unlabelled(from_frame(frame, "y"), path).x.shape
-    (2, 1)
-    """
-    return split_beside(raw, source, holdout, holdout_fraction, seed)[2]
-
-
-def split_beside(
-    raw: RawTable,
-    source: str | os.PathLike[str],
-    holdout: str | os.PathLike[str] | RawTable | None = None,
-    holdout_fraction: float | None = None,
-    seed: int = 0,
-) -> tuple[Table, Table, Unlabelled]:
-    r"""Return what `split` returns, and the rows without labels read beside it, as `read_unlabelled` does.
-
-    Returns
-    -------
     tuple of Table, Table, Unlabelled
 
     Raises
     ------
     DataError
-        As of `split` and of `read_unlabelled`.
+        As of `split`; or the rows without labels cannot be read, are the training file itself, lack columns, or most
+        cells of one cannot be read as in training.
 
     Examples
     --------

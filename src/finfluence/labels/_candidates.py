@@ -117,9 +117,9 @@ def candidates(task: str, rows: int, features: int, classes: int, seed: int) -> 
 
     Regularised linear models, extremely randomised trees and boosted trees. On the telling features alone, as
     `OnTelling` picks them: a linear model, trees with larger leaves, a logistic regression on Gaussian kernels, and
-    normal laws of the classes; dozens of columns made of an empty note drown twelve good
-    numbers. A model is left out where its cost grows out of proportion: boosting above 120 features or 5 classes, the
-    linear ones, kernels and normal laws above 2e8 cells times classes.
+    normal laws of the classes; dozens of columns made of an empty note drown twelve good numbers. A model is left out
+    where its cost grows out of proportion: boosting above 120 features or 5 classes, the linear ones, kernels and
+    normal laws above 2e8 cells times classes.
 
     Parameters
     ----------

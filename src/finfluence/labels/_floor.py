@@ -1,6 +1,7 @@
 """Contradictions that do not become rarer as fast as the models become surer: likelihood, test and posterior."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.special import logsumexp
@@ -49,8 +50,9 @@ class Laws:
         result: np.ndarray = b * self.own[rows] + a * self.agrees[rows] - total - of_first
         return result
 
+    @cached_property
     def log_likelihood(self) -> np.ndarray:
-        """Return the log-likelihood [N, b, a, ε] of `some` rows, evenly spaced; each stands for `each_for` of them."""
+        """The log-likelihood [N, b, a, ε] of `some` rows, evenly spaced; each stands for `each_for` of them."""
         some, agrees = self.some, self.agrees[self.some]
         rates = [_rates(weight[some]) for _, weight in self.wrong]
         agreed = [np.log1p(-rate[:, agrees]).sum(1) for rate in rates]
@@ -89,7 +91,7 @@ def fitted(laws: Laws, p_none: float) -> Fit:
     -------
     Fit
     """
-    weights = laws.log_likelihood() * laws.each_for + _log_prior()
+    weights = laws.log_likelihood * laws.each_for + _log_prior()
     weights = np.exp(weights - logsumexp(weights))
     none = float(weights[..., 0].sum())
     if p_none <= SURE_OF_NOISE:
@@ -111,7 +113,7 @@ def fitted(laws: Laws, p_none: float) -> Fit:
     return Fit(mean / known, float(of_rate @ _RATES), lower, upper, none)
 
 
-def p_of_none(p: np.ndarray, labels: np.ndarray) -> float:
+def p_of_none(laws: Laws) -> float:
     """Return the p-value of ε = 0 by the likelihood ratio Λ over N, b, a, ε: half of it χ² with one degree of freedom.
 
     ε = 0 is at the edge of what is possible, so that 2 log Λ is 0 half of the time (Self and Liang 1987, case 5). Both
@@ -122,7 +124,7 @@ def p_of_none(p: np.ndarray, labels: np.ndarray) -> float:
     float
     """
     of_bonus = _normal(_BONUS, 0.0, _BONUS_SD)
-    penalised = Laws(p, labels).log_likelihood() + (of_bonus - of_bonus.max())[:, None]
+    penalised = laws.log_likelihood + (of_bonus - of_bonus.max())[:, None]
     ratio = float(penalised[..., 1:].max() - penalised[..., 0].max())
     return 0.5 * float(chi2.sf(2 * max(ratio, 0.0), 1))
 

@@ -216,10 +216,11 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
         )
     predicted = found.predicted.argmax(1)
     contradicted = predicted != labels
-    p_none = p_of_none(found.predicted, labels)
+    laws = Laws(found.predicted, labels)
+    p_none = p_of_none(laws)
     if alone := [found.each[name] for name in found.used if name in found.each]:
-        p_none = min(1.0, 2 * min(p_none, float(np.median([p_of_none(p, labels) for p in alone]))))
-    fit = fitted(Laws(found.predicted, labels), p_none)
+        p_none = min(1.0, 2 * min(p_none, float(np.median([p_of_none(Laws(p, labels)) for p in alone]))))
+    fit = fitted(laws, p_none)
     p_wrong = np.where(contradicted, 1 - fit.right, 0.0)
     verdict = LabelVerdict(
         p_wrong=p_wrong,

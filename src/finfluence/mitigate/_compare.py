@@ -10,7 +10,7 @@ from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
 from finfluence.errors import DataError, explain
 from finfluence.mitigate._diagnostics import Spectrum, feature_matrix, spectrum
-from finfluence.mitigate._heads import HEADS, HeadOptions, nmtune
+from finfluence.mitigate._heads import HEADS, HeadOptions, nmtune, one_a_row
 from finfluence.stats import check_level
 
 REPLICATES = 2000
@@ -112,16 +112,8 @@ def compare_heads(
     ((3, 1, 100), 'linear')
     """
     check_level(level)
-    features, labels = feature_matrix(held_out[0], "held-out features"), np.asarray(held_out[1])
-    if labels.shape != (len(features),):
-        raise DataError(
-            explain(
-                f"one label for each of {len(features)} held-out rows",
-                f"labels of shape {labels.shape}",
-                "one-hot labels, or labels of other rows",
-                "pass one class a row",
-            )
-        )
+    features = feature_matrix(held_out[0], "held-out features")
+    labels = one_a_row(held_out[1], len(features), "held-out rows")
     known = set(np.asarray(rows[1]).ravel().tolist())
     unknown = sorted({str(v) for v in labels.tolist() if v not in known})
     if unknown or not len(seeds):

@@ -268,6 +268,30 @@ def _checked_options(kind: str, options: HeadOptions) -> HeadOptions:
     return options
 
 
+def one_a_row(labels: ArrayLike, count: int, rows: str = "rows") -> np.ndarray:
+    """Return the labels of `count` rows as an array, or say that there is not one for each.
+
+    Returns
+    -------
+    array [count]
+
+    Raises
+    ------
+    DataError
+    """
+    y = np.asarray(labels)
+    if y.shape != (count,):
+        raise DataError(
+            explain(
+                f"one label for each of {count} {rows}",
+                f"labels of shape {y.shape}",
+                "one-hot labels, or labels of other rows",
+                "pass one class a row",
+            )
+        )
+    return y
+
+
 def _classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes in order, and the position of each label among them."""
     missing = np.array([v is None or v != v for v in y.tolist()], dtype=bool)
@@ -289,16 +313,7 @@ def _checked_rows(
     features: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     matrix = feature_matrix(features)
-    y = np.asarray(labels)
-    if y.shape != (len(matrix),):
-        raise DataError(
-            explain(
-                f"one label for each of {len(matrix)} rows",
-                f"labels of shape {y.shape}",
-                "one-hot labels, or labels of other rows",
-                "pass one class a row",
-            )
-        )
+    y = one_a_row(labels, len(matrix))
     classes, positions = _classes(y)
     if len(classes) < 2 or len(matrix) < 4:
         raise DataError(

@@ -91,7 +91,7 @@ def verify(
     TrainingError
         So many runs diverged that nothing is left.
     NotSupportedError
-        An influence of scores, without μ; a bank, for a model with buffers.
+        An influence of scores, without μ; a bank, where frozen parameters or buffers differ between initialisations.
     StorageError
         A file of finished runs or of the bank is damaged.
 

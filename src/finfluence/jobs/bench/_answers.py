@@ -205,7 +205,7 @@ class Answers:
         if ask.queries is not None or len(ids) < MANY or known or estimator.family in ROWS_ALONE:
             return ""
         found = own_forecast(estimator, source, ids, self.tape(ask.problem, ask.seed)[1], limit)
-        return "" if found.middle <= limit else _too_long(found, len(ids), limit)
+        return "" if found.middle <= limit else _time_remark(found, len(ids), limit)
 
 
 def own_forecast(
@@ -238,7 +238,7 @@ def own_forecast(
     return forecast(took, len(ids), limit)
 
 
-def _too_long(found: Forecast, queries: int, limit: float) -> str:
+def _time_remark(found: Forecast, queries: int, limit: float) -> str:
     return (
         f"about {found.middle:,.0f} trainings' time ({found.least:,.0f} to {found.most:,.0f}, tried with "
         f"{found.tried} of {queries:,} queries), which is more than {limit:g}; include it by "

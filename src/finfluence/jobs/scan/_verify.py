@@ -64,7 +64,7 @@ def verify_scan(
     ConfigError
         Too few subsets or runs, a budget that is too small, or an unknown query.
     NotSupportedError
-        A bank, for a model with buffers.
+        A bank, where frozen parameters or buffers differ between initialisations.
     """
     options = options or VerifyOptions()
     verification.check_counts(options.subsets, options.runs, options.budget)

@@ -219,7 +219,7 @@ def verify_tune(
     ConfigError
         Too few subsets or runs, or an unknown behaviour.
     NotSupportedError
-        A bank, for a model with buffers.
+        A bank, where frozen parameters or buffers differ between initialisations.
     """
     options = options or VerifyOptions()
     verification.check_counts(options.subsets, options.runs, options.budget)
