@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 SHORT ?=
 EXTRAS := data,report,baselines,ray,lightning,lm,oracle,test,dev,docs,hooks
 export OMP_NUM_THREADS ?= 1
+# Where this is set, as in many containers, every process compiles torch anew: five seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test slow calibration trl clock cluster bench docs wheel house lint format setup clean
 

@@ -46,7 +46,7 @@ def trained(folder, tape, *others, resume=None, **options):
     return model, recorded, made
 
 
-@pytest.mark.parametrize("killed", [5, 7])
+@pytest.mark.parametrize("killed", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_resumed_tape_is_that_of_the_training_that_never_stopped(killed, tmp_path):
     model, recorded, _ = trained(tmp_path / "whole", tmp_path / "a")
     with pytest.raises(Killed):

@@ -363,6 +363,20 @@ def assert_right(of: Problem, optimizer: str) -> None:
     assert np.abs(got - want).max() < TOLERANCE * np.abs(want).max(), (got, want)
 
 
+QUICK_LOSSES = (
+    "class weights", "Huber", "entropy, detached", "gradient penalty", "straight through", "argmax straight through",
+    "inference mode", "two views", "gradient scaled", "where", "penalty of detached weights",
+)  # fmt: skip
+
+
+def slow_but(quick, cases) -> list[Any]:
+    """The cases, those whose name is not among the quick ones as slow tests."""
+    return [
+        pytest.param(*case, id="-".join(case), marks=() if case[0] in quick else pytest.mark.slow)
+        for case in cases
+    ]
+
+
 def alternating(names) -> list[tuple[str, str]]:
     """Each name with one of the optimisers, in turn."""
     kinds = list(OPTIMIZERS)
@@ -381,7 +395,7 @@ def of_both_losses(models) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("name", "optimizer"), alternating(LOSSES))
+@pytest.mark.parametrize(("name", "optimizer"), slow_but(QUICK_LOSSES, alternating(LOSSES)))
 def test_losses(name, optimizer):
     assert_right(problem(mlp, LOSSES[name]), optimizer)
 

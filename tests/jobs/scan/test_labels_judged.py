@@ -27,7 +27,15 @@ def without_signal(folder, share, classes, n=500):
     return folder / "null.csv"
 
 
-@pytest.mark.parametrize(("share", "classes"), [(0.02, 2), (0.05, 2), (0.4, 2), (0.1, 5)])
+@pytest.mark.parametrize(
+    ("share", "classes"),
+    [
+        (0.05, 2),
+        (0.1, 5),
+        pytest.param(0.02, 2, marks=pytest.mark.slow),
+        pytest.param(0.4, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_without_signal_no_label_is_named_and_the_file_stays(tmp_path, share, classes):
     result = run_scan(
         ScanOptions(source=without_signal(tmp_path, share, classes), out=tmp_path / "out", **FAST)
@@ -213,6 +221,7 @@ def test_wrong_numbers_are_named_by_their_residuals_and_dropped(tmp_path):
     ).abs().median() < 5  # the prediction out of fold, in the target's unit
 
 
+@pytest.mark.slow
 def test_a_scan_goes_on_with_the_predictions_it_has(tmp_path):
     source = without_signal(tmp_path, 0.4, 2, n=200)
     options = {"source": source, **FAST}
