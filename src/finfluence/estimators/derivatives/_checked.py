@@ -62,6 +62,7 @@ class CheckedAdjoint:
         self.inner = inner
         self._tape, self._make, self._fused, self.exact = tape, make, fused, exact
         self._taken, self._next, self._judges = 0, FIRST, True
+        self._at: int | None = None
 
     @property
     def moves(self) -> Tensor | None:
@@ -141,6 +142,7 @@ class CheckedAdjoint:
             The step that was recorded is not the one that its rows, loss and optimiser make.
         """
         known = Known() if known is None else known.read(self.optimizer, state, hyper)
+        self._at = known.t
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
         due = self._taken == self._next
@@ -163,8 +165,20 @@ class CheckedAdjoint:
     def row_derivatives(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
     ) -> Tensor:
-        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P]."""
-        return self.inner.row_derivatives(theta, direction, batch, seed)
+        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P].
+
+        Raises
+        ------
+        NotSupportedError
+            They are differences of losses that are NaN or infinite.
+        """
+        found = self.inner.row_derivatives(theta, direction, batch, seed)
+        if isinstance(self.inner, OneSided) and not bool(torch.isfinite(found).all()):
+            with torch.no_grad():
+                losses = self.losses(theta, batch, seed)
+            if not bool(torch.isfinite(losses).all()):
+                raise _no_numbers(self._at)
+        return found
 
     def products(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
@@ -188,7 +202,13 @@ class CheckedAdjoint:
         scale = value.abs() + of_rows.abs().mean(1)
         allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale
         error = (value - of_rows.mean(1)).abs()
-        if not bool((error > allowed).any()):  # NaN and infinity are none: a training that diverged
+        if bool((error <= allowed).all()):
+            return
+        if not bool(
+            (error > allowed).any()
+        ):  # NaN: of an adjoint without bounds, or of rows whose losses are
+            if self._judges and bool(torch.isfinite(value).all()):
+                raise _no_numbers(known.t)
             return
         allowed += _rounding_along(self.optimizer, state, adjoint, direction, known)
         if self._judges and bool((error > allowed).any()):
@@ -309,6 +329,18 @@ def _differs(t: int | None, what: str, error: float, first: Departure | None) ->
             "or the loop changes gradients, weights or the optimiser's buffers at some steps",
             "leave out what stops or changes gradients, let only the optimiser move the parameters, and record each "
             "phase of the training by itself",
+        )
+    )
+
+
+def _no_numbers(t: int | None) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "row derivatives that are numbers, as the gradient of the step is",
+            f"NaN or infinite ones {_at(t)}",
+            "some rows have a loss there that is NaN or infinite, with a gradient that is not (they are masked with "
+            "torch.where, for instance): differences of such losses say nothing",
+            "give masked rows a loss of 0, or use differentiation='exact', which needs gradients alone",
         )
     )
 
