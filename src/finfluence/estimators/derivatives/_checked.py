@@ -1,5 +1,7 @@
 """A step adjoint that is checked again while it goes backwards."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ FIRST, GROWTH = 4, 4
 ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
 EVERY_STEP = 3  # times as much where the gradient is read off what the step did
 TOLERANCE, ROUNDING = 0.02, 100
+HELD, TOGETHER = 2**18, 16  # numbers of adjoints that wait to be compared, and steps
 _NAMES = {"gradient": "gradients", "parameters": "parameters after the step"}
 
 
@@ -63,6 +66,7 @@ class CheckedAdjoint:
         self._tape, self._make, self._fused, self.exact = tape, make, fused, exact
         self._taken, self._next, self._judges = 0, FIRST, True
         self._at: int | None = None
+        self._waiting: list[_Along] = []
 
     @property
     def moves(self) -> Tensor | None:
@@ -148,6 +152,7 @@ class CheckedAdjoint:
         due = self._taken == self._next
         self._next *= GROWTH if due else 1
         if due and not (self._taken == FIRST and dear(self._tape)):
+            self.settle()
             theta = state[: self.losses.layout.size]
             with seeded(0):
                 self._compare(known.t, theta, batch, seed, (found[1], found[2]))
@@ -158,6 +163,7 @@ class CheckedAdjoint:
                 state, known.after, hyper.unbind(), self.inner.gradient, known.gradient
             )
             if off is not None:
+                self.settle()
                 first = None if known.t is None else first_departure(self._tape, known.t)
                 raise _departs(known.t, *off) if first is None else _departs(first.t, first.what, first.size)
         return found
@@ -199,20 +205,43 @@ class CheckedAdjoint:
         value = along_gradient(self.optimizer, state, hyper, adjoint, direction, known)
         if value is None:
             return
-        scale = value.abs() + of_rows.abs().mean(1)
-        allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale
-        error = (value - of_rows.mean(1)).abs()
-        if bool((error <= allowed).all()):
+        if self._waiting and self._waiting[0].of_rows.shape != of_rows.shape:
+            self.settle()
+        self._waiting.append(_Along(state, adjoint, direction, known, value, of_rows))
+        if len(self._waiting) * adjoint.numel() >= HELD or len(self._waiting) == TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        """Compare what is left of the last steps: of small models, several at one time.
+
+        Raises
+        ------
+        NotSupportedError
+            What went backwards is not the adjoint of a step that was taken, or no number.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
             return
-        if not bool(
-            (error > allowed).any()
-        ):  # NaN: of an adjoint without bounds, or of rows whose losses are
-            if self._judges and bool(torch.isfinite(value).all()):
-                raise _no_numbers(known.t)
+        value = torch.stack([step.value for step in waiting])
+        of_rows = torch.stack([step.of_rows for step in waiting])
+        scale = value.abs() + of_rows.abs().mean(2)
+        allowed = EVERY_STEP * ALLOWED.get(of_rows.dtype, LOWEST) * scale
+        error = (value - of_rows.mean(2)).abs()
+        if bool((error <= allowed).all()) or not self._judges:
             return
-        allowed += _rounding_along(self.optimizer, state, adjoint, direction, known)
-        if self._judges and bool((error > allowed).any()):
-            raise self._differs(known.t, "row derivatives", float((error / scale).max()))
+        for step, off, size, most in zip(waiting, error, scale, allowed, strict=True):
+            self._judge(step, off, size, most)
+
+    def _judge(self, step: "_Along", error: Tensor, scale: Tensor, allowed: Tensor) -> None:
+        """Raise if a step's mean row derivatives are not ⟨u, g⟩, but for rounding, or are no numbers."""
+        if bool((error > allowed).any()):
+            allowed = allowed + _rounding_along(
+                self.optimizer, step.state, step.adjoint, step.direction, step.known
+            )
+            if bool((error > allowed).any()):
+                raise self._differs(step.known.t, "row derivatives", float((error / scale).max()))
+        elif bool(error.isnan().any() & torch.isfinite(step.value).all()):  # else an adjoint without bounds
+            raise _no_numbers(step.known.t)
 
     def _differs(self, t: int | None, what: str, error: float) -> DifferentGradientError:
         return _differs(t, what, error, None if t is None else first_departure(self._tape, t))
@@ -250,6 +279,18 @@ class CheckedAdjoint:
                 error = check.at(adjoint, point)
         if not check.holds(error):
             raise self._differs(t, "products with ∂g/∂θ", error)
+
+
+@dataclass(frozen=True, eq=False)
+class _Along:
+    """A step taken backwards whose mean row derivative is to be compared with `value`, ⟨u, g⟩ [Q]."""
+
+    state: Tensor
+    adjoint: Tensor
+    direction: Tensor
+    known: Known
+    value: Tensor
+    of_rows: Tensor
 
 
 def along_gradient(
