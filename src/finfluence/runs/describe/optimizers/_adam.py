@@ -150,6 +150,11 @@ class Adam(Optimizer):
         first, second = self.betas
         return (self.lr * rate, 1 - first ** (step + 1), (1 - second ** (step + 1)) ** 0.5)
 
+    @property
+    def translates(self) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ: weights do not decay through it."""
+        return self.decoupled or self.weight_decay == 0
+
     def update(
         self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]
     ) -> tuple[Tensor, Slots]:
@@ -231,6 +236,10 @@ class _AdamRule(Rule):
         self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
     ) -> Tensor | None:
         return adam_gradient(slots, after, theta, self._read(options))
+
+    def translates(self, options: Mapping[str, Any]) -> bool:
+        decay = options.get("weight_decay")
+        return bool(self.decoupled or options["decoupled_weight_decay"] or (decay is not None and is_zero(decay)))
 
     def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
         return bool((numbers["first"] <= MOST_REMEMBERED).all())
