@@ -173,11 +173,15 @@ class CheckedAdjoint:
     ) -> Tensor:
         """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P].
 
+        Returns
+        -------
+        Tensor [Q, B]
+
         Raises
         ------
         NotSupportedError
             They are differences of losses that are NaN or infinite.
-        """
+        """  # noqa: DOC501 - made by a function
         found = self.inner.row_derivatives(theta, direction, batch, seed)
         if isinstance(self.inner, OneSided) and not bool(torch.isfinite(found).all()):
             with torch.no_grad():

@@ -47,7 +47,7 @@ LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
 PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
-NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**15, 4
+NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**17, 4
 OF_STATE, OF_SHIFT, OF_RUN = 5.8, 2.2, 15.0  # numbers held for each of a row's state, of its shift, and of θ
 WHOLE = slice(None)
 Slots = tuple[Tensor, ...]
@@ -284,7 +284,9 @@ class FiniteSlopes:
         self._before = theta.double(), tuple(slot.to(changes.precision) for slot in slots)
         self._gradients = [gradient.to(changes.precision)]
         self._states: list[tuple[Tensor, Slots]] = []
-        self._nowhere = gradient.new_zeros((), dtype=changes.precision)  # moves are differences of rows' and the run's
+        self._nowhere = gradient.new_zeros(
+            (), dtype=changes.precision
+        )  # moves are differences of rows' and the run's
         self._moves: list[Tensor] = []
         self.taken = torch.zeros(len(place.ahead[0]), dtype=torch.bool, device=gradient.device)
         self.doubtful, self._bent = self.taken.clone(), self.taken.clone()

@@ -239,7 +239,9 @@ class _AdamRule(Rule):
 
     def translates(self, options: Mapping[str, Any]) -> bool:
         decay = options.get("weight_decay")
-        return bool(self.decoupled or options["decoupled_weight_decay"] or (decay is not None and is_zero(decay)))
+        return bool(
+            self.decoupled or options["decoupled_weight_decay"] or (decay is not None and is_zero(decay))
+        )
 
     def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
         return bool((numbers["first"] <= MOST_REMEMBERED).all())

@@ -132,7 +132,7 @@ class Rule(ABC):
     elementwise: bool = True
 
     def translates(self, options: Mapping[str, Any]) -> bool:
-        """Whether what a gradient does to θ and the slots is the same at every θ, with these flags and fixed numbers."""
+        """Whether what a gradient does to θ and the slots is the same at every θ, with these options."""
         return False
 
     @property
