@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import finfluence as fi
 import finfluence.runs as fr
-from finfluence.errors import TrainingError
+from finfluence.errors import NotSupportedError, TrainingError
 from four_parts import assert_parts
 
 STEPS, BATCH = 12, 2
@@ -111,3 +111,52 @@ def test_buffers_that_are_no_numbers_from_the_start() -> None:
     optimizer.step()
     tape.step(ids=torch.arange(4))
     refused(tape, "parameters or buffers with NaN or infinite values before the first step", 0)
+
+
+def masked(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """NaN for marked rows, with a gradient of 0."""
+    return torch.where(batch["bad"] > 0, torch.nan, (model(batch["x"])[:, 0] - batch["y"]) ** 2)
+
+
+def of_masked_rows(t: int) -> fr.TapeRecorder:
+    x = torch.linspace(-1, 1, STEPS * BATCH, dtype=torch.float64)[:, None]
+    bad = torch.zeros(len(x)).index_fill(0, torch.tensor([BATCH * t]), 1.0)
+    rows = fr.Rows(x=x, y=x[:, 0] ** 2, bad=bad)
+    with fr.seeded(0):
+        model = nn.Linear(1, 1, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    tape = fi.Tape.record(model, optimizer, loss=masked, data=rows)
+    for ids in torch.arange(len(x)).split(BATCH):
+        masked(model, rows.batch(ids)).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        tape.step(ids=ids)
+    return tape
+
+
+def test_a_loss_that_is_none_with_a_gradient_that_is_one() -> None:
+    with pytest.raises(TrainingError) as caught:
+        of_masked_rows(10).finish()
+    assert_parts(
+        caught.value,
+        "losses, gradients and parameters are finite",
+        "a loss of nan at step 10, with a gradient that is finite",
+        "rows are masked with NaN",
+        "give masked rows a loss of 0, or leave them out; look at the rows of step 10",
+    )
+
+
+def test_where_it_was_not_looked_at_gradients_tell_and_differences_do_not() -> None:
+    tape = of_masked_rows(7).finish()
+    query = fi.Query(lambda model: model.weight.sum(), name="w")
+    exact = fi.replay(tape, query, late=0.0, differentiation="exact")
+    assert torch.isfinite(torch.from_numpy(exact.data.effect.values)).all()
+    with pytest.raises(NotSupportedError) as caught:
+        fi.replay(tape, query, late=0.0, differentiation="finite-difference")
+    assert_parts(
+        caught.value,
+        "row derivatives that are numbers",
+        "NaN or infinite ones at step ",
+        "a loss there that is NaN or infinite",
+        "give masked rows a loss of 0, or use differentiation='exact'",
+    )

@@ -41,6 +41,15 @@ def test_written_out_pull_back_is_the_derivative_of_the_update(name, monkeypatch
             torch.testing.assert_close(direction[k], to_gradient, rtol=1e-9, atol=1e-12)
 
 
+MOVES_ALIKE = {
+    "adamw",
+    "amsgrad",
+    "groups",
+    "cosine",
+    "uneven accumulation",
+    "dropout",
+    "tied",
+}  # wherever θ is: Adam without decay in the gradient
 NOT_WRITTEN = {"amsgrad", "clip norm", "clip value", "muon"}
 NOT_READ = {
     "checkpointing", "checkpointing with dropout", "clip norm", "clip value", "dropout in micro-batches",
@@ -57,3 +66,17 @@ def test_which_loops_have_closed_forms(name):
     pull = tape.optimizer.pull_back(theta, tuple(slots), torch.ones_like(theta), hyper)
     assert (pull is None) == (name in NOT_WRITTEN)
     assert (tape.optimizer.gradient(theta, tuple(slots), after, hyper) is None) == (name in NOT_READ)
+    assert tape.optimizer.translates == (name in MOVES_ALIKE)
+    if tape.optimizer.translates:
+        from_here, from_nowhere = (
+            [
+                tape.optimizer.update(start, tuple(slots), g, hyper)
+                for g in (torch.ones_like(theta), 2 * torch.ones_like(theta))
+            ]
+            for start in (theta, torch.zeros_like(theta))
+        )
+        for (one, kept), (other, held) in zip(from_here, from_nowhere, strict=True):
+            torch.testing.assert_close(
+                one - from_here[0][0], other - from_nowhere[0][0], rtol=1e-9, atol=1e-12
+            )
+            assert all(torch.equal(a, b) for a, b in zip(kept, held, strict=True))

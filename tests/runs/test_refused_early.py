@@ -302,3 +302,43 @@ def test_two_recordings_into_one_folder(tmp_path):
     assert late.steps == 0
     with pytest.raises(StorageError, match="an empty or new folder"):
         fi.Tape.record(model, loop.optimizer(model), loss=loop.loss, data=loop.data(), out=tmp_path)
+
+
+def of_the_largest_two(model, batch):
+    losses = pt.class_loss(model, batch)
+    return torch.where(losses >= losses.topk(2).values.min(), losses, 0.0)
+
+
+def batch_statistics():
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "got"),
+    [
+        (pt.mlp, of_the_largest_two, "RuntimeError for row 0 alone: selected index k out of range"),
+        (batch_statistics, pt.class_loss, "ValueError for row 0 alone: Expected more than 1 value"),
+    ],
+)
+def test_losses_that_fail_on_one_row(model, loss, got):
+    model = pt.made(model)
+    with pytest.raises(NotSupportedError) as caught:
+        fi.Tape.record(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=loss, data=pt.table())
+    assert_parts(caught.value, "of one row by itself", got, "ranks the rows of a batch", "with that row only")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_dropout_that_is_turned_on_or_off_on_the_way(first):
+    model = pt.made(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)))
+    optimizer, rows = torch.optim.SGD(model.parameters(), lr=0.1), pt.table()
+    tape = fi.Tape.record(model, optimizer, loss=pt.class_loss, data=rows)
+    with pytest.raises(NotSupportedError) as caught:
+        for training in (first, not first):
+            pt.class_loss(model.train(training), rows.batch(torch.arange(4))).mean().backward()
+            optimizer.step()
+            tape.step(ids=torch.arange(4))
+    modes = ("evaluation", "training") if first else ("training", "evaluation")
+    got = f"{modes[0]} mode at step 1, and {modes[1]} mode at the first"
+    assert_parts(
+        caught.value, "in the same mode at every step", got, "left the mode changed", "model.train()"
+    )

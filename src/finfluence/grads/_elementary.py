@@ -79,6 +79,11 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
+def _view_as_complex(input: Tensor) -> Tensor:
+    """Complex numbers of pairs, which tangents need not lie in memory for as `torch.view_as_complex` wants."""
+    return torch.complex(input[..., 0], input[..., 1])
+
+
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is None and reduce is None:
         return reduction
@@ -91,5 +96,5 @@ def _reduce(each: Tensor, reduction: str) -> Tensor:
 
 _TWINS: dict[Any, Callable[..., Tensor]] = {
     F.mse_loss: _mse, F.huber_loss: _huber, F.multi_margin_loss: _margins, F.one_hot: _one_hot,
-    F.hardsigmoid: _hard_sigmoid,
+    F.hardsigmoid: _hard_sigmoid, torch.view_as_complex: _view_as_complex,
 }  # fmt: skip

@@ -126,7 +126,10 @@ def without_graph(compute: Callable[[], Tensor]) -> Tensor:
     """
     try:
         with torch.no_grad():
-            return compute()
+            found = compute()
+        return (
+            found.detach() if isinstance(found, Tensor) else found
+        )  # a loss may turn gradients on by itself
     except (
         RuntimeError
     ) as error:  # torch.autograd.grad of a loss's own: a gradient penalty, an adversarial input

@@ -132,6 +132,25 @@ def of_one_output(function, **options):
     return loss
 
 
+def penalty_of_outputs(model, batch):
+    out = model(batch["x"])
+    losses = F.cross_entropy(out, batch["y"], reduction="none")
+    (slope,) = torch.autograd.grad(losses.sum(), out, create_graph=True)
+    return losses + 0.1 * slope.pow(2).sum(1)
+
+
+def turning_gradients_on(model, batch):
+    torch.set_grad_enabled(False)
+    weight = torch.sigmoid(ce(model, batch))
+    torch.set_grad_enabled(True)
+    return weight * ce(model, batch)
+
+
+def through_numpy(model, batch):
+    losses = ce(model, batch)
+    return losses * torch.from_numpy(np.exp(-losses.detach().numpy()))
+
+
 def squared(model, batch):
     return F.mse_loss(model(batch["x"]), F.one_hot(batch["y"], 3).double(), reduction="none").mean(1)
 
@@ -197,6 +216,8 @@ LOSSES = {
     "clipped ratio": clipped_ratio,
     "penalty of detached weights": penalty_of_weights,
     "where": where,
+    "penalty of outputs": penalty_of_outputs,
+    "gradients turned on": turning_gradients_on,
     "gradient scaled": scaled,
     "hook that turns gradients": hooked(lambda g: -0.5 * g),
 }
@@ -276,6 +297,17 @@ def experts() -> nn.Module:
     return Named(run, gate=nn.Linear(5, 2), first=nn.Linear(5, 3), second=nn.Linear(5, 3))
 
 
+def in_pairs() -> nn.Module:
+    def run(m, x):
+        return m.out(torch.tanh((x.to(torch.complex128) @ torch.view_as_complex(m.inner.weight)).abs()))
+
+    return Named(run, inner=nn.Embedding(5, 8).apply(paired), out=nn.Linear(4, 3))
+
+
+def paired(layer: nn.Module) -> None:
+    layer.weight = nn.Parameter(layer.weight.detach().view(5, 4, 2))
+
+
 def parametrised(how: Callable[[nn.Module], nn.Module]) -> nn.Module:
     model = mlp()
     how(model[0])
@@ -333,6 +365,7 @@ MODELS = {
     "in place": (in_place, FEATURES),
     "partly without gradient": (partly_without_gradient, FEATURES),
     "experts": (experts, FEATURES),
+    "complex by pairs": (in_pairs, FEATURES),
     "weight norm": (partial(parametrised, parametrizations.weight_norm), FEATURES),
     "backward hook": (
         partial(with_hook, "register_full_backward_hook", lambda m, inside, out: (0.5 * inside[0],)),
@@ -383,7 +416,16 @@ def alternating(names) -> list[tuple[str, str]]:
     return [(name, kinds[k % len(kinds)]) for k, name in enumerate(names)]
 
 
-QUICK = ("SiLU", "one layer, two names", "in place", "forward hook", "LayerNorm", "tied, padding", "bag")
+QUICK = (
+    "SiLU",
+    "complex by pairs",
+    "one layer, two names",
+    "in place",
+    "forward hook",
+    "LayerNorm",
+    "tied, padding",
+    "bag",
+)
 
 
 def of_both_losses(models) -> list[Any]:
@@ -439,6 +481,9 @@ REFUSED = {
     ),
     "a loss that counts its calls": (
         problem(mlp, counted()), "the same numbers for the same weights", "counts its calls",
+    ),
+    "values out of tensors": (
+        problem(mlp, through_numpy), "derivatives of the gradient that training got", "taken out of tensors",
     ),
     "a loss without gradient": (
         problem(mlp, detached), "depends on the trained parameters", "computed from detached values",

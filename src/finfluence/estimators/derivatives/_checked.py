@@ -1,5 +1,7 @@
 """A step adjoint that is checked again while it goes backwards."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ FIRST, GROWTH = 4, 4
 ALLOWED, LOWEST = {torch.float64: 1e-6, torch.float32: 0.1}, 0.3
 EVERY_STEP = 3  # times as much where the gradient is read off what the step did
 TOLERANCE, ROUNDING = 0.02, 100
+HELD, TOGETHER = 2**18, 16  # numbers of adjoints that wait to be compared, and steps
 _NAMES = {"gradient": "gradients", "parameters": "parameters after the step"}
 
 
@@ -62,6 +65,8 @@ class CheckedAdjoint:
         self.inner = inner
         self._tape, self._make, self._fused, self.exact = tape, make, fused, exact
         self._taken, self._next, self._judges = 0, FIRST, True
+        self._at: int | None = None
+        self._waiting: list[_Along] = []
 
     @property
     def moves(self) -> Tensor | None:
@@ -141,11 +146,13 @@ class CheckedAdjoint:
             The step that was recorded is not the one that its rows, loss and optimiser make.
         """
         known = Known() if known is None else known.read(self.optimizer, state, hyper)
+        self._at = known.t
         found = self.inner.step(state, hyper, batch, adjoint, seed, known)
         self._taken += 1
         due = self._taken == self._next
         self._next *= GROWTH if due else 1
         if due and not (self._taken == FIRST and dear(self._tape)):
+            self.settle()
             theta = state[: self.losses.layout.size]
             with seeded(0):
                 self._compare(known.t, theta, batch, seed, (found[1], found[2]))
@@ -156,6 +163,7 @@ class CheckedAdjoint:
                 state, known.after, hyper.unbind(), self.inner.gradient, known.gradient
             )
             if off is not None:
+                self.settle()
                 first = None if known.t is None else first_departure(self._tape, known.t)
                 raise _departs(known.t, *off) if first is None else _departs(first.t, first.what, first.size)
         return found
@@ -163,8 +171,24 @@ class CheckedAdjoint:
     def row_derivatives(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
     ) -> Tensor:
-        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P]."""
-        return self.inner.row_derivatives(theta, direction, batch, seed)
+        """Return x_i = ⟨u, g_i(θ)⟩ [Q, B] of any rows along directions u [Q, P].
+
+        Returns
+        -------
+        Tensor [Q, B]
+
+        Raises
+        ------
+        NotSupportedError
+            They are differences of losses that are NaN or infinite.
+        """  # noqa: DOC501 - made by a function
+        found = self.inner.row_derivatives(theta, direction, batch, seed)
+        if isinstance(self.inner, OneSided) and not bool(torch.isfinite(found).all()):
+            with torch.no_grad():
+                losses = self.losses(theta, batch, seed)
+            if not bool(torch.isfinite(losses).all()):
+                raise _no_numbers(self._at)
+        return found
 
     def products(
         self, theta: Tensor, direction: Tensor, batch: Batch, seed: int | None = None
@@ -185,14 +209,43 @@ class CheckedAdjoint:
         value = along_gradient(self.optimizer, state, hyper, adjoint, direction, known)
         if value is None:
             return
-        scale = value.abs() + of_rows.abs().mean(1)
-        allowed = EVERY_STEP * ALLOWED.get(state.dtype, LOWEST) * scale
-        error = (value - of_rows.mean(1)).abs()
-        if not bool((error > allowed).any()):  # NaN and infinity are none: a training that diverged
+        if self._waiting and self._waiting[0].of_rows.shape != of_rows.shape:
+            self.settle()
+        self._waiting.append(_Along(state, adjoint, direction, known, value, of_rows))
+        if len(self._waiting) * adjoint.numel() >= HELD or len(self._waiting) == TOGETHER:
+            self.settle()
+
+    def settle(self) -> None:
+        """Compare what is left of the last steps: of small models, several at one time.
+
+        Raises
+        ------
+        NotSupportedError
+            What went backwards is not the adjoint of a step that was taken, or no number.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
             return
-        allowed += _rounding_along(self.optimizer, state, adjoint, direction, known)
-        if self._judges and bool((error > allowed).any()):
-            raise self._differs(known.t, "row derivatives", float((error / scale).max()))
+        value = torch.stack([step.value for step in waiting])
+        of_rows = torch.stack([step.of_rows for step in waiting])
+        scale = value.abs() + of_rows.abs().mean(2)
+        allowed = EVERY_STEP * ALLOWED.get(of_rows.dtype, LOWEST) * scale
+        error = (value - of_rows.mean(2)).abs()
+        if bool((error <= allowed).all()) or not self._judges:
+            return
+        for step, off, size, most in zip(waiting, error, scale, allowed, strict=True):
+            self._judge(step, off, size, most)
+
+    def _judge(self, step: "_Along", error: Tensor, scale: Tensor, allowed: Tensor) -> None:
+        """Raise if a step's mean row derivatives are not ⟨u, g⟩, but for rounding, or are no numbers."""
+        if bool((error > allowed).any()):
+            allowed = allowed + _rounding_along(
+                self.optimizer, step.state, step.adjoint, step.direction, step.known
+            )
+            if bool((error > allowed).any()):
+                raise self._differs(step.known.t, "row derivatives", float((error / scale).max()))
+        elif bool(error.isnan().any() & torch.isfinite(step.value).all()):  # else an adjoint without bounds
+            raise _no_numbers(step.known.t)
 
     def _differs(self, t: int | None, what: str, error: float) -> DifferentGradientError:
         return _differs(t, what, error, None if t is None else first_departure(self._tape, t))
@@ -230,6 +283,18 @@ class CheckedAdjoint:
                 error = check.at(adjoint, point)
         if not check.holds(error):
             raise self._differs(t, "products with ∂g/∂θ", error)
+
+
+@dataclass(frozen=True, eq=False)
+class _Along:
+    """A step taken backwards whose mean row derivative is to be compared with `value`, ⟨u, g⟩ [Q]."""
+
+    state: Tensor
+    adjoint: Tensor
+    direction: Tensor
+    known: Known
+    value: Tensor
+    of_rows: Tensor
 
 
 def along_gradient(
@@ -309,6 +374,18 @@ def _differs(t: int | None, what: str, error: float, first: Departure | None) ->
             "or the loop changes gradients, weights or the optimiser's buffers at some steps",
             "leave out what stops or changes gradients, let only the optimiser move the parameters, and record each "
             "phase of the training by itself",
+        )
+    )
+
+
+def _no_numbers(t: int | None) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "row derivatives that are numbers, as the gradient of the step is",
+            f"NaN or infinite ones {_at(t)}",
+            "some rows have a loss there that is NaN or infinite, with a gradient that is not (they are masked with "
+            "torch.where, for instance): differences of such losses say nothing",
+            "give masked rows a loss of 0, or use differentiation='exact', which needs gradients alone",
         )
     )
 

@@ -30,8 +30,10 @@ from finfluence.runs import Tape, Update
 from finfluence.runs.tape import Key
 
 _UNSUPPORTED = re.compile(
-    r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks|does not require grad|inference tensor"
+    r"torch\.func|functorch|vmap|jvp|forward.mode|forward AD|saved tensor hooks|does not require grad|inference tensor|"
+    r"doesn't have storage"
 )
+_INSIDE = "does not require grad"
 _MIXED = re.compile(r"expected scalar type|same dtype|must have the same (d)?type|[Mm]ixed dtype")
 
 
@@ -60,6 +62,7 @@ class Adjoint:
         self.losses = losses
         self.optimizer = optimizer
         self._slots = len(optimizer.slots)
+        self._differentiates = False  # in the loss itself, by torch.autograd.grad: it needs a graph
         self._traces = Traces(stochastic, split_short_rows, graphs, "exact")
 
     @property
@@ -117,7 +120,17 @@ class Adjoint:
             rows = dict(zip(keys, fields, strict=True))
             return each(lambda u: jvp(lambda p: self.losses(p, rows, seed), (theta,), (u,))[1], direction)
 
-        result: Tensor = self._run("row derivatives", function, theta, direction, *(batch[k] for k in keys))
+        if self._differentiates:
+            return self.products(theta, direction, batch, seed)[1]
+        try:
+            result: Tensor = self._run(
+                "row derivatives", function, theta, direction, *(batch[k] for k in keys)
+            )
+        except NotSupportedError as error:
+            if _INSIDE not in str(error):
+                raise
+            self._differentiates = True
+            return self.products(theta, direction, batch, seed)[1]
         return result
 
     def products(

@@ -142,12 +142,17 @@ def _follow(context: Context, columns: range, tell: Callable[[int], None]) -> Ch
     )
     backward = BackwardPass(tape, context.derivative.adjoint, start, rules, context.states)
     del start
+
+    def checked(next_epoch: int) -> None:
+        context.derivative.adjoint.settle()
+        tell(next_epoch)
+
     with seeded(0):
         if context.folder is None:
-            backward.run(tell)
+            backward.run(checked)
         else:
             saved = SavedProgress(context.folder / f"replay-{key}.safetensors", context)
-            saved.run(backward, tell)
+            saved.run(backward, checked)
     totals, (step_share, finite_share) = backward.totals, backward.steps.shares()
     return ChunkResult(
         columns,

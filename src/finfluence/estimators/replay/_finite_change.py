@@ -47,7 +47,7 @@ LINEAR = 1e-9
 OUTGROWN = 10.0
 SQUARES = "_sq"  # ends the names of second moments
 PRECISE = (torch.float32, torch.float64)  # in which buffers tell a gradient to a few roundings of it
-NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**15, 4
+NUMBERS, SHIFTS, BLOCK, MEMORY_SHARE = 2**18, 2**22, 2**17, 4
 OF_STATE, OF_SHIFT, OF_RUN = 5.8, 2.2, 15.0  # numbers held for each of a row's state, of its shift, and of θ
 WHOLE = slice(None)
 Slots = tuple[Tensor, ...]
@@ -164,6 +164,7 @@ class FiniteChanges:
         self._divides = tape.optimizer.part(WHOLE) is not None
         self._shifts = shifts_together(tape, memory_bytes) if self._divides else self._chunk
         self.precision = precision(tape)
+        self.translates = self._divides and tape.optimizer.translates
         self._hyper: dict[int, tuple[Tensor, ...]] = {}
 
     def looks_at(self, t: int) -> bool:
@@ -283,6 +284,10 @@ class FiniteSlopes:
         self._before = theta.double(), tuple(slot.to(changes.precision) for slot in slots)
         self._gradients = [gradient.to(changes.precision)]
         self._states: list[tuple[Tensor, Slots]] = []
+        self._nowhere = gradient.new_zeros(
+            (), dtype=changes.precision
+        )  # moves are differences of rows' and the run's
+        self._moves: list[Tensor] = []
         self.taken = torch.zeros(len(place.ahead[0]), dtype=torch.bool, device=gradient.device)
         self.doubtful, self._bent = self.taken.clone(), self.taken.clone()
         self._further = len(place.ahead) - 1 if place.t < FOLLOWED else 0
@@ -386,10 +391,13 @@ class FiniteSlopes:
         """Return what comes of it at some coordinates [Q, r]."""
         (theta, slots), total = _at(self._before, some), torch.zeros((), dtype=torch.float64)
         gradients, last = shifts.moved(self._gradients[0], self._place.state.dtype, some), self._further
+        nowhere = self._nowhere if self._changes.translates else None
         for k in range(last + 1 if slots else 1):
-            after, slots = self._changes.updated(self._place.t + k, theta, slots, gradients, some)
+            start = theta if nowhere is None else nowhere
+            after, slots = self._changes.updated(self._place.t + k, start, slots, gradients, some)
             theta, kept = _at(self._states[k], some)
-            total = total + _along(self._place.ahead[k][:, 0, some], after - theta)
+            reached = theta if nowhere is None else self._moves[k][some]
+            total = total + _along(self._place.ahead[k][:, 0, some], after - reached)
             if k < last:
                 gradients = self._gradients[k + 1][some]
         return total + self._of_slots(self._place.ahead[last][..., some], slots, kept)
@@ -437,6 +445,9 @@ class FiniteSlopes:
                 told = self._gradient_at(before[0], reached) if told is None else told
                 self._gradients.append(told.to(self._changes.precision))
             self._states.append(self._changes.updated(reached, *before, self._gradients[done]))
+            if self._changes.translates:
+                moved, _ = self._changes.updated(reached, self._nowhere, before[1], self._gradients[done])
+                self._moves.append(moved)
         return self._states[k]
 
     def _gradient_at(self, theta: Tensor, t: int) -> Tensor:

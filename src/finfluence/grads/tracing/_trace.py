@@ -29,15 +29,15 @@ class Traced:
     def __init__(
         self, function: Callable[..., Any], graph: fx.GraphModule | None, reason: str | None
     ) -> None:
-        self._call: Callable[..., Any] = graph if graph is not None else function
+        self._function = function
         self.graph = graph
         self.reason = reason
 
     def __call__(self, *tensors: Tensor) -> Any:
         if self.graph is None:
-            return self._call(*tensors)
+            return self._function(*tensors)
         with torch.no_grad():
-            return self._call(*tensors)
+            return self.graph.forward(*tensors)  # without what a call of a module does beside
 
 
 def trace(

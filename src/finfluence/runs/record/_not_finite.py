@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -44,6 +45,26 @@ def check_finite(comparison: Comparison) -> None:
     raise _error(_first(comparison, *min((p for p in (from_kept, from_checked) if p), key=lambda p: p[1])))
 
 
+def check_loss(loss: float, t: int) -> None:
+    """Raise where the loss of a step is no number, though its gradient is.
+
+    Raises
+    ------
+    TrainingError
+    """
+    if isfinite(loss):
+        return
+    raise TrainingError(
+        explain(
+            "a training whose losses, gradients and parameters are finite",
+            f"a loss of {loss} at step {t}, with a gradient that is finite",
+            "rows are masked with NaN or infinite values (torch.where, masked_fill), and others make the gradient: "
+            "what such a row does to the loss is not defined",
+            f"give masked rows a loss of 0, or leave them out; look at the rows of step {t}",
+        )
+    )
+
+
 def _first(comparison: Comparison, start: int, stop: int) -> _Found:
     """Take steps start … stop − 1 again until something is not finite."""
     steps: RecordedSteps = comparison.steps
@@ -53,7 +74,7 @@ def _first(comparison: Comparison, start: int, stop: int) -> _Found:
         loss = float(steps.backward(t))
         gradients = zip(steps.layout.names, steps.parameters, strict=True)
         names = [name for name, p in gradients if p.grad is not None and not _finite(p.grad)]
-        if not torch.isfinite(torch.tensor(loss)):
+        if not isfinite(loss):
             return _Found(f"a loss of {loss}", f"at step {t}", t)
         if names:
             return _Found(f"a gradient of '{names[0]}' with NaN or infinite values", f"at step {t}", t)

@@ -317,6 +317,8 @@ class Recorder:
 
     def _states_of(self, parts: int) -> list[Tensor]:
         calls = len(self._random)
+        if self.steps and (calls > 0) != (len(self.recording.entries[0].random) > 0):
+            raise _other_modes(self.steps, calls > 0)
         if not calls and not self.model.training:
             return []
         if calls and calls % parts == 0:
@@ -358,6 +360,18 @@ class Recorder:
                 "call tape.step after each optimizer.step(), and tape.finish() where the recording ends",
             )
         )
+
+
+def _other_modes(step: int, training: bool) -> NotSupportedError:
+    modes = ("training", "evaluation") if training else ("evaluation", "training")
+    return NotSupportedError(
+        explain(
+            "a model in the same mode at every step",
+            f"{modes[0]} mode at step {step}, and {modes[1]} mode at the first",
+            "an evaluation between the steps left the mode changed, or the loop turns dropout off on the way",
+            "call model.train() after each evaluation, or record each phase by itself",
+        )
+    )
 
 
 def _unreadable(step: int, error: Exception) -> NotSupportedError:

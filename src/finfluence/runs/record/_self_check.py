@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finfluence.errors import NotSupportedError, TrainingError, explain
 from finfluence.runs.record._causes import TOLERANCE, Comparison, cause_of, relative
-from finfluence.runs.record._not_finite import check_finite
+from finfluence.runs.record._not_finite import check_finite, check_loss
 from finfluence.runs.record._recorder import Recorder, ReferenceSample
 from finfluence.runs.steps import RECAST, RecordedSteps
 
@@ -47,6 +47,7 @@ def check_recording(steps: RecordedSteps, recorder: Recorder) -> str:
     check_finite(comparison)
     for t in comparison.checked:
         again = _Again.of(comparison, t)
+        check_loss(again.loss, t)
         difference = _difference(comparison, t, again) or _recast(comparison, t)
         if difference is not None:
             raise TrainingError(
@@ -75,17 +76,18 @@ class _Again:
     gradient: Tensor
     has_grad: Tensor
     after: Tensor
+    loss: float
 
     @classmethod
     def of(cls, comparison: Comparison, t: int) -> "_Again":
         steps = comparison.steps
         steps.set_state(t, comparison.state(t))
-        steps.backward(t)
+        loss = float(steps.backward(t))
         gradient = steps.held_gradient()
         has_grad = torch.cat([torch.full((p.numel(),), p.grad is not None) for p in steps.parameters])
         steps.apply(t)
         after = torch.cat([p.detach().reshape(-1) for p in steps.parameters])
-        return cls(gradient, has_grad.to(after.device), after)
+        return cls(gradient, has_grad.to(after.device), after, loss)
 
 
 def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, DataError, NotSupportedError, explain
-from finfluence.grads import Layout, RowLoss, check_row_losses, no_checkpointing, without_graph
+from finfluence.grads import Batch, Layout, RowLoss, check_row_losses, no_checkpointing, without_graph
 from finfluence.runs.describe import RowSource, try_loss
 from finfluence.runs.steps import Clipping, CoarsestDtype, check_steady, tolerance_of
 
@@ -48,7 +48,7 @@ def try_out(
                 else {k: v[row : row + 1] for k, v in batch.items()}
             )
             placed = {k: v.to(layout.device) for k, v in one.items()}
-            alone = without_graph(partial(loss, model, placed))
+            alone = _alone(loss, model, placed, rows.ids[row].item())
             check_row_losses(alone, 1)
             if not _separable(float(together[row]), float(alone[0]), rows.ids[row].item(), tolerance):
                 check_steady(model, loss, batch)  # it may be another number at every call
@@ -76,6 +76,25 @@ def try_out(
     return drawn, seen.dtype
 
 
+def _alone(loss: RowLoss, model: nn.Module, one: Batch, row: Any) -> Tensor:
+    """Return the loss of a row by itself."""
+    try:
+        return without_graph(partial(loss, model, one))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise NotSupportedError(
+            explain(
+                "a loss that can be taken of one row by itself",
+                f"{type(error).__name__} for row {row!r} alone: {text}",
+                "it ranks the rows of a batch, or a layer normalises over them in evaluation mode, too "
+                "(BatchNorm with track_running_stats=False)",
+                "write the loss of a row with that row only, and use layers without statistics of the batch",
+            )
+        ) from error
+
+
 def _states(device: torch.device) -> list[Tensor]:
     here = [torch.default_generator.get_state()]
     return [*here, torch.cuda.get_rng_state(device)] if device.type == "cuda" else here
@@ -100,8 +119,9 @@ def _coupled(together: float, alone: float, row: Any) -> NotSupportedError:
         explain(
             "a loss of one row that does not depend on the other rows of its batch",
             f"{together:.6g} for row {row!r} among others and {alone:.6g} alone",
-            "a contrastive loss, a normalisation over the batch, or padding that is not masked",
-            "write the loss of a row with that row only; mask padding",
+            "a contrastive loss, a normalisation over the batch, padding that is not masked, or random numbers in "
+            "evaluation mode, too (F.dropout without training=)",
+            "write the loss of a row with that row only; mask padding; draw in training mode alone",
         )
     )
 

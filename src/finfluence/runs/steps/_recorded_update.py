@@ -74,6 +74,11 @@ class RecordedUpdate:
         still = (torch.where(self._moves, a, b) for a, b in zip(held, slots, strict=True))
         return torch.where(self._moves, new, theta), tuple(still)
 
+    @property
+    def translates(self) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ, as without decay in the gradient."""
+        return self._rule.translates({**self._flags, **self._fixed})
+
     def part(self, some: slice) -> "RecordedUpdate | None":
         """Return the update of some coordinates alone; None where a norm, or all of a matrix, is in it."""
         if self._clipping.norm is not None or not self._rule.elementwise:

@@ -33,6 +33,10 @@ class Update(Protocol):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return (θ_{t+1}, slots_{t+1})."""
 
+    @property
+    def translates(self) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ, as without decay in the gradient."""
+
     def part(self, some: slice) -> "Update | None":
         """Return the update of some coordinates alone, of vectors [..., p]; None unless each moves by itself."""
 

@@ -53,10 +53,8 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
     mean = o.first * slots[0] + (1 - o.first) * grad
     square = o.second * slots[1] + (1 - o.second) * grad * grad
     most = torch.maximum(slots[2], square) if o.amsgrad else square
-    moved = most != 0
-    root = torch.where(moved, most, 1.0).sqrt()
-    step = o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
-    new = theta - torch.where(moved, step, 0.0)
+    root = torch.where(most != 0, most, torch.inf).sqrt()  # v = 0: a step of 0
+    new = theta - o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
     return new, (mean, square, most) if o.amsgrad else (mean, square)
 
 
@@ -80,10 +78,9 @@ def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptio
     mean = o.first * slots[0] + (1 - o.first) * grad
     twice = (2 * (1 - o.second)) * grad
     square = torch.addcmul(o.second * slots[1], twice, grad, value=0.5)
-    moved = square != 0
-    root = torch.where(moved, square.sqrt(), 1.0)
+    root = torch.where(square != 0, square, torch.inf).sqrt()  # v = 0: nothing of θ
     scale = root / o.correct_second + o.eps
-    step = torch.where(moved, o.lr / o.correct_first / scale, 0.0)
+    step = o.lr / o.correct_first / scale
     bend = step * mean / (2 * o.correct_second * root * scale)
 
     def pull(after: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,6 +149,11 @@ class Adam(Optimizer):
         """Return the numbers of step `step` (from 0): learning rate, 1 − β₁ᵗ, √(1 − β₂ᵗ)."""
         first, second = self.betas
         return (self.lr * rate, 1 - first ** (step + 1), (1 - second ** (step + 1)) ** 0.5)
+
+    @property
+    def translates(self) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ: weights do not decay through it."""
+        return self.decoupled or self.weight_decay == 0
 
     def update(
         self, theta: Tensor, slots: Slots, grad: Tensor, hyper: tuple[Tensor, ...]
@@ -234,6 +236,12 @@ class _AdamRule(Rule):
         self, theta: Tensor, slots: Slots, after: Slots, options: Mapping[str, Any]
     ) -> Tensor | None:
         return adam_gradient(slots, after, theta, self._read(options))
+
+    def translates(self, options: Mapping[str, Any]) -> bool:
+        decay = options.get("weight_decay")
+        return bool(
+            self.decoupled or options["decoupled_weight_decay"] or (decay is not None and is_zero(decay))
+        )
 
     def tells_gradient(self, numbers: Mapping[str, np.ndarray]) -> bool:
         return bool((numbers["first"] <= MOST_REMEMBERED).all())

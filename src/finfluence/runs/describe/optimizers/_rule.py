@@ -74,6 +74,11 @@ class Optimizer(ABC):
     ) -> tuple[Tensor, Slots]:
         """Return (θ_{t+1}, slots_{t+1})."""
 
+    @property
+    def translates(self) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ, as without decay in the gradient."""
+        return False
+
     def part(self, some: slice) -> "Optimizer":
         """Return the update of some coordinates alone: the same, for each coordinate of a recipe's moves by itself."""
         return self
@@ -125,6 +130,10 @@ class Rule(ABC):
     flags: tuple[str, ...]
     tolerance: float | None = None
     elementwise: bool = True
+
+    def translates(self, options: Mapping[str, Any]) -> bool:
+        """Whether what a gradient does to θ and the slots is the same at every θ, with these options."""
+        return False
 
     @property
     def name(self) -> str:
