@@ -25,7 +25,7 @@ from finfluence.assess._policy import PolicyEffect, policy_effect
 __all__ = [
     "METHODS", "NETWORK_PARTS", "THRESHOLDED", "AccuracyChange", "AccuracyComparison", "AccuracyEstimate",
     "DesignLaw", "EffectLaws", "EventLog", "ExposureTest", "FeedbackInterval", "Forgotten", "InclusionEffects",
-    "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval", "inclusion",
-    "local_covariance", "network_file", "network_laws", "network_prior", "policy_effect", "scores_and_weights",
-    "split_interval", "sup_of_brownian_motion",
+    "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval",
+    "inclusion", "local_covariance", "network_file", "network_laws", "network_prior", "policy_effect",
+    "scores_and_weights", "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip

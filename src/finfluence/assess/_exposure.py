@@ -154,8 +154,9 @@ def exposure(
     -----
     Queries of one run share the order of its rows: a single tape has no other to compare with. Of tapes the log is
     `EventLog.from_tapes(source, answered, rows, …)`, whose option `times` says at how many states it looks.
-    Without `runs` in a log of your own, subjects are taken as independent; queries of one run are not, and the test would be too sure.
-    With them folds and multipliers are of whole runs, and :math:`\hat\sigma^2_T` is the mean square of the runs' sums.
+    Without `runs` in a log of your own, subjects are taken as independent; queries of one run are not, and the test
+    would be too sure. With them folds and multipliers are of whole runs, and :math:`\hat\sigma^2_T` is the mean square
+    of the runs' sums.
 
     References
     ----------

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from finfluence.clean import CleanOptions
-from finfluence.cli._screen import Screen
 from finfluence.cli._decided import show_advice
+from finfluence.cli._screen import Screen
 from finfluence.cli._shown import show_chapter, show_plan, show_verification, show_verified
 from finfluence.jobs.scan import DecideOptions, VerifyOptions, in_short, q_in_short
 from finfluence.jobs.tune import TuneResult, clean_tune, decide_tune, open_tune, verify_tune

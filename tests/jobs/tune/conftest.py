@@ -1,9 +1,9 @@
 """One tuning for all tests of its folder: they copy it before they change it."""
 
 import pytest
+from tiny_tuning import SMALL, write
 
 from finfluence.jobs.tune import TuneOptions, run_tune
-from tiny_tuning import SMALL, write
 
 
 @pytest.fixture(scope="session")

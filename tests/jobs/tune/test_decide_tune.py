@@ -5,16 +5,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from tiny_tuning import SMALL
 from typer.testing import CliRunner
 
 import tiny_language as tiny
 from finfluence.cli import app
-from finfluence.errors import ConfigError, DataError, StorageError
+from finfluence.errors import DataError, StorageError
 from finfluence.jobs.scan import DecideOptions
 from finfluence.jobs.tune import TuneOptions, decide_tune, open_tune, run_tune
-from tiny_tuning import SMALL
 
 RUNS = 4
 
@@ -179,7 +178,7 @@ def test_changed_rows_and_behaviours_are_told(result, files, tmp_path):
         kept = Path(files[name]).read_bytes()
         try:
             Path(files[name]).write_bytes(kept + b"\n")
-            with pytest.raises(error, match="that were tuned with|that was tuned on"):
+            with pytest.raises(error, match=r"that were tuned with|that was tuned on"):
                 decide_tune(result.folder, DecideOptions(runs=2))
         finally:
             Path(files[name]).write_bytes(kept)

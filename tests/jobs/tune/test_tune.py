@@ -7,17 +7,16 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_tuning import HOSTILE, SMALL
 from typer.testing import CliRunner
 
 from finfluence.cli import app
 from finfluence.errors import DataError, StorageError
 from finfluence.jobs.tune import TuneOptions, open_tune, run_tune
-from tiny_tuning import HOSTILE, SMALL
 
 
 def run(*words: object) -> tuple[int, str]:

@@ -170,8 +170,10 @@ def _asked(
         fresh = [_fresh(b, seen, findings) for b in asked]
     alone = [b.name for b in fresh or asked if len(b.texts) < 2]
     if alone:
-        text = f"{', '.join(map(repr, alone))}: one text, whose interval holds for other trainings, not for other texts."
-        findings.append(("FI045", text))
+        named = ", ".join(map(repr, alone))
+        findings.append(
+            ("FI045", f"{named}: one text, whose interval holds for other trainings, not for other texts.")
+        )
     if not any(b.kind == HELD_OUT for b in asked):
         text = "Whether the model is otherwise as good was not asked: add a behaviour of kind held_out."
         findings.append(("FI045", text))
@@ -355,6 +357,6 @@ def _sentence(action: str, tried: Sequence[Mapping[str, Any]], decided: Decided,
     )
     what = {
         DROP: f"drop the {did['rows']:,} {which}",
-        REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at its q-value, the chance that it is named wrongly",
+        REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at its q-value, the chance that it does no harm",
     }[action]
     return f"Recommended: {what}. On {on}, this {did['did']}."
