@@ -119,10 +119,14 @@ def test_weights_of_other_shapes_or_names_are_refused(weights, tmp_path):
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     other = {**CONFIG, "model": {**SIZES, "nbins": 512}}
     save_file(state, tmp_path / "shapes.safetensors", {"model_config": json.dumps(other)})
-    save_file({"encoder.w": torch.ones(1)}, tmp_path / "names.safetensors", {"model_config": json.dumps(CONFIG)})
+    save_file(
+        {"encoder.w": torch.ones(1)}, tmp_path / "names.safetensors", {"model_config": json.dumps(CONFIG)}
+    )
     save_file(state, tmp_path / "config.safetensors", {"model_config": "{}"})
     for name in ("shapes", "names", "config"):
-        with pytest.raises(StorageError, match=r"(?s)weights that fit the model_config.*next step: on a machine"):
+        with pytest.raises(
+            StorageError, match=r"(?s)weights that fit the model_config.*next step: on a machine"
+        ):
             CausalPFN(tmp_path / f"{name}.safetensors")
 
 

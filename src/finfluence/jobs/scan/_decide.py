@@ -16,7 +16,7 @@ from finfluence.ensemble import one_thread
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest import Table
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs._words import size
+from finfluence.jobs._words import counted, size
 from finfluence.jobs.scan._chapters import Chapter, decision_chapter
 from finfluence.jobs.scan._check_words import harms, measured
 from finfluence.jobs.scan._decisions import from_table, read_lines
@@ -347,7 +347,7 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], on: str) -> str:
 
 def _of_unlabelled(found: Mapping[str, Any], action: str) -> str:
     """Say what is estimated of the recommended version on the rows without labels."""
-    on, against = f"On {found['unlabelled_rows']:,} rows without labels", len(signs(found))
+    on, against = f"On {counted(found['unlabelled_rows'], 'row')} without labels", len(signs(found))
     doubt = (
         f" ({against} {'sign speaks' if against == 1 else 'signs speak'} against this estimate)"
         if against

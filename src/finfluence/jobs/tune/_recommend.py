@@ -15,7 +15,7 @@ from finfluence._seeds import stream, torch_seed
 from finfluence.ensemble import one_thread
 from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs._words import change
+from finfluence.jobs._words import change, counted
 from finfluence.jobs.scan import Advice, DecideOptions
 from finfluence.jobs.tune._decide import GROUP, RANK, Decided, decide
 from finfluence.jobs.tune._estimate import load_estimate
@@ -342,7 +342,7 @@ def _best(tried: Sequence[Mapping[str, Any]]) -> str:
 
 def _judged_on(judged: Prepared, apart: bool) -> str:
     count = sum(len(b.texts) for b in judged.texts.behaviours)
-    texts = f"{count:,} text{'s' if count > 1 else ''}"
+    texts = counted(count, "text")
     return f"{texts} that took no part" if apart else f"the {texts} that were asked, too, which flatters it"
 
 
