@@ -12,7 +12,7 @@ _HOPELESS = 20.0
 _SHARES = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98])
 _SCALES, _SMALLEST = 14, 0.05
 _OTHERS = (0.0, 0.05, 0.2)
-_NOISE = np.geomspace(0.1, 10.0, 13)
+_NOISE = np.geomspace(0.1, 10.0, 6)
 _SLOPES, _SLOPE_SD = np.exp(np.linspace(-1.2, 1.2, 9)), 0.4
 _NEGLIGIBLE, _EXACT = 1e-4, 1e-9
 

@@ -104,9 +104,8 @@ def inclusion(
     the posteriors by one half of the runs are held against the differences in the other half: effects unlike all of
     these laws are found so. Rows near each other, which may come from one source, are tested for like effects: pass
     them in the order of the file. Because inclusion is drawn by chance, both arms are alike but for the row; the
-    prediction
-    takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the
-    grid; one that goes against the outcomes (b < 0) is left out, and said.
+    prediction takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the
+    top of the grid; one that goes against the outcomes (b < 0) is left out, and said.
 
     Parameters
     ----------
