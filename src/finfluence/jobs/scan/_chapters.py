@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finfluence.jobs._words import signed
+from finfluence.jobs._words import counted, signed
 from finfluence.jobs.scan._folder import ASSESSMENT, DECISION, MITIGATION, ScanFolder
 from finfluence.report import Table
 from finfluence.report import finding as _registered
@@ -122,7 +122,8 @@ def assessment_chapter(values: Mapping[str, Any]) -> Chapter:
         columns=columns,
         rows=tuple(rows),
         lead=values["sentence"],
-        note=f"Accuracy on {found['unlabelled_rows']:,} rows of {str(found['source']['name']).rsplit('/', 1)[-1]}"
+        note=f"Accuracy on {counted(found['unlabelled_rows'], 'row')} of "
+        + str(found["source"]["name"]).rsplit("/", 1)[-1]
         + (f" ({predicted:,} of them predicted)" if predicted < found["unlabelled_rows"] else "")
         + f", by {found['labelled_rows']:,} held-out rows with labels and {found['runs']} trainings of each version; "
         f"{100 * found['level']:.0f} % bootstrap over rows and trainings. The first line is the estimate, the others "
