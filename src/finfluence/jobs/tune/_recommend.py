@@ -257,7 +257,8 @@ def _trained(
         return {}
     every = np.arange(len(work.judged.rows))
     arms = {ALL: [np.zeros(len(every), bool)] * runs, **masks}
-    total, values = len(arms) * runs, {}
+    total = len(arms) * runs
+    values: dict[str, list[list[list[float]]]] = {}
     for place, (name, gone) in enumerate(arms.items()):
         values[name] = []
         for run, mask in enumerate(gone):
