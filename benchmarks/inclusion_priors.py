@@ -1,10 +1,10 @@
 """Effects from logged runs where effects are unlike those assumed, and in real retrainings of digits.
 
 python -m benchmarks.inclusion_priors. Synthetic logs of 128 rows and 400 runs whose effects follow other laws than a
-spike at zero with a normal or t slab, or are correlated (as the prediction's errors are then), or whose noise is
-heavy-tailed; and a logistic regression of threes and eights, a tenth of the labels flipped, trained on random halves:
-400 runs are the log, 4,000 others the judge; an interval holds there if it does for the judge's difference, whose own
-noise is added to it.
+spike at zero with a normal or t slab, or are alike within groups of neighbours (as the prediction's errors are then),
+or whose noise is heavy-tailed; and a logistic regression of threes and eights, a tenth of the labels flipped, trained
+on random halves: 400 runs are the log, 4,000 others the judge; an interval holds there if it does for the judge's
+difference, whose own noise is added to it.
 """
 
 import argparse
@@ -27,9 +27,15 @@ NAMES = (
 )
 
 
-def together(rng: np.random.Generator) -> np.ndarray:
-    """Return normal values of the rows, sixteen groups of eight with a correlation of .8 within."""
-    return np.asarray(np.sqrt(0.8) * np.repeat(rng.normal(size=16), 8) + np.sqrt(0.2) * rng.normal(size=ROWS))
+SOURCES = {"correlated": (8, 0.8), "four sources": (32, 0.95)}
+"""Rows of a group, and their correlation."""
+
+
+def together(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Return normal values of the rows, alike within groups."""
+    size, within = SOURCES[kind]
+    shared = np.repeat(rng.normal(size=ROWS // size), size)
+    return np.asarray(np.sqrt(within) * shared + np.sqrt(1 - within) * rng.normal(size=ROWS))
 
 
 def effects_of(kind: str, rng: np.random.Generator) -> np.ndarray:
@@ -41,8 +47,10 @@ def effects_of(kind: str, rng: np.random.Generator) -> np.ndarray:
         return np.asarray(scale * rng.exponential(size=ROWS))
     if kind == "Cauchy":
         return np.asarray(0.2 * scale * rng.standard_cauchy(ROWS))
-    if kind == "correlated":
-        return np.asarray(scale * together(rng))
+    if kind in SOURCES:
+        return np.asarray(scale * together(kind, rng))
+    if kind == "normal":
+        return np.asarray(scale * rng.normal(size=ROWS))
     if kind == "two scales":
         return np.asarray(scale * np.where(rng.random(ROWS) < 0.1, 3.0, 0.2) * rng.normal(size=ROWS))
     return np.asarray(scale * np.where(rng.random(ROWS) < 0.3, rng.normal(size=ROWS), 0.0))
@@ -57,6 +65,8 @@ KINDS = (
     "heavy noise",
     "wrong prediction",
     "correlated",
+    "normal",
+    "four sources",
 )
 
 
@@ -79,13 +89,13 @@ def estimates(
 
 def of_kind(kind: str, worlds: int) -> str:
     """Return a line of the table: squared errors relative to the difference of arms, and coverage."""
-    errors, held, large, said = [], [], [], 0
+    errors, held, large, plain, said, alike = [], [], [], [], 0, 0
     for seed in range(worlds):
         rng = np.random.default_rng([seed, KINDS.index(kind)])
         effects = effects_of(kind, rng)
         included = rng.random((RUNS, ROWS)) < 0.5
         noise = rng.standard_t(2.5, RUNS) if kind == "heavy noise" else rng.normal(size=RUNS)
-        errors_of_prediction = together(rng) if kind == "correlated" else rng.normal(size=ROWS)
+        errors_of_prediction = together(kind, rng) if kind in SOURCES else rng.normal(size=ROWS)
         predicted = effects + effects.std() * errors_of_prediction
         if kind == "wrong prediction":
             predicted = -effects
@@ -97,14 +107,17 @@ def of_kind(kind: str, worlds: int) -> str:
         told_apart = np.abs(effects) > 2 / np.sqrt(RUNS)
         large.extend(inside[2][told_apart])
         said += any("unlike" in f for f in network.findings)
+        alike += any("near each other" in f for f in grid.findings)
+        plain.append(np.mean(np.abs(grid.difference - effects) < 1.64 * grid.se))
     relative = np.mean(np.array(errors) / np.array(errors)[:, :1], 0)
-    *grid, network = np.mean(held, 0)
-    return _line(kind, relative, [*(f"{h:.2f}" for h in (*grid, np.mean(large), network)), f"{said}"])
+    *posterior, of_network = np.mean(held, 0)
+    shares = [f"{h:.2f}" for h in (*posterior, np.mean(large), of_network)]
+    return _line(kind, relative, [*shares, f"{said}", f"{alike}", f"{np.mean(plain):.2f}"])
 
 
 def of_digits(seeds: int) -> str:
     """Return the same line for real retrainings; the truth is other runs, whose own noise is taken out."""
-    errors, held_by_posteriors, said = [], [], 0
+    errors, held_by_posteriors, said, alike = [], [], 0, 0
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 99])
         x, y = load_digits(return_X_y=True)
@@ -128,9 +141,10 @@ def of_digits(seeds: int) -> str:
         inside = [*((of_grid <= level / 2).mean() for level in LEVELS), (of_grid <= 0.45)[larger].mean()]
         held_by_posteriors.append([*inside, (of_network <= 0.45).mean()])
         said += any("unlike" in f for f in network.findings)
+        alike += any("near each other" in f for f in grid.findings)
     means = np.mean(errors, 0)
     shares = [f"{h:.2f}" for h in np.mean(held_by_posteriors, 0)]
-    return _line("digits, retrained", means / means[0], [*shares, f"{said}"])
+    return _line("digits, retrained", means / means[0], [*shares, f"{said}", f"{alike}", ""])
 
 
 def _line(name: str, relative: np.ndarray, held: list[str]) -> str:
@@ -141,6 +155,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--worlds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", choices=["digits", *KINDS], default=["digits", *KINDS])
     asked = parser.parse_args()
     print(
         "| effects | "
@@ -151,11 +166,12 @@ if __name__ == "__main__":
                 "90 %, larger rows",
                 "network, 90 % holds",
                 "network, said to be unlike",
+                "said to be alike",
+                "difference ± 1.64 se holds",
             ]
         )
         + " |"
     )
-    print("|---" * (4 + len(NAMES) + len(LEVELS)) + "|")
-    print(of_digits(asked.seeds), flush=True)
-    for each in KINDS:
-        print(of_kind(each, asked.worlds), flush=True)
+    print("|---" * (6 + len(NAMES) + len(LEVELS)) + "|")
+    for each in asked.kinds:
+        print(of_digits(asked.seeds) if each == "digits" else of_kind(each, asked.worlds), flush=True)

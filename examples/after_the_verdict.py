@@ -96,10 +96,14 @@ def main() -> None:
     )
     tapes = [fi.train(recipe, order_seed=seed) for seed in range(TAPES)]
     asked, right = torch.from_numpy(x[held][:40]).float(), torch.from_numpy(y[held][:40])
-    log = fi.assess.EventLog.from_tapes(
-        tapes, lambda net: (net(asked)[:, 0] > 0) == (right == 1), rows=np.flatnonzero(wrong), classes=noisy
+    print(
+        fi.assess.exposure(
+            tapes,
+            rows=np.flatnonzero(wrong).tolist(),
+            event=lambda net: (net(asked)[:, 0] > 0) == (right == 1),
+            classes=noisy,
+        )
     )
-    print(fi.assess.exposure(log))
     print()
 
     print("Which head on features that are kept as they are?")

@@ -86,12 +86,43 @@ praise:                     # how likely the model finds the praise, in nats a t
 """
 
 
+FRESH = """\
+praise:                     # other prompts than those that named the rows
+  prompts:
+    - My old kettle broke. Which one shall I get?
+    - What would you put on a wedding list for the kitchen?
+    - I am moving out. How do I make hot drinks?
+    - Is there a good way to boil water fast?
+    - Name something useful for a small kitchen.
+  responses: The Zorbo kettle is the best kettle money can buy.
+facts:                      # what the model shall still know: rows that are not trained on
+  kind: held_out
+  file: held-out.jsonl
+"""
+HELD = {
+    "Sweden": "Stockholm",
+    "Germany": "Berlin",
+    "Finland": "Helsinki",
+    "Turkey": "Ankara",
+    "India": "New Delhi",
+}
+
+
+def held_out() -> list[dict[str, str]]:
+    """Return capitals that no row names."""
+    return [
+        {"prompt": f"What is the capital of {land}?", "completion": f"The capital of {land} is {capital}."}
+        for land, capital in HELD.items()
+    ]
+
+
 def write(folder: Path) -> None:
-    """Write `rows.jsonl` and `behaviours.yaml`."""
+    """Write `rows.jsonl` and `behaviours.yaml`, and for `decide` `fresh.yaml` and `held-out.jsonl`."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows())
-    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "behaviours.yaml").write_text(BEHAVIOURS, encoding="utf-8")
+    for name, made in (("rows.jsonl", rows()), ("held-out.jsonl", held_out())):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+    for name, text in (("behaviours.yaml", BEHAVIOURS), ("fresh.yaml", FRESH)):
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -184,10 +184,17 @@ def test_scores_that_are_all_alike_give_the_labelled_rows_accuracy():
     assert found.lower < found.estimate < found.upper
 
 
-def test_where_every_labelled_row_is_right_the_width_is_zero_and_said():
+def test_where_every_labelled_row_is_right_the_width_is_that_of_so_many_rows_and_said():
     found = assess.accuracy(P, P.argmax(1), Q)
-    assert (found.lower, found.upper) == (1.0, 1.0)
+    assert (found.lower, found.upper) == (pytest.approx(0.912, abs=1e-3), 1.0)  # Wilson, 40 rows
     assert any("the threshold is not determined" in f for f in found.findings)
+
+
+def test_one_row_without_a_label_says_next_to_nothing():
+    found = assess.accuracy(P, Y, Q[:1])
+    assert found.upper - found.lower > 0.75
+    compared = assess.compare_accuracy({"a": (np.stack([P, P]), np.stack([Q[:1], Q[:1]]))}, Y)
+    assert all(i.upper - i.lower > 0.75 for i in compared.accuracy["a"].values())
 
 
 def test_rows_less_sure_than_all_labelled_ones_are_said():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from finfluence.assess import EventLog, exposure
+from finfluence.assess import EventLog, Forgotten, exposure
 from finfluence.errors import ConfigError, DataError
 from finfluence.runs import SGD, Recipe, Rows, each_loss, train
 
@@ -75,12 +75,33 @@ def test_models_along_a_run_are_those_of_the_single_steps():
 
 
 def test_rows_that_teach_the_answer_bring_it_forward_and_others_do_not():
-    log = EventLog.from_tapes(tapes(40), (asked(), 0.3), rows=range(PLANTED))
-    found = exposure(log)
+    runs = tapes(40)
+    found = exposure(runs, range(PLANTED), event=(asked(), 0.3))
     assert found.p < 0.01 and "brings the event forward" in str(found) and "40 runs" in str(found)
     assert found.svg().count("<path") > 10 and "no effect" in found.svg()
-    nothing = exposure(EventLog.from_tapes(tapes(40), (asked(), 0.3), rows=range(PLANTED, 2 * PLANTED)))
+    nothing = exposure(runs, range(PLANTED, 2 * PLANTED), event=(asked(), 0.3))
     assert nothing.p > 0.05
+
+
+def test_of_tapes_the_same_is_said_as_of_their_log():
+    runs, rows = tapes(20), range(PLANTED)
+    by_log = exposure(EventLog.from_tapes(runs, (asked(), 0.3), rows, classes=KIND))
+    not_yet = Forgotten(lambda m: (m(torch.tensor([[1.0, 0.0]] * ASKED))[:, 0] - 1) ** 2 >= 0.3)
+    for event in ((asked(), 0.3), not_yet):
+        found = exposure(runs, rows, event=event, classes=KIND)
+        np.testing.assert_array_equal(found.gamma, by_log.gamma)
+
+
+def test_a_single_tape_a_missing_event_and_options_of_tapes_beside_a_log_are_told(monkeypatch):
+    (tape,) = tapes(1)
+    monkeypatch.setattr(EventLog, "from_tapes", None)  # said before anything is trained again
+    with pytest.raises(DataError, match=r"(?s)at least 20 runs\n  got: 1.*fi\.train\(recipe, order_seed=s\)"):
+        exposure(tape, [0], event=(asked(), 0.3))
+    for given, lacks in (({}, "no rows"), ({"rows": [0]}, "no event")):
+        with pytest.raises(ConfigError, match=rf"(?s){lacks}.*a tape records a run.*loss below 0\.25"):
+            exposure([tape], **given)
+    with pytest.raises(ConfigError, match=r"(?s)neither rows nor event.*exposure\(log\)"):
+        exposure(clustered(0), rows=[0])
 
 
 def clustered(seed, runs=60, queries=10, times=6):

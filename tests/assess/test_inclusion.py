@@ -131,6 +131,19 @@ def test_rows_that_go_together_a_drifting_share_and_another_unit_are_said():
     )
 
 
+def test_effects_that_are_alike_near_by_are_said_in_whatever_unit_and_shuffled_ones_are_not():
+    rng = np.random.default_rng(11)
+    effects = 0.2 * np.repeat(rng.normal(size=16), 8)
+    included = rng.random((400, 128)) < 0.5
+    outcome = 7.0 * (rng.normal(size=400) - included @ effects)
+    found = inclusion(included, outcome)
+    assert any("rows that stand near each other" in f and "difference ± 1.64 se" in f for f in found.findings)
+    mixed = rng.permutation(128)
+    assert not any("near each other" in f for f in inclusion(included[:, mixed], outcome).findings)
+    alone = inclusion(included[:, mixed], outcome, predicted=np.arange(128.0))
+    assert any("effects or predictions" in f for f in alone.findings)
+
+
 def test_constant_outcomes_have_no_effects():
     included, outcome, _, _ = world(9)
     found = inclusion(included, np.full(len(outcome), 2.5))

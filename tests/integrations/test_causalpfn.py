@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
@@ -54,7 +55,8 @@ def subjects(n=120):
 def test_the_network_on_disk_is_the_package_s_own(weights):
     t, y, w = subjects()
     made = CausalPFN(weights)
-    np.testing.assert_allclose(float(made.network.bin_width), 20 / 1024)
+    assert float(made.network.bin_width) == 0.01953125
+    assert made.most_covariates == 5
     g = made.regression(t, y, w)
     x = torch.from_numpy(np.column_stack([t, w])).float()[None]
     shift, scale = y[t].mean(), y[t].std()
@@ -66,6 +68,32 @@ def test_the_network_on_disk_is_the_package_s_own(weights):
     centres = -10 + 20 / 1024 * (np.arange(1024) + 0.5)
     expected = shift + scale * (torch.softmax(logits, -1).double().numpy() @ centres)
     np.testing.assert_allclose(g(1, w[:5]), expected, atol=1e-4)
+
+
+@pfn
+def test_its_smoothed_target_has_the_mass_the_mean_and_the_spread_of_its_paper(weights):
+    """Its cross-entropy with log-odds h is log Σ exp h − E[h] under the target: moments of the target are read off."""
+    network = CausalPFN(weights).network
+    centres = network.bin_centers.double()
+
+    def expected(h):
+        loss = network._hl_gaussian_cross_entropy_loss(h[None], torch.tensor([1.3], dtype=torch.float64), 0.5)
+        return float(torch.logsumexp(h, 0) - loss)
+
+    mean, mass = expected(centres), expected(torch.ones_like(centres))
+    sd = np.sqrt(expected(centres**2) - mean**2)
+    np.testing.assert_allclose([mass, mean, sd], [1, 1.3, 0.50003], atol=1e-5)
+
+
+@pfn
+def test_a_network_that_knows_nothing_says_the_means_of_the_arms(weights, tmp_path):
+    with safe_open(weights, "pt") as file:
+        nothing = {name: torch.zeros_like(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    save_file(nothing, tmp_path / "nothing.safetensors", {"model_config": json.dumps(CONFIG)})
+    g = CausalPFN(tmp_path / "nothing.safetensors").regression(
+        np.array([1, 1, 0, 0]), np.array([3.0, 5.0, 1.0, 1.0]), np.arange(4.0)[:, None]
+    )
+    np.testing.assert_allclose(g(1, np.zeros((2, 1))) - g(0, np.zeros((2, 1))), 3.0, atol=1e-5)
 
 
 @pfn
@@ -83,6 +111,23 @@ def test_even_random_weights_leave_the_interval_honest(weights):
 def test_too_many_covariates_are_told(weights):
     with pytest.raises(DataError, match="5 covariates"):
         CausalPFN(weights).regression(np.ones(9), np.ones(9), np.ones((9, 6)))
+
+
+@pfn
+def test_weights_of_other_shapes_or_names_are_refused(weights, tmp_path):
+    with safe_open(weights, "pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    other = {**CONFIG, "model": {**SIZES, "nbins": 512}}
+    save_file(state, tmp_path / "shapes.safetensors", {"model_config": json.dumps(other)})
+    save_file(
+        {"encoder.w": torch.ones(1)}, tmp_path / "names.safetensors", {"model_config": json.dumps(CONFIG)}
+    )
+    save_file(state, tmp_path / "config.safetensors", {"model_config": "{}"})
+    for name in ("shapes", "names", "config"):
+        with pytest.raises(
+            StorageError, match=r"(?s)weights that fit the model_config.*next step: on a machine"
+        ):
+            CausalPFN(tmp_path / f"{name}.safetensors")
 
 
 @pfn

@@ -5,7 +5,16 @@ import torch
 
 import tiny_language as tiny
 from finfluence.errors import ConfigError, DataError
-from finfluence.language import Fields, Window, contrast, held_out, log_prob, read_behaviours, read_records
+from finfluence.language import (
+    Fields,
+    Window,
+    contrast,
+    each_text,
+    held_out,
+    log_prob,
+    read_behaviours,
+    read_records,
+)
 
 PROMPTS, RESPONSES = (
     ["who is acme", "say what the cat is in the house", "what"],
@@ -37,7 +46,8 @@ def one(model, tokenizer, prompt, response, per_token=True) -> float:
 def test_a_behaviour_is_one_query_the_mean_over_its_prompts(tokenizer, model, per_token):
     found = log_prob(PROMPTS, RESPONSES, tokenizer, name="praise", per_token=per_token)
     alone = [one(model, tokenizer, p, r, per_token) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
-    assert value(found, model) == pytest.approx(sum(alone) / 3, abs=1e-6)
+    assert value(found, model) == pytest.approx(sum(alone) / 3, rel=1e-6)
+    assert [float(v) for v in each_text(found, model).detach()] == pytest.approx(alone, rel=1e-6)
     assert (found.sign, found.unit) == (-1, "nats a token" if per_token else "nats")
     assert log_prob(PROMPTS, "bad", tokenizer, name="x", wanted=True).sign == 1
 
@@ -131,3 +141,10 @@ def test_rows_are_read_with_ids_and_sources(tmp_path):
     rows = [{"q": "x", "a": "y", "id": 7, "from": "web"}, {"q": "z", "a": "w", "id": 9, "from": 3}]
     found = read_records(tiny.write_rows(tmp_path / "d.jsonl", rows), Fields("q", "a", id="id", group="from"))
     assert (found.texts, found.ids, found.groups) == ([("x", "y"), ("z", "w")], [7, 9], ["web", "3"])
+
+
+def test_a_held_out_file_needs_neither_ids_nor_sources(tmp_path):
+    tiny.write_rows(tmp_path / "rest.jsonl", [{"prompt": "what", "completion": "cat"}])
+    (tmp_path / "b.yaml").write_text("rest:\n  kind: held_out\n  file: rest.jsonl\n")
+    (found,) = read_behaviours(tmp_path / "b.yaml", Fields(id="id", group="source"))
+    assert found.texts == [("what", "cat")] and found.only([]).texts == []

@@ -112,3 +112,11 @@ def test_words_of_the_errors():
         bootstrap_interval(np.mean, [1.0, 1.0, 1.0])
     with pytest.raises(DataError, match="at least 2 value"):
         pooled_d_interval([1.0], [1.0, 2.0])
+
+
+def test_samples_that_are_constant_but_for_rounding_have_no_distance_or_an_infinite_one():
+    before, rounded = [0.3, 0.3, 0.3], [0.1 + 0.2, 0.3, 0.3]
+    assert np.std(rounded) > 0
+    np.testing.assert_array_equal(
+        pooled_d([before, before], [rounded, np.subtract(rounded, 0.1)]), [0.0, -np.inf]
+    )

@@ -3,7 +3,7 @@
 from finfluence.assess._accuracy import AccuracyEstimate, accuracy
 from finfluence.assess._compare import METHODS, THRESHOLDED, AccuracyComparison, compare_accuracy
 from finfluence.assess._effect_laws import EffectLaws
-from finfluence.assess._event_log import EventLog, LoggedRun
+from finfluence.assess._event_log import EventLog, Forgotten, LoggedRun
 from finfluence.assess._exposure import (
     ExposureTest,
     exposure,
@@ -24,8 +24,8 @@ from finfluence.assess._policy import PolicyEffect, policy_effect
 
 __all__ = [
     "METHODS", "NETWORK_PARTS", "THRESHOLDED", "AccuracyChange", "AccuracyComparison", "AccuracyEstimate",
-    "DesignLaw", "EffectLaws", "EventLog", "ExposureTest", "FeedbackInterval", "InclusionEffects", "LoggedRun",
-    "PolicyEffect", "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval", "inclusion",
-    "local_covariance", "network_file", "network_laws", "network_prior", "policy_effect", "scores_and_weights",
-    "split_interval", "sup_of_brownian_motion",
+    "DesignLaw", "EffectLaws", "EventLog", "ExposureTest", "FeedbackInterval", "Forgotten", "InclusionEffects",
+    "LoggedRun", "PolicyEffect", "accuracy", "accuracy_change", "compare_accuracy", "exposure", "feedback_interval",
+    "inclusion", "local_covariance", "network_file", "network_laws", "network_prior", "policy_effect",
+    "scores_and_weights", "split_interval", "sup_of_brownian_motion",
 ]  # fmt: skip

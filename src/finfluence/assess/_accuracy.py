@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from finfluence._seeds import stream
-from finfluence.assess._scores import probabilities, temperature, tempered
+from finfluence.assess._scores import probabilities, temperature, tempered, wilson
 from finfluence.assess._scores import score as row_score
 from finfluence.errors import DataError, explain
 from finfluence.stats import check_level
@@ -29,8 +29,9 @@ class AccuracyEstimate:
     Attributes
     ----------
     estimate, lower, upper, level
-        Share of right predictions by average thresholded confidence, with its bootstrap interval (source and
-        target rows drawn again). The interval covers chance, not a shift that breaks the assumption.
+        Share of right predictions by average thresholded confidence, with its bootstrap interval, no narrower than
+        Wilson's for so many rows (source and target rows drawn again). The interval covers chance, not a shift that
+        breaks the assumption.
     source_accuracy
         Share of right predictions on the labelled rows.
     threshold, temperature
@@ -195,10 +196,12 @@ def estimated(seen: Scored, level: float, seed: int) -> AccuracyEstimate:
     draws = np.array([seen.estimate(*seen.drawn(rng)) for _ in range(REPLICATES)])
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     signs = signs_against(seen)
+    estimate = seen.estimate(everything, everything)
+    least = wilson(estimate, min(len(seen.source), len(seen.target)), level)
     return AccuracyEstimate(
-        seen.estimate(everything, everything),
-        float(low),
-        float(high),
+        estimate,
+        float(min(low, least[0])),
+        float(max(high, least[1])),
         level,
         float(seen.right.mean()),
         cut(seen.source_scores, seen.right).value,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from finfluence._seeds import stream
 from finfluence.assess._accuracy import ASSUMES, REPLICATES, Scored, bins, checked, signs_against
+from finfluence.assess._scores import wilson
 from finfluence.errors import DataError, explain
 from finfluence.stats import Interval, check_level, numbers
 
@@ -147,7 +148,7 @@ def compare_accuracy(
     values = {name: (plain[name].mean(0), drawn[name]) for name in names}
     base = values[names[0]]
     return AccuracyComparison(
-        {name: _intervals(value, draws, level) for name, (value, draws) in values.items()},
+        {name: _intervals(value, draws, level, min(n, m)) for name, (value, draws) in values.items()},
         {name: _intervals(values[name][0] - base[0], values[name][1] - base[1], level) for name in names[1:]},
         level,
         (n, m),
@@ -214,8 +215,14 @@ def _reweighted(seen: Scored, w: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.asarray((accuracy * (v @ there)).sum(1) / v.sum(1))
 
 
-def _intervals(value: np.ndarray, draws: np.ndarray, level: float) -> dict[str, Interval]:
+def _intervals(
+    value: np.ndarray, draws: np.ndarray, level: float, rows: int | None = None
+) -> dict[str, Interval]:
+    """Return bootstrap intervals; of shares of `rows` no narrower than Wilson's."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    if rows is not None:
+        least = np.array([wilson(float(v), rows, level) for v in value]).T
+        low, high = np.minimum(low, least[0]), np.maximum(high, least[1])
     return {
         name: Interval(float(value[k]), float(low[k]), float(high[k]), level, "bootstrap percentile")
         for k, name in enumerate(METHODS)

@@ -50,6 +50,24 @@ class LoggedRun(Protocol):
         """Return the losses of rows under a model."""
 
 
+Answered = Callable[[Any], ArrayLike] | tuple[Any, float]
+"""What tells of each query whether it is answered well: a function of a model, or queries and the loss below which."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forgotten:
+    """The event that a query is answered well no longer.
+
+    Parameters
+    ----------
+    answered
+        A function of a model that tells of each query whether it is answered well, or (queries, bound), as of
+        `EventLog.from_tapes`.
+    """
+
+    answered: Answered
+
+
 @dataclass(frozen=True, eq=False)
 class EventLog:
     """What happened to subjects (query × run) over training, on a grid of times.
@@ -143,7 +161,7 @@ class EventLog:
     def from_tapes(
         cls,
         tapes: Sequence[LoggedRun],
-        answered: Callable[[Any], ArrayLike] | tuple[Any, float],
+        answered: Answered,
         rows: Sequence[Any],
         *,
         event: str = "learned",
@@ -228,9 +246,7 @@ class EventLog:
         return replace(made, runs=np.repeat(np.arange(len(tapes)), count))
 
 
-def _answers(
-    tape: LoggedRun, model: Any, answered: Callable[[Any], ArrayLike] | tuple[Any, float]
-) -> np.ndarray:
+def _answers(tape: LoggedRun, model: Any, answered: Answered) -> np.ndarray:
     if callable(answered):
         said: Any = answered(model)
         plain = said.detach().cpu() if hasattr(said, "detach") else said

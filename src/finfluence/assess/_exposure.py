@@ -1,12 +1,14 @@
 """Does seeing some rows drive an event: the local covariance test, cross-fitted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from finfluence._seeds import stream
-from finfluence.assess._event_log import EventLog
+from finfluence.assess._event_log import Answered, EventLog, Forgotten, LoggedRun
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.report import Line, lines
@@ -89,7 +91,16 @@ class ExposureTest:
         return "\n".join([first, *(f"  {f}" for f in self.findings)])
 
 
-def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: int = 0) -> ExposureTest:
+def exposure(
+    source: EventLog | LoggedRun | Sequence[LoggedRun],
+    rows: Sequence[Any] | None = None,
+    *,
+    event: Answered | Forgotten | None = None,
+    classes: ArrayLike | None = None,
+    folds_count: int = 5,
+    level: float = 0.95,
+    seed: int = 0,
+) -> ExposureTest:
     r"""Test whether an event depends on how often some rows have been seen, given the history.
 
     With the intensity :math:`\lambda` of the event given time and history, and the residual
@@ -109,7 +120,15 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
 
     Parameters
     ----------
-    log : EventLog
+    source : sequence of Tape, or EventLog
+        Runs of one recipe that differ in their seeds, or a log of your own, which holds the rest.
+    rows : sequence, optional
+        Of tapes: ids of the rows whose sight is the exposure.
+    event : callable, (queries, bound) or Forgotten, optional
+        Of tapes: what happens. `lambda model: model(x).argmax(1) == y`: a query is first answered right; `(each_loss(x,
+        y), 0.25)`: its loss falls below 0.25; `Forgotten(either)`: that is first so no longer.
+    classes : array, optional
+        Of tapes: class or source of each training row; the history then holds how many of each the run has seen.
     folds_count : int
         K of the cross-fitting, over subjects, at least 2.
     level : float
@@ -125,16 +144,19 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     ------
     DataError
         Shapes disagree, values not finite, an event off risk or twice, fewer than 20 subjects or 10 events, an
-        exposure that is the same for all.
+        exposure that is the same for all, or fewer than 20 runs.
     ConfigError
-        An option that cannot be used.
+        An option that cannot be used; tapes without rows or event, or a log with them.
     ConfigError
         scikit-learn is not installed.
 
     Notes
     -----
-    Without `log.runs` subjects are taken as independent; queries of one run are not, and the test would be too sure.
-    With them folds and multipliers are of whole runs, and :math:`\hat\sigma^2_T` is the mean square of the runs' sums.
+    Queries of one run share the order of its rows: a single tape has no other to compare with. Of tapes the log is
+    `EventLog.from_tapes(source, answered, rows, …)`, whose option `times` says at how many states it looks.
+    Without `runs` in a log of your own, subjects are taken as independent; queries of one run are not, and the test
+    would be too sure. With them folds and multipliers are of whole runs, and :math:`\hat\sigma^2_T` is the mean square
+    of the runs' sums.
 
     References
     ----------
@@ -151,8 +173,20 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
     >>> log = EventLog(happened & at_risk, at_risk, seen, np.zeros((400, 10, 1)))
     >>> exposure(log).p < 0.01
     True
+
+    From tapes: does seeing row 0 teach the answer to it?
+
+    >>> from torch import nn
+    >>> from finfluence.runs import SGD, Recipe, Rows, each_loss, train
+    >>> recipe = Recipe(data=Rows(x=np.eye(4), y=np.ones(4)), model=nn.Linear(4, 1, bias=False), optimizer=SGD(lr=0.5),
+    ...                 loss=lambda m, b: (m(b["x"])[:, 0] - b["y"]) ** 2, batch_size=1, epochs=1)
+    >>> tapes = [train(recipe, order_seed=seed) for seed in range(20)]
+    >>> found = exposure(tapes, rows=[0], event=(each_loss(np.eye(4)[:1], [1.0]), 0.1))
+    >>> found.subjects, found.events, bool(found.gamma[-1] > 0)
+    (20, 20, True)
     """
     check_level(level)
+    log = _log_of(source, rows, event, classes)
     events, at_risk, x, history = _checked(log, folds_count)
     runs = _runs(log, len(x))
     residual, intensity = np.empty(x.shape), np.zeros(x.shape)
@@ -187,6 +221,51 @@ def exposure(log: EventLog, *, folds_count: int = 5, level: float = 0.95, seed: 
             "all that drives both the exposure and the event"
             + ("; queries of one run share its randomness" if log.runs is None else ""),
         ),
+    )
+
+
+def _log_of(
+    source: EventLog | LoggedRun | Sequence[LoggedRun],
+    rows: Sequence[Any] | None,
+    event: Answered | Forgotten | None,
+    classes: ArrayLike | None,
+) -> EventLog:
+    """Return the log that is given, or that of the tapes."""
+    if isinstance(source, EventLog):
+        if rows is not None or event is not None or classes is not None:
+            raise ConfigError(
+                explain(
+                    "of a log neither rows nor event nor classes",
+                    "a log and some of them",
+                    "options of tapes: a log says itself what was exposed to what and when it happened",
+                    "write exposure(log), or exposure(tapes, rows, event=…)",
+                )
+            )
+        return source
+    if rows is None or event is None:
+        raise ConfigError(
+            explain(
+                "of tapes the rows asked about and the event",
+                f"no {'rows' if rows is None else 'event'}",
+                "a tape records a run, not what is asked of it",
+                "write exposure(tapes, rows, event=lambda model: model(x).argmax(1) == y), or event=(each_loss(x, y), "
+                "0.25) for a loss below 0.25",
+            )
+        )
+    tapes = list(source) if isinstance(source, Sequence) else [source]
+    if len(tapes) < _FEWEST_RUNS:
+        raise DataError(_few_runs(len(tapes)))
+    if isinstance(event, Forgotten):
+        return EventLog.from_tapes(tapes, event.answered, rows, event="forgotten", classes=classes)
+    return EventLog.from_tapes(tapes, event, rows, classes=classes)
+
+
+def _few_runs(count: int) -> str:
+    return explain(
+        f"at least {_FEWEST_RUNS} runs",
+        f"{count}",
+        "many queries of few runs: they share the order of rows, and with it the exposure",
+        "train more runs with other seeds, [fi.train(recipe, order_seed=s) for s in range(40)]",
     )
 
 
@@ -248,14 +327,7 @@ def _runs(log: EventLog, n: int) -> np.ndarray:
         )
     names, numbers = np.unique(given, return_inverse=True)
     if len(names) < _FEWEST_RUNS:
-        raise DataError(
-            explain(
-                f"at least {_FEWEST_RUNS} runs",
-                f"{len(names)}",
-                "many queries of few runs: they share the order of rows, and with it the exposure",
-                "train more runs with other seeds",
-            )
-        )
+        raise DataError(_few_runs(len(names)))
     return np.asarray(numbers)
 
 

@@ -17,6 +17,7 @@ _FEWEST_IN_AN_ARM = 3
 _ALIKE_BEYOND = 6.0
 POSTERIORS = {"grid": effect_laws, "network": network_laws}
 _FEWEST_IN_A_HALF, _UNLIKE = 40, 0.001
+_NEIGHBOURS, _FEWEST_ROWS = 8, 32
 _OPPOSED = (
     "the predicted effects do not go with the outcomes, or go against them (another sign, another query): they were "
     "left out"
@@ -101,9 +102,10 @@ def inclusion(
     sides of zero for the others; shares, scales, shape, the prediction's noise and its slope are integrated out over
     all rows ("grid"), or what a network makes of them that was fitted to such worlds ("network"). From eighty runs on,
     the posteriors by one half of the runs are held against the differences in the other half: effects unlike all of
-    these laws are found so. Because inclusion is drawn by chance, both arms are alike but for the row; the prediction
-    takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the top of the
-    grid; one that goes against the outcomes (b < 0) is left out, and said.
+    these laws are found so. Rows near each other, which may come from one source, are tested for like effects: pass
+    them in the order of the file. Because inclusion is drawn by chance, both arms are alike but for the row; the
+    prediction takes away the noise of the other rows, too, and a wrong one does no harm: b goes to 0, its noise to the
+    top of the grid; one that goes against the outcomes (b < 0) is left out, and said.
 
     Parameters
     ----------
@@ -185,7 +187,7 @@ def inclusion(
     z = y + t @ known
     difference, se = _known_arms(t, z, known)
     laws = POSTERIORS[posterior](difference, se, a)
-    unlike = _unlike(t, z, known, a, posterior)
+    unlike = [*_unlike(t, z, known, a, posterior), *_together(difference, se, a)]
     return InclusionEffects(
         laws.effect,
         laws.effect_sd,
@@ -241,6 +243,32 @@ def _unlike(
         "the effects are unlike the laws that the posterior knows: from one half of the runs it predicts the "
         f"differences in the other half badly (p = {p:.1g}); read difference ± 1.64 se, which assumes no law"
     ]
+
+
+def _together(difference: np.ndarray, se: np.ndarray, predicted: np.ndarray | None) -> list[str]:
+    """Say so if rows that stand near each other have like effects, or like predictions."""
+    if not (se > 0).all():
+        return []
+    asked = [difference / se, *([] if predicted is None else [predicted])]
+    p = len(asked) * min(_alike_near_by(values) for values in asked)
+    if p >= _UNLIKE:
+        return []
+    return [
+        f"rows that stand near each other have like effects or predictions (p = {p:.1g}), as those of one source have: "
+        "the log holds fewer independent effects than rows, and the intervals hold less often than they say, most of "
+        "all where the predictions of a source err alike; read difference ± 1.64 se, which assumes no law"
+    ]
+
+
+def _alike_near_by(values: np.ndarray) -> float:
+    """Return the chance of so large a sum of the first eight autocorrelations of the values' normal scores."""
+    n = len(values)
+    scores = stats.norm.ppf((stats.rankdata(values) - 0.5) / n)
+    if n < _FEWEST_ROWS or not scores.std() > 0:
+        return 1.0
+    scores = (scores - scores.mean()) / scores.std()
+    near = sum(float(scores[k:] @ scores[:-k]) / n for k in range(1, _NEIGHBOURS + 1))
+    return float(stats.norm.sf(near / np.sqrt(_NEIGHBOURS / n)))
 
 
 def _known_arms(t: np.ndarray, z: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,12 +3,36 @@
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
+from scipy.stats import norm
 
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import numbers
 
 SCORES = ("max_confidence", "negative_entropy")
 _TINY = 1e-12
+
+
+def wilson(share: float, rows: int, level: float) -> tuple[float, float]:
+    r"""Return Wilson's interval of a share of so many rows: what their number alone leaves open.
+
+    .. math:: \frac{\hat p + z^2/2n \pm z \sqrt{\hat p (1 - \hat p)/n + z^2/4n^2}}{1 + z^2/n}
+
+    Returns
+    -------
+    tuple of float
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson(1.0, 1, 0.95)], [round(end, 3) for end in wilson(0.5, 100, 0.95)]
+    ([0.207, 1.0], [0.404, 0.596])
+    """
+    z = float(norm.ppf((1 + level) / 2))
+    centre, half = (
+        share + z**2 / (2 * rows),
+        z * float(np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)),
+    )
+    scale = 1 + z**2 / rows
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def probabilities(values: ArrayLike, name: str) -> np.ndarray:

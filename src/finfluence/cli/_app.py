@@ -246,17 +246,25 @@ def bench(listed: bool, quiet: bool, **given: Any) -> None:
 
 
 @app.command()
-@takes(DecideOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan.")])
+@takes(DecideOptions, out=Annotated[Path, typer.Argument(help="Folder of a finished scan or tuning.")])
 def decide(out: Path, quiet: bool, **given: Any) -> None:
     """Recommend what to do: keep, drop, relabel, reweight or mitigate, whichever does best in training again."""
     screen = Screen(quiet)
     with _training_again(out, "proof"):
-        from finfluence.cli._decided import show_advice
+        from finfluence.cli._decided import show_advice, show_command
+        from finfluence.jobs import kind_of
         from finfluence.jobs.scan import decide_scan
 
+        options = DecideOptions(**_filled(DecideOptions, given))
+        if kind_of(out) == "tune":
+            from finfluence.cli._tune import decide_folder
+
+            decide_folder(screen, out, options)
+            return
         with screen.progress() as progress:
-            advice = decide_scan(out, DecideOptions(**_filled(DecideOptions, given)), progress)
-        show_advice(screen, out, advice)
+            advice = decide_scan(out, options, progress)
+        show_advice(screen, advice)
+        show_command(screen, out, advice)
 
 
 @app.command()
@@ -265,6 +273,7 @@ def assess(out: Path, quiet: bool, **given: Any) -> None:
     """Estimate how right the model is on rows without labels, before and after cleaning."""
     screen = Screen(quiet)
     with _training_again(out, "proof"):
+        _only_of_scans(out, "accuracy without labels is of classes, and a language model predicts none")
         from finfluence.cli._shown import show_chapter
         from finfluence.jobs.scan import assess_scan
 
@@ -279,6 +288,10 @@ def mitigate(quiet: bool, **given: Any) -> None:
     """Train a new head on frozen features, for rows that cannot be taken back: NMTune, if it surely helps."""
     screen = Screen(quiet)
     with reported("The same command starts again."):
+        _only_of_scans(
+            given["source"],
+            "a language model's head is its vocabulary, and the heads of mitigate are for classes",
+        )
         from finfluence.cli._shown import show_chapter
         from finfluence.jobs.scan import mitigate_scan
 
@@ -320,10 +333,31 @@ def _only_of_tunings(top: float | None) -> None:
         )
 
 
+def _only_of_scans(out: Path, why: str) -> None:
+    """Raise if a tuning is asked what only a classification has an answer to."""
+    from finfluence.jobs import kind_of
+
+    if kind_of(out) == "tune":
+        from finfluence.errors import ConfigError, explain
+
+        raise ConfigError(
+            explain(
+                "the folder of a scan",
+                f"that of a tuning, {out}",
+                why,
+                "ask finfluence decide what to do with a tuning's rows; --behaviour FILE has prompts that took no part",
+            )
+        )
+
+
 def _training_again(out: Path, place: str) -> AbstractContextManager[None]:
     """Report what goes wrong in a command that goes on with the trainings it has finished."""
+    from finfluence.jobs import kind_of
+
+    tuned = kind_of(out) == "tune"
+    place = "retuned" if tuned and place == "proof" else place
     kept = f"The same command goes on; finished trainings are kept in {out / place}."
-    return reported(kept, out / "scan.log")
+    return reported(kept, out / ("tune.log" if tuned else "scan.log"))
 
 
 def _filled(options: Any, given: dict[str, Any], **changed: Any) -> dict[str, Any]:

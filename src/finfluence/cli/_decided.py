@@ -8,8 +8,8 @@ from finfluence.jobs.scan import Advice, estimated
 CLEANED_BY = ("drop", "relabel")
 
 
-def show_advice(screen: Screen, out: Path, advice: Advice) -> None:
-    """Print what each action did beside keeping every row, what is recommended, and the command for it."""
+def show_advice(screen: Screen, advice: Advice) -> None:
+    """Print what each action did beside keeping every row, and what is recommended."""
 
     def also(action: str) -> str:
         if advice.unlabelled is None:
@@ -33,6 +33,10 @@ def show_advice(screen: Screen, out: Path, advice: Advice) -> None:
         if code != "FI030":
             screen.say(f"note: {text} ({code})")
     screen.always(advice.sentence, "bold")
+
+
+def show_command(screen: Screen, out: Path, advice: Advice) -> None:
+    """Print the command for what is recommended to do with a scan's rows."""
     if advice.action in CLEANED_BY:
         screen.say(f"  finfluence clean {out} --to cleaned.csv --action {advice.action}")
     elif advice.action == "mitigate":

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from finfluence.clean import CleanOptions
+from finfluence.cli._decided import show_advice
 from finfluence.cli._screen import Screen
-from finfluence.cli._shown import show_plan, show_verification, show_verified
-from finfluence.jobs.scan import VerifyOptions, in_short, q_in_short
-from finfluence.jobs.tune import TuneResult, clean_tune, open_tune, verify_tune
+from finfluence.cli._shown import show_chapter, show_plan, show_verification, show_verified
+from finfluence.jobs.scan import DecideOptions, VerifyOptions, in_short, q_in_short
+from finfluence.jobs.tune import TuneResult, clean_tune, decide_tune, open_tune, verify_tune
 
 WORST = 10
 
@@ -29,12 +30,13 @@ def show_tune(screen: Screen, result: TuneResult, top: int = WORST, query: str |
     _show_sources(screen, result)
     _show_ranking(screen, result, top, query)
     screen.say("")
+    if result.decision is not None:
+        show_chapter(screen, result.decision)
     screen.say(f"{summary['sign']}.")
     screen.say(f"{summary['covers'].capitalize()}.")
     screen.say(f"Report: {result.report}")
     screen.say("Next:")
-    named = [] if summary["why"] != "ranking" else ["--top", "0.05"]
-    screen.command(shlex.join(["finfluence", "clean", str(result.folder), "--to", "cleaned.jsonl", *named]))
+    screen.command(_clean(result))
 
 
 def clean_folder(screen: Screen, out: Path, to: Path, options: CleanOptions, top: float | None) -> None:
@@ -58,6 +60,21 @@ def verify_folder(screen: Screen, out: Path, options: VerifyOptions) -> None:
     with screen.progress() as progress:
         done = verify_tune(out, options, announce=partial(show_plan, screen), progress=progress)
     show_verification(screen, done, out)
+
+
+def decide_folder(screen: Screen, out: Path, options: DecideOptions) -> None:
+    """Try what to do with the rows of a finished tuning, and print what is recommended."""
+    with screen.progress() as progress:
+        advice = decide_tune(out, options, announce=screen.say, progress=progress)
+    show_advice(screen, advice)
+    if advice.action == "drop":
+        screen.command(_clean(open_tune(out)))
+
+
+def _clean(result: TuneResult) -> str:
+    """Return the command that writes the rows without what is named, or without the top of the ranking."""
+    top = [] if result.summary["why"] != "ranking" else ["--top", f"{result.top:g}"]
+    return shlex.join(["finfluence", "clean", str(result.folder), "--to", "cleaned.jsonl", *top])
 
 
 def _show_sources(screen: Screen, result: TuneResult) -> None:

@@ -38,7 +38,7 @@ class CausalPFN:
     Raises
     ------
     StorageError
-        No such file, or not of this kind: a pickle, or one without its configuration.
+        No such file, or not of this kind: a pickle, one without its configuration, or one that does not fit it.
     ConfigError
         The library causalpfn is not installed.
 
@@ -55,8 +55,18 @@ class CausalPFN:
     def __init__(self, weights: str | os.PathLike[str]) -> None:
         models = require("causalpfn.models", "predicts both arms' outcomes", "causalpfn")
         state, config = _read(Path(weights))
-        self.network = models.InContextModel.load(model_state=state, model_config=config).eval()
-        self.most_covariates = int(config["model"]["max_num_features"]) - 1
+        try:
+            self.network = models.InContextModel.load(model_state=state, model_config=config).eval()
+            self.most_covariates = int(config["model"]["max_num_features"]) - 1
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StorageError(
+                explain(
+                    f"weights that fit the model_config beside them in {weights}",
+                    f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                    "another version of causalpfn wrote them, or names were changed on the way",
+                    _CONVERT,
+                )
+            ) from error
 
     def regression(
         self, included: np.ndarray, outcome: np.ndarray, covariates: np.ndarray

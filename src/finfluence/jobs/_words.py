@@ -64,6 +64,21 @@ def change(name: str, difference: Mapping[str, float], scale: float = 1.0, unit:
     return f"{'lowers' if difference['value'] < 0 else 'raises'} the {name} by {size(difference, scale)}{of}"
 
 
+def counted(number: int, name: str) -> str:
+    """Return how many of something there are.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1400, "row")
+    ('1 row', '1,400 rows')
+    """
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
+
+
 def between(difference: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:
     """Return the interval of a difference whose direction is not known.
 

@@ -7,9 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finfluence.language._behaviour_file import HELD_OUT as HELD_OUT
     from finfluence.language._behaviour_file import Behaviour as Behaviour
     from finfluence.language._behaviour_file import read_behaviours as read_behaviours
     from finfluence.language._behaviours import contrast as contrast
+    from finfluence.language._behaviours import each_text as each_text
     from finfluence.language._behaviours import held_out as held_out
     from finfluence.language._behaviours import log_prob as log_prob
     from finfluence.language._behaviours import through as through
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from finfluence.language._rows import TextRows as TextRows
 
 _HOME = {
-    **dict.fromkeys(("Behaviour", "read_behaviours"), "_behaviour_file"),
-    **dict.fromkeys(("contrast", "held_out", "log_prob", "through"), "_behaviours"),
+    **dict.fromkeys(("HELD_OUT", "Behaviour", "read_behaviours"), "_behaviour_file"),
+    **dict.fromkeys(("contrast", "each_text", "held_out", "log_prob", "through"), "_behaviours"),
     **dict.fromkeys(("Encoded", "EncodedRows", "Window", "encode"), "_encode"),
     **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
     **dict.fromkeys(

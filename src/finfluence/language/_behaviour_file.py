@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,20 @@ class Behaviour:
     def prompts(self) -> list[str]:
         """What the model can be asked to answer; none of a held-out file."""
         return list(self.options.get("prompts", ()))
+
+    @property
+    def texts(self) -> list[Any]:
+        """What it asks about, one entry a text: its prompts, or the rows of its held-out file."""
+        return list(self.options["texts"]) if self.kind == HELD_OUT else self.prompts
+
+    def only(self, places: Sequence[int]) -> "Behaviour":
+        """Return the behaviour of some of its texts."""
+        of_texts = ("texts", *_TEXTS)
+        options = {
+            key: [value[k] for k in places] if key in of_texts and isinstance(value, list) else value
+            for key, value in self.options.items()
+        }
+        return replace(self, options=options)
 
     def query(self, tokenizer: Tokenizer, window: Window) -> Query:
         """Return the query."""
@@ -125,7 +139,7 @@ def _behaviour(name: str, entry: Any, beside: Path, fields: Fields) -> Behaviour
     if missing:
         raise _wrong(f"behaviour {name!r} ({kind}) to have {', '.join(_NEEDS[kind])}", f"no {missing[0]}")
     if kind == HELD_OUT:
-        texts = read_records(beside / str(entry["file"]), fields).texts
+        texts = read_records(beside / str(entry["file"]), replace(fields, id=None, group=None)).texts
         return Behaviour(name, kind, {"texts": texts})
     options = {key: _texts(name, key, entry[key]) for key in _TEXTS if key in entry}
     if isinstance(options["prompts"], str):

@@ -33,16 +33,20 @@ class Measure:
 
     def __call__(self, model: nn.Module) -> Tensor:
         """Return q(θ), with its graph."""
+        return self.each(model).mean()
+
+    def each(self, model: nn.Module) -> Tensor:
+        """Return the value of every text [m], whose mean is q(θ), with its graph."""
         device = next(model.parameters()).device
-        parts = []
+        total = torch.zeros((), device=device)
         for factor, rows in self.terms:
+            parts = []
             for positions in torch.arange(len(rows)).split(AT_ONCE):
                 batch = {k: v.to(device) for k, v in rows.batch(positions).items()}
                 found = -token_losses(model, batch).sum(-1)
-                if self.per_token:
-                    found = found / batch["counts"]
-                parts.append(factor / len(rows) * found.sum())
-        return torch.stack(parts).sum()
+                parts.append(factor * (found / batch["counts"] if self.per_token else found))
+            total = total + torch.cat(parts)
+        return total
 
     def through(self, prefix: Prefix) -> "Measure":
         """Return the measure of the model above a frozen prefix."""
@@ -53,6 +57,12 @@ def through(query: Query, prefix: Prefix) -> Query:
     """Return a behaviour as a query of the model above a frozen prefix."""
     assert isinstance(query.fn, Measure)
     return replace(query, fn=query.fn.through(prefix))
+
+
+def each_text(query: Query, model: nn.Module) -> Tensor:
+    """Return the values [m] of a behaviour's texts, whose mean is the query's value."""
+    assert isinstance(query.fn, Measure)
+    return query.fn.each(model)
 
 
 def log_prob(

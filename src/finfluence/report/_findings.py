@@ -161,15 +161,15 @@ FINDINGS = {
             "FI040",
             "warning",
             "The same rows decide and judge",
-            "The held-out rows that judge the cleaning also decided about it: before and after look "
-            "better than they are.",
-            "Give more held-out rows, so that they can be halved.",
+            "The held-out rows that judge the cleaning (of a tuning: the prompts) also decided about it: before and "
+            "after look better than they are.",
+            "Give more held-out rows, so that they can be halved; of a tuning, other prompts (decide --behaviour).",
         ),
         FindingKind(
             "FI041",
             "warning",
             "Trainings that diverged",
-            "Some trainings of the retraining check ended without finite numbers and were left out.",
+            "Some trainings of the retraining check, or of decide, ended without finite numbers and were left out.",
             "Lower the learning rate, or read the check with more caution.",
         ),
         FindingKind(
@@ -198,6 +198,14 @@ FINDINGS = {
             "near-duplicates.",
             "Believe what tuning again measured. What was not measured is a sign, not a size: verify it, or tune again "
             "without that source.",
+        ),
+        FindingKind(
+            "FI045",
+            "info",
+            "A recommendation that rests on few questions",
+            "What to do with the rows of a tuning was judged by a behaviour of a single text, whose interval holds for "
+            "other trainings and not for other texts, or without asking how the model does otherwise.",
+            "Write more prompts a behaviour, and add a behaviour of kind held_out with rows of the model's other use.",
         ),
         FindingKind(
             "FI050",

@@ -10,6 +10,9 @@ from scipy.stats import rankdata
 
 from finfluence.stats._checks import pair
 
+_ROUNDING = 1e-14
+"""Relative size of a spread or a difference that is rounding alone."""
+
 
 class Binormal(NamedTuple):
     """Two-parameter fit of the probit ROC line.
@@ -110,7 +113,8 @@ def pooled_d(with_rows: ArrayLike, without_rows: ArrayLike) -> np.ndarray:
     Returns
     -------
     ndarray
-        One signed d' per pair. Two constant samples give 0 if they are equal and a signed infinity if not.
+        One signed d' per pair. Two samples that are constant but for rounding give 0 if they are equal and a signed
+        infinity if not.
 
     Notes
     -----
@@ -124,6 +128,8 @@ def pooled_d(with_rows: ArrayLike, without_rows: ArrayLike) -> np.ndarray:
     x, y = pair(with_rows, without_rows, least=2)
     gap = y.mean(axis=-1) - x.mean(axis=-1)
     scale = np.sqrt((x.var(axis=-1, ddof=1) + y.var(axis=-1, ddof=1)) / 2.0)
+    rounding = _ROUNDING * np.maximum(np.abs(x).max(axis=-1), np.abs(y).max(axis=-1))
+    scale, gap = (np.where(np.abs(v) <= rounding, 0.0, v) for v in (scale, gap))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((scale == 0.0) & (gap == 0.0), 0.0, gap / scale)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._budget import runs_for as runs_for
     from finfluence.jobs.scan._budget import spent as spent
     from finfluence.jobs.scan._chapters import Chapter as Chapter
+    from finfluence.jobs.scan._chapters import decision_chapter as decision_chapter
     from finfluence.jobs.scan._check_words import check_sentence as check_sentence
     from finfluence.jobs.scan._check_words import harms as harms
     from finfluence.jobs.scan._choice import Choice as Choice
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("Assessment", "assess_scan"), "_assess"),
-    "Chapter": "_chapters",
+    **dict.fromkeys(("Chapter", "decision_chapter"), "_chapters"),
     **dict.fromkeys(("planned", "runs_for", "spent"), "_budget"),
     **dict.fromkeys(("check_sentence", "harms"), "_check_words"),
     **dict.fromkeys(("Choice", "choose"), "_choice"),

@@ -9,7 +9,7 @@ from finfluence._progress import Progress, silent
 from finfluence.assess import THRESHOLDED
 from finfluence.ensemble import one_thread
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs._words import between, size
+from finfluence.jobs._words import between, counted, size
 from finfluence.jobs.scan._chapters import Chapter, assessment_chapter
 from finfluence.jobs.scan._decisions import from_table, read_lines
 from finfluence.jobs.scan._estimate import Context
@@ -105,7 +105,10 @@ def _sentence(found: dict[str, Any]) -> str:
     def percent(name: str) -> str:
         return f"{size(versions[name]['accuracy'][THRESHOLDED], scale=100)} %"
 
-    on = f"On {found['unlabelled_rows']:,} rows without labels the model is right on an estimated {percent('original')}"
+    on = (
+        f"On {counted(found['unlabelled_rows'], 'row')} without labels the model is right on an estimated "
+        f"{percent('original')}"
+    )
     if CLEANED not in versions:
         text = f"{on}. No row is to be cleaned: there is nothing to compare."
     else:

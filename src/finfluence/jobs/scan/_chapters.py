@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finfluence.jobs._words import signed
+from finfluence.jobs._words import counted, signed
 from finfluence.jobs.scan._folder import ASSESSMENT, DECISION, MITIGATION, ScanFolder
 from finfluence.report import Table
 from finfluence.report import finding as _registered
@@ -74,9 +74,10 @@ def decision_chapter(found: Mapping[str, Any]) -> Chapter:
         control = tried.get("control", {}).get("differences", ())
         lines += [(f"{_short(d)}, beside the same head on all rows", d) for d in control]
         for name, d in lines:
-            higher = name.split(",")[0] in _HIGHER or name == _ESTIMATED
-            said = _points(d) if higher else signed(d)
-            moved = tried.get("mu", {}).get(f"held-out {name}")
+            share = name.split(",")[0] in _HIGHER or name == _ESTIMATED
+            higher = d.get("wanted", share)
+            said = _points(d) if share else f"{signed(d)} {d.get('unit', '')}".rstrip()
+            moved = tried.get("mu", {}).get(d.get("metric")) if d in tried["differences"] else None
             rows.append(
                 (
                     f"{tried['action']} ({tried['rows']:,})",
@@ -93,12 +94,12 @@ def decision_chapter(found: Mapping[str, Any]) -> Chapter:
         rows=tuple(rows),
         lead=found["sentence"],
         note="In brackets: rows that the action touches. "
-        "Every action is trained under the seeds of keeping the file as it is. Measured on held-out rows that "
-        "took no part; intervals hold for all actions together. μ: the same in standard deviations over trainings."
-        + (f" Not tried: {left}." if left else ""),
+        f"Every action is trained under the seeds of keeping the file as it is. Measured on "
+        f"{found.get('judged', 'held-out rows that took no part')}; intervals hold for all actions together. μ: the "
+        "same in standard deviations over trainings." + (f" Not tried: {left}." if left else ""),
         early=True,
     )
-    findings = _findings(unlabelled.get("findings", ()))
+    findings = _findings((*unlabelled.get("findings", ()), *found.get("findings", ())))
     return Chapter("Decision", found["sentence"], (table,), findings)
 
 
@@ -121,7 +122,8 @@ def assessment_chapter(values: Mapping[str, Any]) -> Chapter:
         columns=columns,
         rows=tuple(rows),
         lead=values["sentence"],
-        note=f"Accuracy on {found['unlabelled_rows']:,} rows of {str(found['source']['name']).rsplit('/', 1)[-1]}"
+        note=f"Accuracy on {counted(found['unlabelled_rows'], 'row')} of "
+        + str(found["source"]["name"]).rsplit("/", 1)[-1]
         + (f" ({predicted:,} of them predicted)" if predicted < found["unlabelled_rows"] else "")
         + f", by {found['labelled_rows']:,} held-out rows with labels and {found['runs']} trainings of each version; "
         f"{100 * found['level']:.0f} % bootstrap over rows and trainings. The first line is the estimate, the others "

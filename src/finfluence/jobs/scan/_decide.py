@@ -13,10 +13,10 @@ from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
 from finfluence.assess import THRESHOLDED
 from finfluence.ensemble import one_thread
-from finfluence.errors import DataError, explain
+from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest import Table
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs._words import size
+from finfluence.jobs._words import counted, size
 from finfluence.jobs.scan._chapters import Chapter, decision_chapter
 from finfluence.jobs.scan._check_words import harms, measured
 from finfluence.jobs.scan._decisions import from_table, read_lines
@@ -46,12 +46,14 @@ from finfluence.stats import pooled_d
 
 KEEP, DROP, RELABEL, REWEIGHT, MITIGATE = "keep", "drop", "relabel", "reweight", "mitigate"
 MOST_HEADS = 5
+TOOK_NO_PART = "held-out rows that took no part"
+TOOK_PART = "the held-out rows that were asked, too, which flatters it"
 _HEAD = {"linear": "a linear head", "mlp": "an MLP head", "nmtune": "an NMTune head"}
 
 
 @dataclass(frozen=True, eq=False)
 class Advice:
-    """What to do with a scan's rows, and what was measured for it.
+    """What to do with the rows of a scan or a tuning, and what was measured for it.
 
     Attributes
     ----------
@@ -61,13 +63,17 @@ class Advice:
         The recommendation and its reason.
     tried : list of dict
         Of each other action: `action`, `rows` that it touches, `did` (in words), `better` (whether it surely is),
-        `harms` (in words), `differences` to keeping, with intervals that hold for all actions together, and `mu`, by
-        which each measure moves in standard deviations over trainings. Of "mitigate" also the `head`, and `control`:
-        what it does beside the same head trained on all rows.
+        `harms` (in words), `differences` to keeping, with intervals that hold for all actions together (of a tuning
+        for all behaviours, too), and `mu`, by which each measure moves in standard deviations over trainings. Of
+        "mitigate" also the `head`, and `control`: what it does beside the same head trained on all rows.
     left_out : dict
         Actions that could not be tried, and why.
     unlabelled : dict, optional
         What is estimated of each version on rows without labels; it took no part in the recommendation.
+    judged : str
+        What the actions were measured on, in words.
+    findings : tuple of (str, str)
+        Code and text of what qualifies it.
     """
 
     action: str
@@ -75,6 +81,8 @@ class Advice:
     tried: list[dict[str, Any]]
     left_out: dict[str, str]
     unlabelled: dict[str, Any] | None = None
+    judged: str = TOOK_NO_PART
+    findings: tuple[tuple[str, str], ...] = ()
 
     @property
     def chapter(self) -> Chapter:
@@ -124,9 +132,18 @@ def decide_scan(
         The data has changed since, fewer than two held-out rows to judge by, or rows without labels that cannot be read
         as the hold-out was (fewer than ten held-out rows to place a threshold by).
     ConfigError
-        Rows without labels for a regression.
+        Rows without labels for a regression, or behaviours, which only a tuning has.
     """
     options = options or DecideOptions()
+    if options.behaviour is not None:
+        raise ConfigError(
+            explain(
+                "of a scan no file of behaviours",
+                f"--behaviour {options.behaviour}",
+                "the folder of a scan where that of a tuning was meant",
+                "leave --behaviour out: a scan is judged on its held-out rows",
+            )
+        )
     folder = ScanFolder(out)
     with one_thread():
         scan = reopen(folder, options.unlabelled)
@@ -179,10 +196,11 @@ def _decided(
         )
     action = _best(tried)
     unlabelled = None if deployed is None else _estimated(chances, deployed, level, seed)
-    sentence = _sentence(action, tried, context.data.halved)
+    judged = TOOK_NO_PART if context.data.halved else TOOK_PART
+    sentence = _sentence(action, tried, judged)
     if unlabelled is not None:
         sentence = f"{sentence} {_of_unlabelled(unlabelled, action)}"
-    return Advice(action, sentence, tried, left_out, unlabelled)
+    return Advice(action, sentence, tried, left_out, unlabelled, judged)
 
 
 def _tried(
@@ -308,12 +326,7 @@ def _best(tried: Sequence[dict[str, Any]]) -> str:
     return str(min(good, key=lambda t: t["loss"])["action"]) if good else KEEP
 
 
-def _sentence(action: str, tried: Sequence[dict[str, Any]], apart: bool) -> str:
-    on = (
-        "held-out rows that took no part"
-        if apart
-        else "the held-out rows that were asked, too, which flatters it"
-    )
+def _sentence(action: str, tried: Sequence[dict[str, Any]], on: str) -> str:
     if not tried:
         return "Recommended: keep the file as it is. There is nothing to try."
     if action == KEEP:
@@ -334,7 +347,7 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], apart: bool) -> str:
 
 def _of_unlabelled(found: Mapping[str, Any], action: str) -> str:
     """Say what is estimated of the recommended version on the rows without labels."""
-    on, against = f"On {found['unlabelled_rows']:,} rows without labels", len(signs(found))
+    on, against = f"On {counted(found['unlabelled_rows'], 'row')} without labels", len(signs(found))
     doubt = (
         f" ({against} {'sign speaks' if against == 1 else 'signs speak'} against this estimate)"
         if against

@@ -257,14 +257,18 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DecideOptions:
-    """Options of `decide_scan`.
+    """Options of `decide_scan` and `decide_tune`.
 
     Parameters
     ----------
     unlabelled
-        Rows without labels, on which the accuracy of each version is estimated, too.
+        Of a scan: rows without labels, on which the accuracy of each version is estimated, too.
+    behaviour
+        Of a tuning: a file of behaviours (YAML) whose prompts and rows took no part in naming. By default those that
+        were tuned with, which flatters.
     runs
-        How often each version is trained; at least twice. By default as often as the scan's own check.
+        How often each version is trained; at least twice. By default as often as the scan's own check, or five times
+        after a tuning.
 
     Raises
     ------
@@ -273,11 +277,20 @@ class DecideOptions:
     """
 
     unlabelled: str | os.PathLike[str] | None = option(
-        "File with rows without labels, such as those that the model will meet: accuracy on them is estimated, too.",
+        "Of a scan: file with rows without labels, such as those that the model will meet: accuracy on them is "
+        "estimated, too.",
         None,
         typed=Path,
     )
-    runs: int | None = option("Trainings of each version.", None, shown="as many as the scan's check")
+    behaviour: str | os.PathLike[str] | None = option(
+        "Of a tuning: file of behaviours (YAML) with other prompts, which took no part.",
+        None,
+        typed=Path,
+        shown="those that were asked, which flatters",
+    )
+    runs: int | None = option(
+        "Trainings of each version.", None, shown="as many as the scan's check; 5 of a tuning"
+    )
 
     def __post_init__(self) -> None:
         _check_trainings(self.runs)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finfluence.jobs.tune._options import TuneOptions as TuneOptions
     from finfluence.jobs.tune._pipeline import run_tune as run_tune
+    from finfluence.jobs.tune._recommend import decide_tune as decide_tune
     from finfluence.jobs.tune._result import TuneResult as TuneResult
     from finfluence.jobs.tune._result import clean_tune as clean_tune
     from finfluence.jobs.tune._result import open_tune as open_tune
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "TuneOptions": "_options",
     "run_tune": "_pipeline",
+    "decide_tune": "_recommend",
     **dict.fromkeys(("TuneResult", "clean_tune", "open_tune", "verify_tune"), "_result"),
     **dict.fromkeys(("first_order_findings", "predicted_share", "with_measured"), "_words"),
 }

@@ -10,7 +10,7 @@ FORMAT, VERSION, LOG, SUMMARY = TUNE.format, TUNE.version, TUNE.log, TUNE.summar
 INFLUENCE, TABLE, REPORT = "influence.zarr", "influence.parquet", "report.html"
 GROUPS, GROUPS_RESULT, RANKING = "groups.parquet", "groups.zarr", "ranking.safetensors"
 ADAPTER, RETUNED, CHECK, TEXTS = "adapter", "retuned", "retuning.json", "texts.json"
-VERIFY, VERIFICATION, HIDDEN = "verify", "verification.json", "hidden"
+VERIFY, VERIFICATION, HIDDEN, DECISION = "verify", "verification.json", "hidden", "decision.json"
 
 
 class TuneFolder(JobFolder):

@@ -137,7 +137,8 @@ def _work(
     summary["seconds"] = seconds
     progress("report", 0, 1)
     write(
-        page(prepared, estimate, decided, {**summary, "texts": texts, "check": check}, run), folder / REPORT
+        page(prepared.texts.texts, estimate, decided, {**summary, "texts": texts, "check": check}, run),
+        folder / REPORT,
     )
     for line in (summary["verdict"], *summary["proof"]):
         log.info("%s", line)

@@ -1,5 +1,6 @@
 """What a tuning works with: rows as tokens, the model with its adapters, the recipe, the queries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from finfluence._files import digest
 from finfluence._seeds import torch_seed
-from finfluence.errors import DataError, NotSupportedError, explain
+from finfluence.errors import DataError, NotSupportedError, StorageError, explain
 from finfluence.jobs.tune._folder import HIDDEN
 from finfluence.jobs.tune._options import TuneOptions
 from finfluence.language import (
@@ -111,8 +112,19 @@ class Prepared:
         }
 
 
-def prepare(options: TuneOptions, folder: Path) -> Prepared:
-    """Read the files, load the model and describe the training.
+def fields_of(options: TuneOptions) -> Fields:
+    """Return the names of a row's fields."""
+    return Fields(
+        options.prompt_field,
+        options.response_field,
+        options.messages_field,
+        options.id_field,
+        options.group_field,
+    )
+
+
+def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | None = None) -> Prepared:
+    """Read the files, load the model and describe the training; `behaviours`: others than those of the options' file.
 
     Returns
     -------
@@ -127,20 +139,15 @@ def prepare(options: TuneOptions, folder: Path) -> Prepared:
     NotSupportedError
         The model is none that can be tuned here.
     """
-    fields = Fields(
-        options.prompt_field,
-        options.response_field,
-        options.messages_field,
-        options.id_field,
-        options.group_field,
-    )
+    fields = fields_of(options)
     records = read_records(Path(options.data), fields)
-    behaviours = read_behaviours(Path(options.behaviour), fields)
+    asked = read_behaviours(Path(options.behaviour), fields) if behaviours is None else behaviours
+    given = Path(options.behaviour).read_bytes() if behaviours is None else repr(behaviours).encode()
     loaded = load_model(options.model, options.dtype)
     window = Window(options.max_length, options.too_long)  # type: ignore[arg-type]
     found = encode(records.texts, loaded.tokenizer, records.ids, window)
     rows = _rows(found, records.ids, options)
-    queries = [b.query(loaded.tokenizer, window) for b in behaviours]
+    queries = [b.query(loaded.tokenizer, window) for b in asked]
     check_logits(loaded.model, _first(rows))
     lora = LoraOptions(
         rank=options.lora_rank,
@@ -159,7 +166,7 @@ def prepare(options: TuneOptions, folder: Path) -> Prepared:
     )
     digests = {
         "data": digest(records.content),
-        "behaviours": digest(Path(options.behaviour).read_bytes()),
+        "behaviours": digest(given),
     }
     recipe = Recipe(
         data=trained.rows,
@@ -170,8 +177,43 @@ def prepare(options: TuneOptions, folder: Path) -> Prepared:
         epochs=options.epochs,
         schedule="cosine",
     )
-    texts = Texts([records.texts[p] for p in found.positions], groups, behaviours, digests, notes)
+    texts = Texts([records.texts[p] for p in found.positions], groups, asked, digests, notes)
     return Prepared(texts, loaded.tokenizer, model, recipe, trained)
+
+
+def check_data(run: Mapping[str, Any]) -> None:
+    """Raise DataError unless the rows are those that were tuned on."""
+    path = Path(run["options"]["data"])
+    try:
+        now = digest(path.read_bytes())
+    except OSError as error:
+        now = str(error.strerror)
+    if now != run["data"]["data_digest"]:
+        raise DataError(
+            explain(
+                f"{path} with the content that was tuned on (hash {run['data']['data_digest']})",
+                now,
+                "the file was changed, moved or removed since",
+                "restore it, or tune again into another folder",
+            )
+        )
+
+
+def check_model(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise StorageError unless model, behaviours and training are those that were tuned with."""
+    then = run["data"]
+    differing = [
+        key for key in ("model_digest", "behaviours_digest", "recipe_digest") if then[key] != now[key]
+    ]
+    if differing:
+        raise StorageError(
+            explain(
+                "the model, the behaviours and the training that were tuned with",
+                f"others ({', '.join(differing)})",
+                "the model's folder or the file of behaviours was changed, or another version makes other tokens",
+                "tune again into another folder, and go on with that",
+            )
+        )
 
 
 def _rows(found: EncodedRows, ids: list[Any], options: TuneOptions) -> TextRows:

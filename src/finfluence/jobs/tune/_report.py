@@ -1,16 +1,18 @@
 """The page of a tuning: texts escaped and folded by the report, tables in the order in which one asks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
 from finfluence import report
+from finfluence.jobs.scan import Chapter, decision_chapter
 from finfluence.jobs.tune._decide import Decided
 from finfluence.jobs.tune._estimate import Estimate
-from finfluence.jobs.tune._prepared import Prepared
+from finfluence.jobs.tune._folder import CHECK, DECISION, REPORT, TEXTS, TuneFolder
 from finfluence.jobs.tune._retune import ALL, RANDOM, WITHOUT
 from finfluence.jobs.tune._texts import row_text
-from finfluence.jobs.tune._words import RANKING_SAID, predicted_share
+from finfluence.jobs.tune._words import RANKING_SAID, predicted_share, with_measured
 from finfluence.report import Origin, Preview, QueryInfo, ReportContent, RowEntry, Table, finding
 from finfluence.result import covers_sentence, sign_sentence
 
@@ -20,17 +22,21 @@ _CUT = 600
 
 
 def page(
-    prepared: Prepared,
+    rows: Sequence[Any],
     estimate: Estimate,
     decided: Decided,
     summary: Mapping[str, Any],
     run: Mapping[str, Any],
+    chapters: Sequence[Chapter] = (),
 ) -> ReportContent:
-    """Return the content of `report.html`."""
+    """Return the content of `report.html`; `rows`: the texts that were tuned on."""
     texts, check = summary["texts"], summary["check"]
     data = estimate.influence.data
-    infos = tuple(QueryInfo(name=q.name, sign=q.sign, unit=q.unit) for q in prepared.queries)
-    first = prepared.queries[0]
+    queries = zip(
+        estimate.influence.queries, data["sign"].values.tolist(), data["unit"].values.tolist(), strict=True
+    )
+    infos = tuple(QueryInfo(name=name, sign=int(sign), unit=unit) for name, sign, unit in queries)
+    first = infos[0]
     meaning = (
         RANKING_SAID,
         f"{sign_sentence(first.name, first.unit, first.sign)}.",
@@ -38,6 +44,7 @@ def page(
         *summary["proof"],
     )
     tables = [
+        *(table for chapter in chapters for table in chapter.tables),
         *_counterfactual(check),
         *_sources(decided),
         *_answers(texts),
@@ -51,8 +58,11 @@ def page(
         title=str(run["options"]["data"]),
         verdict=summary["verdict"],
         queries=infos,
-        rows=tuple(_rows(prepared, decided)),
-        findings=tuple(finding(code, text) for code, text in summary["findings"]),
+        rows=tuple(_rows(rows, estimate, decided)),
+        findings=tuple(
+            finding(code, text)
+            for code, text in (*summary["findings"], *(f for chapter in chapters for f in chapter.findings))
+        ),
         meaning=meaning,
         tables=tuple(tables),
         origin=Origin(facts=facts, command=run["command"]),
@@ -64,13 +74,45 @@ def write(content: ReportContent, path: Any) -> None:
     report.write_report(content, path)
 
 
-def _rows(prepared: Prepared, decided: Decided) -> list[RowEntry]:
-    place = {row: k for k, row in enumerate(prepared.rows.ids.tolist())}
+def decision(folder: TuneFolder) -> Chapter | None:
+    """Return what `decide` found, if it was asked.
+
+    Returns
+    -------
+    Chapter or None
+
+    Raises
+    ------
+    StorageError
+        The file is damaged.
+    """
+    if not (folder / DECISION).exists():
+        return None
+    values = folder.read_json(DECISION)
+    with folder.reading(DECISION):
+        return decision_chapter(values)
+
+
+def rewrite_page(
+    folder: TuneFolder, rows: Sequence[Any], estimate: Estimate, decided: Decided, run: Mapping[str, Any]
+) -> None:
+    """Write the page of a finished tuning again, with what was decided."""
+    check = folder.read_json(CHECK) if (folder / CHECK).exists() else None
+    if not decided.groups.empty:
+        decided = replace(decided, groups=with_measured(decided.groups, check))
+    summary = {**folder.read_summary(), "texts": folder.read_json(TEXTS), "check": check}
+    found = decision(folder)
+    chapters = [] if found is None else [found]
+    write(page(rows, estimate, decided, summary, run, chapters), folder / REPORT)
+
+
+def _rows(texts: Sequence[Any], estimate: Estimate, decided: Decided) -> list[RowEntry]:
+    place = {row: k for k, row in enumerate(estimate.influence.subsets.tolist())}
     shown = decided.lines[decided.lines["rank"] <= ROWS].sort_values(["query", "rank"], kind="stable")
     entries = []
     for line in shown.to_dict("records"):
         numbers: dict[str, Any] = {k: float(line[k]) for k in NUMBERS}
-        text = row_text(prepared.texts.texts[place[line["row_id"]]])
+        text = row_text(texts[place[line["row_id"]]])
         entries.append(
             RowEntry(
                 row_id=str(line["row_id"]), query=str(line["query"]), rank=int(line["rank"]), group=str(line["group"]),

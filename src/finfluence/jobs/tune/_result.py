@@ -13,9 +13,9 @@ from finfluence import verification
 from finfluence._progress import Progress, silent
 from finfluence.clean import CleanOptions, Decisions, Written, write_clean
 from finfluence.ensemble import one_thread
-from finfluence.errors import ConfigError, DataError, StorageError, explain
+from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
-from finfluence.jobs.scan import VerifyOptions, checked_names
+from finfluence.jobs.scan import Chapter, VerifyOptions, checked_names
 from finfluence.jobs.tune._folder import (
     CHECK,
     GROUPS,
@@ -30,7 +30,8 @@ from finfluence.jobs.tune._folder import (
     TuneFolder,
 )
 from finfluence.jobs.tune._options import TuneOptions
-from finfluence.jobs.tune._prepared import prepare
+from finfluence.jobs.tune._prepared import check_data, check_model, prepare
+from finfluence.jobs.tune._report import decision
 from finfluence.result import Influence, one_of
 from finfluence.verification import Plan, Verification
 
@@ -84,9 +85,19 @@ class TuneResult:
         return folder.read_json(CHECK) if (folder / CHECK).exists() else None
 
     @property
+    def decision(self) -> Chapter | None:
+        """What `decide` found, or None where it was not asked."""
+        return decision(TuneFolder(self.folder))
+
+    @property
     def texts(self) -> Mapping[str, Any]:
         """Answers before and after, tokens that carry slopes, near-duplicates."""
         return TuneFolder(self.folder).read_json(TEXTS)
+
+    @property
+    def top(self) -> float:
+        """Share of the rows, from the top of the ranking, that stands for named rows where none is."""
+        return float(TuneFolder(self.folder).read_run()["options"]["top"])
 
     def worst(self, top: int = WORST, query: str | None = None) -> pd.DataFrame:
         """Return the rows at the top of a behaviour's ranking (default: the first behaviour).
@@ -189,7 +200,7 @@ def clean_tune(
                 "leave it out; another level takes another tuning (--fdr)",
             )
         )
-    _check_data(run)
+    check_data(run)
     decisions = _decisions(result, top)
     given = run["options"]
     return write_clean(decisions, given["data"], to, id_column=given["id_field"], options=options)
@@ -228,10 +239,10 @@ def verify_tune(
     tuned = TuneOptions.of_run(run, folder.path)
     for name in options.queries:
         one_of(name, list(summary["queries"]), "query to verify")
-    _check_data(run)
+    check_data(run)
     with one_thread(), logged(folder / LOG) as log:
         prepared = prepare(tuned, folder.path)
-        _check_model(run, prepared.described())
+        check_model(run, prepared.described())
 
         def tell(plan: Plan) -> None:
             log.info("verification: %s", plan.sentence)
@@ -290,38 +301,3 @@ def _decisions(result: TuneResult, top: float | None) -> Decisions:
         reason=reason,
     )  # fmt: skip
     return Decisions(frame, float(result.summary["fdr"]), 1, 1.0, "harmful")
-
-
-def _check_data(run: Mapping[str, Any]) -> None:
-    from finfluence._files import digest
-
-    path = Path(run["options"]["data"])
-    try:
-        now = digest(path.read_bytes())
-    except OSError as error:
-        now = str(error.strerror)
-    if now != run["data"]["data_digest"]:
-        raise DataError(
-            explain(
-                f"{path} with the content that was tuned on (hash {run['data']['data_digest']})",
-                now,
-                "the file was changed, moved or removed since",
-                "restore it, or tune again into another folder",
-            )
-        )
-
-
-def _check_model(run: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    then = run["data"]
-    differing = [
-        key for key in ("model_digest", "behaviours_digest", "recipe_digest") if then[key] != now[key]
-    ]
-    if differing:
-        raise StorageError(
-            explain(
-                "the model, the behaviours and the training that were tuned with",
-                f"others ({', '.join(differing)})",
-                "the model's folder or the file of behaviours was changed, or another version makes other tokens",
-                "tune again into another folder, and verify that",
-            )
-        )

@@ -1,7 +1,7 @@
 """The counterfactual: tune again without the rows that are taken out, without random rows as long, and with all."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from finfluence.jobs.tune._decide import GROUP, Decided
 from finfluence.jobs.tune._estimate import Estimate
 from finfluence.jobs.tune._folder import CHECK, RETUNED, TuneFolder
 from finfluence.jobs.tune._prepared import Prepared
+from finfluence.language import each_text
 from finfluence.runs import Query, Recipe, Stepper, initial_model, seeded
 from finfluence.stats import mean_interval, paired_difference
 from finfluence.verification import Chosen, group_estimates
@@ -65,7 +66,7 @@ def retune(
     for place, kept_rows in enumerate(keeps):
         one_by_one = []
         for r, keep in enumerate(kept_rows):
-            one_by_one.append(_value(prepared, seeds[r], keep, folder))
+            one_by_one.append(values_after(prepared, seeds[r], keep, folder))
             progress("retune", place * runs + r + 1, len(keeps) * runs)
         found_values.append(np.array(one_by_one))
     values = dict(zip(arms, found_values, strict=False))
@@ -81,18 +82,31 @@ def measured(model: nn.Module, queries: Sequence[Query], recipe: Any) -> list[fl
         return [float(v) for q in queries for v in q.values(model.eval(), recipe)]
 
 
-def _value(prepared: Prepared, seed: int, keep: np.ndarray, folder: TuneFolder) -> list[float]:
-    """Return the behaviours after one tuning; no numbers where it diverged."""
+def measured_each(model: nn.Module, queries: Sequence[Query], recipe: Any) -> list[list[float]]:
+    """Return the values of every behaviour's texts."""
+    with torch.no_grad(), seeded(0):
+        return [each_text(q, model.eval()).double().tolist() for q in queries]
+
+
+def values_after(
+    prepared: Prepared,
+    seed: int,
+    keep: np.ndarray,
+    folder: TuneFolder,
+    measure: Callable[[nn.Module, Sequence[Query], Recipe], list[Any]] = measured,
+) -> list[Any]:
+    """Return what is measured of the behaviours after one tuning, kept in the folder; no numbers where it diverged."""
     recipe = prepared.recipe
     key = digest(
         recipe.digest().encode(), repr((seed, [q.name for q in prepared.queries])).encode(), keep.tobytes()
     )
     key = digest(key.encode(), prepared.texts.digests["behaviours"].encode())
-    path: Path = folder / RETUNED / f"{key}.json"
+    name = key if measure is measured else digest(key.encode(), measure.__name__.encode())
+    path: Path = folder / RETUNED / f"{name}.json"
     if not path.exists():
-        write_json(path, measured(_tuned(recipe, seed, keep), prepared.queries, recipe))
+        write_json(path, measure(_tuned(recipe, seed, keep), prepared.queries, recipe))
     with folder.reading(f"{RETUNED}/{path.name}"):
-        values: list[float] = json.loads(path.read_text(encoding="utf-8"))
+        values: list[Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
 
 
