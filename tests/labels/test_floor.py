@@ -12,16 +12,18 @@ RATES = np.r_[0.0, np.geomspace(0.002, 0.48, 60)]
 
 
 def chances(p, labels, log_b, a, rate, law):
-    """Return the chance of every label, as the docs write it."""
-    rows, first = np.arange(len(p)), p.argmax(1)
-    powers = p ** np.exp(log_b)
-    powers[rows, first] *= np.exp(a)
-    right = powers[rows, labels] / powers.sum(1)
+    """Return the chance of every label, as the docs write it: class by class for the right one and the given one."""
+    rows, first, classes = np.arange(len(p)), p.argmax(1), p.shape[1]
+    right = p ** np.exp(log_b)
+    right[rows, first] *= np.exp(a)
+    right /= right.sum(1, keepdims=True)
     root = np.sqrt(np.maximum(np.sort(p, axis=1)[:, -2], 0.02))
     rates = np.minimum(0.5, rate * root / root.mean()) if law == "confused" else rate
-    like = p[rows, labels] / (1 - p[rows, first])
-    wrong = np.where(labels == first, 0, 1 / (p.shape[1] - 1) if law == "uniform" else like)
-    return (1 - rates) * right + rates * wrong
+    wrong = np.zeros(len(p))
+    for true in range(classes):
+        like = 1 / (classes - 1) if law == "uniform" else p[rows, labels] / (1 - p[:, true])
+        wrong += np.where(labels == true, 0, right[:, true] * like)
+    return (1 - rates) * right[rows, labels] + rates * wrong
 
 
 def best(p, labels, rates, law):

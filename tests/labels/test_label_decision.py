@@ -120,12 +120,12 @@ def test_a_level_below_the_p_value_of_no_wrong_label_names_nothing():
     assert not replace(verdict, p_none=0.06).named(0.5).any()
 
 
-def test_no_single_name_is_more_likely_right_than_two_and_a_half_levels():
+def test_no_single_name_is_more_likely_right_than_two_levels():
     found, labels, _ = drawn(0, classes=5, noise=0.15)
     verdict = judge_labels(found, labels)
     for level in (0.05, 0.1, 0.15):
         assert verdict.named(level).any()
-        assert (verdict.p_wrong[verdict.named(level)] >= 1 - 2.5 * level).all()
+        assert (verdict.p_wrong[verdict.named(level)] >= 1 - 2 * level).all()
 
 
 def test_whether_labels_are_wrong_is_asked_of_the_average_and_of_each_model():
