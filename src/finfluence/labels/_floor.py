@@ -11,6 +11,8 @@ MOST_CONTRADICTED, MOST_AGREED = 2000, 500
 """How many rows of each kind the likelihood is of at most; each stands for its share of all."""
 MOST_WRONG = 0.5
 """Largest chance of a wrong label that any law of wrong labels gives to a row."""
+MOST_ALIKE = 0.25
+"""Largest ε of laws by which wrong labels look like the row: more of them, and classes that overlap explain the same."""
 LEAST_ALIKE = 0.02
 """What the second class's p counts as at least: how much surer models are says little of how often labels are wrong."""
 NEGLIGIBLE = 1e-6
@@ -103,6 +105,7 @@ class Laws:
                 for k, rate in enumerate(rates):
                     likely = np.clip(right + rate * (wrong[k] - right), LEAST_LIKELY, None)
                     found[k, i, j] = np.log(likely) @ self.each_for
+        found[1:, ..., _RATES > MOST_ALIKE] = -np.inf
         return found
 
 
