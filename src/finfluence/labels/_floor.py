@@ -13,6 +13,8 @@ MOST_WRONG = 0.5
 """Largest chance of a wrong label that any law of wrong labels gives to a row."""
 MOST_ALIKE = 0.25
 """Largest ε of laws by which wrong labels look like the row: more of them, and classes that overlap explain the same."""
+USUAL, RARER = 0.1, 0.08
+"""ε from which labels that are wrong oftener where the row could be another class are thought rarer, by e a step."""
 LEAST_ALIKE = 0.02
 """What the second class's p counts as at least: how much surer models are says little of how often labels are wrong."""
 NEGLIGIBLE = 1e-6
@@ -127,7 +129,7 @@ def fitted(laws: Laws, p_none: float) -> Fit:
     -------
     Fit
     """
-    weights = laws.log_likelihood + _log_prior()
+    weights = laws.log_likelihood + _log_prior(len(laws.oftener))
     weights = np.exp(weights - logsumexp(weights))
     none = float(weights[..., 0].sum())
     if p_none <= SURE_OF_NOISE:
@@ -176,14 +178,23 @@ def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
     return result
 
 
-def _log_prior() -> np.ndarray:
-    """Return the log prior [b, a, ε]: of log b and a normal, of ε a share at 0 and the rest uniform."""
+def _log_prior(laws: int) -> np.ndarray:
+    """Return the log prior [N, b, a, ε], N the law: of log b and a normal, of ε a share at 0 and the rest uniform.
+
+    Under the last law ε is less likely beyond a tenth: there it and classes that overlap explain nearly the same.
+
+    Returns
+    -------
+    array
+    """
     widths = np.gradient(_RATES[1:])
     of_rate = np.log(np.r_[NO_NOISE, (1 - NO_NOISE) * widths / widths.sum()])
     bent = [_normal(np.log(_STEEPNESS), 0.0, _STEEPNESS_SD_WITHOUT)]
     bent += [_normal(np.log(_STEEPNESS), _steepness(rate), _STEEPNESS_SD) for rate in _RATES[1:]]
     of_steepness = np.stack(bent, axis=1)
-    result: np.ndarray = of_steepness[:, None] + _normal(_BONUS, 0.0, _BONUS_SD)[:, None] + of_rate
+    of_one = of_steepness[:, None] + _normal(_BONUS, 0.0, _BONUS_SD)[:, None] + of_rate
+    result = np.repeat(of_one[None], laws, axis=0)
+    result[-1] -= np.maximum(_RATES - USUAL, 0) / RARER
     return result
 
 

@@ -160,7 +160,8 @@ def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
     the row) and ε_x = ε; or that N and ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least
     0.02 (a label is oftener wrong where the row looks like two classes). It is averaged over the posterior of (ε, a, b,
     law) on a grid: a twentieth of the prior on ε = 0, the rest uniform in ε (up to a quarter where wrong labels look
-    like the row: with more of them, classes that overlap explain the same), all laws alike. The p are tempered to these very labels,
+    like the row, and under the third law by e less likely for each 0.08 beyond 0.1: with more of them, classes that
+    overlap explain the same), all laws alike. The p are tempered to these very labels,
     so that b is near 1 if none of them is wrong; wrong labels take over contradictions for which tempering had
     flattened the p, and b is then larger, by a factor of about two, more the more labels are wrong: log b ~ N(0,
     0.3²) where none is and N(m, 0.25²) where some are, m = 0.85 √(ε/0.1), at least 0.7; a ~ N(0, 0.15²).
