@@ -56,9 +56,9 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
     Numbers: 0, 1, 2, … or 1, 2, 3, … in order; equal steps from row to row; whole numbers that rise (fall) from row to
     row along a line; whole numbers of which nearly none occurs
     twice although so few values are possible that chance would repeat many (below one in 10⁹ by the birthday rule: this
-    finds permutations, shuffled and thinned indexes); whole numbers beyond 2⁵³, by how they are spelled; a name such as `review_id` over more
-    than 40 different whole numbers. Texts: a different UUID, hash, or one and the same pattern with another number in
-    nearly every row; a name such as `user_id` over more than 40 different words.
+    finds permutations, shuffled and thinned indexes); whole numbers beyond 2⁵³, told apart by how they are spelled; a
+    name such as `review_id` over more than 40 different whole numbers. Texts: a different UUID, hash, or one and the
+    same pattern with another number in nearly every row; a name such as `user_id` over more than 40 different words.
 
     Examples
     --------

@@ -12,7 +12,7 @@ MOST_CONTRADICTED, MOST_AGREED = 2000, 500
 MOST_WRONG = 0.5
 """Largest chance of a wrong label that any law of wrong labels gives to a row."""
 MOST_ALIKE = 0.25
-"""Largest ε of laws by which wrong labels look like the row: more of them, and classes that overlap explain the same."""
+"""Largest ε of laws by which wrong labels look like the row: beyond it, classes that overlap explain the same."""
 USUAL, RARER = 0.1, 0.08
 """ε from which labels that are wrong oftener where the row could be another class are thought rarer, by e a step."""
 LEAST_ALIKE = 0.02
@@ -30,8 +30,11 @@ _STEEPNESS_SD, _STEEPNESS_SD_WITHOUT = 0.25, 0.3
 
 @dataclass(frozen=True, eq=False)
 class _Chances:
-    """At a steepness b, of some rows: q of the given class and of the first one [n]; of each law of wrong labels, the
-    chance of the given class [n], and what of it the first class as the right one gives, over that class's q [n]."""
+    """Chances of some rows' labels at a steepness b, before the bonus for the first class.
+
+    own, top : q of the given class and of the first one [n]. wrong : of each law, the chance of the given class if it
+    is wrong [n], and N(given | first), its part by the first class over that class's q [n].
+    """
 
     own: np.ndarray
     top: np.ndarray
@@ -39,7 +42,7 @@ class _Chances:
     agrees: np.ndarray
 
     def given(self, a: float) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return chances of the given label if right [n] and, for each law, if wrong [n], with a bonus a for the first."""
+        """Return chances of the label if right [n] and, for each law, if wrong [n], with a bonus a for the first."""
         more = np.expm1(a)
         total = 1 + more * self.top
         right = self.own * np.where(self.agrees, 1 + more, 1.0) / total
@@ -73,7 +76,10 @@ class Laws:
         kept = [_evenly(self.contradicted, MOST_CONTRADICTED), _evenly(agreed, MOST_AGREED)]
         self.some = np.concatenate(kept)
         self.each_for = np.concatenate(
-            [np.full(len(k), len(r) / max(1, len(k))) for k, r in zip(kept, (self.contradicted, agreed), strict=True)]
+            [
+                np.full(len(k), len(r) / max(1, len(k)))
+                for k, r in zip(kept, (self.contradicted, agreed), strict=True)
+            ]
         )
 
     def rates(self, law: int, rows: np.ndarray) -> np.ndarray:
@@ -113,7 +119,7 @@ class Laws:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """right : chance of each label that the models contradict [n], 1 where they do not. rate, lower, upper, none : of ε."""
+    """right : chance of each contradicted label to be right, 1 of others [n]. rate, lower, upper, none : of ε."""
 
     right: np.ndarray
     rate: float
