@@ -73,7 +73,9 @@ def test_errors_where_a_row_looks_like_two_classes_are_named_at_the_level():
 def test_classes_that_overlap_are_not_taken_for_errors_that_look_like_the_row(seed):
     found, labels, wrong = drawn(seed, classes=5, spread=2.0, noise=0.1, rows=1000, confused=True)
     assert (found.predicted.argmax(1) != labels).mean() > 0.3
-    assert (judge_labels(found, labels).named(0.1) & ~wrong).sum() <= 10  # without a bound on such errors 121 and more
+    assert (
+        judge_labels(found, labels).named(0.1) & ~wrong
+    ).sum() <= 10  # without a bound on such errors 121 and more
 
 
 def test_right_labels_that_are_merely_unlikely_are_not_named():
