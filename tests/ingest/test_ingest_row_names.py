@@ -30,6 +30,8 @@ NAMES = {
     "reviewId": np.repeat(RNG.choice(10**7, N // 2, replace=False), 2),
     "Unnamed: 0": RNG.choice(10**7, N, replace=False),
     "64 bits": [str(2**60 + int(v)) for v in RNG.integers(0, 2**40, N)],
+    "neighbours beyond 2^53": 2**53 + np.random.default_rng(1).permutation(N),
+    "the same as texts": [str(2**53 + int(i)) for i in np.random.default_rng(1).permutation(N)],
     "uuid": [str(uuid.UUID(int=int(v) << 64)) for v in RNG.integers(1, 2**62, N)],
     "md5": [hashlib.md5(bytes([i])).hexdigest() for i in range(N)],
     "code": [f"C-{i:05d}" for i in RNG.permutation(N)],
@@ -51,6 +53,8 @@ MEANS = {
     "amount": [f"{v:,.2f}" for v in RNG.uniform(0, 9_999, N)],
     "when": pd.date_range("2020-01-01", periods=N, freq="h").astype(str),
     "flag": RNG.random(N) < 0.5,
+    "mass": [f"{v:.6e}" for v in np.random.default_rng(1).lognormal(69, 1, N)],
+    "mass in doubles": np.random.default_rng(1).lognormal(69, 1, N),
 }
 
 

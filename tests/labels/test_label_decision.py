@@ -69,6 +69,15 @@ def test_errors_where_a_row_looks_like_two_classes_are_named_at_the_level():
     assert np.mean(found_of_wrong) >= 0.2
 
 
+@pytest.mark.parametrize("seed", [100, 103])
+def test_classes_that_overlap_are_not_taken_for_errors_that_look_like_the_row(seed):
+    found, labels, wrong = drawn(seed, classes=5, spread=2.0, noise=0.1, rows=1000, confused=True)
+    assert (found.predicted.argmax(1) != labels).mean() > 0.3
+    assert (
+        judge_labels(found, labels).named(0.1) & ~wrong
+    ).sum() <= 10  # without a bound on such errors 121 and more
+
+
 def test_right_labels_that_are_merely_unlikely_are_not_named():
     kinds = ((2, 0.5, 0.0), (2, 1.5, 1.5), (2, 4.0, 0.0), (2, 2.0, 3.0), (5, 1.0, 0.0), (5, 3.0, 0.5))
     named = 0
@@ -120,12 +129,12 @@ def test_a_level_below_the_p_value_of_no_wrong_label_names_nothing():
     assert not replace(verdict, p_none=0.06).named(0.5).any()
 
 
-def test_no_single_name_is_more_likely_right_than_two_and_a_half_levels():
+def test_no_single_name_is_more_likely_right_than_two_levels():
     found, labels, _ = drawn(0, classes=5, noise=0.15)
     verdict = judge_labels(found, labels)
     for level in (0.05, 0.1, 0.15):
         assert verdict.named(level).any()
-        assert (verdict.p_wrong[verdict.named(level)] >= 1 - 2.5 * level).all()
+        assert (verdict.p_wrong[verdict.named(level)] >= 1 - 2 * level).all()
 
 
 def test_whether_labels_are_wrong_is_asked_of_the_average_and_of_each_model():

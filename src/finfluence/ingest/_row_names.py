@@ -18,6 +18,7 @@ NEARLY_ALL = 0.95
 FEW_LEVELS = 40
 _CHANCE = 1e-9
 _EXACT = 2.0**53
+_WIDE = r"[+-]?\d{16,}(?:\.0)?"
 _LINE = 0.99
 """Correlation with the row number from which numbers that rise from row to row count the rows."""
 _SURE_NAMES = frozenset({"id", "ids", "uid", "uuid", "guid", "pk", "oid"})
@@ -55,9 +56,9 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
     Numbers: 0, 1, 2, … or 1, 2, 3, … in order; equal steps from row to row; whole numbers that rise (fall) from row to
     row along a line; whole numbers of which nearly none occurs
     twice although so few values are possible that chance would repeat many (below one in 10⁹ by the birthday rule: this
-    finds permutations, shuffled and thinned indexes); whole numbers beyond 2⁵³; a name such as `review_id` over more
-    than 40 different whole numbers. Texts: a different UUID, hash, or one and the same pattern with another number in
-    nearly every row; a name such as `user_id` over more than 40 different words.
+    finds permutations, shuffled and thinned indexes); whole numbers beyond 2⁵³, told apart by how they are spelled; a
+    name such as `review_id` over more than 40 different whole numbers. Texts: a different UUID, hash, or one and the
+    same pattern with another number in nearly every row; a name such as `user_id` over more than 40 different words.
 
     Examples
     --------
@@ -79,7 +80,7 @@ def names_rows(series: pd.Series, reading: FileReading | None = None) -> str | N
         values = number_cells(series, cells, marks.decimal, known=known.numerals).values
         if looks_like_code(present) or np.isnan(values).sum() > len(cells) - len(present):
             return _words_name_rows(str(series.name), present)
-    return _numbers_name_rows(str(series.name), values)
+    return _wide_numbers_name_rows(series, values) or _numbers_name_rows(str(series.name), values)
 
 
 def determines(series: pd.Series, labels: np.ndarray, reading: FileReading) -> int | None:
@@ -113,6 +114,18 @@ def _is_truth_or_time(series: pd.Series) -> bool:
         or pd.api.types.is_datetime64_any_dtype(series.dtype)
         or pd.api.types.is_timedelta64_dtype(series.dtype)
     )
+
+
+def _wide_numbers_name_rows(series: pd.Series, values: np.ndarray) -> str | None:
+    """Whole numbers beyond 2⁵³, told apart by how they are spelled: as numbers, neighbours are one."""
+    if len(values) < LEAST_ROWS or (np.abs(values) >= _EXACT).mean() <= 0.5:
+        return None
+    cells = series.dropna().astype(str).str.strip()
+    distinct = cells.nunique()
+    if distinct < NEARLY_ALL * len(values) or cells.str.fullmatch(_WIDE).mean() <= 0.5:
+        return None
+    every = "every row" if distinct == len(values) else "nearly every row"
+    return f"a different whole number beyond 2^53 in {every}: an identifier"
 
 
 def _numbers_name_rows(name: str, values: np.ndarray) -> str | None:
@@ -152,8 +165,6 @@ def _whole_numbers_name_rows(name: str, present: np.ndarray) -> str | None:
             return (
                 f"{NUMBERS_ROWS}: a different whole number in {every}, of only {possible:.0f} possible ones"
             )
-        if (np.abs(present) >= _EXACT).mean() > 0.5:
-            return f"a different whole number beyond 2^53 in {every}: an identifier"
         if sure or _COUNTED.fullmatch(" ".join(words)) or name.startswith("Unnamed:"):
             return f"its name, and a different whole number in {every}: an identifier"
     if sure and distinct > FEW_LEVELS:

@@ -11,7 +11,7 @@ from finfluence.labels._floor import SURE_OF_NOISE, Laws, fitted, p_of_none
 from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 
 MOST_OF_CLASS, LIKELY = 0.5, 0.5
-EACH = 2.5
+EACH = 2.0
 """Chance, in levels, that a single named row is right at most."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
@@ -70,7 +70,7 @@ class LabelVerdict:
         """Least level at which each row is named [n]; 1 where it never is.
 
         The mean of 1 − p_wrong over the rows at least as likely wrong, at least `p_none`, and at least
-        (1 − p_wrong)/2.5: at 10 % no row is named that is right with a chance above a quarter. Where no label is wrong,
+        (1 − p_wrong)/2: at 10 % no row is named that is right with a chance above a fifth. Where no label is wrong,
         any name is a false one, and that happens as often as `p_none` falls below the level. 1 where the label is more
         likely right than wrong, where no model predicts better than a constant, where `p_none` is above 0.05, and in a
         class of whose rows more than half are more likely wrong than right: then it is the class that the models do not
@@ -145,17 +145,23 @@ def share_right(p_wrong: np.ndarray) -> np.ndarray:
 def judge_labels(found: OutOfFold, labels: ArrayLike) -> LabelVerdict:
     r"""Return the chance that each label is wrong, from predictions of models that have not seen the row.
 
-    With p_k the models' probability of class k and j their first class,
+    With p_k the models' probability of class k and j their first class, the right class is k with chance
 
-    .. math:: P(k \mid x) = (1 - \varepsilon_x) \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
-              + \varepsilon_x N(k \mid x), \quad
-              P(\text{wrong} \mid k, x) = \frac{\varepsilon_x N(k \mid x)}{P(k \mid x)} \text{ for } k \ne j
+    .. math:: q_k = \frac{p_k^b\, e^{a [k = j]}}{\sum_m p_m^b\, e^{a [m = j]}}
 
-    a softmax at a temperature 1/b and a share ε of wrong labels, by one of three laws: N uniform over the other
-    classes and ε_x = ε; N in proportion to their p (a wrong label is one that looks like the row) and ε_x = ε; or
-    that N and ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least 0.02 (a label is oftener
-    wrong where the row looks like two classes). It is averaged over the posterior of (ε, a, b, law) on a grid: a
-    twentieth of the prior on ε = 0, the rest uniform in ε, all laws alike. The p are tempered to these very labels,
+    and the label is k with
+
+    .. math:: P(k \mid x) = (1 - \varepsilon_x)\, q_k + \varepsilon_x \sum_{t \ne k} q_t N(k \mid t), \quad
+              P(\text{wrong} \mid k, x) = \frac{\varepsilon_x \sum_{t \ne k} q_t N(k \mid t)}{P(k \mid x)}
+              \text{ for } k \ne j
+
+    a softmax at a temperature 1/b and a share ε of labels that are another class than the right one, by one of three
+    laws: N = 1/(C − 1) for all others of C classes and ε_x = ε; N = p_k/(1 − p_t) (a wrong label is one that looks like
+    the row) and ε_x = ε; or that N and ε_x = ε √s / mean √s, at most a half, s the p of the second class and at least
+    0.02 (a label is oftener wrong where the row looks like two classes). It is averaged over the posterior of (ε, a, b,
+    law) on a grid: a twentieth of the prior on ε = 0, the rest uniform in ε (up to a quarter where wrong labels look
+    like the row, and under the third law by e less likely for each 0.08 beyond 0.1: with more of them, classes that
+    overlap explain the same), all laws alike. The p are tempered to these very labels,
     so that b is near 1 if none of them is wrong; wrong labels take over contradictions for which tempering had
     flattened the p, and b is then larger, by a factor of about two, more the more labels are wrong: log b ~ N(0,
     0.3²) where none is and N(m, 0.25²) where some are, m = 0.85 √(ε/0.1), at least 0.7; a ~ N(0, 0.15²).
