@@ -66,3 +66,23 @@ def test_pooled_runs_have_the_spread_of_their_starts_or_none():
 def test_batches_of_all_rows_but_one_have_an_order():
     found = fi.replay(fi.train(pt.recipe(batch_size=ROWS - 1, epochs=8)), QUERY)
     assert np.isfinite(found.data.mu.values).all() and (found.data.spread.values > 0).all()
+
+
+def test_a_scan_of_whole_batches_says_why_no_row_is_named(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2)).round(3)
+    lines = [f"{a},{b},{'yes' if a + b > 0 else 'no'}" for a, b in x]
+    (tmp_path / "d.csv").write_text("a,b,label\n" + "\n".join(lines), encoding="utf-8")
+    result = fi.scan(
+        tmp_path / "d.csv",
+        "label",
+        model="linear",
+        epochs=3,
+        batch_size=48,
+        runs=1,
+        proof=False,
+        out=tmp_path / "o",
+    )
+    said = dict(result.summary["findings"])
+    assert "batches come in no order" in said["FI021"]
+    assert not any("would have had to raise" in text for text in result.summary["nothing_said"])

@@ -56,8 +56,8 @@ class AdamWInfluence(AbstractEstimator[Tape, AdamWInfluenceOptions]):
 
         u_t = (∂U_t/∂g)ᵀ λ_{t+1},   x_{t,i} = ⟨u_t, ∇ℓ_i(θ_t)⟩,   λ_t = (∂U_t/∂s)ᵀ λ_{t+1} + [C_t u_t ; 0],
 
-    C_t = (1/B) Σ ∇ℓ_i ∇ℓ_iᵀ (*empirical-fisher*) or (1/B) Σ J_iᵀ (∂²ℓ_i/∂o²) J_i (*gauss-newton*). To leave a row out of
-    the steps that saw it changes the query by y_i = −Σ_t x_{t,i}/B. score(S) = σ Σ_{i∈S} y_i, σ the query's sign:
+    C_t = (1/B) Σ ∇ℓ_i ∇ℓ_iᵀ (*empirical-fisher*) or (1/B) Σ J_iᵀ (∂²ℓ_i/∂o²) J_i (*gauss-newton*). To leave a row out
+    of the steps that saw it changes the query by y_i = −Σ_t x_{t,i}/B. score(S) = σ Σ_{i∈S} y_i, σ the query's sign:
     larger is more harmful. `predicted_effect` is the change of the query when S is removed and other rows take its
     place: n (Σ_S y − |S| ȳ)/(n − |S|).
 
