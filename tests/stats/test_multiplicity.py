@@ -161,6 +161,11 @@ def test_rows_without_a_number_are_never_flagged():
     assert "3 of 300 rows have no finite statistic" in found.findings[0]
 
 
+def test_where_no_row_has_a_number_that_is_said():
+    found = empirical_fdr(np.full(60, np.nan), p_values=np.full(60, np.nan))
+    assert not found.flagged.any() and "No row has a finite statistic: none can be named." in found.findings
+
+
 def test_few_rows_fall_back_to_given_p_values_and_say_so():
     z = np.r_[np.zeros(18), 5.0, -5.0]
     p = np.r_[np.full(18, 0.6), 1e-6, 1e-6]

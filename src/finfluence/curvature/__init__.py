@@ -19,7 +19,7 @@ from finfluence.curvature._operators import (
     largest_eigenvalue,
     mean_eigenvalue,
 )
-from finfluence.curvature._outputs import loss_of_outputs, outputs_of
+from finfluence.curvature._outputs import check_split, loss_of_outputs, outputs_of
 from finfluence.curvature._solution import Solution, Solver, residuals
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Solver",
     "arnoldi",
     "check_size",
+    "check_split",
     "functions_of",
     "largest_eigenvalue",
     "loss_of_outputs",

@@ -36,6 +36,7 @@ METHODS: dict[str, str] = {
     "trak": "finfluence.estimators.influence_functions:Trak",
     "kernel-trak": "finfluence.estimators.influence_functions:KernelTrak",
     "source": "finfluence.estimators.unrolling:Segments",
+    "adamw-influence": "finfluence.estimators.unrolling:AdamWInfluence",
     "d-tda": "finfluence.estimators.unrolling:Distributional",
     "z0-inf": "finfluence.estimators.forward_only:Z0Inf",
     "mirrored": "finfluence.estimators.forward_only:Mirrored",

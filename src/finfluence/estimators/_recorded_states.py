@@ -182,3 +182,20 @@ def every_step(tape: Tape) -> Iterator[tuple[int, Tensor, Tensor]]:
         for one in after:
             yield t, state.to(device), one.to(device)
             state, t = one, t + 1
+
+
+def every_step_backwards(tape: Tape) -> Iterator[tuple[int, Tensor]]:
+    """Yield every step from the last to the first with the state before it; as many are held as lie between kept ones.
+
+    Yields
+    ------
+    tuple
+        t and s_t, on the device of the parameters.
+    """
+    device, stop = tape.layout.device, tape.steps
+    while stop:
+        first, _, start = tape.checkpoint_before(stop - 1)
+        states = tape.states_from(first, start, stop)
+        for t in range(stop - 1, first - 1, -1):
+            yield t, states[t - first].to(device)
+        stop = first

@@ -71,7 +71,8 @@ FINDINGS = {
             "FI021",
             "warning",
             "One training run",
-            "The spread comes from one run: it covers the order of the batches, not the initialisation.",
+            "The spread comes from one run: it covers the order of the batches, not the initialisation. Where every "
+            "step saw all rows there is no such order, and no spread.",
             "Use several runs, for instance --runs 4, or pool the results of several tapes.",
         ),
         FindingKind(

@@ -9,7 +9,7 @@ from finfluence.result._moderate import MOST_DF, moderate
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._provenance import Provenance
-from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
+from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided, without_spread
 from finfluence.result._removal import EXTREME, Removal, removal_interval
 from finfluence.result._schema import ESTIMATES, TWIN
 from finfluence.result._stream import Held, Stream
@@ -66,4 +66,5 @@ __all__ = [
     "verification_findings",
     "verification_sentence",
     "with_twin",
+    "without_spread",
 ]

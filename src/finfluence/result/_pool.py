@@ -9,11 +9,15 @@ from finfluence.errors import DataError, explain
 from finfluence.result._influence import Influence
 from finfluence.result._moderate import moderate
 from finfluence.result._provenance import Provenance
-from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided
+from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided, without_spread
 from finfluence.result._schema import ESTIMATES
 from finfluence.result._views import need_mu
 
 LINEAR = "linear_effect"
+ALIKE = (
+    "the runs show no training randomness: every step saw all rows and all runs start alike, so that there is no "
+    "spread, μ, interval or p-value; effects are in the query's unit"
+)
 
 
 def pool(results: Sequence[Influence]) -> Influence:
@@ -63,20 +67,26 @@ def pool(results: Sequence[Influence]) -> Influence:
         extra[LINEAR] = linear
         measured = _relative_distance(effect[paired], linear[paired])
     model = model_error(paired, _horizon(results, effect.shape[1]), made.epochs or 1, measured)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mu = effect / spread
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, made.level, df=df, model=model)
+    estimates = without_spread({
+        "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
+        "p_value": two_sided(effect, effect_se, df),
+    })  # fmt: skip
     return Influence.build(
-        effect=effect, effect_se=effect_se, spread=spread, se=se, lower=lower, upper=upper,
-        p_value=two_sided(effect, effect_se, df), extra=extra, provenance=_made(results, values),
+        **estimates, extra=extra, provenance=_made(results, values, bool(spread.any())),
         subsets=first["subset"].values, queries=results[0].queries,
         units=first["unit"].values.tolist(), signs=first["sign"].values.tolist(), sizes=first["size"].values,
         own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0),
     )  # fmt: skip
 
 
-def _made(results: Sequence[Influence], values: np.ndarray) -> Provenance:
+def _made(results: Sequence[Influence], values: np.ndarray, differ: bool) -> Provenance:
     """Return how the pooled result was made; what belongs to one run, or was said of one, is left out."""
     each = [r.provenance for r in results]
     findings = [f for made in each for f in made.findings if "pool" not in f]
+    findings += [] if differ else [ALIKE]
     of_steps = [f for made in each for f in made.step_notes or ()]
     return replace(
         each[0],

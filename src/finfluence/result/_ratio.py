@@ -77,6 +77,27 @@ def two_sided(effect: np.ndarray, effect_se: np.ndarray, df: np.ndarray | float 
     return result
 
 
+def without_spread(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return estimates with NaN for what is in units of the spread, and for p, where the spread is zero.
+
+    A training without randomness gives two laws of one point each: no test between them says how sure one can be.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> half = np.array([0.5, 0.5])
+    >>> found = without_spread({"effect": half, "spread": np.array([0.0, 0.25]), "mu": np.array([np.inf, 2.0])})
+    >>> found["effect"].tolist(), found["mu"].tolist()
+    ([0.5, 0.5], [nan, 2.0])
+    """
+    none = values["spread"] == 0
+    in_units = ("mu", "se", "lower", "upper", "p_value")
+    return {name: np.where(none, np.nan, v) if name in in_units else v for name, v in values.items()}
+
+
 def model_error(paired: np.ndarray, horizon: np.ndarray, epochs: int, measured: float = 0.0) -> np.ndarray:
     """Return the relative error [S, Q] of effects that comes from the estimate itself and not from sampling.
 

@@ -69,7 +69,11 @@ def covers_sentence(provenance: Provenance, of: Kind = "effect") -> str:
     """
     runs = provenance.runs
     made = f"from {runs} training run{'' if runs == 1 else 's'} (method: {provenance.method})"
-    return made if of == "score" else f"spread over {', '.join(provenance.covers)}, {made}"
+    if of == "score":
+        return made
+    return (
+        f"spread over {', '.join(provenance.covers)}, {made}" if provenance.covers else f"no spread, {made}"
+    )
 
 
 def verification_sentence(outcome: Mapping[str, Any] | None) -> str:

@@ -79,13 +79,23 @@ def need_effect(data: xr.Dataset, what: str) -> None:
 
 
 def ranking(data: xr.Dataset, query: str) -> np.ndarray:
-    """Return what subsets are ranked by on one query, larger is more harmful: the score, or μ oriented."""
+    """Return what subsets are ranked by on one query, larger is more harmful: the score, or μ oriented.
+
+    Where there is no spread at all, so that no μ is known, by the effect.
+
+    Returns
+    -------
+    array [S]
+    """
     if kind_of(data) == "score":
         score: np.ndarray = data["score"].sel(query=query).values
         return score
     side = Provenance.from_dict(data.attrs).harmful_side
-    oriented: np.ndarray = (data["mu"] * data["sign"]).sel(query=query).values * side
-    return oriented
+    part = data.sel(query=query)
+    value: np.ndarray = part["mu"].values
+    if kind_of(data) == "effect" and not part["spread"].values.any():
+        value = part["effect"].values
+    return value * side * int(part["sign"])
 
 
 def strongest(data: xr.Dataset, query: str, direction: Direction = "harmful") -> np.ndarray:
@@ -109,9 +119,8 @@ def strongest(data: xr.Dataset, query: str, direction: Direction = "harmful") ->
 
 
 def shrunken_mu(shrunken: np.ndarray, spread: np.ndarray, mu: np.ndarray) -> np.ndarray:
-    """Return shrunken effects over their spread; NaN where μ is; where no shrunken effect is known, zeros."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = shrunken / spread
+    """Return shrunken effects over their spread, if there is one; NaN where μ is; where none is known, zeros."""
+    value = shrunken / np.where(spread == 0, 1.0, spread)
     return np.zeros(len(mu)) if np.isnan(value).all() else np.where(np.isfinite(mu), value, np.nan)
 
 

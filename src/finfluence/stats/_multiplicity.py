@@ -193,6 +193,8 @@ def _fallback(
     z: np.ndarray, usable: np.ndarray, sides: tuple[int, ...], p_values: ArrayLike | None, q: np.ndarray
 ) -> tuple[str, str]:
     """Fill q from given p-values where there are any; return the method and the sentence that says so."""
+    if not usable.any():
+        return "none", "No row has a finite statistic: none can be named."
     why = (
         f"Only {int(usable.sum())} rows: an empirical null needs {FEWEST_ROWS}."
         if usable.sum() < FEWEST_ROWS

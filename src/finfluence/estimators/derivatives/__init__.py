@@ -3,7 +3,7 @@
 from finfluence.estimators.derivatives._check import dear
 from finfluence.estimators.derivatives._checked import DifferentGradientError
 from finfluence.estimators.derivatives._choice import Choice
-from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of
+from finfluence.estimators.derivatives._exact import Adjoint, adjoint_of, each, pulled_back
 from finfluence.estimators.derivatives._finite_difference import FiniteDifference
 from finfluence.estimators.derivatives._one_sided import OneSided
 from finfluence.estimators.derivatives._protocol import Known, StepAdjoint
@@ -36,7 +36,9 @@ __all__ = [
     "checked_values",
     "choose_adjoint",
     "dear",
+    "each",
     "exact_choice",
+    "pulled_back",
     "query_gradients",
     "shares",
 ]

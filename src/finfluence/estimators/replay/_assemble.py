@@ -23,10 +23,16 @@ from finfluence.result import (
     ratio_interval,
     two_sided,
     with_twin,
+    without_spread,
 )
 from finfluence.runs import Tape
 from finfluence.runs.describe import Subsets, sum_over
 
+WHOLE_BATCHES = (
+    "every step of this training saw all rows, so that batches come in no order and one run shows no training "
+    "randomness: effects are in the query's unit, over all epochs that were covered, without spread, μ, interval or "
+    "p-value; train with smaller batches, or pool runs that start from different initialisations"
+)
 _EFFECTS_ALONE = (
     "effects alone were asked (spread=False): scores are effects in the query's unit, times its sign, and no μ, "
     "interval or p-value says which of them are more than chance; the truncation window was judged by the variance "
@@ -46,12 +52,15 @@ class Estimand:
         Of the training.
     adds : bool
         Whether subsets are added to the data, not removed from it.
+    whole_batches : bool
+        Whether every step saw all rows: nothing is known of the spread then.
     """
 
     subsets: Subsets
     rows: int
     epochs: int
     adds: bool
+    whole_batches: bool = False
 
     @property
     def scale(self) -> np.ndarray:
@@ -84,7 +93,8 @@ def estimates(
     """
     known = estimand.scale * np.sqrt(sum_over(estimand.subsets.positions, chunk.effect_variance))
     effect, effect_se, extra = _effects(estimand, chunk, coupled, known)
-    spread = np.broadcast_to(np.sqrt(chunk.variance), effect.shape)
+    variance = np.zeros_like(chunk.variance) if estimand.whole_batches else chunk.variance
+    spread = np.broadcast_to(np.sqrt(variance), effect.shape)
     lost, unknown = _not_known(chunk, counts, effect.shape)
     effect, spread = (np.where(lost, np.nan, v) for v in (effect, spread))
     effect_se = np.where(unknown, np.nan, effect_se)
@@ -94,11 +104,11 @@ def estimates(
     df = np.broadcast_to(np.maximum(chunk.horizon - 1, 1), effect.shape)
     model = model_error(coupled.chosen, chunk.horizon, estimand.epochs)
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, df=df, model=model)
-    p_value = two_sided(effect, effect_se, df)
     found_values = {
         "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
-        "p_value": p_value, **extra,
+        "p_value": two_sided(effect, effect_se, df), **extra,
     }  # fmt: skip
+    found_values = without_spread(found_values)
     sampled = effect_se * np.where(coupled.chosen[:, None], 1.0, np.sqrt(chunk.steady_share))
     twin = with_twin({"effect": effect, "effect_se": sampled, "spread": spread, "se": se})
     found_values |= {name: twin[name] for name in TWIN}
@@ -211,7 +221,7 @@ def provenance(
         contrast="remove" if context.candidates is None else "add",
         runs=1,
         seeds=(tape.identity(),),
-        covers=("batch order",) if spread else (),
+        covers=("batch order",) if spread and not tape.whole_batches else (),
         uncovered=tuple(tape.uncovered()),
         n_rows=len(tape.rows),
         recipe=tape.describe(),
@@ -239,6 +249,7 @@ def provenance(
         details={} if spread else {WITHOUT_SPREAD: True},
         findings=(
             *_tape_findings(tape, derivative.adjoint.engine),
+            *([WHOLE_BATCHES] if spread and tape.whole_batches else []),
             *derivative.findings,
             *findings,
             *context.notes,

@@ -143,7 +143,8 @@ def prepare(
     seed = tape.seed if options.seed is None else options.seed
     schedule = RowSchedule.asked(tape, options, seed)
     draft = _Draft(
-        tape, asked, derivative, sharing, folder, candidates, schedule, truncation_for(options.horizon, tape.noise),
+        tape, asked, derivative, sharing, folder, candidates, schedule,
+        truncation_for(options.horizon, tape.noise, tape.whole_batches),
         choosing,
     )  # fmt: skip
     allocation = None if options.budget is None else draft.allocate(options, overhead)

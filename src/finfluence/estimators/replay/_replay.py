@@ -310,7 +310,9 @@ class _Replayed:
         """Run the passes and write what they say; None in a process that leaves that to process 0."""
         tape, save_to = self.tape, self.options.save_to
         writes = save_to is None or context.sharing.processes.rank == 0
-        estimand = Estimand(self.subsets, len(tape.rows), len(tape.epochs), self.candidates is not None)
+        estimand = Estimand(
+            self.subsets, len(tape.rows), len(tape.epochs), self.candidates is not None, tape.whole_batches
+        )
         record = QueryRecord.empty(len(labels["queries"]), tape)
         coupled: CoupledEffects | None = None
         sink: Stream | Held = Stream(save_to, **labels) if save_to is not None and writes else Held(labels)

@@ -69,7 +69,7 @@ class TruncationRule:
         return finite & (surely / noise[epoch] <= bound)
 
 
-def truncation_for(value: int | str, noise: tuple[float, ...]) -> TruncationRule:
+def truncation_for(value: int | str, noise: tuple[float, ...], whole_batches: bool = False) -> TruncationRule:
     """Return the rule for the argument `horizon`: "auto", or a number of epochs.
 
     Parameters
@@ -77,6 +77,8 @@ def truncation_for(value: int | str, noise: tuple[float, ...]) -> TruncationRule
     value : "auto" or int
     noise : tuple of float
         Of the run, as `Tape.noise`.
+    whole_batches : bool
+        The run has no batch order, and no variance to be judged by: "auto" covers all epochs.
 
     Returns
     -------
@@ -89,7 +91,7 @@ def truncation_for(value: int | str, noise: tuple[float, ...]) -> TruncationRule
     """
     epochs = len(noise)
     if value == "auto":
-        return TruncationRule(noise, None)
+        return TruncationRule(noise, epochs if whole_batches else None)
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if whole and 1 <= int(value) <= epochs:
         return TruncationRule(noise, int(value))

@@ -43,7 +43,7 @@ def visible_effect(estimate: Estimate, decided: Decided, fdr: float) -> dict[str
     influence = estimate.influence
     data = influence.data.sel(query=HELD_OUT)
     values = influence.provenance.query_values
-    if not influence.has_effect or values is None or not np.isfinite(data["effect_se"].values).any():
+    if not influence.has_effect or values is None or not np.isfinite(data["p_value"].values).any():
         return None
     level = fdr / (decided.decisions.tests * len(influence.subsets))
     raised = data["effect"].values * int(data["sign"]) * influence.provenance.harmful_side

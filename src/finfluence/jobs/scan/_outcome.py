@@ -35,6 +35,10 @@ from finfluence.result import chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
 STEPS_NAMED = 2
+WHOLE_BATCHES = (
+    "Every step saw all training rows, so that batches come in no order: the estimate has no spread, and no row can be "
+    "named for its influence. A smaller --batch-size gives it one."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +148,8 @@ def _findings(found: Outcome) -> list[tuple[str, str]]:
     if "batch order" in made.covers and made.runs == 1:
         text = "One training run: the spread covers the batch order, not the initialisation. --runs 4 covers both."
         findings.append(("FI021", text))
+    if found.estimate.influence.has_effect and not made.covers:
+        findings.append(("FI021", WHOLE_BATCHES))
     if found.check is not None:
         findings += _findings_of_check(found.check, found.data.halved)
     if found.tested is not None and not found.tested["passed"]:

@@ -169,6 +169,12 @@ class ReadView:
         """Whether every row comes once an epoch, and at the same place of each: the loader does not shuffle."""
         return self.reshuffled and not self.equal_draws
 
+    @property
+    def whole_batches(self) -> bool:
+        """Whether every step holds every row once, so that batches come in no order."""
+        rows = len(self.rows)
+        return all(len(step) == rows == len(step.unique()) for step in self.order)
+
     def _equal_draws(self) -> bool:
         order, test = [rows.numpy() for rows in self.order], same_places if self.reshuffled else equal_chances
         told = test(order, self.epochs, len(self.rows))
