@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def pool(results: Sequence[Influence]) -> Influence:
     with np.errstate(divide="ignore", invalid="ignore"):
         mu = effect / spread
     se, lower, upper = ratio_interval(effect, effect_se, spread, relative, made.level, df=df, model=model)
-    estimates = without_spread({
+    estimates: dict[str, Any] = without_spread({
         "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
         "p_value": two_sided(effect, effect_se, df),
     })  # fmt: skip
