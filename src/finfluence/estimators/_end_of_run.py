@@ -4,10 +4,16 @@ import numpy as np
 import torch
 
 from finfluence.curvature import Objective, RowsAtHand
-from finfluence.estimators._one_run import id_order
+from finfluence.estimators._one_run import ONE_NUMBER, id_order
 from finfluence.runs import Tape
 from finfluence.runs.describe import sum_over
 from finfluence.runs.tape import affordable_rows
+
+CHECKED = 32  # evaluations of single rows by which loss and model are tried
+PREDICTS = (
+    f"{ONE_NUMBER}; 'predicted_effect' holds the change of the query, in its unit, that removing the rows is predicted "
+    "to cause"
+)
 
 
 def end_of_run(tape: Tape, rows_at_once: int, step: int | None = None) -> Objective:

@@ -21,7 +21,14 @@ from finfluence.curvature import (
 )
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_number, check_whole
-from finfluence.estimators._end_of_run import end_of_run, least_curvature, removal_effects, weight_decay
+from finfluence.estimators._end_of_run import (
+    CHECKED,
+    PREDICTS,
+    end_of_run,
+    least_curvature,
+    removal_effects,
+    weight_decay,
+)
 from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
 from finfluence.estimators.derivatives import query_gradients
 from finfluence.result import Influence
@@ -32,11 +39,6 @@ Relative = Literal["none", "loss", "parameters"]
 RELATIVES = ("none", "loss", "parameters")
 SHARE = 0.1
 PROBES = 16
-CHECKED = 32  # evaluations of single rows by which loss and model are tried
-SCORE = (
-    "a score, without an error: it is one number from one run, and training randomness is not looked at; "
-    "'predicted_effect' holds the change of the query, in its unit, that removing the rows is predicted to cause"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +246,9 @@ class InfluenceFunction(AbstractEstimator[Tape, InfluenceOptionsT]):
         signs = np.array([q.sign for q in queries for _ in q.names])
         effects = removal_effects(products, subsets.positions)
         said = (
-            (SCORE,) if self.options.relative == "none" else (SCORE.partition(";")[0], self._relative_said())
+            (PREDICTS,)
+            if self.options.relative == "none"
+            else (PREDICTS.partition(";")[0], self._relative_said())
         )
         facts = {"damping": prepared.damping, "weight_decay": decay, **prepared.facts, **solution.facts}
         names = [name for q in queries for name in q.names]

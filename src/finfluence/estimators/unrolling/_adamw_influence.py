@@ -11,7 +11,7 @@ from torch.func import grad, jvp, vjp
 from finfluence._progress import Progress
 from finfluence.curvature import EVALUATIONS, FISHERS, FisherKind, check_split, loss_of_outputs, outputs_of
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice
-from finfluence.estimators._end_of_run import end_of_run, removal_effects
+from finfluence.estimators._end_of_run import CHECKED, PREDICTS, end_of_run, removal_effects
 from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
 from finfluence.estimators._recorded_states import every_step_backwards
 from finfluence.estimators.derivatives import each, pulled_back, query_gradients
@@ -19,12 +19,6 @@ from finfluence.grads import RowLosses
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Step, Tape, seeded
 from finfluence.runs.describe import Subsets, sum_over
-
-CHECKED = 32  # evaluations of single rows by which loss and model are tried
-SCORE = (
-    "a score, without an error: it is the response of one run, and training randomness is not looked at; "
-    "'predicted_effect' holds the change of the query, in its unit, that removing the rows is predicted to cause"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +104,7 @@ class AdamWInfluence(AbstractEstimator[Tape, AdamWInfluenceOptions]):
             score=sum_over(subsets.positions, left_out * signs),
             extra={"predicted_effect": removal_effects(len(left_out) * left_out, subsets.positions)},
             own_loss=own_losses(source, subsets),
-            provenance=one_run(source, self.name, covers=(), findings=(SCORE,)),
+            provenance=one_run(source, self.name, covers=(), findings=(PREDICTS,)),
             **labels(queries, subsets),
         )
 

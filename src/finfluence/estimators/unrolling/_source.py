@@ -9,7 +9,7 @@ from torch import Tensor
 from finfluence._progress import Progress
 from finfluence.curvature import BASES, EVALUATIONS, FISHERS, FisherKind
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_whole
-from finfluence.estimators._end_of_run import removal_effects
+from finfluence.estimators._end_of_run import CHECKED, PREDICTS, removal_effects
 from finfluence.estimators._kronecker_fit import fit_passes
 from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
 from finfluence.estimators._recorded_states import RecordedState, check_sgd, recorded_states, spaced_steps
@@ -17,12 +17,6 @@ from finfluence.estimators.unrolling._segment import Answered, Segment, of_adam,
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
-
-CHECKED = 32  # evaluations of single rows by which loss and model are tried
-SCORE = (
-    "a score, without an error: it is the response of one run, and training randomness is not looked at; "
-    "'predicted_effect' holds the change of the query, in its unit, that removing the rows is predicted to cause"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +139,7 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
                 source,
                 self.name,
                 covers=(),
-                findings=(SCORE, *said),
+                findings=(PREDICTS, *said),
                 details={"segments": parts, "integrated_rates": kappas, "weight_decay": decay},
             ),
             **labels(queries, subsets),

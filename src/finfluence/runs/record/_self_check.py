@@ -96,7 +96,8 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
     if reference.later is not None and not torch.equal(reference.later, reference.after):
         return Difference(
             relative(reference.later, reference.after), "parameters that move after the optimiser's step, a move",
-            "averaged weights are swapped in, weights are clipped or reset, or other code writes on them",
+            "averaged weights are swapped in, weights are clipped or reset, a forward pass writes on them (an "
+            "embedding with max_norm), or other code does",
             "let only the optimiser move the parameters while the recording lasts",
         )  # fmt: skip
     size = relative(comparison.clipped(again.gradient), reference.gradient)
