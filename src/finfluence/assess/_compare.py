@@ -221,7 +221,7 @@ def _intervals(
     """Return bootstrap intervals; of shares of `rows` no narrower than Wilson's."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1)
     if rows is not None:
-        least = np.array([wilson(float(v), rows, level) for v in value]).T
+        least = wilson(value, rows, level)
         low, high = np.minimum(low, least[0]), np.maximum(high, least[1])
     return {
         name: Interval(float(value[k]), float(low[k]), float(high[k]), level, "bootstrap percentile")

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
 
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import numbers
@@ -12,27 +11,22 @@ SCORES = ("max_confidence", "negative_entropy")
 _TINY = 1e-12
 
 
-def wilson(share: float, rows: int, level: float) -> tuple[float, float]:
-    r"""Return Wilson's interval of a share of so many rows: what their number alone leaves open.
-
-    .. math:: \frac{\hat p + z^2/2n \pm z \sqrt{\hat p (1 - \hat p)/n + z^2/4n^2}}{1 + z^2/n}
+def wilson(share: ArrayLike, rows: int, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return Wilson's interval of shares of so many rows: what their number alone leaves open.
 
     Returns
     -------
-    tuple of float
+    tuple of array
 
     Examples
     --------
-    >>> [round(end, 3) for end in wilson(1.0, 1, 0.95)], [round(end, 3) for end in wilson(0.5, 100, 0.95)]
-    ([0.207, 1.0], [0.404, 0.596])
+    >>> [end.round(3).tolist() for end in wilson([1.0, 0.5], 1, 0.95)]
+    [[0.207, 0.055], [1.0, 0.945]]
     """
-    z = float(norm.ppf((1 + level) / 2))
-    centre, half = (
-        share + z**2 / (2 * rows),
-        z * float(np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)),
-    )
-    scale = 1 + z**2 / rows
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    from statsmodels.stats.proportion import proportion_confint  # slow to import, and seldom needed
+
+    lower, upper = proportion_confint(np.asarray(share) * rows, rows, 1 - level, method="wilson")
+    return np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
 
 
 def probabilities(values: ArrayLike, name: str) -> np.ndarray:

@@ -1,12 +1,15 @@
 """The end of a run as a minimum of its loss: the objective there, its weight decay, and what removing rows does."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from finfluence.curvature import Objective, RowsAtHand
-from finfluence.estimators._one_run import ONE_NUMBER, id_order
-from finfluence.runs import Tape
-from finfluence.runs.describe import sum_over
+from finfluence.estimators._one_run import ONE_NUMBER, id_order, labels, one_run, own_losses
+from finfluence.result import Influence
+from finfluence.runs import AnyQuery, Tape
+from finfluence.runs.describe import Subsets, sum_over
 from finfluence.runs.tape import affordable_rows
 
 CHECKED = 32  # evaluations of single rows by which loss and model are tried
@@ -68,6 +71,35 @@ def least_curvature(tape: Tape) -> float:
         return 0.0
     kept = 1 - float(described.get("momentum") or 0.0)
     return kept / (total * (1 - float(described.get("dampening") or 0.0)))
+
+
+def predicting(
+    tape: Tape, method: str, queries: list[AnyQuery], subsets: Subsets, products: np.ndarray, **facts: Any
+) -> Influence:
+    """Return scores and `predicted_effect` of removal from x [n, Q], as `removal_effects` has it; score = σ Σ_S x/n.
+
+    Parameters
+    ----------
+    tape, method, queries, subsets
+        Whose result it is.
+    products : array [n, Q]
+        x.
+    **facts
+        Further fields of the provenance; `findings` are said beside what a score is.
+
+    Returns
+    -------
+    Influence
+    """
+    signs = [q.sign for q in queries for _ in q.names]
+    findings = (PREDICTS, *facts.pop("findings", ()))
+    return Influence.build(
+        score=sum_over(subsets.positions, products * signs) / len(products),
+        extra={"predicted_effect": removal_effects(products, subsets.positions)},
+        own_loss=own_losses(tape, subsets),
+        provenance=one_run(tape, method, covers=(), findings=findings, **facts),
+        **labels(queries, subsets),
+    )
 
 
 def removal_effects(products: np.ndarray, subsets: list[np.ndarray]) -> np.ndarray:

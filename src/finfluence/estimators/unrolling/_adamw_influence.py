@@ -11,14 +11,14 @@ from torch.func import grad, jvp, vjp
 from finfluence._progress import Progress
 from finfluence.curvature import EVALUATIONS, FISHERS, FisherKind, check_split, loss_of_outputs, outputs_of
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice
-from finfluence.estimators._end_of_run import CHECKED, PREDICTS, end_of_run, removal_effects
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._end_of_run import CHECKED, end_of_run, predicting
+from finfluence.estimators._one_run import activation_bytes, in_trainings
 from finfluence.estimators._recorded_states import every_step_backwards
 from finfluence.estimators.derivatives import each, pulled_back, query_gradients
 from finfluence.grads import RowLosses
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Step, Tape, seeded
-from finfluence.runs.describe import Subsets, sum_over
+from finfluence.runs.describe import Subsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +99,7 @@ class AdamWInfluence(AbstractEstimator[Tape, AdamWInfluenceOptions]):
         with seeded(0):
             _, asked = query_gradients(queries, source.model(), source)
             left_out = self._left_out(source, asked, progress)
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, left_out * signs),
-            extra={"predicted_effect": removal_effects(len(left_out) * left_out, subsets.positions)},
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(source, self.name, covers=(), findings=(PREDICTS,)),
-            **labels(queries, subsets),
-        )
+        return predicting(source, self.name, queries, subsets, len(left_out) * left_out)
 
     def _left_out(self, tape: Tape, asked: Tensor, progress: Progress) -> np.ndarray:
         """Return y [n, Q]."""

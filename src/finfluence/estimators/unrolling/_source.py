@@ -9,14 +9,14 @@ from torch import Tensor
 from finfluence._progress import Progress
 from finfluence.curvature import BASES, EVALUATIONS, FISHERS, FisherKind
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice, check_whole
-from finfluence.estimators._end_of_run import CHECKED, PREDICTS, removal_effects
+from finfluence.estimators._end_of_run import CHECKED, predicting
 from finfluence.estimators._kronecker_fit import fit_passes
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import activation_bytes, in_trainings
 from finfluence.estimators._recorded_states import RecordedState, check_sgd, recorded_states, spaced_steps
 from finfluence.estimators.unrolling._segment import Answered, Segment, of_adam, of_sgd
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
-from finfluence.runs.describe import Subsets, sum_over
+from finfluence.runs.describe import Subsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,19 +130,14 @@ class Segments(AbstractEstimator[Tape, SegmentOptions]):
             products += averaged_products(states, answered.response)
             asked, said = answered.before, tuple(dict.fromkeys((*said, *answered.said)))
             progress("segments", done, len(parts))
-        signs = [q.sign for q in queries for _ in q.names]
-        return Influence.build(
-            score=sum_over(subsets.positions, products * signs) / len(source.rows),
-            extra={"predicted_effect": removal_effects(products, subsets.positions)},
-            own_loss=own_losses(source, subsets),
-            provenance=one_run(
-                source,
-                self.name,
-                covers=(),
-                findings=(PREDICTS, *said),
-                details={"segments": parts, "integrated_rates": kappas, "weight_decay": decay},
-            ),
-            **labels(queries, subsets),
+        return predicting(
+            source,
+            self.name,
+            queries,
+            subsets,
+            products,
+            findings=said,
+            details={"segments": parts, "integrated_rates": kappas, "weight_decay": decay},
         )
 
     def _cost(self, source: Tape, queries: list[AnyQuery], subsets: Subsets) -> Cost:

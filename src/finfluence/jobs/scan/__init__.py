@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._choice import choose as choose
     from finfluence.jobs.scan._cleaned import clean_scan as clean_scan
     from finfluence.jobs.scan._data import read_data as read_data
+    from finfluence.jobs.scan._decide import DROP as DROP
+    from finfluence.jobs.scan._decide import KEEP as KEEP
+    from finfluence.jobs.scan._decide import MITIGATE as MITIGATE
+    from finfluence.jobs.scan._decide import RELABEL as RELABEL
+    from finfluence.jobs.scan._decide import REWEIGHT as REWEIGHT
     from finfluence.jobs.scan._decide import Advice as Advice
     from finfluence.jobs.scan._decide import decide_scan as decide_scan
     from finfluence.jobs.scan._decisions import decide_rows as decide_rows
@@ -69,7 +74,7 @@ _HOME = {
     **dict.fromkeys(("Choice", "choose"), "_choice"),
     "clean_scan": "_cleaned",
     "read_data": "_data",
-    **dict.fromkeys(("Advice", "decide_scan"), "_decide"),
+    **dict.fromkeys(("DROP", "KEEP", "MITIGATE", "RELABEL", "REWEIGHT", "Advice", "decide_scan"), "_decide"),
     **dict.fromkeys(("decide_rows", "line_tests"), "_decisions"),
     "Estimate": "_estimate",
     "scan": "_from_python",

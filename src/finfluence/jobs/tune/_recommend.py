@@ -16,7 +16,7 @@ from finfluence.ensemble import one_thread
 from finfluence.errors import ConfigError, explain
 from finfluence.jobs._log import logged, recorded
 from finfluence.jobs._words import change, counted
-from finfluence.jobs.scan import Advice, DecideOptions
+from finfluence.jobs.scan import DROP, KEEP, MITIGATE, RELABEL, REWEIGHT, Advice, DecideOptions
 from finfluence.jobs.tune._decide import GROUP, RANK, Decided, decide
 from finfluence.jobs.tune._estimate import load_estimate
 from finfluence.jobs.tune._folder import DECISION, HIDDEN, LOG, RETUNED, TuneFolder
@@ -28,7 +28,6 @@ from finfluence.language import HELD_OUT, Behaviour, read_behaviours, read_recor
 from finfluence.stats import crossed_interval, mean_interval, pooled_d
 from finfluence.verification import duration
 
-KEEP, DROP, RELABEL, REWEIGHT, MITIGATE = "keep", "drop", "relabel", "reweight", "mitigate"
 RUNS, LEVEL = 5, 0.95
 NOT_OF_A_TUNING = {
     RELABEL: "the right response to a prompt is not known",
