@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from finfluence.labels import judge_labels, out_of_fold
 
@@ -29,8 +28,7 @@ def nulls(seeds: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 def named_in(x: np.ndarray, y: np.ndarray, seed: int) -> int:
     """Return how many labels are named at a level of 10 %."""
-    with threadpool_limits(1):
-        return int(judge_labels(out_of_fold(x, y, seed=seed), y).named(0.1).sum())
+    return int(judge_labels(out_of_fold(x, y, seed=seed), y).named(0.1).sum())
 
 
 def _drawn(log_share: np.ndarray, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_wine
-from threadpoolctl import threadpool_limits
 
 from finfluence.ingest import TableEncoder
 from finfluence.labels import OutOfFold, judge_labels, out_of_fold
@@ -82,8 +81,7 @@ def predicted(kind: Kind, seed: int, kept: Path) -> tuple[OutOfFold, Drawn, floa
     path, table = kept / f"sister-{kind.name.replace(' ', '-')}-{seed}.npz", drawn(kind, seed)
     if not path.exists():
         start = time.process_time()
-        with threadpool_limits(1):
-            found = out_of_fold(table.x, table.y, seed=seed)
+        found = out_of_fold(table.x, table.y, seed=seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
         np.savez_compressed(

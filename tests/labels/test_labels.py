@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
+from threadpoolctl import threadpool_limits
 
 from finfluence.errors import ConfigError, DataError
+from finfluence.evaluate import average_precision
 from finfluence.labels import judge_labels, judge_targets, out_of_fold, plant_and_find
 
 
@@ -167,3 +169,33 @@ def test_words():
         judge_targets(found, np.zeros((60, 2)), y)
     with pytest.raises(ConfigError, match=r"write 0\.1 for 10 %"):
         judge_labels(found, y).named(10)
+
+
+def test_the_list_for_review_is_by_chance_and_beats_the_loss_where_errors_look_like_the_row():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 5, 900)
+    means = 0.9 * rng.normal(size=(5, 8))
+    x = means[y] + rng.normal(size=(900, 8))
+    odds = -0.5 * ((x[:, None] - means) ** 2).sum(2)
+    odds[np.arange(900), y] = -np.inf
+    given, wrong = y.copy(), np.zeros(900, dtype=bool)
+    wrong[rng.choice(900, 90, replace=False)] = True
+    given[wrong] = odds[wrong].argmax(1)
+    verdict = judge_labels(out_of_fold(x, given, repeats=1), given)
+    chances = verdict.p_wrong[verdict.order]
+    assert (np.diff(chances) <= 0).all()
+    agreed = verdict.order[chances == 0]
+    assert (np.diff(verdict.oof_loss[agreed]) <= 0).all()
+    place = -np.argsort(verdict.order)
+    assert average_precision(place, wrong) > average_precision(verdict.oof_loss, wrong) + 0.02
+
+
+def test_predictions_do_not_depend_on_the_number_of_threads():
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, 90)
+    x = rng.normal(size=(90, 30)) + y[:, None]
+    with threadpool_limits(2):
+        first = out_of_fold(x, y, repeats=1)
+    with threadpool_limits(1):
+        second = out_of_fold(x, y, repeats=1)
+    np.testing.assert_array_equal(first.predicted, second.predicted)

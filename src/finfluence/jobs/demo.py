@@ -14,7 +14,8 @@ from finfluence.clean import Written
 from finfluence.errors import StorageError, explain
 from finfluence.evaluate import average_precision, false_discovery_proportion, recall_flagged
 from finfluence.ingest import digits_frame, plant_label_errors
-from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, doubt, line_tests, run_scan
+from finfluence.jobs.scan import ScanOptions, ScanResult, clean_scan, line_tests, run_scan
+from finfluence.labels import by_doubt
 from finfluence.stats import name_rows
 
 ERROR_SHARE = 0.1
@@ -121,7 +122,7 @@ def run(prepared: Prepared, progress: Progress = silent) -> Found:
         ("influence alone", -lines["mu"].to_numpy(), by_influence),
         (
             "labels out of fold alone",
-            doubt(lines["p_wrong"].to_numpy(), lines["oof_loss"].to_numpy()),
+            -np.argsort(by_doubt(lines["p_wrong"].to_numpy(), lines["oof_loss"].to_numpy())),
             by_loss,
         ),
         ("own loss at the end of training", lines["own_loss"].to_numpy(), None),

@@ -8,10 +8,11 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from finfluence._extras import require
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import DataError, explain
-from finfluence.labels._candidates import BOOSTED, Candidate, candidates
+from finfluence.labels._candidates import BOOSTED, JUDGES, Candidate, candidates
 
 FEWEST_ROWS = 30
 FOLDS, REPEATS = 5, 3
@@ -234,10 +235,12 @@ def _predictions(
 ) -> np.ndarray:
     """Return what a model says of each fold [n, …] that is trained on the others, but for the rows left out."""
     found = np.zeros((len(y), classes) if classes else len(y))
+    threads = require("threadpoolctl", JUDGES, "data")
     for k, held in enumerate(folds):
         tell(k, FOLDS)
         train = np.setdiff1d(np.arange(len(y)), held if left_out is None else np.r_[held, left_out])
-        found[held] = _fit_predict(make, x, y, train, held, classes)
+        with threads.threadpool_limits(1):  # sums in one order, whatever the machine
+            found[held] = _fit_predict(make, x, y, train, held, classes)
     tell(FOLDS, FOLDS)
     return _tempered(found, y) if classes else found
 

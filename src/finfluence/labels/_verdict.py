@@ -61,9 +61,8 @@ class LabelVerdict:
 
     @property
     def order(self) -> np.ndarray:
-        """Positions from the most to the least doubtful label: by log-odds of p_wrong plus out-of-fold loss."""
-        chance = np.clip(self.p_wrong, 1e-4, 1 - 1e-6)
-        return np.argsort(-(np.log(chance / (1 - chance)) + self.oof_loss), kind="stable")
+        """Positions from the most to the least doubtful label, as `by_doubt` says."""
+        return by_doubt(self.p_wrong, self.oof_loss)
 
     @cached_property
     def q_values(self) -> np.ndarray:
@@ -121,6 +120,30 @@ class LabelVerdict:
         first = self.order[:k]
         contradicted = self.predicted[first] != self.labels[first]
         return float(self.p_wrong[first].sum()), float(contradicted.sum())
+
+
+def by_doubt(p_wrong: np.ndarray, oof_loss: np.ndarray) -> np.ndarray:
+    """Order rows from the most to the least doubtful label: by the chance that it is wrong, then by out-of-fold loss.
+
+    Parameters
+    ----------
+    p_wrong
+        Chances [n]; NaN counts as 0.
+    oof_loss
+        Losses [n], which order the rows of one chance: all those that the models do not contradict.
+
+    Returns
+    -------
+    array [n]
+        Positions.
+
+    Examples
+    --------
+    >>> by_doubt(np.array([0.5, np.nan, 0.9, 0.0]), np.array([3.0, 0.1, 1.0, 0.2])).tolist()
+    [2, 0, 3, 1]
+    """
+    positions: np.ndarray = np.lexsort((-np.asarray(oof_loss), -np.nan_to_num(p_wrong)))
+    return positions
 
 
 def share_right(p_wrong: np.ndarray) -> np.ndarray:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._group_lines import verdict_of as verdict_of
     from finfluence.jobs.scan._group_questions import group_questions as group_questions
     from finfluence.jobs.scan._labels import RowLabels as RowLabels
-    from finfluence.jobs.scan._labels import doubt as doubt
     from finfluence.jobs.scan._measures import RowOutputs as RowOutputs
     from finfluence.jobs.scan._measures import measures as measures
     from finfluence.jobs.scan._measures import row_values as row_values
@@ -82,7 +81,7 @@ _HOME = {
     "group_lines": "_group_lines",
     "verdict_of": "_group_lines",
     "group_questions": "_group_questions",
-    **dict.fromkeys(("RowLabels", "doubt"), "_labels"),
+    "RowLabels": "_labels",
     **dict.fromkeys(
         (
             "AssessOptions",

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
-from threadpoolctl import threadpool_limits
 
 from finfluence._files import atomic, write_json
 from finfluence._progress import Progress
@@ -24,6 +23,7 @@ from finfluence.labels import (
     OutOfFold,
     Score,
     TargetVerdict,
+    by_doubt,
     judge_labels,
     judge_targets,
     out_of_fold,
@@ -162,8 +162,7 @@ def judge_all_labels(
     if (folder / OUT_OF_FOLD).exists():
         found = _read(folder)
     else:
-        with threadpool_limits(1):  # sums in one order, whatever the machine
-            found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
+        found = out_of_fold(x, y, task=data.train.task, groups=groups, seed=draw, progress=tell)
         _save(folder, found)
     n = len(data.train)
     parted = [np.arange(n), np.arange(n, len(y))]
@@ -181,8 +180,7 @@ def judge_all_labels(
     else:
         summary = _summary(data, found, verdict, rows, left_out, groups)
         if plant and found.informative and found.task == "classification" and len(y) <= MOST_PLANTED:
-            with threadpool_limits(1):
-                planted = plant_and_find(x, y, first=LISTED, groups=groups, seed=draw, progress=tell)
+            planted = plant_and_find(x, y, first=LISTED, groups=groups, seed=draw, progress=tell)
             summary["planted"] = planted.sentence()
         write_frame(folder / HOLDOUT_LABELS, _holdout_frame(data, held, left_out))
         write_json(folder / LABELS, summary)
@@ -204,23 +202,6 @@ def read_left_out(folder: ScanFolder) -> np.ndarray | None:
         return None
     found: np.ndarray = folder.read_frame(HOLDOUT_LABELS)["left_out"].to_numpy()
     return found
-
-
-def doubt(p_wrong: np.ndarray, oof_loss: np.ndarray) -> np.ndarray:
-    """Return what the list for review is ordered by: log-odds of p_wrong plus out-of-fold loss.
-
-    Returns
-    -------
-    array [n]
-
-    Examples
-    --------
-    >>> doubt(np.array([0.5, np.nan]), np.array([1.0, 2.0])).round(2).tolist()
-    [1.0, -7.21]
-    """
-    chance = np.clip(np.nan_to_num(p_wrong), 1e-4, 1 - 1e-6)
-    result: np.ndarray = np.log(chance / (1 - chance)) + oof_loss
-    return result
 
 
 def _parts(data: ScanData) -> list[Table]:
@@ -282,7 +263,7 @@ def _summary(
 ) -> dict[str, Any]:
     n = len(data.train)
     train = rows.take(np.arange(n))
-    first = np.argsort(-doubt(train.p_wrong, train.oof_loss), kind="stable")[:LISTED]
+    first = by_doubt(train.p_wrong, train.oof_loss)[:LISTED]
     classes = found.task == "classification"
     y = np.concatenate([part.y for part in _parts(data)])
     contradicted = rows.predicted != y if classes else rows.oof_loss > 2

@@ -14,9 +14,9 @@ from finfluence.jobs.scan._check_words import CLEANED, check_sentence
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
 from finfluence.jobs.scan._folder import CHOICE
-from finfluence.jobs.scan._labels import doubt
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._tables import networks_tried
+from finfluence.labels import by_doubt
 from finfluence.report import (
     Agreement,
     Arm,
@@ -123,13 +123,10 @@ def short_previews(train: Rows, lines: pd.DataFrame, most: int = 2_000) -> pd.Da
 
 
 def review_list(lines: pd.DataFrame, top: int) -> pd.DataFrame:
-    """Return the rows with the most doubtful labels, one line each: by log-odds of p_wrong plus out-of-fold loss."""
-    rows = lines[lines["query"] == HELD_OUT]
-    rows = rows[rows["oof_loss"].notna()].assign(
-        _doubt=lambda d: doubt(d["p_wrong"].to_numpy(), d["oof_loss"].to_numpy())
-    )
-    rows = rows.sort_values("_doubt", ascending=False, kind="stable")
-    return rows.drop(columns="_doubt").head(top).reset_index(drop=True)
+    """Return the rows with the most doubtful labels, one line each, in the order of `finfluence.labels.by_doubt`."""
+    rows = lines[(lines["query"] == HELD_OUT) & lines["oof_loss"].notna()]
+    first = by_doubt(rows["p_wrong"].to_numpy(), rows["oof_loss"].to_numpy())[:top]
+    return rows.iloc[first].reset_index(drop=True)
 
 
 def _models_tried(labels: Mapping[str, Any] | None) -> list[Table]:

@@ -123,7 +123,7 @@ class ScanResult:
         return order.drop(columns=["_left", "_harm"]).head(top).reset_index(drop=True)
 
     def review(self, top: int = 100) -> pd.DataFrame:
-        """Return the rows with the most doubtful labels: by log-odds of `p_wrong` plus `oof_loss`."""
+        """Return the rows with the most doubtful labels: by `p_wrong`, then by `oof_loss`."""
         return review_list(self.lines, top)
 
     def clean(self, to: str | Path, **options: Any) -> Written:
