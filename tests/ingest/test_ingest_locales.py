@@ -62,6 +62,13 @@ NUMBERS = {
     "ISO durations": ([f"PT{v % 9}H{v % 60}M" for v in WHOLE], [v % 9 + v % 60 / 60 for v in WHOLE]),
     "14h30": ([f"{v % 24:02d}h{v % 60:02d}" for v in WHOLE], [v % 24 + v % 60 / 60 for v in WHOLE]),
     "14.30 Uhr": ([f"{v % 24:02d}.{v % 60:02d} Uhr" for v in WHOLE], [v % 24 + v % 60 / 60 for v in WHOLE]),
+    "KG, Kg and kg": ([f"{v} {['KG', 'Kg', 'kg', 'kgs'][i % 4]}" for i, v in enumerate(SIZES)], SIZES),
+    "days in weeks, months": ([f"{v} {['weeks', 'days'][i % 2]}" for i, v in enumerate(SIZES)], SIZES * np.where(np.arange(N) % 2, 1, 7)),
+    "one year": ([["< 1 year", "1 year", "2 years", "10+ years"][i % 4] for i in range(N)], [[1, 1, 2, 10][i % 4] for i in range(N)]),
+    "km and miles": ([f"{v} km" if i % 2 else f"{v} miles" for i, v in enumerate(SIZES)], SIZES * np.where(np.arange(N) % 2, 1, 1.609344)),
+    "intervals": ([f"({v % 60}.5, {v % 60 + 1}.5]" for v in WHOLE], WHOLE % 60 + 1),
+    "intervals to ten": ([f"[{10 * (v % 9)}-{10 * (v % 9) + 10})" for v in WHOLE], 10 * (WHOLE % 9) + 5),
+    "Arabic percent": ([f"{v}٪".translate({ord(str(k)): chr(0x660 + k) for k in range(10)}).replace(".", "٫") for v in SIZES], SIZES),
     "six words for nothing": (
         [["n.d.", "k.A.", "not measured", "unknown", "missing", "refused"][i % 6] if i % 4 == 0 else str(v) for i, v in enumerate(SIZES)],
         [np.nan if i % 4 == 0 else v for i, v in enumerate(SIZES)],
@@ -127,6 +134,19 @@ DATES = {
     "+02": (by("{:%Y-%m-%d %H:%M:%S}+02"), [d - dt.timedelta(hours=2) for d in DAYS]),
     "compact, T and Z": (by("{:%Y%m%dT%H%M%SZ}"), DAYS),
     "fourteen digits": (by("{:%Y%m%d%H%M%S}"), DAYS),
+    "with a word before the time": (by("{:%d.%m.%Y um %H:%M} Uhr"), DAYS),
+    "at": (by("{:%B %d, %Y at %I:%M %p}"), DAYS),
+    "weekday before": (by("Mo {:%d.%m.%Y}"), MIDNIGHTS),
+    "weekday behind": (by("{:%d.%m.%Y} (Mo)"), MIDNIGHTS),
+    "T without colons": (by("{:%Y-%m-%dT%H%M}"), DAYS),
+    "UTC+1": (by("{:%Y-%m-%d %H:%M:%S} UTC+1"), [d - dt.timedelta(hours=1) for d in DAYS]),
+    "JavaScript": (by("{:%a %b %d %Y %H:%M:%S} GMT+0100 (Central European Standard Time)"), [d - dt.timedelta(hours=1) for d in DAYS]),
+    "Oracle": ([f"{d:%d-%b-%y %I.%M.%S %p}".upper() for d in DAYS], DAYS),
+    "slashes around the month": (by("{:%d/%b/%Y}"), MIDNIGHTS),
+    "weeks": (by("{:%G-W%V}"), [d - dt.timedelta(days=d.weekday()) for d in MIDNIGHTS]),
+    "quarters": ([f"Q{(d.month + 2) // 3} {d.year}" for d in DAYS], [d.replace(month=(d.month + 2) // 3 * 3 - 2) for d in FIRSTS]),
+    "24:00": ([f"{d:%Y-%m-%d} {'24:00' if i % 9 == 0 else '10:00'}" for i, d in enumerate(DAYS)],
+              [d + dt.timedelta(hours=24 if i % 9 == 0 else 10) for i, d in enumerate(MIDNIGHTS)]),
     "full width": ([f"{d:%Y/%m/%d}".translate({ord(c): ord(c) + 0xFEE0 for c in "0123456789/"}) for d in DAYS], MIDNIGHTS),
     "no date at all": ([["0000-00-00", "0001-01-01"][i % 2] if i % 8 == 0 else f"{d:%Y-%m-%d}" for i, d in enumerate(DAYS)],
                        [None if i % 8 == 0 else d for i, d in enumerate(MIDNIGHTS)]),
@@ -199,6 +219,11 @@ def test_words_that_could_be_more_are_said():
     )
     assert looked_at((["Berlin", "BERLIN", "Paris"] * N)[:N])[1].notes == (
         "3 levels, of which 'BERLIN' and 'Berlin' look alike: they are levels of their own",
+    )
+    assert (
+        looked_at([f"{v} kg" if i % 2 else f"{v} km" for i, v in enumerate(SIZES)])[1]
+        .notes[0]
+        .startswith("all cells could be numbers, but not of one kind, such as")
     )
     assert not looked_at((["Berlin", "Paris", "1", "2"] * N)[:N])[1].notes
 
@@ -299,3 +324,11 @@ def test_columns_show_it_all(write):
     table = column_decisions(path, "label").set_index("column")
     assert table["read_as"].tolist() == ["number", "date", "label"]
     assert table.loc["price", "format"].startswith("in €, decided by")
+
+
+def test_points_beside_long_whole_numbers_are_said():
+    cells = [f"{v + 1000:,}".replace(",", ".") if i % 2 else str(v + 1000) for i, v in enumerate(WHOLE)]
+    assert (
+        "45 cells such as 2.155 could be decimals or thousands: read as decimals"
+        in looked_at(cells)[1].notes[0]
+    )

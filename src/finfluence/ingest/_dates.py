@@ -14,7 +14,7 @@ from finfluence.ingest._messages import counted
 
 MOSTLY = 0.9
 _ENOUGH = 10
-LONGEST = 40
+LONGEST = 80
 ORDERS = ("dmy", "mdy", "ymd")
 _WORDS = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
 _TIME = (
@@ -35,7 +35,7 @@ _DAY_ZERO = datetime(1899, 12, 30)
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{4}|\d{2})" + _TIME)
 _DAY_NAMED = re.compile(
-    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s-]*(?P<name>[^\W\d]+)\.?[\s,-]*(?P<c>\d{4}|\d{2})"
+    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s/-]*(?P<name>[^\W\d]+)\.?[\s,/-]*(?P<c>\d{4}|\d{2})"
     + _TIME
 )
 _MONTH_NAMED = re.compile(
@@ -295,7 +295,7 @@ def _time(match: re.Match[str]) -> timedelta | None:
         if not 1 <= hour <= 12:
             return None
         hour = hour % 12 + (12 if match["half"][0] in "Pp" else 0)
-    if hour > 23 or minute > 59 or second > 59:
+    if (hour > 23 and (hour, minute, second) != (24, 0, 0)) or minute > 59 or second > 59:
         return None
     part = int((match["part"] or "0").ljust(6, "0")[:6])
     time = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=part)

@@ -21,6 +21,9 @@ _MARGIN = re.compile(r"(?P<rest>.*?\d)\s*(?:±|\+/-|\+-)\s*[\d.,]+\s*(?P<unit>\D
 _RANGE = re.compile(
     r"(?P<low>.*?\d.*?)\s*(?:-|~|\.\.+|…|\bto\b|\bbis\b|\buntil\b)\s*(?P<high>\D{0,4}\d.*)", re.IGNORECASE
 )
+_INTERVAL = re.compile(
+    r"(?:\[|\((?=.*\]$))\s*(?P<low>[^\s,;()\[\]]*\d)\s*(?:[,;]\s*|\s-\s|(?<=\d)-)(?P<high>[^\s,;()\[\]]*\d)\s*[\])]"
+)
 _BEFORE = re.compile(
     r"(?:about|around|circa|approximately|roughly|over|under|above|below|more than|less than|up to|at least|at most|"
     r"min\.?|max\.?|etwa|rund|über|unter|mehr als|weniger als|bis zu|ab)\s+(?P<rest>[^\s\d]{0,4}\s?\d.*)",
@@ -143,10 +146,10 @@ def ends(cell: str) -> tuple[str, str] | None:
 
     Examples
     --------
-    >>> ends("10-20 kg"), ends("$1,000 to $2,000"), ends("12")
-    (('10', '20 kg'), ('$1,000', '$2,000'), None)
+    >>> ends("10-20 kg"), ends("$1,000 to $2,000"), ends("(0.5, 1.5]"), ends("12")
+    (('10', '20 kg'), ('$1,000', '$2,000'), ('0.5', '1.5'), None)
     """
-    match = _RANGE.fullmatch(cell)
+    match = _INTERVAL.fullmatch(cell) or _RANGE.fullmatch(cell)
     return (match["low"], match["high"]) if match else None
 
 

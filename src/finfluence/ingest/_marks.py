@@ -354,7 +354,7 @@ def _mixed(own: Evidence) -> str:
 def _doubt(own: Evidence, decimal: str, by: str) -> str:
     """Return a note where thousands and decimals cannot be told apart by the column; padded decimals are usual."""
     read_as_decimals = own.either_point if decimal == "." else own.either_comma
-    if read_as_decimals == own.doubtful and not own.short:
+    if read_as_decimals == own.doubtful and not own.short and not own.long:
         return ""
     example = "2.155" if own.either_point else "2,155"
     what = "decimals" if read_as_decimals == own.doubtful else "thousands"

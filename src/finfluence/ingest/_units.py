@@ -36,11 +36,12 @@ _SIDES = {"N": "S", "E": "W", "°N": "°S", "°E": "°W", "CR": "DR", "Cr": "Dr"
 _CELSIUS = {"°C": (1.0, 0.0), "°F": (5 / 9, -160 / 9)}
 
 _FAMILIES: tuple[dict[str, float], ...] = (
-    {"B": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
-    {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6, "oz": 28.349523125, "lb": 453.59237, "lbs": 453.59237},
+    {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
+    {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6, "oz": 28.349523125, "lb": 453.59237},
     {"mm": 1e-3, "cm": 1e-2, "m": 1, "km": 1e3, "in": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344},
-    {"ml": 1e-3, "mL": 1e-3, "cl": 1e-2, "dl": 0.1, "l": 1, "L": 1},
-    {"ms": 1e-3, "s": 1, "sec": 1, "min": 60, "h": 3600, "hr": 3600, "hrs": 3600, "d": 86400, "days": 86400},
+    {"ml": 1e-3, "cl": 1e-2, "dl": 0.1, "l": 1},
+    {"ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400, "days": 86400, "weeks": 604800, "months": 2629800,
+     "years": 31557600},
     {"mm²": 1e-6, "cm²": 1e-4, "m²": 1, "m2": 1, "sqm": 1, "sq m": 1, "km²": 1e6, "km2": 1e6, "ha": 1e4,
      "sqft": 0.09290304, "sq ft": 0.09290304, "ft²": 0.09290304},
     {"m/s": 1, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "kph": 1 / 3.6, "mph": 0.44704},
@@ -53,11 +54,24 @@ _FAMILIES: tuple[dict[str, float], ...] = (
     {"J": 1, "kJ": 1e3, "MJ": 1e6, "cal": 4.184, "kcal": 4184},
     {unit: 10.0**power for unit, power in MAGNITUDES.items()},
 )  # fmt: skip
+_SAME_UNIT = {
+    spelling: unit
+    for unit, spellings in {
+        "kg": "Kg KG kgs Kgs kilo kilos kilogram kilograms", "g": "gram grams Gramm gr", "lb": "lbs",
+        "mi": "mile miles",
+        "m": "metre metres meter meters Meter", "km": "KM Km kms kilometers kilometres", "cm": "CM", "ft": "foot feet",
+        "in": "inch inches Zoll", "l": "L liter liters litre litres Liter ltr", "ml": "mL ML", "kB": "KB kb",
+        "MB": "mb Mb", "GB": "gb Gb", "TB": "tb Tb", "s": "sec secs second seconds Sek Sekunden",
+        "min": "mins minute minutes Min Minute Minuten", "h": "hr hrs hour hours Std Stunde Stunden",
+        "days": "day Tag Tage", "weeks": "week wk wks Woche Wochen", "months": "month mos Monat Monate mois",
+        "years": "year yr yrs Jahr Jahre ans años anni",
+    }.items()
+    for spelling in spellings.split()
+}  # fmt: skip
 _ALONE = frozenset(
     {"%", "‰", "°", "°C", "°F", "cc", "CC", "bhp", "hp", "HP", "PS", "rpm", "Nm", "kmpl", "km/kg", "mpg",
-     "px", "dB", "bpm", "kg/m²", "mg/dl", "mg/dL", "mmol/l", "mmHg", "years", "yrs", "year", "months", "month",
-     "weeks", "mins", "minutes", "hours", "seconds", "pcs", "g/l", "µg", "µm", "nm", "years old",
-     "year old", "Jahre alt", "Jahre", "m³", "percent", "per cent", "Prozent", "pct", "bp", "bps"}
+     "px", "dB", "bpm", "kg/m²", "mg/dl", "mg/dL", "mmol/l", "mmHg", "pcs", "g/l", "µg", "µm", "nm", "years old",
+     "year old", "Jahre alt", "m³", "percent", "per cent", "Prozent", "pct", "bp", "bps"}
 )  # fmt: skip
 PERCENT = "%"
 
@@ -95,7 +109,7 @@ def canonical_unit(text: str) -> str:
         .replace("^2", "²")
         .replace("^3", "³")
     )
-    return _SAME_CURRENCY.get(bare, bare)
+    return _SAME_UNIT.get(bare) or _SAME_CURRENCY.get(bare, bare)
 
 
 def of_money(unit: str, currency: str) -> tuple[int, str]:

@@ -74,6 +74,10 @@ def doubts_of_words(
         and (what == "dates" or not looks_like_code(counts))
     ):
         odd = min((text for text, one in zip(counts, numbers, strict=True) if not one), default="")
+        if could == total:
+            return (
+                f"all cells could be {what}, but not of one kind, such as {min(counts)!r}: read as {_PLURAL[kind]}",
+            )
         others = counted(total - could, "cell", "is are")
         return (
             f"{could} of {total} cells could be {what}, but {others} none, such as {odd!r}: read as {_PLURAL[kind]}",
