@@ -305,3 +305,12 @@ def test_what_stands_before_the_header_stays(tmp_path, before, encoding):
     done = write_clean(made, path, tmp_path / "c.csv", target="label", layout=layout)
     assert done.path.read_bytes() == text.replace("1,cat\n", "").replace("dog", "cat").encode(encoding)
     assert pd.read_csv(done.audit_path)["line"].tolist() == [2 + before.count("\n"), 3 + before.count("\n")]
+
+
+def test_the_label_is_found_behind_names_of_rows_without_a_header(tmp_path):
+    rows = '"x","label"\n"1",2.50,"cat"\n"2",2.75,"dog"\n"3",3.00,"dog"\n'
+    (tmp_path / "r.csv").write_text(rows)
+    done = write_clean(
+        decisions([1], ["relabel"], {1: "cat"}), tmp_path / "r.csv", tmp_path / "c.csv", target="label"
+    )
+    assert done.path.read_text() == rows.replace('2.75,"dog"', '2.75,"cat"')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finfluence.clean._formulas import formula_like, neutralise
 from finfluence.errors import DataError, explain
-from finfluence.ingest import before_header, marked_encoding
+from finfluence.ingest import before_header, marked_encoding, with_row_names
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ class Sheet:
 
     def index(self, column: str) -> int:
         """Return the position of a column by name."""
-        names = (
-            self.header.cells if column in self.header.cells else [name.strip() for name in self.header.cells]
-        )
+        named = with_row_names(self.header.cells, [record.cells for record in self.records])
+        names = named if column in named else [name.strip() for name in named]
         if column not in names:
             raise DataError(
                 explain(

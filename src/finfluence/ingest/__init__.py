@@ -5,7 +5,7 @@ from finfluence.ingest._csv import sniff
 from finfluence.ingest._features import TableEncoder
 from finfluence.ingest._look import column_decisions
 from finfluence.ingest._planted import plant_label_errors
-from finfluence.ingest._preface import before_header, marked_encoding
+from finfluence.ingest._preface import before_header, marked_encoding, with_row_names
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import from_frame, read, reread
 from finfluence.ingest._split import split
@@ -36,4 +36,5 @@ __all__ = [
     "sniff",
     "split",
     "split_beside",
+    "with_row_names",
 ]

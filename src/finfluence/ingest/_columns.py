@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
-from finfluence.ingest._dates import LONGEST, DateReader
+from finfluence.ingest._dates import LONGEST, DateReader, are_dates
 from finfluence.ingest._marks import FEW_LEVELS, MOSTLY, Marks, NumberCells, read_numbers
 from finfluence.ingest._messages import counted, require
 from finfluence.ingest._numerals import Numerals
@@ -18,6 +18,7 @@ from finfluence.ingest._reading import FileReading, without, written
 from finfluence.ingest._text import LONG_TEXT
 from finfluence.ingest._truth import in_words, truth_levels
 from finfluence.ingest._values import looks_like_code, texts
+from finfluence.ingest._word_doubts import are_versions, doubts_of_words
 
 ColumnKind = Literal["number", "date", "category", "text", "dropped"]
 
@@ -114,6 +115,11 @@ def describe(
         return _words_column(name, cells, missing, max_levels)
     if (truth := _truth_column(name, present, missing)) is not None:
         return truth
+    counts = Counter(present)
+    if are_versions(counts):
+        note = "cells such as '1.1' and '1.10' are one number, but count on as versions do: read as words"
+        column = _words_column(name, cells, missing, max_levels)
+        return replace(column, notes=(note, *column.notes))
     if not compact and not looks_like_code(present):
         marks = reading.number_marks(name)
         numbers = number_cells(series, cells, marks.decimal, known=reading.numerals)
@@ -123,7 +129,21 @@ def describe(
     date = _date_from_text(
         name, cells, missing, reading.date_reader(name, "" if other is None else other.date_order(name))
     )
-    return date if date is not None else _words_column(name, cells, missing, max_levels)
+    if date is not None:
+        return date
+    column = _words_column(name, cells, missing, max_levels)
+    return column if column.kind == "dropped" else _with_doubts(column, counts, reading)
+
+
+def _with_doubts(column: Column, counts: Counter[str], reading: FileReading) -> Column:
+    """Return a column of words with what a reader must know of it: most cells are numbers, or levels look alike."""
+    if column.kind == "text" and np.mean([len(text) for text in counts]) > LONGEST:
+        return column
+    could = [reading.numerals[text] is not None for text in counts]
+    what = "numbers"
+    if 2 * sum(could) < len(could):
+        could, what = are_dates(counts), "dates"
+    return replace(column, notes=(*column.notes, *doubts_of_words(counts, could, column.kind, what)))
 
 
 def _with_absent(column: Column, cells: np.ndarray, absent: frozenset[str]) -> Column:
@@ -285,7 +305,27 @@ def _date_column(name: str, series: pd.Series, missing: np.ndarray) -> Column:
         return Column(name, "dropped", "constant")
     gaps = int(missing.sum())
     about = "date" + (f", {gaps} missing replaced by the median" if gaps else "")
-    return Column(name, "date", about, missing=gaps, dates=DateReader(), zone=series.dt.tz)
+    return Column(
+        name, "date", about, missing=gaps, dates=DateReader(), zone=series.dt.tz, notes=_distant_date(series)
+    )
+
+
+def _distant_date(moments: pd.Series) -> tuple[str, ...]:
+    """Return a note on a date such as 9999-12-31 that stands far from all others in several cells."""
+    plain = moments.dropna() if moments.dt.tz is None else moments.dropna().dt.tz_convert(None)
+    days = plain.to_numpy().astype("datetime64[D]")
+    found, counts = np.unique(days, return_counts=True)
+    if len(found) < 4:
+        return ()
+    for at, beside in ((0, 1), (-1, -2)):
+        others = np.delete(found, at)
+        far = abs((found[at] - found[beside]).astype(int)) > (others[-1] - others[0]).astype(int)
+        if far and counts[at] >= max(3, 0.01 * len(days)):
+            return (
+                f"{counts[at]} cells hold {found[at]}, far from all other dates: leave them empty if that means a "
+                "missing value",
+            )
+    return ()
 
 
 def _date_from_text(
@@ -307,7 +347,7 @@ def _date_from_text(
     if read < MOSTLY * present or parsed.nunique() < 2:
         return None
     gaps = len(cells) - read
-    note = own.note if own is not None else ""
+    notes = (own.note,) if own is not None and own.note else ()
     return Column(
         name,
         "date",
@@ -317,7 +357,7 @@ def _date_from_text(
         unreadable=present - read,
         dates=reader,
         zone=parsed.dt.tz,
-        notes=(note,) if note else (),
+        notes=(*notes, *_distant_date(parsed)),
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
+from finfluence.ingest._dates import are_dates
 from finfluence.ingest._messages import counted, listed
-from finfluence.ingest._preface import before_header, marked_encoding
+from finfluence.ingest._preface import ROW_NAMES, before_header, marked_encoding, with_row_names
 
 DELIMITERS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -61,6 +62,7 @@ def read_csv(
             )
         )
     header, body = rows[0][1], rows[1:]
+    header, body, notes = _outline(header, body)
     stripped = [name.strip() for name in header]
     header = stripped if len(set(stripped)) == len(set(header)) else header
     for line, cells in body:
@@ -72,7 +74,6 @@ def read_csv(
     frame = pd.DataFrame({i: pd.Series(column, dtype=object) for i, column in enumerate(columns)})
     frame.columns = pd.Index(header, dtype=object)
     found = {"encoding": encoding, "delimiter": separator}
-    notes = []
     if not encoding.startswith("utf-8"):
         notes.append(f"the file is not UTF-8: it was read as {encoding}")
     if delimiter is None and separator != ",":
@@ -80,6 +81,30 @@ def read_csv(
     if start:
         notes.append(f"{text.count(chr(10), 0, start)} lines before the header were left out")
     return frame, found, notes
+
+
+def _outline(
+    header: list[str], body: list[tuple[int, list[str]]]
+) -> tuple[list[str], list[tuple[int, list[str]]], list[str]]:
+    """Return header and lines without empty columns at the end, and with a name for row names that have none."""
+    named = with_row_names(header, [cells for _, cells in body])
+    notes = []
+    if named[0] == ROW_NAMES and named != header:
+        notes.append(
+            f"every line has one cell more than the header: the first was taken for the name of the row ({ROW_NAMES!r})"
+        )
+    header = named
+    width = len(header)
+    while (
+        width > 1
+        and not header[width - 1].strip()
+        and all(len(cells) == len(header) and not cells[width - 1].strip() for _, cells in body)
+    ):
+        width -= 1
+    if width < len(header):
+        notes.append(f"{counted(len(header) - width, 'empty column')} at the end of every line left out")
+        header, body = header[:width], [(line, cells[:width]) for line, cells in body]
+    return header, body, notes
 
 
 def doubts_of(frame: pd.DataFrame, encoding: str) -> tuple[str, ...]:
@@ -103,6 +128,8 @@ def doubts_of(frame: pd.DataFrame, encoding: str) -> tuple[str, ...]:
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
     counted = sorted(int(name) for name in numbers if name.isdigit())
     in_steps = len(counted) > 1 and set(np.diff(counted)) == {1}
+    dates = [name for name, one in zip(names, are_dates(names), strict=True) if one and name not in numbers]
+    numbers += dates if len(dates) == 1 else []
     if len(numbers) >= max(1, len(names) / 2) and len(numbers) > (len(counted) if in_steps else 0):
         said.append(
             f"the first line looks like data, and was taken for the names of columns ({listed(names, 3)}): add a "

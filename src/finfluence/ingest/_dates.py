@@ -2,44 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
+from finfluence.ingest._date_spellings import MONTHS, rewritten
 from finfluence.ingest._messages import counted
 
 MOSTLY = 0.9
 _ENOUGH = 10
-LONGEST = 40
+LONGEST = 80
 ORDERS = ("dmy", "mdy", "ymd")
 _WORDS = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        (
-            "jan january januar janvier janv enero ene gennaio gen janeiro jän jänner",
-            "feb february februar février fevrier févr febrero febbraio fevereiro fev",
-            "mar march märz mär mrz mars marzo março",
-            "apr april avril avr abril abr aprile",
-            "may mai mayo maggio mag maio",
-            "jun june juni juin junio giugno giu junho",
-            "jul july juli juillet juil julio luglio lug julho",
-            "aug august août aout agosto ago",
-            "sep sept september septembre septiembre settembre set setembro",
-            "oct october oktober okt octobre octubre ottobre ott outubro out",
-            "nov november novembre noviembre novembro",
-            "dec december dezember dez décembre déc diciembre dic dicembre dezembro",
-        ),
-        start=1,
-    )
-    for name in names.split()
-}
 _TIME = (
     r"(?:[T\s,]\s*(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
-    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?P<zone>[+-]\d{2}:?\d{2}|[A-Z]{1,5})?)?"
+    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?P<zone>[+-]\d{2}(?::?\d{2})?|[A-Z]{1,5})?)?"
 )
 _ZONES = {
     "Z": 0, "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2, "EET": 2,
@@ -50,10 +30,12 @@ _ZONES = {
 _COMPACT = re.compile(r"(?P<a>(?:19|20)\d{2})(?P<b>\d{2})(?P<c>\d{2})(?:\.0)?" + _TIME)
 _DAY_AND_MONTH = re.compile(r"(?P<a>\d{1,2})\.\s?(?P<b>\d{1,2})\." + _TIME)
 _LEAP_YEAR = 2000
+_SERIAL = re.compile(r"[1-7]\d{4}(?:\.\d+)?")
+_DAY_ZERO = datetime(1899, 12, 30)
 _YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{4}|\d{2})" + _TIME)
 _DAY_NAMED = re.compile(
-    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s-]*(?P<name>[^\W\d]+)\.?[\s,-]*(?P<c>\d{4}|\d{2})"
+    r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s/-]*(?P<name>[^\W\d]+)\.?[\s,/-]*(?P<c>\d{4}|\d{2})"
     + _TIME
 )
 _MONTH_NAMED = re.compile(
@@ -77,12 +59,16 @@ class _Cell:
 
 @dataclass(frozen=True)
 class DateEvidence:
-    """How many cells of a column have an order to be told, how many of them several orders fit, and each order."""
+    """How many cells of a column have an order to be told, how many of them several orders fit, and each order.
+
+    `serials` counts cells such as 44262 among the dates: days since 1899-12-30, as spreadsheets keep them.
+    """
 
     ordered: int = 0
     open: int = 0
     fits: Mapping[str, int] = field(default_factory=dict)
     mark: str = ""
+    serials: int = 0
 
     @property
     def best(self) -> list[str]:
@@ -110,12 +96,15 @@ class DateReader:
         What a reader must know; "" for nothing.
     doubtful
         Whether neither the column nor its file decides the order.
+    serials
+        Whether numbers of days, as spreadsheets keep them, stand among the dates.
     """
 
     order: str = "mdy"
     words: str = ""
     note: str = ""
     doubtful: bool = False
+    serials: bool = False
 
     def read(self, cells: np.ndarray) -> pd.Series:
         """Return texts (None where missing) as datetimes without zone (in UTC), NaT where unreadable."""
@@ -125,6 +114,8 @@ class DateReader:
             found = _cell(text)
             if found is not None:
                 moments[at] = np.datetime64(found.moment(self.order), "us")
+            elif self.serials and _SERIAL.fullmatch(text):
+                moments[at] = np.datetime64(_DAY_ZERO + timedelta(days=float(text)), "us")
         return pd.Series(moments[codes])
 
 
@@ -153,6 +144,16 @@ class FileDates:
         own = self.columns.get(name)
         if own is None:
             return None
+        reader = self._reader(own, name, other, comma)
+        if not own.serials:
+            return reader
+        note = (
+            f"{counted(own.serials, 'cell')} among the dates with a number such as 44262: read as days since "
+            "1899-12-30, as spreadsheets keep dates"
+        )
+        return replace(reader, serials=True, note="; ".join(filter(None, (reader.note, note))))
+
+    def _reader(self, own: DateEvidence, name: str, other: str, comma: bool) -> DateReader:
         if own.order:
             odd = own.ordered - own.fits[own.order]
             others = f"another order than {_WORDS[own.order]}, as all others"
@@ -193,33 +194,39 @@ class FileDates:
 def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     """Return for which orders the cells speak; None where fewer than nine tenths are dates."""
     counts = Counter(cell for cell in cells if cell is not None)
-    total = sum(counts.values())
+    total = counts.total()
     if sum(count for cell, count in counts.items() if _may_be_date(cell)) < max(1, MOSTLY * total):
         return None
     fits: Counter[str] = Counter()
     marks: Counter[str] = Counter()
-    dates = opened = 0
+    dates = opened = serials = 0
     for text, count in counts.items():
         found = _cell(text)
         if found is None:
+            serials += count * (_SERIAL.fullmatch(text) is not None)
             continue
         dates += count
         if found.mark:
             opened += count * (len(found.orders) > 1)
             marks[found.mark] += count
             fits.update(dict.fromkeys(found.orders, count))
-    if dates < MOSTLY * total:
+    if serials > dates or dates + serials < MOSTLY * total:
         return None
     mark = max(marks, key=lambda mark: (marks[mark], mark), default="")
-    return DateEvidence(sum(marks.values()), opened, dict(fits), mark)
+    return DateEvidence(sum(marks.values()), opened, dict(fits), mark, serials)
 
 
 def compact_dates(cells: np.ndarray) -> bool:
-    """Tell whether all cells are dates such as 20210304, enough of them that this is no chance."""
+    """Tell whether all cells are dates such as 20210304 or 20210304143000, enough of them that this is no chance."""
     counts = Counter(cell for cell in cells if cell is not None)
-    if len(counts) < _ENOUGH or not all(_COMPACT.fullmatch(text) for text in counts):
+    if len(counts) < _ENOUGH or not all(_COMPACT.fullmatch(rewritten(text)) for text in counts):
         return False
     return all(_cell(text) is not None for text in counts)
+
+
+def are_dates(texts: Iterable[str]) -> list[bool]:
+    """Return for each text whether alone it could be read as a date."""
+    return [_cell(text) is not None for text in texts]
 
 
 def _may_be_date(text: str) -> bool:
@@ -229,10 +236,11 @@ def _may_be_date(text: str) -> bool:
 def _cell(text: str) -> _Cell | None:
     if not _may_be_date(text):
         return None
+    text = rewritten(text)
     match = _YEAR_FIRST.fullmatch(text)
     if match:
         numbers = (int(match["a"]), int(match["b"]), int(match["c"]))
-        orders = [order for order in ("ymd", "ydm") if _fits(numbers, order)]
+        orders = [order for order in ("ymd", "ydm") if numbers[0] > 99 and _fits(numbers, order)]
         return _of(numbers, orders[:1], "", match)
     match = _YEAR_LAST.fullmatch(text)
     if match:
@@ -252,8 +260,8 @@ def _cell(text: str) -> _Cell | None:
         return _of(numbers, ["dmy"] if _fits(numbers, "dmy") else [], "", match)
     for pattern in (_DAY_NAMED, _MONTH_NAMED):
         match = pattern.fullmatch(text)
-        if match and match["name"].casefold() in _MONTHS:
-            numbers = (int(match["a"]), _MONTHS[match["name"].casefold()], int(match["c"]))
+        if match and match["name"].casefold() in MONTHS:
+            numbers = (int(match["a"]), MONTHS[match["name"].casefold()], int(match["c"]))
             return _of(numbers, ["dmy"] if _fits(numbers, "dmy") else [], "", match)
     return None
 
@@ -287,7 +295,7 @@ def _time(match: re.Match[str]) -> timedelta | None:
         if not 1 <= hour <= 12:
             return None
         hour = hour % 12 + (12 if match["half"][0] in "Pp" else 0)
-    if hour > 23 or minute > 59 or second > 59:
+    if (hour > 23 and (hour, minute, second) != (24, 0, 0)) or minute > 59 or second > 59:
         return None
     part = int((match["part"] or "0").ljust(6, "0")[:6])
     time = timedelta(hours=hour, minutes=minute, seconds=second, microseconds=part)
@@ -297,6 +305,6 @@ def _time(match: re.Match[str]) -> timedelta | None:
             return None
         time -= timedelta(hours=_ZONES[zone])
     elif zone:
-        ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:]))
+        ahead = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:].lstrip(":") or 0))
         time += -ahead if zone[0] == "+" else ahead
     return time

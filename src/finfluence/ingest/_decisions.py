@@ -102,11 +102,8 @@ def warnings_of(
     said = []
     if dropped:
         said.append(_joined("columns not used", (f"{name!r} ({why})" for name, why in dropped.items())))
-    gaps = {
-        column.name: column.missing
-        for column in used
-        if column.kind in ("number", "date") and _many(column.missing, train)
-    }
+    gaps_of = {column.name: column.missing for column in used if column.kind in ("number", "date")}
+    gaps = {name: count for name, count in gaps_of.items() if _many(count, train)}
     if gaps:
         cells = (f"{name!r} ({count} of {train})" for name, count in gaps.items())
         said.append(_joined("missing cells were replaced by the median, with a mark", cells))
@@ -116,6 +113,18 @@ def warnings_of(
                 f"column {column.name!r}: {column.unreadable} of {train} cells are no {column.kind}: taken as missing"
             )
         said += [f"column {column.name!r}: {note}" for note in column.notes]
+    empty = {
+        name: held - account.present
+        for name, account in accounts.items()
+        if name in gaps_of and _more_gaps(held - account.present, held, gaps_of[name], train)
+    }
+    if empty:
+        cells = (f"{name!r} ({count} of {held})" for name, count in empty.items())
+        said.append(
+            _joined(
+                "hold-out cells are missing, more than in training, and were replaced by its median", cells
+            )
+        )
     for account in accounts.values():
         said += [f"hold-out column {account.column!r}: {note}" for note in account.notes]
         if account.notable and account.lost:
@@ -141,6 +150,12 @@ def warnings_of(
         if more > 0
         else tuple(said)
     )
+
+
+def _more_gaps(held_gaps: int, held: int, gaps: int, train: int) -> bool:
+    """Tell whether a hold-out lacks cells by more than its training part does, chance aside."""
+    expected = held * gaps / train
+    return _many(held_gaps, held) and held_gaps > 1.5 * expected + 3 * expected**0.5
 
 
 def _many(count: int, of: int) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 
 from finfluence.errors import DataError, explain
 from finfluence.ingest._csv import decode, doubts_of, read_csv
-from finfluence.ingest._messages import listed
+from finfluence.ingest._messages import counted, listed
+from finfluence.ingest._values import whole
 
 TABLE_FORMATS = {
     ".csv": "csv",
@@ -24,6 +26,10 @@ TABLE_FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+
+_HALF = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ def read_sheet(path: Path, format: str, data: bytes) -> Sheet:
     elif format == "parquet":
         sheet = Sheet(_read_parquet(path, data))
     else:
-        sheet = Sheet(_read_json_lines(path, data))
+        sheet = _read_json_lines(path, data)
     check_outline(sheet.frame, str(path))
     return sheet
 
@@ -91,20 +97,33 @@ def _read_parquet(path: Path, data: bytes) -> pd.DataFrame:
     return table.to_pandas(ignore_metadata=True, integer_object_nulls=True)
 
 
-def _read_json_lines(path: Path, data: bytes) -> pd.DataFrame:
+def _read_json_lines(path: Path, data: bytes) -> Sheet:
     text, _ = decode(path, data)
     records: list[dict[str, Any]] = []
+    halves = 0
     for number, line in enumerate(io.StringIO(text), start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line, object_pairs_hook=_members)
+            if _HALF.search(line):
+                record, halves = _whole(record), halves + 1
         except (json.JSONDecodeError, RecursionError, _Repeated) as error:
             raise _bad_line(path, number, str(error)) from error
         if not isinstance(record, dict):
             raise _bad_line(path, number, f"the line holds a {type(record).__name__}")
         records.append(record)
-    return pd.DataFrame(records, dtype=object)
+    broken = f"{counted(halves, 'line', 'holds hold')} half of a character (such as \\ud800 alone): replaced by \ufffd"
+    return Sheet(pd.DataFrame(records, dtype=object), doubts=(broken,) if halves else ())
+
+
+def _whole(value: Any) -> Any:
+    """Return a value of JSON with all of its texts made of whole characters."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, dict):
+        return {whole(name): _whole(one) for name, one in value.items()}
+    return [_whole(one) for one in value] if isinstance(value, list) else value
 
 
 class _Repeated(ValueError):

@@ -16,9 +16,13 @@ _REMARK = re.compile(
 )
 RAISED = "¹²³⁴⁵⁶⁷⁸⁹"
 _RAISED = re.compile(rf"(?P<rest>.*[.,]\d+|\d{{3,}})[{RAISED}]")
+_BESIDE = re.compile(r"(?P<rest>[^()]*\d[^()]*?)\s+\([^()]*\d[^()]*\)")
 _MARGIN = re.compile(r"(?P<rest>.*?\d)\s*(?:±|\+/-|\+-)\s*[\d.,]+\s*(?P<unit>\D*)")
 _RANGE = re.compile(
     r"(?P<low>.*?\d.*?)\s*(?:-|~|\.\.+|…|\bto\b|\bbis\b|\buntil\b)\s*(?P<high>\D{0,4}\d.*)", re.IGNORECASE
+)
+_INTERVAL = re.compile(
+    r"(?:\[|\((?=.*\]$))\s*(?P<low>[^\s,;()\[\]]*\d)\s*(?:[,;]\s*|\s-\s|(?<=\d)-)(?P<high>[^\s,;()\[\]]*\d)\s*[\])]"
 )
 _BEFORE = re.compile(
     r"(?:about|around|circa|approximately|roughly|over|under|above|below|more than|less than|up to|at least|at most|"
@@ -31,7 +35,17 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _TIME_OF_DAY = re.compile(
-    r"(?P<a>\d{1,3}):(?P<b>[0-5]\d)(?::(?P<c>[0-5]\d)(?:[.,](?P<part>\d+))?)?\s*(?P<half>[AaPp]\.?\s?[Mm]\.?)?"
+    r"(?P<sign>-?)(?P<a>\d{1,3}):(?P<b>[0-5]\d)(?::(?P<c>[0-5]\d)(?:[.,](?P<part>\d+))?)?"
+    r"\s*(?P<half>[AaPp]\.?\s?[Mm]\.?|Uhr|hrs?)?"
+)
+_HOURS = re.compile(
+    r"(?P<a>\d{1,3})(?:\s?[hH]\s?(?P<b>[0-5]\d)(?:\s?m(?:in)?)?|\.(?P<c>[0-5]\d)\s?Uhr|\s?Uhr)"
+)
+_ISO_DURATION = re.compile(
+    r"(?P<sign>-?)P(?=\d|T\d)(?:(?P<d>\d+)D)?(?:T(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?"
+)
+_DEGREES = re.compile(
+    r"""(?P<a>\d{1,3})\s*°\s*(?P<b>[0-5]?\d)\s*['′]\s*(?:(?P<c>[0-5]?\d(?:\.\d+)?)\s*(?:"|″|''))?\s*(?P<side>[NSEW])?"""
 )
 _DAYS = re.compile(
     r"(?P<sign>-?)(?P<days>\d+) days?,? \+?(?P<a>\d{1,2}):(?P<b>[0-5]\d):(?P<c>[0-5]\d(?:\.\d+)?)"
@@ -113,7 +127,9 @@ def loosened(cell: str) -> tuple[str, str] | None:
     >>> loosened("12.5 kg (net)"), loosened("about 70"), loosened("65 and over"), loosened("3.1 ± 0.2 mm")
     (('12.5 kg', 'a remark'), ('70', 'a bound'), ('65', 'a bound'), ('3.1 mm', 'a margin'))
     """
-    for pattern, kind in ((_BEFORE, BOUND), (_AFTER, BOUND), (_REMARK, REMARK), (_RAISED, REMARK)):
+    for pattern, kind in (
+        (_BEFORE, BOUND), (_AFTER, BOUND), (_REMARK, REMARK), (_BESIDE, REMARK), (_RAISED, REMARK),
+    ):  # fmt: skip
         match = pattern.fullmatch(cell)
         if match:
             return match["rest"], kind
@@ -130,10 +146,10 @@ def ends(cell: str) -> tuple[str, str] | None:
 
     Examples
     --------
-    >>> ends("10-20 kg"), ends("$1,000 to $2,000"), ends("12")
-    (('10', '20 kg'), ('$1,000', '$2,000'), None)
+    >>> ends("10-20 kg"), ends("$1,000 to $2,000"), ends("(0.5, 1.5]"), ends("12")
+    (('10', '20 kg'), ('$1,000', '$2,000'), ('0.5', '1.5'), None)
     """
-    match = _RANGE.fullmatch(cell)
+    match = _INTERVAL.fullmatch(cell) or _RANGE.fullmatch(cell)
     return (match["low"], match["high"]) if match else None
 
 
@@ -152,16 +168,32 @@ def _time(cell: str) -> Found | None:
         return repr(hours + int(days["a"]) + int(days["b"]) / 60 + float(days["c"]) / 3600), "h", TIME
     match = _TIME_OF_DAY.fullmatch(cell)
     if match is None:
-        return None
-    first = int(match["a"])
-    if match["half"]:
-        if not 1 <= first <= 12:
+        return _hours(cell)
+    first, sign = int(match["a"]), -1 if match["sign"] else 1
+    if match["half"] and match["half"][0] in "AaPp":
+        if match["sign"] or not 1 <= first <= 12:
             return None
         first = first % 12 + (12 if match["half"][0] in "Pp" else 0)
     value = first + int(match["b"]) / 60
     if match["c"] is None:
-        return repr(value), CLOCK, TIME
-    return repr(value + float(f"{match['c']}.{match['part'] or 0}") / 3600), "h", TIME
+        return repr(sign * value), CLOCK, TIME
+    return repr(sign * (value + float(f"{match['c']}.{match['part'] or 0}") / 3600)), "h", TIME
+
+
+def _hours(cell: str) -> Found | None:
+    """Return times with a word for the hour (14h30, 14.30 Uhr), ISO durations, and degrees with minutes."""
+    match = _HOURS.fullmatch(cell)
+    if match:
+        return repr(int(match["a"]) + int(match["b"] or match["c"] or 0) / 60), "h", TIME
+    match = _ISO_DURATION.fullmatch(cell)
+    if match:
+        hours = 24 * int(match["d"] or 0) + int(match["h"] or 0) + int(match["m"] or 0) / 60
+        return repr((-1 if match["sign"] else 1) * (hours + float(match["s"] or 0) / 3600)), "h", TIME
+    match = _DEGREES.fullmatch(cell)
+    if match:
+        value = int(match["a"]) + int(match["b"]) / 60 + float(match["c"] or 0) / 3600
+        return repr(value), f"°{match['side'] or ''}", TIME
+    return None
 
 
 def _sum(cell: str) -> Found | None:

@@ -1,5 +1,6 @@
 """Which decimal mark a column and its file write, and numbers read by it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ _SAID = {
     REMARK: ("carries a remark", "carry remarks", "read without them"),
     MARGIN: ("carries a margin", "carry margins", "read without them"),
 }
+_EXPONENT = re.compile(r"\d\s*(?:[eEdD][+-]?\d|[x×·*]\s*10)")
 _GROUP_NAMES = {".": "point", ",": "comma", " ": "space", "'": "apostrophe", "_": "underscore"}
 
 
@@ -243,6 +245,10 @@ def read_numbers(
     numbers = numbers * np.array(
         [np.nan if factor is None else factor for factor in factors], dtype=np.float64
     )
+    numbers = numbers + np.array(
+        [converted.shifts.get("" if found is None else found.unit, 0.0) for found in numerals],
+        dtype=np.float64,
+    )
     unmarked = np.array([found is not None and not found.unit for found in numerals], dtype=bool)
     notes = [converted.note] if converted.note else []
     marked = sum(counts[name] for name in counts if name)
@@ -288,7 +294,7 @@ def _style(
         if found is None:
             continue
         spelt = found.plain(decimal) or ""
-        exponent |= "e" in spelt
+        exponent |= "e" in spelt and _EXPONENT.search(text) is not None
         negative |= "(" in text and not found.loose
         mark = found.grouped
         if mark and not (found.doubtful and mark == decimal):
@@ -348,7 +354,7 @@ def _mixed(own: Evidence) -> str:
 def _doubt(own: Evidence, decimal: str, by: str) -> str:
     """Return a note where thousands and decimals cannot be told apart by the column; padded decimals are usual."""
     read_as_decimals = own.either_point if decimal == "." else own.either_comma
-    if read_as_decimals == own.doubtful and not own.short:
+    if read_as_decimals == own.doubtful and not own.short and not own.long:
         return ""
     example = "2.155" if own.either_point else "2,155"
     what = "decimals" if read_as_decimals == own.doubtful else "thousands"

@@ -13,7 +13,7 @@ from finfluence.ingest._loose import (
     middle,
     without_text_signs,
 )
-from finfluence.ingest._units import CURRENCY, CURRENCY_SIGNS, MAGNITUDES, canonical_unit, is_currency
+from finfluence.ingest._units import CURRENCY, CURRENCY_SIGNS, canonical_unit, is_currency, of_money
 from finfluence.ingest._values import looks_like_code
 
 LONGEST = 48
@@ -27,6 +27,10 @@ _PLAIN = str.maketrans(
         "，": ",",
         "．": ".",
         "％": "%",
+        "٪": "%",
+        "℃": "°C",
+        "℉": "°F",
+        "º": "°",
         "＋": "+",
         "（": "(",
         "）": ")",
@@ -37,7 +41,7 @@ _PLAIN = str.maketrans(
 _BODY = r"(?:\d[\d.,' _٫٬]*|[.,٫]\d+)"
 _NUMERAL = re.compile(
     r"(?P<bound>(?:[<>≤≥~≈]=?|ca\.?|approx\.?)\s*)?"
-    rf"(?P<sign>[+-]?)\s*(?P<before>{CURRENCY}\.?)?\s*(?P<inner>[+-]?)\s*(?P<body>{_BODY})"
+    rf"(?P<sign>[+-]?)\s*(?P<before>{CURRENCY}\.?|%)?\s*(?P<inner>[+-]?)\s*(?P<body>{_BODY})"
     r"(?P<exponent>(?:[eE][+-]?|[dD][+-])\d{1,3}(?!\w))?\s*(?P<after>.*)",
     re.DOTALL,
 )
@@ -47,6 +51,10 @@ _IN_PARENTHESES = re.compile(r"([^()\d]*)\(([^()+-]*\d[^()]*)\)([^()\d]*)")
 _UNIT = re.compile(rf"(?:%|‰|°|[^\W\d_]|[/²³·. {CURRENCY_SIGNS}])+(?:(?<=[^\W\d_])[23])?")
 _GROUPS = {mark: re.compile(rf"\d{{1,3}}(?:{re.escape(mark)}\d{{3}})+") for mark in ".,' _"}
 _INDIAN_GROUPS = re.compile(r"\d{1,2}(?:,\d{2})*,\d{3}")
+_NO_CENTS = frozenset({"-", "--", "+", ":-", "/-"})
+"""Behind whole amounts: Swiss 12.-, German 12,--, Swedish 12:-, Indian 12/-."""
+_RAISED_POINT = re.compile(r"(?<=\d)·(?=\d)(?!10(?:\D|$))")
+_ORDINAL = {"1": "st", "2": "nd", "3": "rd"}
 _TEXT_SIGNS = ("=", '"', "'")
 _DAY_AND_MONTH = re.compile(r"\d{1,2}\.\d{1,2}\.")
 _DIGIT = re.compile(r"[0-9]")
@@ -115,7 +123,9 @@ def numeral(text: str) -> Numeral | None:
     """
     if len(text) > LONGEST:
         return None
-    cell = text if text.isascii() else _ascii_digits(text.translate(_PLAIN)).strip()
+    cell = text
+    if not text.isascii():
+        cell = _RAISED_POINT.sub(".", _ascii_digits(text.translate(_PLAIN)).strip())
     if cell[:1] in _TEXT_SIGNS:
         cell = without_text_signs(cell)
         if looks_like_code([cell]):
@@ -175,8 +185,8 @@ def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
     body, after = match["body"].rstrip(" _'"), match["after"].strip()
     exponent = int(match["exponent"][1:]) if match["exponent"] else 0
     signs = match["sign"] + match["inner"]
-    if after in ("-", "+") and body[-1] in ".,":  # Swiss amounts: 12.-
-        body, after = body[:-1], ""
+    if after in _NO_CENTS and (body[-1] in ".," or after[0] in ":/"):
+        body, after = body.rstrip(".,"), ""
     elif after[:1] in ("-", "+") and after:
         signs, after = signs + after[0], after[1:].strip()
     if len(signs) + negative > 1:
@@ -186,17 +196,18 @@ def _of_match(match: re.Match[str], negative: bool) -> Numeral | None:
         return None
     body = body.rstrip(".,")
     negative |= signs == "-"
-    power = _TIMES_TEN.fullmatch(after.translate(_SUPERSCRIPTS)) if after else None
-    if power:
-        exponent, after = exponent + int(power["power"]), ""
+    times = _TIMES_TEN.fullmatch(after.translate(_SUPERSCRIPTS)) if after else None
+    if times:
+        exponent, after = exponent + int(times["power"]), ""
     before = canonical_unit(match["before"] or "")
     unit = canonical_unit(after)
-    if after and not _UNIT.fullmatch(after):
+    if after and not _UNIT.fullmatch(after.removesuffix("^2").removesuffix("^3")):
         return None
-    if before and unit in MAGNITUDES:
-        exponent, unit = exponent + MAGNITUDES[unit], ""
-    elif not before and unit[-1:] and is_currency(unit[-1]) and unit[:-1].strip() in MAGNITUDES:
-        exponent, unit = exponent + MAGNITUDES[unit[:-1].strip()], unit[-1]
+    power, money = of_money(unit, before)
+    if power:
+        exponent, unit = exponent + power, "" if before else money
+    elif body.isdigit() and match["after"] == unit == _ordinal(body):
+        unit = ""
     if before and is_currency(unit):
         unit = "" if before == unit else unit
     shown = "-" if negative else ""
@@ -263,6 +274,10 @@ class Numerals(dict[str, Numeral | None]):
         if len(self) < self.most:
             self[text] = found
         return found
+
+
+def _ordinal(digits: str) -> str:
+    return "th" if digits[-2:] in ("11", "12", "13") else _ORDINAL.get(digits[-1], "th")
 
 
 def _ascii_digits(text: str) -> str:

@@ -189,8 +189,20 @@ def _foreign_numbers(
         notes.append(f"its numbers are written with decimal {'commas' if commas else 'points'}, and read so")
     if found.unit and not column.unit and found.unit != PERCENT:
         notes.append(f"its numbers are in {found.unit}, those of training carry no unit: taken as they are")
+    if column.unit not in ("", PERCENT) and _bare(cells, reading):
+        notes.append(
+            f"its numbers carry no unit, those of training are in {column.unit}: taken to be so, too"
+        )
     notes += found.notes
     return _as_shares(column, cells, found, notes), notes
+
+
+def _bare(cells: np.ndarray, reading: FileReading) -> bool:
+    """Tell whether no number among the cells carries a unit."""
+    numerals = [
+        found for cell in set(cells) if cell is not None and (found := reading.numerals[cell]) is not None
+    ]
+    return bool(numerals) and not any(found.unit for found in numerals)
 
 
 def _as_shares(column: Column, cells: np.ndarray, found: NumberCells, notes: list[str]) -> NumberCells:

@@ -5,6 +5,8 @@ import csv
 import io
 import re
 
+ROW_NAMES = "row_names"
+"""What the first cells are called where every line has one cell more than the header, as R writes them."""
 _SEPARATOR_LINE = re.compile(r"[ \t]*sep=(?P<mark>.)[ \t]*(?:\r\n|\r|\n)", re.IGNORECASE)
 _MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -77,6 +79,37 @@ def before_header(text: str, delimiter: str = "") -> tuple[int, str]:
     return (
         last if any(_alike(text, last, at, mark) for mark in marks[: 1 if delimiter else None]) else at
     ), named
+
+
+def with_row_names(header: list[str], lines: list[list[str]]) -> list[str]:
+    """Return the names of all cells where every line has one cell more than the header.
+
+    The first cell then names the row, as R writes it; where every last cell is empty, lines only end in a separator.
+
+    Parameters
+    ----------
+    header
+        Names as they are in the file.
+    lines
+        Cells of the lines below it.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> with_row_names(["x", "label"], [["1", "2.5", "a"], ["2", "2.7", "b"]])
+    ['row_names', 'x', 'label']
+    >>> with_row_names(["x", "label"], [["2.5", "a", ""], ["2.7", "b", ""]])
+    ['x', 'label', '']
+    """
+    if not lines or any(len(cells) != len(header) + 1 for cells in lines):
+        return header
+    if all(not cells[-1].strip() for cells in lines):
+        return [*header, ""]
+    different = len({cells[0] for cells in lines}) == len(lines)
+    return [ROW_NAMES, *header] if different and ROW_NAMES not in header else header
 
 
 def _next_line(text: str, at: int) -> int:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from finfluence.ingest._dates import DateEvidence, DateReader, FileDates, compact_dates, date_evidence
 from finfluence.ingest._marks import FEW_LEVELS, Evidence, FileMarks, Marks, evidence
 from finfluence.ingest._numerals import Numerals
-from finfluence.ingest._values import texts
+from finfluence.ingest._values import WORDS_FOR_NOTHING, texts
 
 _MOST_WORDS = 3
 
@@ -94,7 +95,7 @@ def _told(cells: np.ndarray, numerals: Numerals) -> tuple[Evidence, DateEvidence
 def _words_for_nothing(cells: np.ndarray) -> frozenset[str]:
     """Return the few words without a digit that fill at most half of the cells; none where there are more."""
     counts = Counter(cell for cell in cells if cell is not None and not any(map(str.isdecimal, cell)))
-    few = len({word.casefold() for word in counts}) <= _MOST_WORDS
+    few = len({word.casefold() for word in counts} - WORDS_FOR_NOTHING) <= _MOST_WORDS
     return (
         frozenset(counts)
         if few and 2 * counts.total() <= sum(cell is not None for cell in cells)
@@ -103,7 +104,7 @@ def _words_for_nothing(cells: np.ndarray) -> frozenset[str]:
 
 
 def written(series: pd.Series) -> np.ndarray:
-    """Return which cells are texts: numbers that a format keeps as numbers have no marks to be decided."""
+    """Return which cells are texts or dates: numbers that a format keeps as numbers have no marks to be decided."""
     if series.dtype != object:
         return np.ones(len(series), dtype=bool)
-    return np.fromiter((isinstance(value, str) for value in series), dtype=bool, count=len(series))
+    return np.fromiter((isinstance(value, str | date) for value in series), dtype=bool, count=len(series))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from finfluence.errors import ConfigError, DataError, explain
+from finfluence.ingest._dates import are_dates
 from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import listed
 from finfluence.ingest._numerals import numeral
@@ -174,6 +175,10 @@ def class_doubts(target: Target) -> tuple[str, ...]:
     if keys & {"true", "false"} and keys & {0, 1}:
         notes.append(
             f"the target {target.name!r} mixes true or false with 0 or 1: they are classes of their own"
+        )
+    if len(names) > 2 and all(are_dates(map(str, names))):
+        notes.append(
+            f"the target {target.name!r} holds dates, such as {str(names[0])!r}: each is a class of its own"
         )
     unsure = [name for name in names if str(name).strip().casefold() in MAYBE_UNLABELLED]
     if unsure and len(names) > 2:

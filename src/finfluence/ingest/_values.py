@@ -12,7 +12,9 @@ import pandas as pd
 MISSING_WORDS = frozenset(
     {"", "na", "n/a", "n.a.", "n.a", "#n/a", "#na", "#n/a n/a", "nan", "-nan", "<na>", "nat", "null", "(null)",
      "#null!", "none", "nil", "blank", "(blank)", "undefined", "not available", "not applicable", "#value!",
-     "#ref!", "#div/0!", "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…"}
+     "#ref!", "#div/0!", "#num!", "#name?", "?", "??", "???", "-", "--", "---", "–", "—", ".", "..", "...", "…",
+     "\\n", "<null>", "[null]", "#n/d", "#nv", "#bezug!", "#wert!", "1.#qnan", "1.#ind", "-1.#ind", "0000-00-00",
+     "0000-00-00 00:00:00", "00.00.0000", "00/00/0000", "0001-01-01", "0001-01-01 00:00:00", "0001-01-01t00:00:00"}
 )  # fmt: skip
 """Words (case-folded, stripped) that stand for a missing feature."""
 
@@ -28,6 +30,15 @@ MAYBE_UNLABELLED = frozenset(
 )  # fmt: skip
 """Classes (case-folded) that may mean that nobody labelled the row."""
 
+WORDS_FOR_NOTHING = frozenset(
+    {"unknown", "unk", "not known", "missing", "not reported", "not measured", "not recorded", "not stated", "no data",
+     "none given", "n.d.", "nd", "n/d", "s/d", "n/k", "nr", "tbd", "tba", "pending", "refused", "withheld", "redacted",
+     "don't know", "k.a.", "k. a.", "keine angabe", "unbekannt", "fehlt", "entfällt", "inconnu", "non renseigné",
+     "desconocido", "sin datos", "não informado", "sconosciuto", "onbekend", "okänd", "ukjent", "ukendt", "brak danych",
+     "нет данных", "неизвестно", "不明", "未知", "<lod", "lod", "<loq", "loq", "bdl"}
+)  # fmt: skip
+"""Words (case-folded) that stand for no value in a column of numbers or dates, however many of them it holds."""
+
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00ad"))
 _LOOK_ALIKE = str.maketrans(
     "аеорсухіјѕԁһкмнтвАЕОРСУХІЈЅКМНТВοανρτικΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
@@ -35,7 +46,8 @@ _LOOK_ALIKE = str.maketrans(
 )
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0)?")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)\.\d*[1-9]")
-_CODE = re.compile(r"[+-]?0\d(?!\d*:\d\d)")
+_CODE = re.compile(r"[+-]?0\d(?!\d*(?::\d\d|[hH]\d\d|\.\d\d\s?Uhr))")
+_PHONE = re.compile(r"\+\d[\d ()/-]{8,}")
 
 
 def canonical(value: Any) -> Any:
@@ -108,6 +120,21 @@ def look(name: Any) -> str:
     return " ".join(unicodedata.normalize("NFKC", str(name)).translate(_LOOK_ALIKE).casefold().split())
 
 
+def whole(text: str) -> str:
+    r"""Return a text without halves of characters (lone surrogates), which no file can hold: `\ufffd` stands for them.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> whole("a\ud800b") == "a\ufffdb"
+    True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def class_order(value: Any) -> tuple[bool, Any]:
     """Sort key of classes: numbers by value, then texts."""
     key = canonical(value)
@@ -144,14 +171,15 @@ def plain_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def looks_like_code(values: Iterable[str | None]) -> bool:
-    """Tell whether digits are used as a code (`"00501"`), not as a number or a time (`"03:45"`)."""
-    return any(text is not None and _CODE.match(text) for text in values)
+    """Tell whether digits are used as a code (`"00501"`, `"+49 30 123456"`), not as a number or a time (`"03:45"`)."""
+    present = [text for text in values if text is not None]
+    return any(map(_CODE.match, present)) or (bool(present) and all(map(_PHONE.fullmatch, present)))
 
 
 def _text_or_none(value: Any, missing: frozenset[str]) -> str | None:
     text = str(value).strip()
     if not text.isascii():
-        text = text.strip("\ufeff\u200b\u200e\u200f\u2060 ")
+        text = unicodedata.normalize("NFC", whole(text.strip("\ufeff\u200b\u200e\u200f\u2060 ")))
     return None if text.casefold() in missing else text
 
 

@@ -183,3 +183,12 @@ def test_a_scan_that_is_refused_leaves_nothing_and_takes_nothing(frame, tmp_path
     with pytest.raises(StorageError, match="the folder holds something of yours"):
         fi.scan(frame, "label", out=tmp_path / "mine", **QUICK)
     assert (mine / "train.csv").read_text() == "precious"
+
+
+def test_cells_that_a_csv_could_not_hold(frame, tmp_path):
+    broken = frame.assign(note=["one\rtwo", "three\r\nfour"] * 80)
+    found = fi.scan(broken, "label", **QUICK)
+    assert len(found.decisions) == 128
+    with pytest.raises(DataError) as caught:
+        fi.scan(frame.assign(note=pd.Series(["\ud800 a", "b"] * 80, dtype=object)), "label", **QUICK)
+    assert_parts(caught.value, "texts of whole characters", "half of one, '\\ud800'", "cut within a character", "str.encode('utf-8', 'replace')")  # fmt: skip

@@ -1,5 +1,6 @@
 """The scan as one function: a frame, arrays or a file in, a result with a frame of decisions out."""
 
+import csv
 import io
 import os
 import shutil
@@ -183,8 +184,25 @@ def _rows_of_frame(
     if id is None and by_index:
         id = _ID
         frame = _with_index(frame, id)
-    content = frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
-    return _Rows(f"{name}.csv", content, target, id, {str(i): i for i in names})
+    return _Rows(f"{name}.csv", _as_csv(frame), target, id, {str(i): i for i in names})
+
+
+def _as_csv(frame: pd.DataFrame) -> bytes:
+    """Return a frame as CSV; texts are quoted where one holds a carriage return, which else would end the line."""
+    text = frame.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            explain(
+                "texts of whole characters in the frame",
+                f"half of one, {text[error.start]!a} (a lone surrogate)",
+                "texts that were cut within a character, or decoded with errors='surrogateescape'",
+                "replace it: frame[c] = frame[c].str.encode('utf-8', 'replace').str.decode('utf-8')",
+            )
+        ) from error
 
 
 def _rows_of_arrays(x: Any, y: Any, id: str | None, name: str) -> _Rows:
