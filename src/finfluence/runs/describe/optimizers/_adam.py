@@ -54,9 +54,8 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
     mean = o.first * slots[0] + (1 - o.first) * grad
     square = o.second * slots[1] + (1 - o.second) * grad * grad
     most = torch.maximum(slots[2], square) if o.amsgrad else square
-    root = threshold(
-        most, 0.0, torch.inf
-    ).sqrt()  # v = 0: a step of 0; a mask would take as long as all the rest
+    # v = 0: a step of 0. A mask would take as long as all the rest.
+    root = threshold(most, 0.0, torch.inf).sqrt()
     new = theta - o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
     return new, (mean, square, most) if o.amsgrad else (mean, square)
 
