@@ -427,9 +427,9 @@ class FiniteSlopes:
         changes = [slot - of_run for slot, of_run in zip(slots, kept, strict=True)]
         for name, change, of_run in zip(self._changes.tape.optimizer.slots, changes, kept, strict=True):
             if name.endswith(SQUARES):
-                unknown = change > OUTGROWN * of_run  # no second moment falls by more than itself
-                if bool(unknown.any()):
-                    changes = [torch.where(unknown, 0.0, c) for c in changes]
+                beyond = change - OUTGROWN * of_run  # no second moment falls by more than itself
+                if bool((beyond.amax(-1) > 0).any()):
+                    changes = [torch.where(beyond > 0, 0.0, c) for c in changes]
         found = torch.zeros((), dtype=torch.float64, device=lam.device)
         for place, change in enumerate(changes, start=1):
             found = found + _along(lam[:, place], change)

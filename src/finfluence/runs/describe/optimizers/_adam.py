@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from finfluence.runs.describe.optimizers._arithmetic import (
     MOST_REMEMBERED,
@@ -53,7 +54,8 @@ def adam_step(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptions) -
     mean = o.first * slots[0] + (1 - o.first) * grad
     square = o.second * slots[1] + (1 - o.second) * grad * grad
     most = torch.maximum(slots[2], square) if o.amsgrad else square
-    root = torch.where(most != 0, most, torch.inf).sqrt()  # v = 0: a step of 0
+    # v = 0: a step of 0. A mask would take as long as all the rest.
+    root = threshold(most, 0.0, torch.inf).sqrt()
     new = theta - o.lr / o.correct_first * mean / (root / o.correct_second + o.eps)
     return new, (mean, square, most) if o.amsgrad else (mean, square)
 
@@ -78,7 +80,7 @@ def adam_pull_back(theta: Tensor, slots: Slots, grad: Tensor, options: AdamOptio
     mean = o.first * slots[0] + (1 - o.first) * grad
     twice = (2 * (1 - o.second)) * grad
     square = torch.addcmul(o.second * slots[1], twice, grad, value=0.5)
-    root = torch.where(square != 0, square, torch.inf).sqrt()  # v = 0: nothing of θ
+    root = threshold(square, 0.0, torch.inf).sqrt()  # v = 0: nothing of θ
     scale = root / o.correct_second + o.eps
     step = o.lr / o.correct_first / scale
     bend = step * mean / (2 * o.correct_second * root * scale)
