@@ -5,12 +5,11 @@
 
 Without a model: the architecture of SmolLM2-135M with random weights, and rows of random tokens. The layers below the
 adapters are computed once, for all cases alike. Processor time, medians; the first replay of a tape also makes all
-checks and traces, further ones do not. Peak memory: of a process of its own for each case, over what is held once the
-model and the rows are ready.
+checks and traces, further ones do not. What a case stands on (a tape, a first replay) is made before and not timed.
+Peak memory: of a process of its own for each case, over what is resident before it, model, rows and tape included.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 
 import finfluence as fi
 from benchmarks.poison import SHORT, read_clean
+from benchmarks.scale import Peak
 from finfluence.runs import Recipe, initial_model, seeded
 
 SMOLLM2 = {
@@ -33,6 +33,7 @@ SMOLLM2 = {
 }  # fmt: skip
 RATE, RANK, BATCH, CHECKPOINTS = 1e-3, 8, 8, 5
 ASKED = 3
+FIRST = "one behaviour, first replay of the tape"
 
 
 def random_tokens(count: int, length: int) -> list[Any]:
@@ -97,35 +98,46 @@ def plain(recipe: Recipe, tape: Any = None) -> None:
         recorder.finish()
 
 
-def cases(recipe: Recipe, queries: list[fi.Query]) -> dict[str, Callable[[], object]]:
-    """Return what is timed, by name; the first case is what the others are compared with."""
-    tapes: list[fi.Tape] = []
+class Cases:
+    """What is timed, by name; the first case is what the others are compared with."""
 
-    def trained() -> None:
-        tapes[:] = [fi.train(recipe)]
+    def __init__(self, recipe: Recipe, queries: list[fi.Query]) -> None:
+        self._recipe, self._queries = recipe, queries
+        self._tape: fi.Tape | None = None
+        self._replayed = False
+        self.all: dict[str, Callable[[], object]] = {
+            "plain loop": lambda: plain(recipe),
+            "record around the loop": lambda: plain(recipe, "record"),
+            "record and finish": lambda: plain(recipe, "finish"),
+            "train with tape": self._train,
+            FIRST: lambda: self._replay(1),
+            "one behaviour, again": lambda: self._replay(1),
+            "one behaviour, effects alone": lambda: self._replay(1, spread=False),
+            "two behaviours": lambda: self._replay(2),
+            f"ranking score, {CHECKPOINTS} checkpoints": lambda: fi.lm.ranking_scores(
+                self._tape, queries[:1], CHECKPOINTS
+            ),
+        }
 
-    def replayed(count: int, spread: bool = True) -> object:
-        if not tapes:
-            trained()
-        return fi.replay(tapes[0], queries[:count], late=0.0, spread=spread)
+    def prepare(self, name: str) -> None:
+        """Do what a case stands on and is not part of it: a tape, new to the first replay, replayed to the others."""
+        at = list(self.all).index(name) - list(self.all).index(FIRST)
+        if at >= 0 and (self._tape is None or (at == 0 and self._replayed)):
+            self._train()
+        if at > 0 and not self._replayed:
+            self._replay(1)
 
-    return {
-        "plain loop": lambda: plain(recipe),
-        "record around the loop": lambda: plain(recipe, "record"),
-        "record and finish": lambda: plain(recipe, "finish"),
-        "train with tape": trained,
-        "one behaviour, first replay of the tape": lambda: replayed(1),
-        "one behaviour, again": lambda: replayed(1),
-        "one behaviour, effects alone": lambda: replayed(1, spread=False),
-        "two behaviours": lambda: replayed(2),
-        f"ranking score, {CHECKPOINTS} checkpoints": lambda: fi.lm.ranking_scores(
-            tapes[0], queries[:1], CHECKPOINTS
-        ),
-    }
+    def _train(self) -> None:
+        self._tape, self._replayed = fi.train(self._recipe), False
+
+    def _replay(self, count: int, spread: bool = True) -> None:
+        assert self._tape is not None, "prepared"
+        fi.replay(self._tape, self._queries[:count], late=0.0, spread=spread)
+        self._replayed = True
 
 
 def memory(given: argparse.Namespace, case: str) -> int:
-    """Return the peak bytes of one case over what is held before it, in a process of its own."""
+    """Return the peak bytes of one case over what is resident before it, in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.language_cost", "--peak", case]
     for name in ("rows", "epochs", "layers", "length", *(["model", "data"] if given.model else [])):
         words += [f"--{name}", str(getattr(given, name))]
@@ -146,11 +158,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     recipe, queries = prepared(given)
-    timed = cases(recipe, queries)
+    cases = Cases(recipe, queries)
+    timed = cases.all
     if given.peak:
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        timed[given.peak]()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) * 1024)
+        cases.prepare(given.peak)
+        with Peak() as peak:
+            timed[given.peak]()
+        print(peak.most - peak.before)
         return
     if given.only:
         timed = {name: timed[name] for name in ("plain loop", *given.only)}
@@ -158,6 +172,7 @@ def main() -> None:
     timed["plain loop"]()
     for _ in range(given.repeats):
         for name, case in timed.items():
+            cases.prepare(name)
             began = time.process_time()
             case()
             found[name].append(time.process_time() - began)
@@ -171,9 +186,8 @@ def main() -> None:
         print(f"| {name} | {statistics.median(seconds) / unit:.2f} |", flush=True)
     if given.only:
         return
-    first = "one behaviour, first replay of the tape"
-    peaks = {name: memory(given, name) for name in ("plain loop", first)}
-    print(f"peak memory: plain {peaks['plain loop'] / 2**30:.2f} GiB, replay {peaks[first] / 2**30:.2f} GiB")
+    peaks = {name: memory(given, name) for name in ("plain loop", FIRST)}
+    print(f"peak memory: plain {peaks['plain loop'] / 2**30:.2f} GiB, replay {peaks[FIRST] / 2**30:.2f} GiB")
 
 
 if __name__ == "__main__":
