@@ -1,5 +1,8 @@
 """Statistics of influence: mu from two samples, intervals, and which rows stand out at what error rate."""
 
+from typing import Any
+
+from finfluence.errors import explain
 from finfluence.stats._band import CurveBand, curve_band
 from finfluence.stats._bootstrap import BootstrapMethod, bootstrap_interval
 from finfluence.stats._certificates import Certificate, certify, certify_counts, clopper_pearson
@@ -90,3 +93,19 @@ __all__ = [
     "towards",
     "welch_difference",
 ]
+
+_GONE = ("label_errors", "log_odds")
+
+
+def __getattr__(name: str) -> Any:
+    """Say what came in place of names of 0.1."""
+    if name in _GONE:
+        raise ImportError(
+            explain(
+                "a name of finfluence.stats",
+                f"{name!r}, which is gone since 0.2",
+                "code for 0.1, where losses on trained rows judged labels: they took a rare class for wrong",
+                "from finfluence.labels import judge_labels, out_of_fold; judge_labels(out_of_fold(x, y), y)",
+            )
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
