@@ -236,10 +236,10 @@ def _predictions(
     """Return what a model says of each fold [n, …] that is trained on the others, but for the rows left out."""
     found = np.zeros((len(y), classes) if classes else len(y))
     threads = require("threadpoolctl", JUDGES, "data")
-    for k, held in enumerate(folds):
-        tell(k, FOLDS)
-        train = np.setdiff1d(np.arange(len(y)), held if left_out is None else np.r_[held, left_out])
-        with threads.threadpool_limits(1):  # sums in one order, whatever the machine
+    with threads.threadpool_limits(1):  # sums in one order, whatever the machine
+        for k, held in enumerate(folds):
+            tell(k, FOLDS)
+            train = np.setdiff1d(np.arange(len(y)), held if left_out is None else np.r_[held, left_out])
             found[held] = _fit_predict(make, x, y, train, held, classes)
     tell(FOLDS, FOLDS)
     return _tempered(found, y) if classes else found
