@@ -27,6 +27,13 @@ def looked_at(cells):
     return x[:, [name != "b" for name in encoder.features]], encoder.columns[0]
 
 
+def assert_same(cells, plain, kind):
+    """Hold a column against the same values in their plain spelling."""
+    found, column = looked_at(cells)
+    assert column.kind == kind, column
+    np.testing.assert_allclose(found, looked_at(plain)[0], atol=1e-4)
+
+
 def side(value, positive, negative):
     return f"{abs(value):.4f}{positive if value > 0 else negative}"
 
@@ -83,10 +90,7 @@ NUMBERS = {
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_the_world(name):
     cells, values = NUMBERS[name]
-    found, column = looked_at(cells)
-    assert column.kind == "number", column
-    plain = looked_at("" if np.isnan(value) else repr(float(value)) for value in values)[0]
-    np.testing.assert_allclose(found, plain, atol=1e-4)
+    assert_same(cells, ["" if np.isnan(value) else repr(float(value)) for value in values], "number")
 
 
 @pytest.mark.parametrize(
@@ -159,10 +163,9 @@ DATES = {
 @pytest.mark.parametrize("name", DATES)
 def test_dates_of_the_world(name):
     cells, moments = DATES[name]
-    found, column = looked_at(cells)
-    assert column.kind == "date", column
-    plain = looked_at("" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}" for moment in moments)[0]
-    np.testing.assert_allclose(found, plain, atol=1e-4)
+    assert_same(
+        cells, ["" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}" for moment in moments], "date"
+    )
 
 
 def test_days_of_a_spreadsheet_are_said():

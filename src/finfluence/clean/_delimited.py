@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from finfluence.clean._formulas import formula_like, neutralise
@@ -33,10 +34,14 @@ class Sheet:
     records: list[Record]
     rest: str
 
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of all cells, those of the rows included where the header has none for them."""
+        return with_row_names(self.header.cells, [record.cells for record in self.records])
+
     def index(self, column: str) -> int:
         """Return the position of a column by name."""
-        named = with_row_names(self.header.cells, [record.cells for record in self.records])
-        names = named if column in named else [name.strip() for name in named]
+        names = self.names if column in self.names else [name.strip() for name in self.names]
         if column not in names:
             raise DataError(
                 explain(

@@ -44,12 +44,14 @@ class DelimitedSource:
     def __post_init__(self) -> None:
         records = self.sheet.records
         self.ids = (
-            _ids([r.cells[self.sheet.index(self.id_column)] for r in records], self.id_column)
-            if (self.id_column)
-            else range(len(records))
+            _ids(self._cells(self.id_column), self.id_column) if self.id_column else range(len(records))
         )
-        self.labels = [r.cells[self.sheet.index(self.target)] for r in records] if self.target else None
+        self.labels = self._cells(self.target) if self.target else None
         self.lines = [record.line for record in records]
+
+    def _cells(self, column: str) -> list[str]:
+        at = self.sheet.index(column)
+        return [record.cells[at] for record in self.sheet.records]
 
     def cleaned(self, plan: Plan, escape: bool) -> tuple[bytes, int]:
         """Return the kept records as they stand, the relabelled cell apart."""

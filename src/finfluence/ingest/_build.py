@@ -25,18 +25,20 @@ Decide = Callable[[np.ndarray, str, Marks], tuple[Task, str]]
 def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
     """Return a column by name, or say which columns there are."""
     names = [str(item) for item in frame.columns]
-    uncut = len(names) == 1 and name in names[0]
     if name not in names:
+        cause, step = (
+            "a spelling mistake, or a file without a header line",
+            f"name one of the columns above as {role}",
+        )
+        if len(names) == 1 and name in names[0]:
+            cause = "cells separated by something else than a comma, semicolon, tab or bar"
+            step = "write the file with commas between its cells"
         raise DataError(
             explain(
                 f"the {role} column {name!r} in {where}",
                 f"columns {listed(names, 20)}{nearest(name, names)}",
-                "cells separated by something else than a comma, semicolon, tab or bar"
-                if uncut
-                else "a spelling mistake, or a file without a header line",
-                "write the file with commas between its cells"
-                if uncut
-                else f"name one of the columns above as {role}",
+                cause,
+                step,
             )
         )
     return frame.iloc[:, names.index(name)]

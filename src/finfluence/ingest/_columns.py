@@ -243,22 +243,13 @@ def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Ma
 def _sentinels(present: np.ndarray) -> tuple[str, ...]:
     """Return a note on a number of nines, such as -999, that stands far from all others in several cells."""
     found, counts = np.unique(present, return_counts=True)
-    for value, count in ((found[0], counts[0]), (found[-1], counts[-1])):
-        digits = f"{abs(value):.0f}"
-        others = found[found != value]
-        if (
-            count < 3
-            or count < 0.01 * len(present)
-            or len(digits) < 2
-            or set(digits) != {"9"}
-            or len(others) < 3
-        ):
-            continue
-        if value == np.round(value) and min(abs(value - others.min()), abs(value - others.max())) > np.ptp(
-            others
-        ):
+    for at in (0, -1):
+        value, digits = found[at], f"{abs(found[at]):.0f}"
+        nines = len(digits) > 1 and set(digits) == {"9"} and value == np.round(value)
+        if nines and _stands_apart(found, counts, at):
             return (
-                f"{count} cells hold {value:.0f}, far from all others: leave them empty if that means a missing value",
+                f"{counts[at]} cells hold {value:.0f}, far from all others: leave them empty if that means a missing "
+                "value",
             )
     below, many = found[found < 0], counts[0] >= max(3, 0.01 * len(present))
     if len(below) == 1 and many and len(found) > FEW_LEVELS and below[0] in (-1, -9, -99):
@@ -267,6 +258,14 @@ def _sentinels(present: np.ndarray) -> tuple[str, ...]:
             "value",
         )
     return ()
+
+
+def _stands_apart(found: np.ndarray, counts: np.ndarray, at: int) -> bool:
+    """Tell whether several cells hold the least (at = 0) or largest (-1) value, farther from others than these span."""
+    others = np.delete(found, at)
+    if len(others) < 3 or counts[at] < max(3, 0.01 * counts.sum()):
+        return False
+    return bool(abs(found[at] - others[at]) > others[-1] - others[0])
 
 
 def _truth_column(name: str, present: np.ndarray, missing: np.ndarray) -> Column | None:
@@ -313,14 +312,9 @@ def _date_column(name: str, series: pd.Series, missing: np.ndarray) -> Column:
 def _distant_date(moments: pd.Series) -> tuple[str, ...]:
     """Return a note on a date such as 9999-12-31 that stands far from all others in several cells."""
     plain = moments.dropna() if moments.dt.tz is None else moments.dropna().dt.tz_convert(None)
-    days = plain.to_numpy().astype("datetime64[D]")
-    found, counts = np.unique(days, return_counts=True)
-    if len(found) < 4:
-        return ()
-    for at, beside in ((0, 1), (-1, -2)):
-        others = np.delete(found, at)
-        far = abs((found[at] - found[beside]).astype(int)) > (others[-1] - others[0]).astype(int)
-        if far and counts[at] >= max(3, 0.01 * len(days)):
+    found, counts = np.unique(plain.to_numpy().astype("datetime64[D]"), return_counts=True)
+    for at in (0, -1):
+        if _stands_apart(found, counts, at):
             return (
                 f"{counts[at]} cells hold {found[at]}, far from all other dates: leave them empty if that means a "
                 "missing value",

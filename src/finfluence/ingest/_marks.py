@@ -241,14 +241,13 @@ def read_numbers(
     converted = conversion(counts, unit)
     spelt = np.array([None if found is None else found.plain(decimal) for found in numerals], dtype=object)
     numbers = plain_numbers(spelt)
-    factors = [converted.factors.get("" if found is None else found.unit) for found in numerals]
+    units = ["" if found is None else found.unit for found in numerals]
+    factors = [converted.factors.get(one) for one in units]
     numbers = numbers * np.array(
         [np.nan if factor is None else factor for factor in factors], dtype=np.float64
     )
-    numbers = numbers + np.array(
-        [converted.shifts.get("" if found is None else found.unit, 0.0) for found in numerals],
-        dtype=np.float64,
-    )
+    if converted.shifts:
+        numbers = numbers + np.array([converted.shifts.get(one, 0.0) for one in units], dtype=np.float64)
     unmarked = np.array([found is not None and not found.unit for found in numerals], dtype=bool)
     notes = [converted.note] if converted.note else []
     marked = sum(counts[name] for name in counts if name)

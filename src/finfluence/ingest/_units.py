@@ -30,6 +30,7 @@ MAGNITUDES = {
 """Suffix -> power of ten."""
 _OF_MONEY = {"m": 6, "mm": 6, "MM": 6, "L": 5, "lac": 5, "Cr": 7, "cr": 7}
 """Suffixes that are powers of ten beside a currency alone: metres, litres and credit elsewhere."""
+_POWERS = MAGNITUDES | _OF_MONEY
 
 _SIDES = {"N": "S", "E": "W", "°N": "°S", "°E": "°W", "CR": "DR", "Cr": "Dr"}
 """North and south, east and west, credit and debit: side that counts as positive -> the negative one."""
@@ -71,7 +72,7 @@ _SAME_UNIT = {
 _ALONE = frozenset(
     {"%", "‰", "°", "°C", "°F", "cc", "CC", "bhp", "hp", "HP", "PS", "rpm", "Nm", "kmpl", "km/kg", "mpg",
      "px", "dB", "bpm", "kg/m²", "mg/dl", "mg/dL", "mmol/l", "mmHg", "pcs", "g/l", "µg", "µm", "nm", "years old",
-     "year old", "Jahre alt", "m³", "percent", "per cent", "Prozent", "pct", "bp", "bps"}
+     "year old", "Jahre alt", "m³", "percent", "per cent", "Prozent", "pct", "bp", "bps", *_SIDES, *_SIDES.values()}
 )  # fmt: skip
 PERCENT = "%"
 
@@ -131,14 +132,13 @@ def of_money(unit: str, currency: str) -> tuple[int, str]:
     >>> of_money("m", "$"), of_money("Mio. €", ""), of_money("million dollars", ""), of_money("m", "")
     ((6, '$'), (6, '€'), (6, '$'), (0, ''))
     """
-    powers = MAGNITUDES | _OF_MONEY
     if currency:
-        return (powers[unit], currency) if unit in powers else (0, "")
+        return (_POWERS[unit], currency) if unit in _POWERS else (0, "")
     size, _, behind = unit.rpartition(" ")
     if not size and unit[-1:] and is_currency(unit[-1]):
         size, behind = unit[:-1], unit[-1]
     money = canonical_unit(behind)
-    power = powers.get(size.strip(" ."), 0)
+    power = _POWERS.get(size.strip(" ."), 0)
     return (power, money) if power and is_currency(money) else (0, "")
 
 
@@ -149,13 +149,7 @@ def is_currency(unit: str) -> bool:
 
 def is_known(unit: str) -> bool:
     """Tell whether a unit needs no further evidence to count as one."""
-    return (
-        not unit
-        or unit in _ALONE
-        or is_currency(unit)
-        or unit in {*_SIDES, *_SIDES.values()}
-        or any(unit in family for family in _FAMILIES)
-    )
+    return not unit or unit in _ALONE or is_currency(unit) or any(unit in family for family in _FAMILIES)
 
 
 def conversion(counts: Mapping[str, int], into: str | None = None) -> Conversion:
