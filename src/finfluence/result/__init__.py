@@ -5,7 +5,7 @@ from finfluence.result._extremes import Removed, chance_findings, extremes, extr
 from finfluence.result._grid import Grid
 from finfluence.result._influence import Influence
 from finfluence.result._load import load
-from finfluence.result._moderate import MOST_DF, moderate
+from finfluence.result._moderate import MOST_DF, moderate, trended
 from finfluence.result._names import one_of
 from finfluence.result._pool import pool
 from finfluence.result._provenance import Provenance
@@ -62,6 +62,7 @@ __all__ = [
     "row_entries",
     "sign_sentence",
     "strongest",
+    "trended",
     "two_sided",
     "verification_findings",
     "verification_sentence",

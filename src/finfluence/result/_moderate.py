@@ -47,6 +47,27 @@ def moderate(variance: np.ndarray, df: int, prior: np.ndarray) -> tuple[np.ndarr
     return np.where(usable, mixed, variance), np.where(usable, prior_df + df, float(df))
 
 
+def trended(variance: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Return the priors v, bent to follow the variances s² that they are held against: vᵇ, up to a scale.
+
+    b is the least-squares slope of log s² on log v over all of them, from 0 to 1. Below 1 the largest v say too much: a
+    row whose influence changes over the run has a large variance within it, and no larger one between runs. Fewer than
+    20 say little: then b = 1.
+
+    Returns
+    -------
+    array, as `prior`
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seen, known = np.log(variance), np.log(prior)
+    usable = np.isfinite(seen) & np.isfinite(known)
+    if usable.sum() < ENOUGH or np.ptp(known[usable]) == 0:
+        return prior
+    slope = float(np.clip(np.polyfit(known[usable], seen[usable], 1)[0], 0.0, 1.0))
+    middle = known[usable].mean()
+    return np.where(usable, np.exp(middle + slope * (known - middle)), prior)
+
+
 def _fit(ratio: np.ndarray, df: int) -> tuple[float, float]:
     """Return c and d₀ of ratios ~ c·F(d, d₀)."""
     ratio = ratio[ratio > 0]

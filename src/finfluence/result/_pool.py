@@ -8,10 +8,11 @@ import numpy as np
 
 from finfluence.errors import DataError, explain
 from finfluence.result._influence import Influence
-from finfluence.result._moderate import moderate
+from finfluence.result._moderate import moderate, trended
 from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided, without_spread
-from finfluence.result._schema import ESTIMATES
+from finfluence.result._schema import ESTIMATES, TWIN
+from finfluence.result._twin import with_twin
 from finfluence.result._views import need_mu
 
 LINEAR = "linear_effect"
@@ -57,7 +58,7 @@ def pool(results: Sequence[Influence]) -> Influence:
     runs, first = len(results), results[0].data
     effect = stack["effect"].mean(0)
     paired = np.logical_and.reduce([_paired(r) for r in results])
-    variance, df = _effect_variance(stack["effect"], stack["effect_se"], paired)
+    variance, df, bent = _effect_variance(stack["effect"], stack["effect_se"], paired)
     effect_se = np.sqrt(variance / runs)
     values = np.concatenate([np.asarray(r.provenance.query_values) for r in results])
     made = results[0].provenance
@@ -75,8 +76,10 @@ def pool(results: Sequence[Influence]) -> Influence:
         "effect": effect, "effect_se": effect_se, "spread": spread, "mu": mu, "se": se, "lower": lower, "upper": upper,
         "p_value": two_sided(effect, effect_se, df),
     })  # fmt: skip
+    twin = with_twin({**estimates, "effect_se": np.sqrt(bent / runs)})
     return Influence.build(
-        **estimates, extra=extra, provenance=_made(results, values, bool(spread.any())),
+        **estimates, twin={name: twin[name] for name in TWIN}, extra=extra,
+        provenance=_made(results, values, bool(spread.any())),
         subsets=first["subset"].values, queries=results[0].queries,
         units=first["unit"].values.tolist(), signs=first["sign"].values.tolist(), sizes=first["size"].values,
         own_loss=np.mean([r.data["own_loss"].values for r in results], axis=0),
@@ -105,24 +108,26 @@ def _made(results: Sequence[Influence], values: np.ndarray, differ: bool) -> Pro
 
 def _effect_variance(
     effects: np.ndarray, errors: np.ndarray, paired: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the variance of one run's effect [S, Q] and its degrees of freedom from runs [R, S, Q].
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the variance of one run's effect [S, Q], its degrees of freedom, and another variance, for shrinkage.
 
-    Linear effects and those of paired runs are moderated apart, for their runs' own errors differ in what they see.
+    Linear effects and those of paired runs are moderated apart, for their runs' own errors differ in what they see. For
+    shrinkage the runs' own errors are `trended` first; intervals of the largest effects stay as wide as the runs say.
 
     Returns
     -------
-    tuple[array, array]
+    tuple[array, array, array]
     """
     between = effects.var(0, ddof=1)
     known = np.isfinite(errors)
     counts = known.sum(0)
     within = np.where(known, errors, 0.0) ** 2
     within = np.where(counts > 0, within.sum(0) / np.maximum(counts, 1), np.nan)
-    variance, df = np.empty_like(between), np.empty_like(between)
+    variance, df, bent = (np.empty_like(between) for _ in range(3))
     for kind in (paired, ~paired):
         variance[kind], df[kind] = moderate(between[kind], len(effects) - 1, within[kind])
-    return variance, df
+        bent[kind], _ = moderate(between[kind], len(effects) - 1, trended(between[kind], within[kind]))
+    return variance, df, bent
 
 
 def _spread(variances: np.ndarray, values: np.ndarray, beyond_theory: bool) -> tuple[np.ndarray, np.ndarray]:
