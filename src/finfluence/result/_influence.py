@@ -24,6 +24,7 @@ from finfluence.result._schema import COLUMNS, TWIN, kind_of
 from finfluence.result._select import removals, select
 from finfluence.result._summary import report_content
 from finfluence.result._text import describe
+from finfluence.result._together import interaction
 from finfluence.result._twin import with_twin
 from finfluence.result._views import frame, need_effect, need_mu, query_names, ranking, strongest
 from finfluence.stats import Direction
@@ -283,7 +284,9 @@ class Influence:
         order = strongest(self.data, self._query(query), direction)[:n]
         return self.to_frame(self._query(query)).iloc[order].reset_index(drop=True)
 
-    def predict(self, subsets: Sequence[Any], query: str | None = None) -> pd.DataFrame:
+    def predict(
+        self, subsets: Sequence[Any], query: str | None = None, *, together: "Influence | None" = None
+    ) -> pd.DataFrame:
         r"""Return what removing subsets together (adding them, if that was asked) is predicted to do to each query.
 
         .. math:: \widehat{\text{effect}}(S) = \frac{n-1}{n-|S|} \sum_{i \in S} \text{shrunken}_i
@@ -297,19 +300,23 @@ class Influence:
             Ids of rows, or names of groups that share no row.
         query : str, optional
             All of them unless named.
+        together : Influence, optional
+            Of the same rows replayed as one subset, paired: `fi.replay(tape, queries, subsets={"list": rows})`; of
+            several tapes, pooled.
 
         Returns
         -------
         pandas.DataFrame
             Indexed by query: `rows`, `effect` and its `sd` (errors of rows taken as independent), `unshrunken`, the sum
-            as estimated, and `sign_error`, the share of subsets expected to have no effect or the opposite one.
+            as estimated, and `sign_error`, the share of subsets expected to have no effect or the opposite one; with
+            `together` also `interaction`, the factor that is in `effect` and `sd`, NaN where effects cancel.
 
         Raises
         ------
         DataError
-            There is no such subset.
+            There is no such subset, or `together` is of other rows, queries or another training.
         NotSupportedError
-            There are no effects.
+            There are no effects, or those of `together` are of first order.
 
         Examples
         --------
@@ -325,8 +332,14 @@ class Influence:
         if (at < 0).any():
             raise DataError(_unknown_subset(list(subsets)[int(np.argmin(at))], self.subsets))
         names = self.queries if query is None else [self._query(query)]
-        lines = [as_line(removed(self.data, name, np.unique(at)), query=name) for name in names]
-        return pd.DataFrame(lines).set_index("query")
+        found = {name: removed(self.data, name, np.unique(at)) for name in names}
+        told = pd.DataFrame([as_line(one, query=name) for name, one in found.items()]).set_index("query")
+        if together is not None:
+            told["interaction"] = [
+                interaction(self.data, together.data, k, one.count) for k, one in found.items()
+            ]
+            told[["effect", "sd"]] = told[["effect", "sd"]].mul(told["interaction"], axis=0)
+        return told
 
     def select(
         self,

@@ -11,11 +11,10 @@ from finfluence.result._influence import Influence
 from finfluence.result._moderate import moderate, trended
 from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided, without_spread
-from finfluence.result._schema import ESTIMATES, TWIN
+from finfluence.result._schema import ESTIMATES, LINEAR, TWIN
 from finfluence.result._twin import with_twin
 from finfluence.result._views import need_mu
 
-LINEAR = "linear_effect"
 ALIKE = (
     "the runs show no training randomness: every step saw all rows and all runs start alike, so that there is no "
     "spread, μ, interval or p-value; effects are in the query's unit"

@@ -49,6 +49,7 @@ FIELDS = (
     Field("own_loss", ("subset",), "mean final training loss of the subset's own rows, in nats"),
     Field("size", ("subset",), "number of rows in the subset"),
 )
+LINEAR = "linear_effect"
 TWIN = ("shrunken", "shrunken_sd", "sign_error")
 COLUMNS = tuple(f.name for f in FIELDS if f.dims == ("subset", "query"))
 ESTIMATES = tuple(name for name in COLUMNS if name not in (*TWIN, "score"))
