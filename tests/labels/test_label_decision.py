@@ -99,6 +99,19 @@ def test_a_larger_level_names_the_same_rows_and_more(classes, noise):
     assert named[-1].sum() > named[0].sum()
 
 
+@pytest.mark.parametrize("level, most", [(0.05, 0.1), (0.1, 0.2), (0.2, 0.25), (0.3, 0.3)])
+def test_no_single_name_is_likelier_right_than_its_level_allows(level, most):
+    found, labels, _ = drawn(1, classes=3, noise=0.2)
+    verdict = judge_labels(found, labels)
+    sure = np.where(
+        np.arange(len(labels)) % 2, 1.0, 0.0
+    )  # half of the rows are wrong for sure: means bind nothing
+    chance = np.where(sure == 1.0, 1.0, 1 - np.linspace(0, 0.5, len(labels)))
+    named = replace(verdict, p_wrong=chance, p_none=0.0).named(level)
+    open_to_doubt = (sure == 0.0) & named
+    assert 1 - chance[open_to_doubt].min() == pytest.approx(most, abs=0.01)
+
+
 def test_a_class_that_would_mostly_be_named_is_not_judged():
     found, labels, _ = drawn(0, classes=3, noise=0.1)
     contradicted = np.flatnonzero(found.predicted.argmax(1) != labels)

@@ -11,8 +11,8 @@ from finfluence.labels._floor import SURE_OF_NOISE, Laws, fitted, p_of_none
 from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
 
 MOST_OF_CLASS, LIKELY = 0.5, 0.5
-EACH = 2.0
-"""Chance, in levels, that a single named row is right at most."""
+CHANCES, LEVELS = (0.0, 0.2, 0.3, 1.0), (0.0, 0.1, 0.3, 1.0)
+"""Chances that a single label is right, and the least levels at which it is named with them; lines between."""
 ASSUMPTION = (
     "assumes that right labels contradict the models less and less often as these become surer of rows like them "
     "(probabilities at some temperature), so that contradictions which fall more slowly, or no longer, are wrong labels"
@@ -68,12 +68,13 @@ class LabelVerdict:
     def q_values(self) -> np.ndarray:
         """Least level at which each row is named [n]; 1 where it never is.
 
-        The mean of 1 − p_wrong over the rows at least as likely wrong, at least `p_none`, and at least
-        (1 − p_wrong)/2: at 10 % no row is named that is right with a chance above a fifth. Where no label is wrong,
-        any name is a false one, and that happens as often as `p_none` falls below the level. 1 where the label is more
-        likely right than wrong, where no model predicts better than a constant, where `p_none` is above 0.05, and in a
-        class of whose rows more than half are more likely wrong than right: then it is the class that the models do not
-        know, not its labels that are wrong.
+        The mean of 1 − p_wrong over the rows at least as likely wrong, and at least `p_none`. No row is named at 5 %
+        that is right with a chance above a tenth, at 10 % above a fifth, at 20 % above a quarter: where classes
+        overlap, rows that are said to be right with a chance of a third are right half of the time. Where no label is
+        wrong, any name is a false one, and that happens as often as `p_none` falls below the level. 1 where the label
+        is more likely right than wrong, where no model predicts better than a constant, where `p_none` is above 0.05,
+        and in a class of whose rows more than half are more likely wrong than right: then it is the class that the
+        models do not know, not its labels that are wrong.
         """
         q = np.ones(len(self.p_wrong))
         if not self.told or self.p_none > SURE_OF_NOISE:
@@ -82,7 +83,7 @@ class LabelVerdict:
         unknown = [k for k in np.unique(self.labels) if likely[self.labels == k].mean() > MOST_OF_CLASS]
         judged = ~np.isin(self.labels, unknown)
         found = share_right(self.p_wrong[judged])
-        each = np.maximum(1 - self.p_wrong[judged], 0) / EACH
+        each = np.interp(1 - self.p_wrong[judged], CHANCES, LEVELS)
         q[judged] = np.where(found < 1, np.maximum(np.maximum(found, each), self.p_none), 1.0)
         return q
 
