@@ -103,13 +103,13 @@ def test_a_larger_level_names_the_same_rows_and_more(classes, noise):
 def test_no_single_name_is_likelier_right_than_its_level_allows(level, most):
     found, labels, _ = drawn(1, classes=3, noise=0.2)
     verdict = judge_labels(found, labels)
-    sure = np.where(
-        np.arange(len(labels)) % 2, 1.0, 0.0
-    )  # half of the rows are wrong for sure: means bind nothing
-    chance = np.where(sure == 1.0, 1.0, 1 - np.linspace(0, 0.5, len(labels)))
+    rows = np.arange(len(labels))
+    chance = np.where(rows % 5 < 2, 1.0, 0.0)  # many are wrong for sure, so that the mean binds nothing
+    graded = rows % 20 == 4
+    chance[graded] = 1 - np.linspace(0, 0.5, graded.sum())
     named = replace(verdict, p_wrong=chance, p_none=0.0).named(level)
-    open_to_doubt = (sure == 0.0) & named
-    assert 1 - chance[open_to_doubt].min() == pytest.approx(most, abs=0.01)
+    assert 1 - chance[graded & named].min() == pytest.approx(most, abs=0.03)
+    assert 1 - chance[graded & named].min() <= most + 1e-9
 
 
 def test_a_class_that_would_mostly_be_named_is_not_judged():
