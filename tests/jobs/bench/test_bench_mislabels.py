@@ -161,7 +161,7 @@ def test_the_page_needs_nothing_else_and_escapes(clouds, monkeypatch):
 
 
 @pytest.mark.parametrize(("given", "words"), [
-    ({"experiment": "mislabel"}, "(?s)expected a experiment among 'mislabels'.*did you mean 'mislabels'"),
+    ({"experiment": "mislabel"}, "(?s)expected an experiment among 'mislabels'.*did you mean 'mislabels'"),
     ({"experiment": None}, "(?s)got: none.*nothing was named"),
     ({"data": "digit"}, "(?s)a data set among 'digits'.*'digit'.*did you mean 'digits'"),
     ({"methods": "replai"}, "(?s)a method among 'replay', .*'out-of-fold-loss'.*did you mean 'replay'"),

@@ -101,7 +101,7 @@ def _check(known: Collection[str], name: str | None, what: str) -> None:
     near = difflib.get_close_matches(str(name), list(known), n=1)
     raise ConfigError(
         explain(
-            f"a {what} among {', '.join(map(repr, known))}",
+            f"{'an' if what[0] in 'aeiou' else 'a'} {what} among {', '.join(map(repr, known))}",
             "none" if not name else repr(name),
             "nothing was named" if not name else "a mistyped name",
             f"did you mean {near[0]!r}?" if near else "finfluence bench --list says what each of them is",
