@@ -58,12 +58,14 @@ def rows_in(batch: Mapping[str, Any]) -> list[Encoded]:
 
 
 def check_padding_before(model: nn.Module, batch: Mapping[str, Any]) -> None:
-    """Raise if padding on the left changes what the model says of a text; nothing is asked where there is none.
+    """Raise if padding on the left changes what the model says of a text, or a row's loss has a part of padding.
 
     Raises
     ------
     NotSupportedError
     """
+    if "labels" in batch:
+        rows_in(batch)
     mask = batch.get("attention_mask")
     if mask is None or array(mask)[:, 0].all():
         return

@@ -1,5 +1,6 @@
 """Record the training of a transformers Trainer, or of TRL's: the one file that imports its callback."""
 
+import inspect
 import os
 import warnings
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence._extras import missing
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.integrations._recording import Recording
 from finfluence.integrations._trainer_batches import check_padding_before, unknown
 from finfluence.integrations._trainer_checks import check_arguments, check_trained_model, kind_of
@@ -27,7 +28,9 @@ from finfluence.language import check_logits
 from finfluence.runs import Tape
 
 try:
+    import transformers
     from transformers import TrainerCallback
+    from transformers.trainer_pt_utils import LabelSmoother
 except ImportError as error:
     raise ConfigError(missing("transformers", "trains what this module records", "lm", error)) from error
 
@@ -40,7 +43,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     with them: no id need survive the collator, and copies of a row are named in turn, once an epoch each.
 
     A row's loss is the mean over its learned tokens, `fi.lm.mean_token_loss`, and its share of a step n_i/N, with N the
-    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
+    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens; with
+    `label_smoothing_factor` it is `fi.lm.SmoothedLoss`, and queries stay as they are. For `DPOTrainer` it is
     `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
     without. Padding may stand on either side: on the left, it is tried at the start that the model says the same of a
     text with and without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer;
@@ -125,6 +129,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._forget_step()
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         check_arguments(args, kind_of(args))
+        if args.label_smoothing_factor:
+            _check_smoothing()
         check_trained_model(model)
         resumed = state.global_step or None
         if resumed and self._out is None:
@@ -253,6 +259,18 @@ def open_tape(
     training = training_of(trainer.args, trainer.model, reference, Path(folder))
     rows = rows_of(training, trainer.get_train_dataloader(), ids)
     return Tape.open(folder, model=trainer.model, loss=training.loss, data=rows, partial=partial)
+
+
+def _check_smoothing() -> None:
+    if "num_items_in_batch" not in inspect.signature(LabelSmoother.__call__).parameters:
+        raise NotSupportedError(
+            explain(
+                "transformers from 5.15 on, where labels are smoothed",
+                transformers.__version__,
+                "older ones average smoothed losses over each micro-batch, and not over the tokens of a step",
+                "pip install 'transformers>=5.15', or set label_smoothing_factor=0.0",
+            )
+        )
 
 
 def _not_kept(step: int) -> ConfigError:

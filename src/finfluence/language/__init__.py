@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from finfluence.language._load import load_tokenizer as load_tokenizer
     from finfluence.language._losses import DPO as DPO
     from finfluence.language._losses import PreferenceRows as PreferenceRows
+    from finfluence.language._losses import SmoothedLoss as SmoothedLoss
     from finfluence.language._losses import mean_token_loss as mean_token_loss
     from finfluence.language._losses import sum_token_loss as sum_token_loss
     from finfluence.language._losses import token_losses as token_losses
@@ -46,7 +47,8 @@ _HOME = {
     **dict.fromkeys(("Encoded", "EncodedRows", "Window", "encode"), "_encode"),
     **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
     **dict.fromkeys(
-        ("DPO", "PreferenceRows", "mean_token_loss", "sum_token_loss", "token_losses"), "_losses"
+        ("DPO", "PreferenceRows", "SmoothedLoss", "mean_token_loss", "sum_token_loss", "token_losses"),
+        "_losses",
     ),
     **dict.fromkeys(("check_logits", "token_log_probs"), "_model"),
     "Prefix": "_prefix",

@@ -42,8 +42,10 @@ def causal_model(model: nn.Module) -> Any:
     return inner
 
 
-def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
+def token_log_probs(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> Tensor:
     """Return the log-probability of every learned token [B, R]; 0 where there is padding.
+
+    With `smoothing` ε, (1−ε) log p(y) + ε (1/V) Σ_v log p(v) over the V tokens that the model has logits for.
 
     The logits of other tokens are never formed; nor are those of padding, but in a trace or a transform of torch.func,
     where no shape may depend on values. Without gradients, rows are taken a few at a time, so that the logits
@@ -57,33 +59,35 @@ def token_log_probs(model: nn.Module, batch: Batch) -> Tensor:
     rows, width = batch["targets"].shape
     size = rows * width * inner.get_output_embeddings().weight.shape[0] * 4
     if size <= LOGIT_BYTES or torch.is_grad_enabled():
-        return _log_probs(inner, batch)
+        return _log_probs(inner, batch, smoothing)
     at_once = max(1, rows * LOGIT_BYTES // size)
     parts = [
-        _log_probs(inner, {k: v[start : start + at_once] for k, v in batch.items()})
+        _log_probs(inner, {k: v[start : start + at_once] for k, v in batch.items()}, smoothing)
         for start in range(0, rows, at_once)
     ]
     return torch.cat(parts)
 
 
-def _log_probs(inner: Any, batch: Batch) -> Tensor:
+def _log_probs(inner: Any, batch: Batch, smoothing: float) -> Tensor:
     hidden = _at(last_hidden(inner, batch), batch["places"])
     targets = batch["targets"]
     learned = torch.arange(targets.shape[1], device=targets.device) < batch["counts"].unsqueeze(-1)
     if hidden.is_meta or _traced_or_mapped():
-        found = _of_targets(inner, hidden, targets)
+        found = _of_targets(inner, hidden, targets, smoothing)
         return torch.where(learned, found, torch.zeros_like(found))
     places = learned.flatten().nonzero().squeeze(-1)
-    found = _of_targets(inner, hidden.flatten(0, 1)[places], targets.flatten()[places])
+    found = _of_targets(inner, hidden.flatten(0, 1)[places], targets.flatten()[places], smoothing)
     return found.new_zeros(targets.numel()).index_put((places,), found).view(targets.shape)
 
 
-def _of_targets(inner: Any, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Return the log-probabilities of targets [...], from what the model's body says there [..., H]."""
+def _of_targets(inner: Any, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Return the log-probabilities of targets [...], smoothed, from what the model's body says there [..., H]."""
     logits = scaled_logits(inner, hidden)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    return logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    all_tokens = logits.log_softmax(-1)
+    found = all_tokens.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return found if not smoothing else (1 - smoothing) * found + smoothing * all_tokens.mean(-1)
 
 
 def _traced_or_mapped() -> bool:
