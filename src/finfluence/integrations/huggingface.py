@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from finfluence._extras import missing
 from finfluence.errors import ConfigError, NotSupportedError, explain
@@ -140,10 +140,10 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._names = Names(self._rows.ids, self._training.keys(self._rows))
         texts = self._training.texts(self._rows)
         lengths = [len(text.tokens) for text in texts.encoded]
-        ends = [loader.dataset[k] for k in (lengths.index(min(lengths)), lengths.index(max(lengths)))]
+        ends = [lengths.index(min(lengths)), lengths.index(max(lengths))]
         with under(self._training.cast):
-            check_logits(model, _moved(texts.batch(torch.tensor([0])), next(model.parameters()).device))
-            check_padding_before(model, loader.collate_fn(ends))
+            check_logits(model, texts.batch(torch.tensor(ends)))
+            check_padding_before(model, loader.collate_fn([loader.dataset[k] for k in ends]))
         options = dict(self._options)
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)
@@ -290,7 +290,3 @@ def _alike(names: Sequence[Any]) -> str:
         f"{names[1]!r}: a batch does not say which of them it holds, and they are named in turn; their sum is right, "
         "and which of them was drawn at which step of an epoch is not known"
     )
-
-
-def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {k: v.to(device) for k, v in batch.items()}

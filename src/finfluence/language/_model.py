@@ -35,8 +35,8 @@ def causal_model(model: nn.Module) -> Any:
             explain(
                 "a causal language model of transformers (AutoModelForCausalLM)",
                 type(inner).__name__,
-                "a model that classifies or embeds, or a body without its head",
-                "load it by AutoModelForCausalLM.from_pretrained",
+                "a model that classifies or embeds, a body without its head, or parts with unusual names",
+                "load it by AutoModelForCausalLM.from_pretrained; if it was, use another model",
             )
         )
     return inner
@@ -141,7 +141,7 @@ def scaled_logits(inner: Any, hidden: Tensor) -> Tensor:
 
 
 def check_logits(model: nn.Module, batch: Batch) -> None:
-    """Raise unless logits formed at learned tokens alone are those of the model's own forward pass.
+    """Raise unless logits formed at learned tokens alone are those of the model's own forward pass on each text alone.
 
     Parameters
     ----------
@@ -151,7 +151,8 @@ def check_logits(model: nn.Module, batch: Batch) -> None:
     Raises
     ------
     NotSupportedError
-        They differ, or the model looks at tokens behind, or it attends in a window shorter than the texts.
+        They differ, the model looks at tokens behind or at how long a batch is, its body cannot be asked alone, or it
+        attends in a window shorter than the texts.
     """
     inner = causal_model(model)
     window = getattr(inner.config, "sliding_window", None)
@@ -165,21 +166,46 @@ def check_logits(model: nn.Module, batch: Batch) -> None:
                 f"lower the length (--max-length {window})",
             )
         )
+    device = next(model.parameters()).device
+    tokens, places = batch["tokens"].to(device), batch["places"].to(device)
     with torch.no_grad():
-        ours = scaled_logits(inner, _at(last_hidden(inner, batch), batch["places"]))
-        seen = torch.ones_like(batch["tokens"])
-        logits = inner(input_ids=batch["tokens"], attention_mask=seen, use_cache=False).logits
-        whole = _at(logits, batch["places"])
-    apart, scale = float((ours - whole).abs().max()), float(whole.abs().max())
-    if not apart <= (1e-3 if ours.dtype == torch.float32 else 5e-2) * max(scale, 1.0):
+        ours = scaled_logits(inner, _at(_tried_hidden(inner, tokens), places))
+        apart, scale = 0.0, 1.0
+        for found, row, at, count in zip(ours, tokens, places, batch["counts"].int().tolist(), strict=True):
+            alone = row[None, : int(at[count - 1]) + 2]
+            logits = inner(input_ids=alone, attention_mask=torch.ones_like(alone), use_cache=False).logits[0]
+            whole = logits[at[:count]]
+            apart = max(apart, float((found[:count] - whole).abs().max()))
+            scale = max(scale, float(whole.abs().max()))
+    if not apart <= (1e-3 if ours.dtype == torch.float32 else 5e-2) * scale:
         raise NotSupportedError(
             explain(
                 "a causal model whose logits are its head's output, perhaps scaled or capped",
                 f"logits of {type(inner).__name__} that differ by up to {apart:.2g} (of {scale:.2g})",
-                "the model looks at later tokens, or changes its logits in a way that is not known here",
-                "use another model, or record your own loop with a loss of your own (Tape.record)",
+                "the model looks at later tokens, scales positions by the length of a batch (rope_type dynamic, "
+                "longrope), or changes its logits in a way that is not known here",
+                "use another model, or texts within its first context; or record your own loop with a loss of your own "
+                "(Tape.record)",
             )
         )
+
+
+def _tried_hidden(inner: Any, tokens: Tensor) -> Tensor:
+    """Return what the model's body says of tokens, or raise that it cannot be asked."""
+    try:
+        return last_hidden(inner, {"tokens": tokens})
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise NotSupportedError(
+            explain(
+                "a model whose body takes a mask of attention in four dimensions and the places of tokens",
+                f"{type(inner).__name__}: {type(error).__name__}: {text}",
+                "positions are computed from a mask of two dimensions (alibi), or the model has no attention",
+                "use another model, or record your own loop with a loss of your own (Tape.record)",
+            )
+        ) from error
 
 
 def shallow(module: nn.Module) -> Any:

@@ -148,7 +148,7 @@ def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | No
     found = encode(records.texts, loaded.tokenizer, records.ids, window)
     rows = _rows(found, records.ids, options)
     queries = [b.query(loaded.tokenizer, window) for b in asked]
-    check_logits(loaded.model, _first(rows))
+    check_logits(loaded.model, _ends(rows))
     lora = LoraOptions(
         rank=options.lora_rank,
         targets=options.lora_targets,
@@ -229,9 +229,10 @@ def _rows(found: EncodedRows, ids: list[Any], options: TuneOptions) -> TextRows:
     return TextRows(found.rows, [ids[p] for p in found.positions], batch_size=options.batch_size)
 
 
-def _first(rows: TextRows) -> Any:
-    longest = max(range(len(rows)), key=lambda k: len(rows.encoded[k]))
-    return rows.batch(torch.tensor(sorted({0, longest})))
+def _ends(rows: TextRows) -> Any:
+    """Return a batch of the shortest and the longest row."""
+    lengths = [len(e) for e in rows.encoded]
+    return rows.batch(torch.tensor([lengths.index(min(lengths)), lengths.index(max(lengths))]))
 
 
 def _template_note(tokenizer: Any, options: TuneOptions) -> list[str]:
