@@ -139,11 +139,9 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._rows = rows_of(self._training, loader, self._ids)
         self._names = Names(self._rows.ids, self._training.keys(self._rows))
         texts = self._training.texts(self._rows)
-        lengths = [len(text.tokens) for text in texts.encoded]
-        ends = [lengths.index(min(lengths)), lengths.index(max(lengths))]
         with under(self._training.cast):
-            check_logits(model, texts.batch(torch.tensor(ends)))
-            check_padding_before(model, loader.collate_fn([loader.dataset[k] for k in ends]))
+            check_logits(model, texts.batch(texts.ends()))
+            check_padding_before(model, loader.collate_fn([loader.dataset[k] for k in texts.ends().tolist()]))
         options = dict(self._options)
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)

@@ -169,6 +169,24 @@ def encode(
     return found
 
 
+def begins_answers(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template writes what stands before an answer when it is asked to (add_generation_prompt).
+
+    Where it does not, the name of the role is learned with the answer.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ConfigError
+        The template cannot write a turn of the user alone.
+    """
+    turn = [{"role": "user", "content": "?"}]
+    return _written(turn, tokenizer, "?", add_generation_prompt=True) != _written(turn, tokenizer, "?")
+
+
 def _long(ids: list[Any], window: Window, expected: str, cause: str) -> DataError:
     return DataError(
         explain(

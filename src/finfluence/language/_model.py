@@ -1,14 +1,16 @@
 """What is asked of a causal language model: log-probabilities of learned tokens, their logits alone."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import peek_interpreter_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from finfluence.errors import NotSupportedError, explain
+from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.grads import Batch
 
 LOGIT_BYTES = 2**27
@@ -170,18 +172,27 @@ def check_logits(model: nn.Module, batch: Batch) -> None:
     tokens, places = batch["tokens"].to(device), batch["places"].to(device)
     with torch.no_grad():
         ours = scaled_logits(inner, _at(_tried_hidden(inner, tokens), places))
-        apart, scale = 0.0, 1.0
+        apart, scale = ours.new_zeros(()), ours.new_ones(())  # of torch, whose largest of NaN is NaN
         for found, row, at, count in zip(ours, tokens, places, batch["counts"].int().tolist(), strict=True):
             alone = row[None, : int(at[count - 1]) + 2]
             logits = inner(input_ids=alone, attention_mask=torch.ones_like(alone), use_cache=False).logits[0]
             whole = logits[at[:count]]
-            apart = max(apart, float((found[:count] - whole).abs().max()))
-            scale = max(scale, float(whole.abs().max()))
+            apart = torch.maximum(apart, (found[:count] - whole).abs().max())
+            scale = torch.maximum(scale, whole.abs().max())
+    if not scale.isfinite():
+        raise NotSupportedError(
+            explain(
+                "logits that are finite numbers",
+                f"NaN or infinity from {type(inner).__name__} on {len(tokens)} texts",
+                "damaged weights, or weights that were made for another precision",
+                "load the model by itself and look at its answers; use --dtype float32, or another model",
+            )
+        )
     if not apart <= (1e-3 if ours.dtype == torch.float32 else 5e-2) * scale:
         raise NotSupportedError(
             explain(
                 "a causal model whose logits are its head's output, perhaps scaled or capped",
-                f"logits of {type(inner).__name__} that differ by up to {apart:.2g} (of {scale:.2g})",
+                f"logits of {type(inner).__name__} that differ by up to {float(apart):.2g} (of {float(scale):.2g})",
                 "the model looks at later tokens, scales positions by the length of a batch (rope_type dynamic, "
                 "longrope), or changes its logits in a way that is not known here",
                 "use another model, or texts within its first context; or record your own loop with a loss of your own "
@@ -196,6 +207,8 @@ def _tried_hidden(inner: Any, tokens: Tensor) -> Tensor:
         return last_hidden(inner, {"tokens": tokens})
     except torch.OutOfMemoryError:
         raise
+    except IndexError as error:
+        raise _beyond(inner, tokens) from error
     except Exception as error:  # whatever a model's own code raises
         text = str(error).splitlines()[0] if str(error) else ""
         raise NotSupportedError(
@@ -206,6 +219,39 @@ def _tried_hidden(inner: Any, tokens: Tensor) -> Tensor:
                 "use another model, or record your own loop with a loss of your own (Tape.record)",
             )
         ) from error
+
+
+def check_tokens(model: nn.Module, texts: Iterable[np.ndarray]) -> None:
+    """Raise unless the model has an embedding for every token of the texts.
+
+    Raises
+    ------
+    ConfigError
+    """
+    inner = causal_model(model)
+    known = inner.get_input_embeddings().weight.shape[0]
+    largest = max(int(tokens.max()) for tokens in texts)
+    if largest >= known:
+        raise ConfigError(
+            explain(
+                f"tokens below {known:,}, which the model has embeddings for",
+                f"token {largest:,}",
+                "the tokenizer is another model's, or tokens were added to it alone",
+                "take the tokenizer that was saved with the model, or call model.resize_token_embeddings and save it",
+            )
+        )
+
+
+def _beyond(inner: Any, tokens: Tensor) -> NotSupportedError:
+    most = getattr(inner.config, "max_position_embeddings", None)
+    return NotSupportedError(
+        explain(
+            f"texts within the {most or 'first'} places that {type(inner).__name__} has learned",
+            f"up to {tokens.shape[1]} tokens, padded",
+            "the model has an embedding for each place, and no more of them",
+            f"lower the length (--max-length {(most or tokens.shape[1]) // 8 * 8})",
+        )
+    )
 
 
 def shallow(module: nn.Module) -> Any:
