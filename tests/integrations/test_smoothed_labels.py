@@ -69,6 +69,19 @@ def test_a_tape_is_opened_with_the_smoothing_that_was_trained(tmp_path):
     )
 
 
+def test_a_training_is_not_resumed_with_another_smoothing(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 2, "num_train_epochs": 1}
+    first, second = (
+        trainer(
+            tmp_path / "run", tl.llama(layers=1), TapeCallback(tmp_path / "tape"), **saving,
+            label_smoothing_factor=epsilon,
+        ) for epsilon in (EPSILON, 0.0)
+    )  # fmt: skip
+    first.train()
+    with pytest.raises(StorageError, match="one with another loss"):
+        second.train(resume_from_checkpoint=True)
+
+
 def with_padding_before(rows):
     tokenizer = tl.tokenizer()
     tokenizer.padding_side = "left"
