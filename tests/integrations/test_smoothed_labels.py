@@ -115,6 +115,19 @@ def test_a_share_of_smoothing_that_is_none(tmp_path):
     assert_parts(caught.value, "from 0 to 1", "10.0", "a percentage", "epsilon=0.1")
 
 
+def test_a_class_of_ones_own_whose_labels_the_trainer_does_not_shift(tmp_path):
+    class Mine(transformers.LlamaForCausalLM):
+        pass
+
+    with pytest.raises(NotSupportedError) as caught:
+        trainer(
+            tmp_path, Mine(tl.llama(layers=1).config), TapeCallback(), label_smoothing_factor=EPSILON
+        ).train()
+    assert_parts(
+        caught.value, "causal model of transformers", "Mine", "each token itself", "class of transformers"
+    )
+
+
 def test_smoothed_losses_that_are_averaged_over_micro_batches(tmp_path, monkeypatch):
     """Those of transformers before 5.15."""
     of_old = lambda self, outputs, labels, shift_labels=False: None  # noqa: E731

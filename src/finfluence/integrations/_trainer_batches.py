@@ -117,7 +117,8 @@ def unknown(row: int) -> DataError:
         explain(
             "batches of rows that stand in the data set as they are",
             f"a row of other tokens or labels, row {row} of its batch",
-            "the collator cuts, packs or changes rows depending on their batch, or the data set augments at random",
+            "the collator cuts, packs or changes rows depending on their batch, pads without an attention_mask, or the "
+            "data set augments at random",
             "do so once, before training, or write the loop with fi.Tape.record",
         )
     )

@@ -30,6 +30,7 @@ from finfluence.runs import Tape
 try:
     import transformers
     from transformers import TrainerCallback
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     from transformers.trainer_pt_utils import LabelSmoother
 except ImportError as error:
     raise ConfigError(missing("transformers", "trains what this module records", "lm", error)) from error
@@ -129,9 +130,9 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._forget_step()
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         check_arguments(args, kind_of(args))
-        if args.label_smoothing_factor:
-            _check_smoothing()
         check_trained_model(model)
+        if args.label_smoothing_factor:
+            _check_smoothing(model, kind_of(args))
         resumed = state.global_step or None
         if resumed and self._out is None:
             raise _not_kept(resumed)
@@ -259,7 +260,18 @@ def open_tape(
     return Tape.open(folder, model=trainer.model, loss=training.loss, data=rows, partial=partial)
 
 
-def _check_smoothing() -> None:
+def _check_smoothing(model: Any, kind: str | None) -> None:
+    """Raise unless the Trainer takes smoothed losses of the next token, over the tokens of a step."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if kind is None and type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise NotSupportedError(
+            explain(
+                "a causal model of transformers, where labels are smoothed",
+                f"{type(inner).__name__}",
+                "a class of another name: the Trainer smooths the label of each token itself, not of the one behind it",
+                "train the class of transformers, or set label_smoothing_factor=0.0",
+            )
+        )
     if "num_items_in_batch" not in inspect.signature(LabelSmoother.__call__).parameters:
         raise NotSupportedError(
             explain(
