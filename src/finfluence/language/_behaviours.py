@@ -68,10 +68,14 @@ def check_texts(model: nn.Module, *asked: TextRows | Query) -> None:
     ConfigError, NotSupportedError
     """
     for one in asked:
-        assert isinstance(one, TextRows) or isinstance(one.fn, Measure)
-        for rows in [one] if isinstance(one, TextRows) else [rows for _, rows in one.fn.terms]:
+        for rows in [one] if isinstance(one, TextRows) else _texts_of(one):
             check_tokens(model, (e.tokens for e in rows.encoded))
             check_logits(model, rows.batch(rows.ends()))
+
+
+def _texts_of(query: Query) -> list[TextRows]:
+    assert isinstance(query.fn, Measure)
+    return [rows for _, rows in query.fn.terms]
 
 
 def each_text(query: Query, model: nn.Module) -> Tensor:
