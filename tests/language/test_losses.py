@@ -10,6 +10,7 @@ from finfluence.errors import ConfigError, DataError, NotSupportedError
 from finfluence.language import (
     DPO,
     PreferenceRows,
+    SmoothedLoss,
     TextRows,
     check_logits,
     mean_token_loss,
@@ -69,6 +70,34 @@ def test_advantages_weigh_tokens(tokenizer, model):
     with torch.no_grad():
         found = mean_token_loss(model, rows.batch(torch.tensor([0])))
     torch.testing.assert_close(found[0], -(torch.tensor([2.0, -1.0, 0.5]) * truth).mean())
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_smoothed_labels_are_those_of_torch(tokenizer, epsilon):
+    """Value and gradient, in rows of unequal length, on more logits than there are words."""
+    model = tiny.gpt2(layers=1, vocabulary=40).double()
+    rows = TextRows.of(PAIRS, tokenizer)
+    truth = []
+    for row in rows.encoded:
+        logits = model(input_ids=torch.from_numpy(row.tokens)[None], use_cache=False).logits[0]
+        places = np.flatnonzero(row.learned[1:])
+        truth.append(
+            torch.nn.functional.cross_entropy(
+                logits[places], torch.from_numpy(row.tokens[places + 1]), label_smoothing=epsilon
+            )
+        )
+    found = SmoothedLoss(epsilon)(model, rows.batch(torch.arange(3)))
+    torch.testing.assert_close(found, torch.stack(truth), rtol=1e-12, atol=0.0)
+    wanted, ours = (
+        torch.autograd.grad(value, list(model.parameters())) for value in (sum(truth), found.sum())
+    )
+    torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_a_share_of_smoothing_that_is_none():
+    for epsilon in (-0.1, 10, float("nan")):
+        with pytest.raises(ConfigError, match=f"from 0 to 1\n  got: {epsilon}"):
+            SmoothedLoss(epsilon)
 
 
 def test_many_rows_are_evaluated_a_few_at_a_time(tokenizer):

@@ -58,12 +58,14 @@ def rows_in(batch: Mapping[str, Any]) -> list[Encoded]:
 
 
 def check_padding_before(model: nn.Module, batch: Mapping[str, Any]) -> None:
-    """Raise if padding on the left changes what the model says of a text; nothing is asked where there is none.
+    """Raise if padding on the left changes what the model says of a text, or a row's loss has a part of padding.
 
     Raises
     ------
     NotSupportedError
     """
+    if "labels" in batch:
+        rows_in(batch)
     mask = batch.get("attention_mask")
     if mask is None or array(mask)[:, 0].all():
         return
@@ -115,7 +117,8 @@ def unknown(row: int) -> DataError:
         explain(
             "batches of rows that stand in the data set as they are",
             f"a row of other tokens or labels, row {row} of its batch",
-            "the collator cuts, packs or changes rows depending on their batch, or the data set augments at random",
+            "the collator cuts, packs or changes rows depending on their batch, pads without an attention_mask, or the "
+            "data set augments at random",
             "do so once, before training, or write the loop with fi.Tape.record",
         )
     )

@@ -8,8 +8,10 @@ from finfluence.errors import NotSupportedError, explain
 
 SFT, DPO = "SFTConfig", "DPOConfig"
 _FLAGS = (
-    ("label_smoothing_factor", "the loss smooths labels"),
-    ("neftune_noise_alpha", "noise is added to embeddings"),
+    (
+        "neftune_noise_alpha",
+        "the noise on embeddings depends on how a batch is padded, and replay pads in a way of its own",
+    ),
     ("fp16", "the loss is scaled, and steps are left out where it overflows"),
     ("torch_compile", "the model is replaced by a compiled one"),
     ("deepspeed", "the optimiser's steps are taken elsewhere"),

@@ -19,7 +19,7 @@ from finfluence.grads import Batch, RowLoss
 from finfluence.integrations._trainer_batches import array, key_of, packed, rows_in, without
 from finfluence.integrations._trainer_checks import DPO as DPO_CONFIG
 from finfluence.integrations._trainer_checks import kind_of
-from finfluence.language import DPO, Encoded, PreferenceRows, TextRows, mean_token_loss
+from finfluence.language import DPO, Encoded, PreferenceRows, SmoothedLoss, TextRows, mean_token_loss
 
 _REFERENCE = "reference.safetensors"
 
@@ -81,8 +81,8 @@ class Training(Protocol):
 class Texts:
     """Texts whose learned tokens count alike: a row of n_i of a step's N tokens has the share n_i/N of its loss."""
 
-    def __init__(self, of_trl: bool, cast: Cast) -> None:
-        self.loss: RowLoss = mean_token_loss if cast is None else UnderAutocast(mean_token_loss, *cast)
+    def __init__(self, of_trl: bool, cast: Cast, loss: RowLoss = mean_token_loss) -> None:
+        self.loss: RowLoss = loss if cast is None else UnderAutocast(loss, *cast)
         self.cast, self._of_trl = cast, of_trl
 
     def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None) -> TextRows:
@@ -116,6 +116,37 @@ class Texts:
         """Return n_i/N for each row."""
         counted = float(sum(part.learned.sum() for part in parts))
         return [part.learned / (counted if part.total is None else part.total) for part in parts]
+
+
+class SmoothedTexts(Texts):
+    """Texts whose labels are smoothed. The model is called without them: a row is known by its tokens alone."""
+
+    def __init__(self, of_trl: bool, cast: Cast, epsilon: float) -> None:
+        super().__init__(of_trl, cast, SmoothedLoss(epsilon))
+        self._labels: dict[bytes, np.ndarray] = {}
+
+    def rows(self, items: Iterable[Mapping[str, Any]], ids: Sequence[Any] | None) -> TextRows:
+        """Return the texts, of which no two may have the same tokens and other labels."""
+        found = super().rows(items, ids)
+        for name, row in zip(found.ids.tolist(), found.encoded, strict=True):
+            labels = np.where(row.learned, row.tokens, -100)
+            if (self._labels.setdefault(row.tokens.tobytes(), labels) != labels).any():
+                raise _other_labels(name)
+        return found
+
+    def seen(self, batch: Mapping[str, Any]) -> Part:
+        """Return the rows of a batch, with the labels that their tokens have in the data."""
+        if "labels" not in batch and "input_ids" in batch:
+            batch = {**batch, "labels": self._of(batch)}
+        return super().seen(batch)
+
+    def _of(self, batch: Mapping[str, Any]) -> np.ndarray:
+        tokens, mask = array(batch["input_ids"]), batch.get("attention_mask")
+        seen = np.ones(tokens.shape, bool) if mask is None else array(mask) != 0
+        labels = np.full_like(tokens, -100)
+        for row, real, learned in zip(tokens, seen, labels, strict=True):
+            learned[real] = self._labels.get(row[real].tobytes(), -100)
+        return labels
 
 
 class Preferences:
@@ -189,6 +220,8 @@ def training_of(
     cast = (next(model.parameters()).device.type, torch.bfloat16) if args.bf16 else None
     if kind == DPO_CONFIG:
         return Preferences(args, cast, model, reference, folder)
+    if args.label_smoothing_factor:
+        return SmoothedTexts(kind is not None, cast, float(args.label_smoothing_factor))
     return Texts(kind is not None, cast)
 
 
@@ -271,6 +304,17 @@ def read_reference(folder: Path) -> np.ndarray | None:
     with safe_open(folder / _REFERENCE, "pt") as file:
         found: np.ndarray = file.get_tensor("reference").numpy()
     return found
+
+
+def _other_labels(name: Any) -> NotSupportedError:
+    return NotSupportedError(
+        explain(
+            "rows that their tokens tell apart, where labels are smoothed",
+            f"row {name!r}, with the tokens of an earlier row and other labels",
+            "a Trainer that smooths labels keeps them from the model, where the rows of a batch are read",
+            "give such rows the same labels or leave one out, or set label_smoothing_factor=0.0",
+        )
+    )
 
 
 def _labelled(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Record the training of a transformers Trainer, or of TRL's: the one file that imports its callback."""
 
+import inspect
 import os
 import warnings
 from collections.abc import Sequence
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from finfluence._extras import missing
-from finfluence.errors import ConfigError, explain
+from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.integrations._recording import Recording
 from finfluence.integrations._trainer_batches import check_padding_before, unknown
 from finfluence.integrations._trainer_checks import check_arguments, check_trained_model, kind_of
@@ -27,7 +28,10 @@ from finfluence.language import check_logits
 from finfluence.runs import Tape
 
 try:
+    import transformers
     from transformers import TrainerCallback
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.trainer_pt_utils import LabelSmoother
 except ImportError as error:
     raise ConfigError(missing("transformers", "trains what this module records", "lm", error)) from error
 
@@ -40,7 +44,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     with them: no id need survive the collator, and copies of a row are named in turn, once an epoch each.
 
     A row's loss is the mean over its learned tokens, `fi.lm.mean_token_loss`, and its share of a step n_i/N, with N the
-    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens. For `DPOTrainer` it is
+    learned tokens of the whole step, so that a step's loss is the Trainer's mean over tokens; with
+    `label_smoothing_factor` it is `fi.lm.SmoothedLoss`, and queries stay as they are. For `DPOTrainer` it is
     `fi.lm.DPO(beta)`, with one share a pair. With bf16=True steps are taken again under autocast; derivatives are taken
     without. Padding may stand on either side: on the left, it is tried at the start that the model says the same of a
     text with and without. `max_grad_norm` and what the optimiser and its schedule do are read off the Trainer;
@@ -126,6 +131,8 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         model, loader = kwargs["model"], kwargs["train_dataloader"]
         check_arguments(args, kind_of(args))
         check_trained_model(model)
+        if args.label_smoothing_factor:
+            _check_smoothing(model, kind_of(args))
         resumed = state.global_step or None
         if resumed and self._out is None:
             raise _not_kept(resumed)
@@ -133,11 +140,9 @@ class TapeCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._rows = rows_of(self._training, loader, self._ids)
         self._names = Names(self._rows.ids, self._training.keys(self._rows))
         texts = self._training.texts(self._rows)
-        lengths = [len(text.tokens) for text in texts.encoded]
-        ends = [loader.dataset[k] for k in (lengths.index(min(lengths)), lengths.index(max(lengths)))]
         with under(self._training.cast):
-            check_logits(model, _moved(texts.batch(torch.tensor([0])), next(model.parameters()).device))
-            check_padding_before(model, loader.collate_fn(ends))
+            check_logits(model, texts.batch(texts.ends()))
+            check_padding_before(model, loader.collate_fn([loader.dataset[k] for k in texts.ends().tolist()]))
         options = dict(self._options)
         if args.max_grad_norm is not None and args.max_grad_norm > 0:
             options["clip_norm"] = float(args.max_grad_norm)
@@ -255,6 +260,29 @@ def open_tape(
     return Tape.open(folder, model=trainer.model, loss=training.loss, data=rows, partial=partial)
 
 
+def _check_smoothing(model: Any, kind: str | None) -> None:
+    """Raise unless the Trainer takes smoothed losses of the next token, over the tokens of a step."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if kind is None and type(inner).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise NotSupportedError(
+            explain(
+                "a causal model of transformers, where labels are smoothed",
+                f"{type(inner).__name__}",
+                "a class of another name: the Trainer smooths the label of each token itself, not of the one behind it",
+                "train the class of transformers, or set label_smoothing_factor=0.0",
+            )
+        )
+    if "num_items_in_batch" not in inspect.signature(LabelSmoother.__call__).parameters:
+        raise NotSupportedError(
+            explain(
+                "transformers from 5.15 on, where labels are smoothed",
+                transformers.__version__,
+                "older ones average smoothed losses over each micro-batch, and not over the tokens of a step",
+                "pip install 'transformers>=5.15', or set label_smoothing_factor=0.0",
+            )
+        )
+
+
 def _not_kept(step: int) -> ConfigError:
     return ConfigError(
         explain(
@@ -272,7 +300,3 @@ def _alike(names: Sequence[Any]) -> str:
         f"{names[1]!r}: a batch does not say which of them it holds, and they are named in turn; their sum is right, "
         "and which of them was drawn at which step of an epoch is not known"
     )
-
-
-def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {k: v.to(device) for k, v in batch.items()}

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from finfluence.language._behaviour_file import HELD_OUT as HELD_OUT
     from finfluence.language._behaviour_file import Behaviour as Behaviour
     from finfluence.language._behaviour_file import read_behaviours as read_behaviours
+    from finfluence.language._behaviours import check_texts as check_texts
     from finfluence.language._behaviours import contrast as contrast
     from finfluence.language._behaviours import each_text as each_text
     from finfluence.language._behaviours import held_out as held_out
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from finfluence.language._encode import Encoded as Encoded
     from finfluence.language._encode import EncodedRows as EncodedRows
     from finfluence.language._encode import Window as Window
+    from finfluence.language._encode import begins_answers as begins_answers
     from finfluence.language._encode import encode as encode
     from finfluence.language._load import ALL as ALL
     from finfluence.language._load import Loaded as Loaded
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from finfluence.language._load import load_tokenizer as load_tokenizer
     from finfluence.language._losses import DPO as DPO
     from finfluence.language._losses import PreferenceRows as PreferenceRows
+    from finfluence.language._losses import SmoothedLoss as SmoothedLoss
     from finfluence.language._losses import mean_token_loss as mean_token_loss
     from finfluence.language._losses import sum_token_loss as sum_token_loss
     from finfluence.language._losses import token_losses as token_losses
@@ -42,11 +45,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("HELD_OUT", "Behaviour", "read_behaviours"), "_behaviour_file"),
-    **dict.fromkeys(("contrast", "each_text", "held_out", "log_prob", "through"), "_behaviours"),
-    **dict.fromkeys(("Encoded", "EncodedRows", "Window", "encode"), "_encode"),
+    **dict.fromkeys(
+        ("check_texts", "contrast", "each_text", "held_out", "log_prob", "through"), "_behaviours"
+    ),
+    **dict.fromkeys(("Encoded", "EncodedRows", "Window", "begins_answers", "encode"), "_encode"),
     **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
     **dict.fromkeys(
-        ("DPO", "PreferenceRows", "mean_token_loss", "sum_token_loss", "token_losses"), "_losses"
+        ("DPO", "PreferenceRows", "SmoothedLoss", "mean_token_loss", "sum_token_loss", "token_losses"),
+        "_losses",
     ),
     **dict.fromkeys(("check_logits", "token_log_probs"), "_model"),
     "Prefix": "_prefix",

@@ -11,7 +11,7 @@ import yaml
 from finfluence.errors import ConfigError, explain
 from finfluence.language._behaviours import contrast, held_out, log_prob
 from finfluence.language._encode import Tokenizer, Window
-from finfluence.language._records import Fields, read_records
+from finfluence.language._records import Fields, is_whole, read_records
 from finfluence.runs import Query
 
 LOG_PROB, CONTRAST, HELD_OUT = "log_prob", "contrast", "held_out"
@@ -99,7 +99,7 @@ def read_behaviours(path: str | Path, fields: Fields = Fields()) -> list[Behavio
     """  # noqa: DOC501 - made by a function
     place = Path(path)
     try:
-        content = yaml.safe_load(place.read_text(encoding="utf-8"))
+        content = yaml.load(place.read_text(encoding="utf-8"), Loader=_EachKeyOnce)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise _wrong(
@@ -116,14 +116,43 @@ def read_behaviours(path: str | Path, fields: Fields = Fields()) -> list[Behavio
             f"names with their entries in {place.name}",
             "nothing" if content is None else f"a {type(content).__name__}",
         )
-    return [_behaviour(str(name), entry, place.parent, fields) for name, entry in content.items()]
+    return [_behaviour(_name(name), entry, place.parent, fields) for name, entry in content.items()]
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML whose mappings have no key twice: of two, the first one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        written = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: set[str] = set()
+        for key in written:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise _wrong(
+                    "each name once in a file of behaviours",
+                    f"line {key.start_mark.line + 1}: {key.value!r} twice",
+                    "give one of them another name, or join what they ask",
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
+def _name(given: Any) -> str:
+    if given is not None and str(given).strip():
+        return _whole(str(given))
+    raise _wrong("a name for every behaviour", repr(given))
+
+
+def _whole(text: str) -> str:
+    if not is_whole(text):
+        raise _wrong("texts of whole characters", f"half of one in {text!r:.60}", "write the character out")
+    return text
 
 
 def _behaviour(name: str, entry: Any, beside: Path, fields: Fields) -> Behaviour:
     if not isinstance(entry, dict):
         raise _wrong(f"keys and values for behaviour {name!r}", f"{entry!r:.80}")
     kind = entry.get("kind", LOG_PROB)
-    if kind not in _NEEDS:
+    if not isinstance(kind, str) or kind not in _NEEDS:
         raise _wrong(
             f"kind of behaviour {name!r} to be one of {', '.join(_NEEDS)}", repr(kind), _near(kind, _NEEDS)
         )
@@ -152,9 +181,9 @@ def _behaviour(name: str, entry: Any, beside: Path, fields: Fields) -> Behaviour
 
 def _texts(name: str, key: str, value: Any) -> list[str] | str:
     if isinstance(value, str):
-        return value
+        return _whole(value)
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        return value
+        return [_whole(v) for v in value]
     other = next((v for v in value if not isinstance(v, str)), value) if isinstance(value, list) else value
     raise _wrong(
         f"{key} of behaviour {name!r} to be texts",

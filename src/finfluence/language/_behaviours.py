@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from finfluence.errors import ConfigError, explain
 from finfluence.language._encode import Tokenizer, Window
 from finfluence.language._losses import token_losses
+from finfluence.language._model import check_logits, check_tokens
 from finfluence.language._prefix import Prefix
 from finfluence.language._rows import TextRows
 from finfluence.runs import Query
@@ -57,6 +58,24 @@ def through(query: Query, prefix: Prefix) -> Query:
     """Return a behaviour as a query of the model above a frozen prefix."""
     assert isinstance(query.fn, Measure)
     return replace(query, fn=query.fn.through(prefix))
+
+
+def check_texts(model: nn.Module, *asked: TextRows | Query) -> None:
+    """Raise unless the model can be asked about texts and behaviours as `check_tokens` and `check_logits` have it.
+
+    Raises
+    ------
+    ConfigError, NotSupportedError
+    """
+    for one in asked:
+        for rows in [one] if isinstance(one, TextRows) else _texts_of(one):
+            check_tokens(model, (e.tokens for e in rows.encoded))
+            check_logits(model, rows.batch(rows.ends()))
+
+
+def _texts_of(query: Query) -> list[TextRows]:
+    assert isinstance(query.fn, Measure)
+    return [rows for _, rows in query.fn.terms]
 
 
 def each_text(query: Query, model: nn.Module) -> Tensor:

@@ -169,6 +169,24 @@ def encode(
     return found
 
 
+def begins_answers(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template writes what stands before an answer when it is asked to (add_generation_prompt).
+
+    Where it does not, the name of the role is learned with the answer.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ConfigError
+        The template cannot write a turn of the user alone.
+    """
+    turn = [{"role": "user", "content": "?"}]
+    return _written(turn, tokenizer, "?", add_generation_prompt=True) != _written(turn, tokenizer, "?")
+
+
 def _long(ids: list[Any], window: Window, expected: str, cause: str) -> DataError:
     return DataError(
         explain(
@@ -231,20 +249,48 @@ def _of_chat(text: Any, tokenizer: Tokenizer, name: Any) -> list[tuple[str, bool
     for k, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
-        before = tokenizer.apply_chat_template(turns[:k], tokenize=False, add_generation_prompt=True)
-        after = tokenizer.apply_chat_template(turns[: k + 1], tokenize=False)
+        if k == 0:
+            raise _unasked(name)
+        before = _written(turns[:k], tokenizer, name, add_generation_prompt=True)
+        after = _written(turns[: k + 1], tokenizer, name)
         if not (before.startswith(written) and after.startswith(before)):
             raise ConfigError(
                 explain(
                     "a chat template that writes a conversation turn by turn",
                     f"one that writes earlier turns otherwise once there are more of them (row {name!r})",
-                    "it leaves thoughts of earlier turns out, or adds a closing line",
+                    "it leaves thoughts of earlier turns out, adds a closing line, or opens a thought before an answer",
                     "give the last answers alone, as two fields for prompt and response, with a plain tokenizer",
                 )
             )
         pieces += [(before[len(written) :], False), (after[len(before) :], True)]
         written = after
     return pieces
+
+
+def _written(turns: list[dict[str, str]], tokenizer: Tokenizer, name: Any, **options: bool) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
+    except Exception as error:  # whatever a template of another's raises
+        raise ConfigError(
+            explain(
+                f"a chat template that writes row {name!r}",
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                "roles or an order of turns that the model was not trained with, or a damaged template",
+                "write such turns otherwise (a system turn into the first user turn), or give prompts and responses as "
+                "two fields",
+            )
+        ) from error
+
+
+def _unasked(name: Any) -> DataError:
+    return DataError(
+        explain(
+            "a conversation that begins with the user or the system",
+            f"row {name!r}, which begins with the assistant",
+            "it was cut, or holds a greeting",
+            "put what it answers before it, or take the turn out",
+        )
+    )
 
 
 def _turns(text: Any) -> list[dict[str, str]]:

@@ -116,7 +116,7 @@ def load_model(name: str, dtype: str = AUTO) -> Loaded:
     Raises
     ------
     ConfigError
-        transformers is not installed, another dtype, or a folder without weights.
+        transformers is not installed, another dtype, a folder without weights, or without some of them.
     NotSupportedError
         The model is no causal language model, is quantised, or needs code of its own.
     """  # noqa: DOC501 - made by a function
@@ -136,13 +136,15 @@ def load_model(name: str, dtype: str = AUTO) -> Loaded:
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         _check_causal(config, transformers)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            name, config=config, trust_remote_code=False, use_safetensors=True, dtype=_dtype(dtype, device)
-        )
+        model, read = transformers.AutoModelForCausalLM.from_pretrained(
+            name, config=config, trust_remote_code=False, use_safetensors=True, dtype=_dtype(dtype, device),
+            output_loading_info=True,
+        )  # fmt: skip
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, TypeError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise _unloaded(name, "weights", error) from error
+    _check_complete(model, name, sorted(read["missing_keys"]))
     causal_model(model)
     model.to(device).eval().requires_grad_(False)
     return Loaded(model, tokenizer)
@@ -267,6 +269,19 @@ def _check_causal(config: Any, transformers: Any) -> None:
                 "quantised weights" if quantised is not None else ", ".join(named),
                 "a model that fills masks, classifies, embeds, translates, or was compressed for inference",
                 "name a model that writes text, in float32 or bfloat16",
+            )
+        )
+
+
+def _check_complete(model: nn.Module, name: str, missing: list[str]) -> None:
+    if missing:
+        more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+        raise ConfigError(
+            explain(
+                f"weights for every parameter of {type(model).__name__} at {name}",
+                f"none for {', '.join(missing[:2])}{more}, which would be random numbers",
+                "a body that was saved without its head, a file that was edited, or another architecture's",
+                "save the whole model again with save_pretrained, or name another folder",
             )
         )
 

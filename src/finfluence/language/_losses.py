@@ -39,6 +39,52 @@ def sum_token_loss(model: nn.Module, batch: Batch) -> Tensor:
     return (batch["weights"] * token_losses(model, batch)).sum(-1)
 
 
+@dataclass(frozen=True)
+class SmoothedLoss:
+    """Row loss: the mean over a row's learned tokens with smoothed labels, in nats.
+
+    ℓ_i = −(1/n_i) Σ_t w_{i,t} [(1−ε) log p(y_{i,t} | …) + ε (1/V) Σ_v log p(v | …)], V the tokens of the vocabulary
+    that the model has logits for; `mean_token_loss` where ε = 0.
+
+    Parameters
+    ----------
+    epsilon : float
+        0 ≤ ε ≤ 1: the share of a label that is spread over the vocabulary.
+
+    Raises
+    ------
+    ConfigError
+        ε is not a number from 0 to 1.
+
+    References
+    ----------
+    Szegedy et al., "Rethinking the Inception architecture" (arXiv 1512.00567), section 7.
+
+    Examples
+    --------
+    >>> SmoothedLoss(epsilon=0.1).epsilon
+    0.1
+    """
+
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(
+                explain(
+                    "epsilon of smoothed labels to be a number from 0 to 1",
+                    repr(self.epsilon),
+                    "a percentage, or a mistyped option",
+                    "pass epsilon=0.1 (label_smoothing_factor=0.1 in a Trainer)",
+                )
+            )
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of each row [B]."""
+        smoothed = token_log_probs(model, batch, self.epsilon)
+        return -(batch["weights"] * smoothed).sum(-1) / batch["counts"]
+
+
 class PreferenceRows:
     """Pairs of responses to one prompt, of which the first is preferred, as rows for `DPO`.
 

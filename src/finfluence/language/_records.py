@@ -9,6 +9,8 @@ from typing import Any
 from finfluence.errors import ConfigError, DataError, explain
 
 _ROLES = ("system", "user", "assistant", "tool")
+_BESIDE = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking", "images", "audio")
+"""What a chat template may write of a turn beside its content."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def read_records(path: str | Path, fields: Fields = Fields()) -> Records:
     try:
         content = place.read_bytes()
         lines = [
-            (k, line) for k, line in enumerate(content.decode("utf-8-sig").splitlines(), 1) if line.strip()
+            (k, line) for k, line in enumerate(content.decode("utf-8-sig").split("\n"), 1) if line.strip()
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise _unread(
@@ -118,8 +120,7 @@ def read_records(path: str | Path, fields: Fields = Fields()) -> Records:
     groups = None
     if fields.group is not None:
         groups = [
-            str(_field(r, fields.group, f"line {n} of {place.name}"))
-            for r, n in zip(rows, numbers, strict=True)
+            _group(r, fields.group, f"line {n} of {place.name}") for r, n in zip(rows, numbers, strict=True)
         ]
     return Records(texts, ids, groups, content)
 
@@ -129,9 +130,29 @@ def _object(line: str, number: int, place: Path) -> Mapping[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise _unread(place, f"line {number}: {error}") from error
+    except RecursionError as error:
+        raise _unread(place, f"line {number}: lists or objects nested too deep") from error
     if not isinstance(row, dict):
         raise _unread(place, f"line {number}: a {type(row).__name__} instead of an object")
+    if "\\ud" in line.lower() and not is_whole(json.dumps(row, ensure_ascii=False)):
+        raise DataError(
+            explain(
+                "texts of whole characters",
+                f"half of one (\\ud800 to \\udfff) in line {number} of {place.name}",
+                "a character beyond \\uffff, such as an emoji, that was cut in two",
+                "write the character out, or take it out",
+            )
+        )
     return row
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character (a lone surrogate), which no file and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(row: Mapping[str, Any], fields: Fields, where: str) -> Any:
@@ -171,22 +192,51 @@ def _string(value: Any, name: str, where: str) -> str:
     )
 
 
-def _conversation(value: Any, where: str) -> list[dict[str, str]]:
-    fits = isinstance(value, list) and all(
-        isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
-        for turn in value
-    )
-    roles = [turn["role"] for turn in value] if fits else []
-    if fits and roles and all(role in _ROLES for role in roles):
-        return [{"role": turn["role"], "content": turn["content"]} for turn in value]
+def _group(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = _field(row, name, where)
+    if isinstance(value, (str, int, float)) and str(value).strip():
+        return str(value)
     raise DataError(
         explain(
-            'a conversation: a list of {"role": "user" or "assistant", "content": text}',
-            f"{where} with {', '.join(map(repr, roles)) if roles else type(value).__name__}",
-            "another layout of conversations (from, value), images, or tool calls without text",
-            "rename the keys, or give prompts and responses as two fields",
+            f"a text or a number in {name!r}, the source of each row",
+            f"{value!r:.60} in {where}",
+            "the field is empty, or holds no name but a list or an object",
+            "name another field by --group, or fill it in",
         )
     )
+
+
+def _conversation(value: Any, where: str) -> list[dict[str, str]]:
+    wrong = "an empty list" if value == [] else f"a {type(value).__name__}"
+    if isinstance(value, list) and value:
+        found = [_wrong_turn(turn) for turn in value]
+        if not any(found):
+            return [{"role": turn["role"], "content": turn["content"]} for turn in value]
+        wrong = next(f"{text} turn {k}" for k, text in enumerate(found) if text)
+    raise DataError(
+        explain(
+            'a conversation: a list of {"role": "user", "assistant", "system" or "tool", "content": text}',
+            f"{where}: {wrong}",
+            "another layout of conversations (from, value; parts), images, tool calls or thoughts beside the text",
+            "rename the keys, write all that is said into content, or give prompts and responses as two fields",
+        )
+    )
+
+
+def _wrong_turn(turn: Any) -> str | None:
+    """Say what is wrong with a turn, up to its number."""
+    if not isinstance(turn, dict):
+        return f"a {type(turn).__name__} as"
+    role, content = turn.get("role"), turn.get("content")
+    if role is None:
+        return "no role in"
+    if role not in _ROLES:
+        return f"{role!r} as role of"
+    beside = [key for key in _BESIDE if turn.get(key)]
+    if not isinstance(content, str):
+        kind = type(content).__name__
+        return f"{kind if content is None else f'a {kind}'} as content of"
+    return f"{beside[0]!r} in" if beside else None
 
 
 def _check_ids(ids: list[Any], name: str) -> None:

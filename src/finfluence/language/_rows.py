@@ -136,6 +136,11 @@ class TextRows:
             "id": positions,
         }
 
+    def ends(self) -> Tensor:
+        """Return the positions of the shortest and of the longest row."""
+        lengths = [len(e) for e in self.encoded]
+        return torch.tensor([lengths.index(min(lengths)), lengths.index(max(lengths))])
+
     def digest(self) -> str:
         """Return a hash of tokens, weights and ids."""
         parts = [e.tokens.tobytes() + e.learned.tobytes() for e in self.encoded]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from finfluence._files import digest
@@ -24,7 +23,8 @@ from finfluence.language import (
     TextRows,
     Window,
     add_lora,
-    check_logits,
+    begins_answers,
+    check_texts,
     encode,
     load_model,
     mean_token_loss,
@@ -148,7 +148,7 @@ def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | No
     found = encode(records.texts, loaded.tokenizer, records.ids, window)
     rows = _rows(found, records.ids, options)
     queries = [b.query(loaded.tokenizer, window) for b in asked]
-    check_logits(loaded.model, _first(rows))
+    check_texts(loaded.model, rows, *queries)
     lora = LoraOptions(
         rank=options.lora_rank,
         targets=options.lora_targets,
@@ -229,16 +229,18 @@ def _rows(found: EncodedRows, ids: list[Any], options: TuneOptions) -> TextRows:
     return TextRows(found.rows, [ids[p] for p in found.positions], batch_size=options.batch_size)
 
 
-def _first(rows: TextRows) -> Any:
-    longest = max(range(len(rows)), key=lambda k: len(rows.encoded[k]))
-    return rows.batch(torch.tensor(sorted({0, longest})))
-
-
 def _template_note(tokenizer: Any, options: TuneOptions) -> list[str]:
-    if getattr(tokenizer, "chat_template", None) or options.messages_field is not None:
+    if not getattr(tokenizer, "chat_template", None):
+        if options.messages_field is not None:
+            return []
+        return [
+            "The tokenizer has no chat template: a row is its prompt followed by its response, as they stand."
+        ]
+    if begins_answers(tokenizer):
         return []
     return [
-        "The tokenizer has no chat template: a row is its prompt followed by its response, as they stand."
+        "The chat template begins no answer (it takes no notice of add_generation_prompt): what it writes before an "
+        "answer, such as the name of the role, is learned and measured with it."
     ]
 
 

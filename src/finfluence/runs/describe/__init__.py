@@ -9,7 +9,7 @@ from finfluence.runs.describe._checksum import (
     first_change,
     rows_checksums,
 )
-from finfluence.runs.describe._loss import check_loss, try_loss
+from finfluence.runs.describe._loss import check_loss, loss_options, try_loss
 from finfluence.runs.describe._model import (
     check_model,
     check_parameters,
@@ -76,6 +76,7 @@ __all__ = [
     "first_change",
     "gradients",
     "hooked_parameter",
+    "loss_options",
     "mean_loss",
     "own_loss",
     "query_values",

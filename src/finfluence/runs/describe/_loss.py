@@ -1,5 +1,6 @@
 """A user's loss: one number for each row, from a model and a batch."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -36,6 +37,26 @@ def check_loss(loss: Any) -> None:
             'reduction="none")',
         )
     )
+
+
+def loss_options(loss: Any) -> str | None:
+    """Return the name and the numbers of a loss that is a dataclass, with those of losses in it; None for others.
+
+    Returns
+    -------
+    str or None
+
+    Examples
+    --------
+    >>> from finfluence.language import DPO, mean_token_loss
+    >>> loss_options(DPO(beta=0.2)), loss_options(mean_token_loss)
+    ('DPO(beta=0.2)', None)
+    """
+    if not is_dataclass(loss):
+        return None
+    values = {f.name: getattr(loss, f.name) for f in fields(loss)}
+    shown = {name: repr(v) if isinstance(v, (int, float)) else loss_options(v) for name, v in values.items()}
+    return f"{type(loss).__name__}({', '.join(f'{k}={v}' for k, v in shown.items() if v is not None)})"
 
 
 _FUNCTIONS = {

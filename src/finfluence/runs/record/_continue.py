@@ -21,6 +21,7 @@ _SAME = {
     "names": "trained parameters", "kind": "optimiser", "group_of": "parameter groups", "clip_norm": "clip_norm",
     "clip_value": "clip_value", "sampling": "sampling", "steps_per_epoch": "steps_per_epoch", "random": "dropout",
     "rows": "data", "data_hash": "data", "model": "model",
+    "loss": "loss",
 }  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def _samples(folder: Path, step: int, device: torch.device) -> dict[int, Referen
 
 def _check_same(recorder: Recorder, head: dict[str, Any], folder: Path) -> None:
     now = json.loads(json.dumps(header(recorder.recording, None)))
-    differing = [word for key, word in _SAME.items() if now[key] != head[key]]
+    differing = [word for key, word in _SAME.items() if now[key] != head.get(key, now[key])]
     if differing:
         raise StorageError(
             explain(

@@ -10,7 +10,7 @@ import torch
 
 from finfluence import _files
 from finfluence.errors import StorageError, explain
-from finfluence.runs.describe import Rows, RowSource
+from finfluence.runs.describe import Rows, RowSource, loss_options
 from finfluence.runs.steps import Recording, fingerprint
 
 FORMAT = "finfluence-recording"
@@ -26,7 +26,7 @@ def header(recording: Recording, steps: int | None) -> dict[str, Any]:
         "groups": o.groups, "group_of": o.group_of, "taken": o.steps_done, "clip_norm": r.clipping.norm,
         "clip_value": r.clipping.value, "sampling": r.sampling.kind, "steps_per_epoch": r.sampling.steps_per_epoch,
         "random": r.random, "rows": len(r.rows), "data_hash": r.data, "model": fingerprint(r.model, r.names),
-        "notes": r.notes, "precision": None if r.precision is None else str(r.precision),
+        "loss": loss_options(r.loss), "notes": r.notes, "precision": None if r.precision is None else str(r.precision),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from finfluence.errors import ConfigError, StorageError, explain
 from finfluence.grads import Layout, RowLoss
 from finfluence.runs.checkpoints import ThinningCheckpoints, read_tensors
-from finfluence.runs.describe import RowSource, rows_checksums, varies
+from finfluence.runs.describe import RowSource, loss_options, rows_checksums, varies
 from finfluence.runs.describe.optimizers import rule_named
 from finfluence.runs.record._finish import keep_last, notes
 from finfluence.runs.record._header import data_hash, read_header
@@ -46,6 +46,7 @@ def reopen(
         rows = rows_of(data, collate)
         twin = _copied_for(model, head, folder)
         _check_same(head, twin, rows, folder)
+        _check_loss(head, loss, folder)
         layout = Layout(twin)
         groups = head["groups"]
         optimizer = RecordedOptimizer(rule_named(head["kind"]), groups, head["group_of"], head["taken"])
@@ -92,6 +93,20 @@ def _check_same(head: dict[str, Any], twin: nn.Module, rows: RowSource, folder: 
                 f"another {word}",
                 "another checkpoint's frozen weights, another architecture, or rows that changed since",
                 f"pass the same {word} as to Tape.record (trained weights may differ: they come from the tape)",
+            )
+        )
+
+
+def _check_loss(head: dict[str, Any], loss: RowLoss, folder: Path) -> None:
+    """Raise if the loss, or what it was recorded with, is known to have other numbers."""
+    then, now = head.get("loss"), loss_options(loss)
+    if "loss" in head and then != now:
+        raise StorageError(
+            explain(
+                f"the loss that the tape in {folder} was recorded with ({then or 'one without options'})",
+                now or "one without options",
+                "options of the training that change its loss are not those of the recording",
+                "pass the same loss as to Tape.record, or make the trainer with the same arguments",
             )
         )
 
