@@ -140,8 +140,10 @@ def test_rows_that_cannot_be_named(frame):
         fi.scan(doubled, "label", **QUICK)
     assert_parts(caught.value, "a frame whose index names each row once", "160 index values that stand in more than one row, first '0'",
                  "put together with their old indices", "frame.reset_index(drop=True)")  # fmt: skip
-    with pytest.raises(DataError, match="an index of several levels"):
+    with pytest.raises(DataError) as caught:
         fi.scan(frame.set_index(["a", "b"]), "label", **QUICK)
+    assert_parts(caught.value, "a frame whose index names each row once", "an index of several levels, ['a', 'b']",
+                 "grouped, stacked or pivoted", "pass frame.reset_index(), whose levels become columns")  # fmt: skip
     with pytest.raises(DataError, match="a column 'row_id' that is not passed as id="):
         fi.scan(frame.set_axis(range(5, 165)).assign(row_id=1), "label", **QUICK)
 

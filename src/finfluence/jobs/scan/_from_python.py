@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from finfluence._files import atomic
+from finfluence._indices import notes_of_rows
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, DataError, StorageError, explain
 from finfluence.jobs._folder import RUN
@@ -50,7 +52,8 @@ def scan(
     data : DataFrame, array, (X, y) or path
         The rows; a path or a built-in name as of the command.
     target : str or array
-        The column to predict; or, beside a frame or an array X, the labels y themselves.
+        The column to predict; or, beside a frame or an array X, the labels y themselves. Where both have an index, the
+        same labels in another order are refused, and other labels go by position, which is said.
     out : path, optional
         Folder for everything (new or empty). Without it a temporary one, which is removed with the result.
     holdout : DataFrame, array, (X, y) or path, optional
@@ -97,6 +100,9 @@ def scan(
     held = None
     if holdout is not None:
         held = _rows_of(holdout, None if rows.labels_given else target, id, "holdout", like=rows)
+    notes = [note for part in (rows, held) if part is not None for note in part.notes]
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     folder = Path(os.path.abspath(mkdtemp(prefix="finfluence-scan-") if out is None else out))
     written: list[Path] = []
 
@@ -115,7 +121,7 @@ def scan(
             "group_column": group,
         }
         asked = ScanOptions(**given, **_further(options, given))
-        found = run_scan(asked, progress, write_rows=write)
+        found = run_scan(asked, progress, write_rows=write, notes=notes)
     except BaseException:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -142,6 +148,8 @@ class _Rows:
         The id of each row in its frame, by the text of it.
     labels_given
         Whether the labels came beside the rows.
+    notes
+        What a reader must know of how they go together.
     """
 
     name: str
@@ -150,6 +158,7 @@ class _Rows:
     id_column: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
     labels_given: bool = False
+    notes: tuple[str, ...] = ()
 
     def place(self, folder: Path) -> str:
         """Return where the rows are, or will be."""
@@ -166,10 +175,13 @@ def _rows_of(data: Any, target: Any, id: str | None, name: str, like: _Rows | No
             raise _mixed("a path beside an array of labels")
         return _Rows(os.fspath(data), None, target, id)
     if isinstance(data, pd.DataFrame):
+        notes: list[str] = []
         if not column:
             label = str(getattr(target, "name", None) or "target") if like is None else str(like.target)
+            notes = notes_of_rows({"X": data, "y": target})
             data, target = _with_labels(data, target, label), label
-        return replace(_rows_of_frame(data, target, id, name, like), labels_given=not column)
+        made = _rows_of_frame(data, target, id, name, like)
+        return replace(made, labels_given=not column, notes=tuple(notes))
     if column:
         raise _mixed(f"{type(data).__name__} without labels")
     return _rows_of_arrays(data, target, id, name)
@@ -260,7 +272,8 @@ def _with_labels(frame: pd.DataFrame, labels: Any, name: str) -> pd.DataFrame:
                 f"one label for each of the {len(frame)} rows",
                 f"labels of shape {values.shape}",
                 "labels of another split of the data",
-                "pass the labels of these rows, in their order",
+                "pass the labels of these rows, in their order"
+                + (": y.loc[X.index], if its index names them" if hasattr(labels, "iloc") else ""),
             )
         )
     return frame.assign(**{name: values})
@@ -270,13 +283,21 @@ def _with_index(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the frame with its index as a first column of ids."""
     ids = [str(i) for i in frame.index]
     repeated = pd.Index(ids)[pd.Index(ids).duplicated()].unique()
-    if len(repeated) or isinstance(frame.index, pd.MultiIndex):
+    if isinstance(frame.index, pd.MultiIndex):
         raise DataError(
             explain(
                 "a frame whose index names each row once, or a column of ids",
-                "an index of several levels"
-                if isinstance(frame.index, pd.MultiIndex)
-                else f"{len(repeated)} index values that stand in more than one row, first {repeated[0]!r}",
+                f"an index of several levels, {list(frame.index.names)}",
+                "a frame that was grouped, stacked or pivoted",
+                "pass frame.reset_index(), whose levels become columns, with id= (a column with unique ids) or none to "
+                "count the rows from 0",
+            )
+        )
+    if len(repeated):
+        raise DataError(
+            explain(
+                "a frame whose index names each row once, or a column of ids",
+                f"{len(repeated)} index values that stand in more than one row, first {repeated[0]!r}",
                 "frames put together with their old indices",
                 "pass id= (a column with unique ids), or frame.reset_index(drop=True) to count the rows from 0",
             )
