@@ -111,7 +111,7 @@ def fit_target(labels: np.ndarray, name: str, task: Task, marks: Marks | None = 
     """Return the target's classes, or the mean and scale of its numbers, from training labels."""
     if task == "regression":
         values = to_numbers(labels, marks)
-        return Target(name, None, float(values.mean()), float(values.std()) or 1.0)
+        return Target(name, None, float(values.mean()), float(values.std()) or 1.0, unit_of(labels))
     spellings: dict[object, object] = {}
     distinct = _spellings(labels)
     for key, value in zip(class_keys_of(distinct), distinct, strict=True):

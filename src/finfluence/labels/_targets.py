@@ -150,9 +150,10 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
         len(fits),
         found.informative,
     )
+    wrong = int(verdict.named(0.1).sum())
+    called = f"calling {wrong:,} of {len(y):,} numbers wrong" if wrong else "calling no number wrong"
     finding = (
-        f"calling {int(verdict.named(0.1).sum())} numbers wrong at a level of 10 % "
-        + ASSUMPTION.format(what=_WHAT[best.measure])
+        f"{called} at a level of 10 % " + ASSUMPTION.format(what=_WHAT[best.measure])
         if verdict.told
         else "no model predicts rows that it has not seen better than a constant does: no number can be judged, and "
         "none is named"
