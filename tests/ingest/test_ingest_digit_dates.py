@@ -100,3 +100,23 @@ def test_the_table_of_columns_shows_it():
     assert (
         table.loc["when", "read_as"] == "date" and "15032021 for 15 March 2021" in table.loc["when", "note"]
     )
+
+
+BIRTHS = [dt.datetime(1945, 1, 1) + dt.timedelta(days=int(d)) for d in RNG.integers(0, 21_000, N)]
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%y", "%d.%m.%y", "%y%m%d", "%d-%b-%y", "%m/%d/%y"])
+def test_years_of_two_digits_follow_each_other(form):
+    found, column = looked_at([f"{d:{form}}" for d in BIRTHS])
+    np.testing.assert_allclose(found, looked_at([f"{d:%Y-%m-%d}" for d in BIRTHS])[0], atol=1e-4)
+    assert "years of two digits from 4" in " ".join(column.notes) and "are read as 194" in " ".join(
+        column.notes
+    )
+
+
+def test_years_of_this_century_and_of_both_stay_as_they_were():
+    for first, days in (((2019, 1, 1)), 1_500), ((1975, 1, 1), 18_000):
+        dates = [dt.datetime(*first) + dt.timedelta(days=int(d)) for d in np.linspace(0, days, N)]
+        found, column = looked_at([f"{d:%d/%m/%y}" for d in dates])
+        np.testing.assert_allclose(found, looked_at([f"{d:%Y-%m-%d}" for d in dates])[0], atol=1e-4)
+        assert not any("two digits" in note for note in column.notes)

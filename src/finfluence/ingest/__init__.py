@@ -4,6 +4,7 @@ from finfluence.ingest._builtin import BUILTIN_NAMES, digits_frame
 from finfluence.ingest._csv import sniff
 from finfluence.ingest._features import TableEncoder
 from finfluence.ingest._look import column_decisions
+from finfluence.ingest._nested import flattened
 from finfluence.ingest._planted import plant_label_errors
 from finfluence.ingest._preface import before_header, blank_before_quote, marked_encoding, with_row_names
 from finfluence.ingest._raw import RawTable
@@ -29,6 +30,7 @@ __all__ = [
     "choose_task",
     "column_decisions",
     "digits_frame",
+    "flattened",
     "from_frame",
     "marked_encoding",
     "plant_label_errors",

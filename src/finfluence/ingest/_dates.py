@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from finfluence.ingest._date_spellings import MONTHS, rewritten
-from finfluence.ingest._digit_dates import ENOUGH, counts_543_ahead, digit_orders, parted, without_543
+from finfluence.ingest._digit_dates import (
+    ENOUGH,
+    FIRST_OF_LAST,
+    counts_543_ahead,
+    digit_orders,
+    first_of_last,
+    parted,
+    without_543,
+)
 from finfluence.ingest._messages import counted
 
 MOSTLY = 0.9
@@ -56,9 +64,15 @@ class _Cell:
     mark: str
     time: timedelta
 
-    def moment(self, order: str) -> datetime:
-        chosen = order if order in self.orders else self.orders[0]
-        return _moment(self.numbers, chosen) + self.time
+    def moment(self, order: str, century: int) -> datetime:
+        return _moment(self.numbers, self.chosen(order), century) + self.time
+
+    def chosen(self, order: str) -> str:
+        return order if order in self.orders else self.orders[0]
+
+    def short_year(self, order: str) -> int | None:
+        year = self.numbers[self.chosen(order).index("y")]
+        return year if year < 100 else None
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class DateEvidence:
 
     `serials` counts cells such as 44262 among the dates: days since 1899-12-30, as spreadsheets keep them. `digits` is
     the length of dates without separators, 0 for all others, and `likely` the likeliest of their orders. `thai` tells
-    whether years are those of the Buddhist calendar.
+    whether years are those of the Buddhist calendar. `years` holds the years of two digits that each order would give.
     """
 
     ordered: int = 0
@@ -78,6 +92,7 @@ class DateEvidence:
     digits: int = 0
     likely: str = ""
     thai: bool = False
+    years: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def best(self) -> list[str]:
@@ -109,6 +124,8 @@ class DateReader:
         Whether numbers of days, as spreadsheets keep them, stand among the dates.
     digits, thai
         As of `DateEvidence`.
+    century
+        Years of two digits from here on are those of the last century.
     """
 
     order: str = "mdy"
@@ -118,6 +135,7 @@ class DateReader:
     serials: bool = False
     digits: int = 0
     thai: bool = False
+    century: int = FIRST_OF_LAST
 
     def read(self, cells: np.ndarray) -> pd.Series:
         """Return texts (None where missing) as datetimes without zone (in UTC), NaT where unreadable."""
@@ -126,7 +144,7 @@ class DateReader:
         for at, text in enumerate(uniques):
             found = _cell(_spelt(text, self.digits, self.thai))
             if found is not None:
-                moments[at] = np.datetime64(found.moment(self.order), "us")
+                moments[at] = np.datetime64(found.moment(self.order, self.century), "us")
             elif self.serials and _SERIAL.fullmatch(text):
                 moments[at] = np.datetime64(_DAY_ZERO + timedelta(days=float(text)), "us")
         return pd.Series(moments[codes])
@@ -163,13 +181,24 @@ class FileDates:
             notes.append(f"dates without separators, {_EXAMPLE[own.digits, reader.order]} for 15 March 2021")
         if own.thai:
             notes.append("years such as 2564 are those of the Buddhist calendar: read 543 years earlier")
+        century = first_of_last(own.years.get(reader.order, frozenset()))
+        if century != FIRST_OF_LAST:
+            notes.append(
+                f"years of two digits from {century:02d} on are read as 19{century:02d} and later, as they follow "
+                "each other"
+            )
         if own.serials:
             notes.append(
                 f"{counted(own.serials, 'cell')} among the dates with a number such as 44262: read as days since "
                 "1899-12-30, as spreadsheets keep dates"
             )
         return replace(
-            reader, serials=own.serials > 0, digits=own.digits, thai=own.thai, note="; ".join(notes)
+            reader,
+            serials=own.serials > 0,
+            digits=own.digits,
+            thai=own.thai,
+            century=century,
+            note="; ".join(notes),
         )
 
     def _reader(self, own: DateEvidence, name: str, other: str, comma: bool) -> DateReader:
@@ -223,12 +252,14 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     marks: Counter[str] = Counter()
     dates = opened = serials = 0
     thai = counts_543_ahead(counts)
+    cells_read = []
     for text, count in counts.items():
         found = _cell(_spelt(text, 0, thai))
         if found is None:
             serials += count * (_SERIAL.fullmatch(text) is not None)
             continue
         dates += count
+        cells_read.append(found)
         if found.mark:
             opened += count * (len(found.orders) > 1)
             marks[found.mark] += count
@@ -236,7 +267,9 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     if serials > dates or dates + serials < MOSTLY * total:
         return None
     mark = max(marks, key=lambda mark: (marks[mark], mark), default="")
-    return DateEvidence(sum(marks.values()), opened, dict(fits), mark, serials, thai=thai)
+    return DateEvidence(
+        sum(marks.values()), opened, dict(fits), mark, serials, thai=thai, years=_short_years(cells_read)
+    )
 
 
 def evidence_of_digits(cells: np.ndarray) -> DateEvidence | None:
@@ -261,7 +294,14 @@ def evidence_of_digits(cells: np.ndarray) -> DateEvidence | None:
     total = counts.total()
     thai = counts_543_ahead(Counter({parted(text, digits): count for text, count in counts.items()}))
     opened = total if len(orders) > 1 else 0
-    return DateEvidence(total, opened, dict.fromkeys(orders, total), "", 0, digits, orders[0], thai)
+    years = _short_years([found for text in counts if (found := _cell(parted(text, digits))) is not None])
+    return DateEvidence(total, opened, dict.fromkeys(orders, total), "", 0, digits, orders[0], thai, years)
+
+
+def _short_years(cells: list[_Cell]) -> dict[str, frozenset[int]]:
+    """Return the years of two digits that dates have in each order."""
+    found = {order: {cell.short_year(order) for cell in cells} for order in ORDERS}
+    return {order: frozenset(year for year in years if year is not None) for order, years in found.items()}
 
 
 def are_dates(texts: Iterable[str]) -> list[bool]:
@@ -325,11 +365,11 @@ def _fits(numbers: tuple[int, int, int], order: str) -> bool:
     return True
 
 
-def _moment(numbers: tuple[int, int, int], order: str) -> datetime:
+def _moment(numbers: tuple[int, int, int], order: str, century: int = FIRST_OF_LAST) -> datetime:
     parts = dict(zip(order, numbers, strict=True))
     year = parts["y"]
     if year < 100:
-        year += 2000 if year < 69 else 1900
+        year += 2000 if year < century else 1900
     return datetime(year, parts["m"], parts["d"])
 
 

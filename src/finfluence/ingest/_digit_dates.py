@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from datetime import date
 
 ENOUGH = 10
@@ -9,6 +10,9 @@ ENOUGH = 10
 _MONTHS = 3
 """Different months from which on six digits are no numbers that count on."""
 AHEAD = 543
+FIRST_OF_LAST = 69
+"""Years of two digits from here on are those of the last century where a column does not tell otherwise."""
+_THIS_CENTURY = 30
 _FIRST_THAI = 2443
 _MOSTLY = 0.9
 _DIGITS = re.compile(r"(\d{5,8})(?:\.0)?")
@@ -103,6 +107,29 @@ def without_543(text: str) -> str:
     ('29/2/2020', '20210315', '15/03/2021')
     """
     return _THAI_YEAR.sub(lambda match: str(int(match[0]) - AHEAD), text, count=1)
+
+
+def first_of_last(years: Collection[int]) -> int:
+    """Return from which year of two digits on a column's years are those of the last century.
+
+    Years follow each other with gaps; across the largest gap there is none before. Dates of birth from 45 to 99 are of
+    one century, and from 45 to 05 of two.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> first_of_last([45, 52, 71, 88, 99, 3]), first_of_last([52, 60, 66]), first_of_last([19, 20, 23])
+    (45, 52, 69)
+    """
+    known = sorted(set(years))
+    if not known:
+        return FIRST_OF_LAST
+    gaps = [(after - before) % 100 for before, after in zip([known[-1], *known[:-1]], known, strict=True)]
+    first = known[gaps.index(max(gaps))] if len(known) > 1 else known[0]
+    return first if _THIS_CENTURY < first < FIRST_OF_LAST else FIRST_OF_LAST
 
 
 def _day(parts: dict[str, int]) -> date | None:

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from finfluence._files import atomic
 from finfluence._indices import notes_of_rows
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, DataError, StorageError, explain
+from finfluence.ingest import flattened
 from finfluence.jobs._folder import RUN
 from finfluence.jobs.scan._folder import ScanFolder
 from finfluence.jobs.scan._options import ScanOptions, checked_names
@@ -101,8 +103,6 @@ def scan(
     if holdout is not None:
         held = _rows_of(holdout, None if rows.labels_given else target, id, "holdout", like=rows)
     notes = [note for part in (rows, held) if part is not None for note in part.notes]
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
     folder = Path(os.path.abspath(mkdtemp(prefix="finfluence-scan-") if out is None else out))
     written: list[Path] = []
 
@@ -128,7 +128,9 @@ def scan(
         elif not (folder / RUN).exists():
             _remove(written)
         raise
-    result = ScanResult(found.folder, found.summary, found.lines, rows.names, temporary=out is None)
+    result = ScanResult(
+        found.folder, found.summary, found.lines, rows.names, rows.labels, temporary=out is None
+    )
     if out is None:
         weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
     return result
@@ -146,6 +148,8 @@ class _Rows:
         Columns of it.
     names
         The id of each row in its frame, by the text of it.
+    labels
+        Those of the frame, by the text of each.
     labels_given
         Whether the labels came beside the rows.
     notes
@@ -157,6 +161,7 @@ class _Rows:
     target: str | None = None
     id_column: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
     labels_given: bool = False
     notes: tuple[str, ...] = ()
 
@@ -179,9 +184,11 @@ def _rows_of(data: Any, target: Any, id: str | None, name: str, like: _Rows | No
         if not column:
             label = str(getattr(target, "name", None) or "target") if like is None else str(like.target)
             notes = notes_of_rows({"X": data, "y": target})
+            for note in notes:
+                warnings.warn(note, stacklevel=3)
             data, target = _with_labels(data, target, label), label
         made = _rows_of_frame(data, target, id, name, like)
-        return replace(made, labels_given=not column, notes=tuple(notes))
+        return replace(made, labels_given=not column, notes=(*notes, *made.notes))
     if column:
         raise _mixed(f"{type(data).__name__} without labels")
     return _rows_of_arrays(data, target, id, name)
@@ -191,12 +198,28 @@ def _rows_of_frame(
     frame: pd.DataFrame, target: str | None, id: str | None, name: str, like: _Rows | None
 ) -> _Rows:
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
+    nested: tuple[str, ...] = ()
+    if frame.columns.is_unique:
+        frame, nested = flattened(frame.astype(_as_objects(frame)), (target, id))
     names = (frame[id] if id in frame.columns else frame.index).tolist()
     by_index = not _counts(frame.index) if like is None else like.id_column is not None
     if id is None and by_index:
         id = _ID
         frame = _with_index(frame, id)
-    return _Rows(f"{name}.csv", _as_csv(frame), target, id, {str(i): i for i in names})
+    given = frame[target] if target in frame.columns else ()
+    labels = {str(label): label for label in given if not isinstance(label, str)}
+    said = tuple(note if like is None else f"hold-out: {note}" for note in nested)
+    own = {str(i): i for i in names}
+    return _Rows(f"{name}.csv", _as_csv(frame), target, id, own, labels, notes=said)
+
+
+def _as_objects(frame: pd.DataFrame) -> dict[str, type]:
+    """Return the columns whose Arrow type holds records or lists, to be kept as objects."""
+    return {
+        name: object
+        for name, kind in frame.dtypes.items()
+        if isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
+    }
 
 
 def _as_csv(frame: pd.DataFrame) -> bytes:
