@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -213,7 +213,7 @@ def _rows_of_frame(
     return _Rows(f"{name}.csv", _as_csv(frame), target, id, own, labels, notes=said)
 
 
-def _as_objects(frame: pd.DataFrame) -> dict[str, type]:
+def _as_objects(frame: pd.DataFrame) -> dict[Hashable, type]:
     """Return the columns whose Arrow type holds records or lists, to be kept as objects."""
     return {
         name: object
