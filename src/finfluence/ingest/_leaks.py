@@ -183,7 +183,7 @@ def copies_with_other_labels(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
     --------
     >>> x = np.r_[np.eye(40), np.eye(40)[:5]]
     >>> copies_with_other_labels(x, np.r_[np.zeros(40), np.ones(5)])
-    ('10 of 45 training rows have the very features of another one, but another label: one of each must be wrong',)
+    ('10 of 45 training rows have the very features of another one, but another label: look for copies',)
     """
     if x[:1].size < 2:
         return ()
@@ -195,8 +195,7 @@ def copies_with_other_labels(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
     if apart <= _FEW_COPIES or 2 * len(seen) < len(rows):
         return ()
     return (
-        f"{apart} of {len(rows)} training rows have the very features of another one, but another label: one of each "
-        "must be wrong",
+        f"{apart} of {len(rows)} training rows have the very features of another one, but another label: look for copies",
     )
 
 
