@@ -195,7 +195,8 @@ def copies_with_other_labels(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
     if apart <= _FEW_COPIES or 2 * len(seen) < len(rows):
         return ()
     return (
-        f"{apart} of {len(rows)} training rows have the very features of another one, but another label: look for copies",
+        f"{apart} of {len(rows)} training rows have the very features of another one, but another label: look for "
+        "copies",
     )
 
 
