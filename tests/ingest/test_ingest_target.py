@@ -103,6 +103,14 @@ def test_encode_and_decode_are_inverse():
     assert numbers.unit == "4 of 't' (one standard deviation in the training rows)"
 
 
+def test_a_target_knows_the_unit_that_its_values_carry():
+    frame = pd.DataFrame({"x": np.arange(60) % 7, "weight": [f"{60 + i}.5 kg" for i in range(60)]})
+    target = split(from_frame(frame, target="weight"))[0].target
+    assert target.written == "kg" and " kg of 'weight' (one standard deviation" in target.unit
+    bare = frame.assign(weight=np.arange(60) + 0.5)
+    assert split(from_frame(bare, target="weight"))[0].target.written == ""
+
+
 def test_encode_refuses_unknown_classes(refused):
     with refused(
         DataError, "'cat', 'dog'", "'dgo'; did you mean 'dog'?", "a spelling", "correct the spelling"

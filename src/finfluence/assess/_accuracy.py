@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from finfluence._indices import same_rows
 from finfluence._seeds import stream
 from finfluence.assess._scores import probabilities, temperature, tempered, wilson
 from finfluence.assess._scores import score as row_score
@@ -217,6 +218,7 @@ def checked(
     source: ArrayLike, labels: ArrayLike, target: ArrayLike, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return source and target probabilities and labels after checking them."""
+    same_rows(source=source, labels=labels)
     p, q = probabilities(source, "source"), probabilities(target, "target")
     if p.shape[1] != q.shape[1]:
         raise DataError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from finfluence._indices import same_rows
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import check_level, numbers
 
@@ -134,6 +135,7 @@ def feedback_interval(
     >>> (found.lower, found.upper)
     (0.0, 3.0)
     """
+    same_rows(features=features, outcomes=outcomes)
     x, y, candidates = _checked(features, outcomes, chosen, design, grid, level)
     scores, weights = scores_and_weights(x, y, design, candidates)
     kept = np.array(
@@ -253,6 +255,7 @@ def split_interval(
     inf
     """
     check_level(level)
+    same_rows(residuals=residuals, weights=weights)
     r, w = numbers(residuals, "residuals"), numbers(weights, "weights")
     whole = np.append(w, weight)
     fits = r.ndim == 1 and r.shape == w.shape and len(r) > 0

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from finfluence._indices import same_rows
 from finfluence.assess._effect_laws import EffectLaws, effect_laws
 from finfluence.assess._network import network_laws
 from finfluence.errors import ConfigError, DataError, explain
@@ -168,6 +169,8 @@ def inclusion(
                 'write posterior="grid"',
             )
         )
+    same_rows(included=included, outcome=outcome)
+    same_rows(**{"included.T": getattr(included, "T", None), "predicted": predicted})
     t, y, a = _checked(included, outcome, predicted)
     labels = list(names) if names is not None else [str(i) for i in range(t.shape[1])]
     if len(labels) != t.shape[1]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from finfluence._indices import same_rows
 from finfluence.assess._learners import folds, sklearn
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.stats import check_level, numbers
@@ -131,6 +132,7 @@ def policy_effect(
     (True, True)
     """
     check_level(level)
+    same_rows(included=included, outcome=outcome, covariates=covariates)
     t, y, w = _checked(included, outcome, covariates, propensity)
     regressor, classifier = models if models is not None else _default_models(len(t))
     predictions, chance = np.empty((2, len(t))), np.empty((2, len(t)))

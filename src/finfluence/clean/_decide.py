@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from finfluence._indices import same_rows
 from finfluence.clean._rule import act
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.result import Influence, need_mu, one_of
@@ -252,6 +253,8 @@ def decide(
     >>> decisions.frame["suggested_action"].value_counts().to_dict()
     {'keep': 966, 'drop': 34}
     """
+    fields_of_labels = {} if predictions is None else vars(predictions)
+    same_rows(row_ids=row_ids, mu=mu, p_values=p_values, own_loss=own_loss, **fields_of_labels)
     ids, options = np.asarray(row_ids), options or DecisionOptions()
     fdr, direction, said = options.fdr, options.direction, predictions or Predictions()
     _check_options(sign, direction, options.relabel_confidence)

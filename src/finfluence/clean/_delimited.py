@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finfluence.clean._formulas import formula_like, neutralise
 from finfluence.errors import DataError, explain
-from finfluence.ingest import before_header, marked_encoding, with_row_names
+from finfluence.ingest import before_header, blank_before_quote, marked_encoding, with_row_names
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A delimited file: what stands before the header, the header, records; blank lines belong to the record below."""
+    """A delimited file: what stands before the header, the header, records; blank lines belong to the record below.
+
+    `blanks` tells whether quoted cells stand behind a blank.
+    """
 
     mark: str
     encoding: str
@@ -33,6 +36,7 @@ class Sheet:
     header: Record
     records: list[Record]
     rest: str
+    blanks: bool = False
 
     @cached_property
     def names(self) -> list[str]:
@@ -57,10 +61,11 @@ class Sheet:
 def read_sheet(path: Path, delimiter: str, encoding: str | None = None) -> Sheet:
     """Read a delimited file without interpreting any cell."""
     data = path.read_bytes()
-    text, encoding = _decoded(data, encoding)
+    text, encoding = decoded(data, encoding)
     start, _ = before_header(text, delimiter)
     mark = text[: max(start, int(text.startswith("\ufeff")))]
-    records = list(_records(text[len(mark) :], delimiter, path, mark.count("\n")))
+    blanks = blank_before_quote(text[len(mark) :], delimiter)
+    records = list(_records(text[len(mark) :], delimiter, path, mark.count("\n"), blanks))
     if not records or not records[0].cells:
         raise DataError(
             explain(
@@ -73,17 +78,17 @@ def read_sheet(path: Path, delimiter: str, encoding: str | None = None) -> Sheet
     rest = ""
     if not records[-1].cells:
         rest = records.pop().text
-    return Sheet(mark, encoding, delimiter, records[0], records[1:], rest)
+    return Sheet(mark, encoding, delimiter, records[0], records[1:], rest, blanks)
 
 
 def written(sheet: Sheet, keep: list[bool], edits: dict[int, tuple[int, str]], escape: bool) -> bytes:
     """Return the bytes of the kept records; `edits` maps a position to (column, new cell)."""
     kept = [
-        _edited(record, sheet.delimiter, edits.get(position), escape)
+        _edited(record, sheet, edits.get(position), escape)
         for position, record in enumerate(sheet.records)
         if keep[position]
     ]
-    head = _edited(sheet.header, sheet.delimiter, None, escape)
+    head = _edited(sheet.header, sheet, None, escape)
     return (sheet.mark + head + "".join(kept) + sheet.rest).encode(sheet.encoding)
 
 
@@ -97,14 +102,15 @@ def count_formulas(sheet: Sheet, keep: list[bool]) -> int:
     )
 
 
-def _edited(record: Record, delimiter: str, edit: tuple[int, str] | None, escape: bool) -> str:
+def _edited(record: Record, sheet: Sheet, edit: tuple[int, str] | None, escape: bool) -> str:
+    delimiter = sheet.delimiter
     changes = {edit[0]: edit[1]} if edit else {}
     if escape and _suspect(delimiter).search(record.text):
         cells = {i: changes.get(i, cell) for i, cell in enumerate(record.cells)}
         changes |= {i: neutralise(cell) for i, cell in cells.items() if formula_like(cell)}
     if not changes:
         return record.text
-    text, spans = record.text, _spans(record.text, delimiter)
+    text, spans = record.text, _spans(record.text, delimiter, sheet.blanks)
     for column in sorted(changes, reverse=True):
         start, end = spans[column]
         text = text[:start] + _quoted(changes[column], delimiter, text[start : start + 1] == '"') + text[end:]
@@ -117,11 +123,13 @@ def _quoted(cell: str, delimiter: str, always: bool) -> str:
     return cell
 
 
-def _spans(text: str, delimiter: str) -> list[tuple[int, int]]:
-    """Start and end of each cell in the text of a record, quotation marks included."""
+def _spans(text: str, delimiter: str, blanks: bool) -> list[tuple[int, int]]:
+    """Start and end of each cell in the text of a record, quotation marks included, blanks before them not."""
     spans, start = [], len(text) - len(text.lstrip("\r\n"))
     end_of_record = len(text.rstrip("\r\n"))
     while True:
+        while blanks and text[start : start + 1] == " ":
+            start += 1
         end = start
         if text[start : start + 1] == '"':
             end = start + 1
@@ -145,7 +153,7 @@ def _suspect(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|{end})(?:[=@\t\r]|[+-](?!{number}))")
 
 
-def _records(text: str, delimiter: str, path: Path, before: int) -> Iterator[Record]:
+def _records(text: str, delimiter: str, path: Path, before: int, blanks: bool) -> Iterator[Record]:
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -153,7 +161,7 @@ def _records(text: str, delimiter: str, path: Path, before: int) -> Iterator[Rec
             taken.append(line)
             yield line
 
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True, skipinitialspace=blanks)
     blank, first = "", before + 1
     with _long_cells():
         try:
@@ -179,8 +187,8 @@ def _records(text: str, delimiter: str, path: Path, before: int) -> Iterator[Rec
         yield Record(blank, [], first)
 
 
-def _decoded(data: bytes, encoding: str | None) -> tuple[str, str]:
-    """Decode so that encoding again gives the same bytes; a byte-order mark stays in the text."""
+def decoded(data: bytes, encoding: str | None = None) -> tuple[str, str]:
+    """Return the text and its encoding, so that encoding again gives the same bytes; a byte-order mark stays."""
     marked = marked_encoding(data)
     if marked.startswith(("utf-16", "utf-32")):
         little = marked.endswith("-le") or data.startswith(b"\xff\xfe")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from finfluence._indices import same_rows
 from finfluence.clean._decide import Decisions
 from finfluence.errors import ConfigError, DataError, explain
 
@@ -101,6 +102,7 @@ def apply(
     >>> len(cleaned.frame), cleaned.audit["action"].unique().tolist()
     (966, ['drop'])
     """
+    same_rows(frame=frame, ids=ids)
     keys = frame.index.to_numpy() if ids is None else np.asarray(ids)
     if keys.shape != (len(frame),):
         raise DataError(

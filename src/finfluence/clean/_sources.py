@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from finfluence.clean._delimited import Sheet, count_formulas, written
 from finfluence.clean._formulas import neutralise
-from finfluence.clean._json_lines import with_value
+from finfluence.clean._json_lines import value_of, with_part, with_value, within
 from finfluence.clean._plan import Plan, target_column
 from finfluence.clean._spelling import spell
 from finfluence.errors import DataError, explain
@@ -70,6 +70,7 @@ class JsonLinesSource:
     """A file of JSON objects, one per line."""
 
     text: str
+    encoding: str
     target: str | None
     id_column: str | None
     ids: Sequence[Any] = field(init=False)
@@ -77,15 +78,16 @@ class JsonLinesSource:
     lines: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rows = [(i, line) for i, line in enumerate(io.StringIO(self.text), start=1) if line.strip()]
+        self._mark = "\ufeff" if self.text.startswith("\ufeff") else ""
+        self._rows, self._rest = _json_records(self.text.removeprefix(self._mark))
         self.lines = [number for number, _ in self._rows]
         records = [json.loads(line) for _, line in self._rows]
         self.ids = (
-            _ids([r.get(self.id_column) for r in records], self.id_column)
+            _ids([value_of(record, self.id_column) for record in records], self.id_column)
             if self.id_column
             else range(len(records))
         )
-        self.labels = [record.get(self.target) for record in records] if self.target else None
+        self.labels = [value_of(record, self.target) for record in records] if self.target else None
 
     def cleaned(self, plan: Plan, escape: bool) -> tuple[bytes, int]:
         """Return the kept lines as they stand, the target's value in relabelled ones apart."""
@@ -97,7 +99,19 @@ class JsonLinesSource:
                 line = with_value(line, name, spell(plan.to_label[position], known))
             if plan.keep[position]:
                 kept.append(line)
-        return "".join(kept).encode("utf-8"), 0
+        return (self._mark + "".join(kept) + self._rest).encode(self.encoding), 0
+
+
+def _json_records(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Return number and text of each line that is not blank, with the blank ones above it, and those at the end."""
+    rows, blank = [], ""
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if line.strip():
+            rows.append((number, blank + line))
+            blank = ""
+        else:
+            blank += line
+    return rows, blank
 
 
 @dataclass(eq=False)
@@ -122,11 +136,11 @@ class ParquetSource:
         """Return the kept rows under the same schema."""
         table = self.table
         if plan.to_label:
-            name = target_column(self.target, table.column_names)
-            values = list(self._values(name))
-            known = list({repr(v): v for v in values}.values())
+            name, within = self._place(self.target)
+            values = table.column(name).to_pylist()
+            known = list({repr(v): v for v in self._values(self.target)}.values())
             for position, label in plan.to_label.items():
-                values[position] = spell(label, known)
+                values[position] = with_part(values[position], within, spell(label, known))
             at = table.column_names.index(name)
             kind = table.schema.field(at)
             plain = kind.type.value_type if pa.types.is_dictionary(kind.type) else kind.type
@@ -136,7 +150,18 @@ class ParquetSource:
         return out.getvalue(), 0
 
     def _values(self, name: str | None) -> list[Any]:
-        return self.table.column(target_column(name, self.table.column_names)).to_pylist()
+        column, within = self._place(name)
+        values: list[Any] = self.table.column(column).to_pylist()
+        return [value_of(value, within) for value in values] if within else values
+
+    def _place(self, name: str | None) -> tuple[str, str]:
+        """Return a column, and the name of the part of its records that is meant; "" for the cells themselves."""
+        names = self.table.column_names
+        if name is not None and name not in names:
+            for column in names:
+                if rest := within(column, name):
+                    return column, rest
+        return target_column(name, names), ""
 
 
 @dataclass(eq=False)

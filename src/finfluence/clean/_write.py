@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from finfluence._files import atomic
 from finfluence.clean._decide import Decisions
-from finfluence.clean._delimited import read_sheet
+from finfluence.clean._delimited import decoded, read_sheet
 from finfluence.clean._formulas import neutralised
 from finfluence.clean._plan import Action, make_plan
 from finfluence.clean._sources import (
@@ -165,6 +165,7 @@ def write_clean(
     """
     layout, options = layout or Layout(), options or CleanOptions()
     origin, goal = Path(source), Path(to)
+    _check_name(origin, goal)
     audit_path = goal.with_name(f"{goal.stem}.audit.csv")
     _check_paths(origin, goal, audit_path, options.force)
     opened = _open(origin, target, id_column, layout)
@@ -222,7 +223,7 @@ def _open(origin: Path, target: str | None, id_column: str | None, layout: Layou
         return ManifestSource(list(layout.ids), labels)
     try:
         if kind in _JSON_LINES:
-            return JsonLinesSource(origin.read_bytes().decode("utf-8"), target, id_column)
+            return JsonLinesSource(*decoded(origin.read_bytes()), target, id_column)
         if kind in _PARQUET:
             return ParquetSource(pq.read_table(pa.BufferReader(origin.read_bytes())), target, id_column)
         if kind == ".npz":
@@ -239,6 +240,19 @@ def _open(origin: Path, target: str | None, id_column: str | None, layout: Layou
                 "restore the scanned file, or scan the new one",
             )
         ) from error
+
+
+def _check_name(origin: Path, goal: Path) -> None:
+    if goal.name in ("", "..") or (goal.is_dir() and not goal.suffix):
+        usual = "cleaned.csv" if origin.is_dir() else f"cleaned{origin.suffix}"
+        raise ConfigError(
+            explain(
+                "the name of a new file",
+                f"the folder {os.fspath(goal)!r}",
+                "a folder was named in which the file should lie",
+                f"write to {goal / usual}",
+            )
+        )
 
 
 def _check_paths(origin: Path, goal: Path, audit_path: Path, force: bool) -> None:

@@ -160,8 +160,10 @@ def clean(
         )
         screen.say(f"What was done to which row, and why: {done.audit_path}")
         if result.summary["holdout_in_source"]:
+            judged = (result.folder / "holdout_labels.parquet").exists()
             screen.say(
-                "Held-out rows are in the file as they were: their labels stand in holdout_labels.parquet."
+                "Held-out rows are in the file as they were"
+                + (": their labels stand in holdout_labels.parquet." if judged else ".")
             )
         for warning in done.warnings:
             screen.say(f"note: {warning}")

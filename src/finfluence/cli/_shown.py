@@ -20,8 +20,6 @@ from finfluence.result import verification_sentence
 from finfluence.verification import Plan, Verification
 
 WORST = 10
-SAID = ("FI026", "FI027", "FI028")
-"""Findings that stand above already, in the words of the verdict."""
 
 
 def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str = "held-out") -> None:
@@ -38,9 +36,8 @@ def show_result(screen: Screen, result: ScanResult, top: int = WORST, query: str
     if summary.get("self_test"):
         screen.say(summary["self_test"])
     show_verified(screen, summary)
-    for code, text in summary["findings"]:
-        if code.startswith(("FI02", "FI04")) and code not in SAID:
-            screen.say(f"note: {text}")
+    for text in result.notes:
+        screen.say(f"note: {text}")
     screen.say("")
     show_groups(screen, summary)
     show_networks(screen, summary)

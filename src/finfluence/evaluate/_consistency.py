@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
+from finfluence._indices import same_rows
 from finfluence.errors import ConfigError, DataError, explain
 
 
@@ -28,6 +29,7 @@ def top_ids(scores: ArrayLike, ids: Sequence[Any] | np.ndarray, k: int) -> set[A
     >>> sorted(top_ids([0.1, 0.9, 0.5], ["a", "b", "c"], 2))
     ['b', 'c']
     """
+    same_rows(scores=scores, ids=ids)
     s = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=-np.inf, neginf=-np.inf, posinf=np.inf)
     if s.shape != np.shape(ids):
         raise DataError(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from finfluence._indices import same_rows
 from finfluence.errors import ConfigError, DataError, explain
 
 
@@ -266,7 +267,7 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
     0.5
     """
     low, high = _pairs(lower, upper, "lower", "upper")
-    low, value = _pairs(low, truth, "lower", "truth")
+    low, value = _pairs(lower, truth, "lower", "truth")
     usable = ~(np.isnan(low) | np.isnan(high) | np.isnan(value))
     if not usable.any():
         raise DataError(
@@ -281,15 +282,13 @@ def coverage(lower: ArrayLike, upper: ArrayLike, truth: ArrayLike) -> float:
 
 
 def _ranked(scores: ArrayLike, positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    s, y = _pairs(scores, np.asarray(positive, dtype=np.float64), "scores", "positive")
+    s, y = _pairs(scores, positive, "scores", "positive")
     _some_positive(y)
     return np.where(np.isnan(s), -np.inf, s), y.astype(bool)
 
 
 def _masks(flagged: ArrayLike, positive: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    f, y = _pairs(
-        np.asarray(flagged, dtype=np.float64), np.asarray(positive, dtype=np.float64), "flagged", "positive"
-    )
+    f, y = _pairs(flagged, positive, "flagged", "positive")
     return f.astype(bool), y.astype(bool)
 
 
@@ -306,6 +305,7 @@ def _some_positive(y: np.ndarray) -> None:
 
 
 def _pairs(a: ArrayLike, b: ArrayLike, name_a: str, name_b: str) -> tuple[np.ndarray, np.ndarray]:
+    same_rows(**{name_a: a, name_b: b})
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
         raise DataError(

@@ -22,6 +22,10 @@ Decide = Callable[[np.ndarray, str, Marks], tuple[Task, str]]
 """(labels, target name, its decimal mark) -> task and why, after checking the labels."""
 
 
+NO_GROUP = "(none)"
+"""The group of rows that name none."""
+
+
 def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
     """Return a column by name, or say which columns there are."""
     names = [str(item) for item in frame.columns]
@@ -68,6 +72,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         ids = row_ids(column(frame, id_column, "id", source.name).to_numpy(dtype=object), id_column)
     if group_column is not None:
         groups = _group_names(column(frame, group_column, "group", source.name))
+        nested = (*nested, *_without_group(groups, group_column))
     refuse_several(labels, target)
     reading = file_reading(frame, str(source.details.get("delimiter", "")))
     task, reason = decide(labels, target, reading.number_marks(target))
@@ -175,4 +180,11 @@ def _of_length(arrays: dict[str, np.ndarray], name: str, path: Path, role: str, 
 
 def _group_names(series: pd.Series) -> np.ndarray:
     names = series.astype(object).map(lambda value: str(value).strip(), na_action="ignore")
-    return as_objects(names.where(names.notna() & (names != ""), "(none)"))
+    return as_objects(names.where(names.notna() & (names != ""), NO_GROUP))
+
+
+def _without_group(groups: np.ndarray, name: str) -> tuple[str, ...]:
+    """Return a note on rows that name no group."""
+    missing = int((groups == NO_GROUP).sum())
+    what = f"the group column {name!r} is empty in {missing} of {len(groups)} rows"
+    return (f"{what}: they count as a group of their own, {NO_GROUP!r}",) if missing else ()

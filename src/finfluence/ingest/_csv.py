@@ -14,7 +14,13 @@ import pandas as pd
 from finfluence.errors import DataError, explain
 from finfluence.ingest._dates import are_dates
 from finfluence.ingest._messages import counted, listed
-from finfluence.ingest._preface import ROW_NAMES, before_header, marked_encoding, with_row_names
+from finfluence.ingest._preface import (
+    ROW_NAMES,
+    before_header,
+    blank_before_quote,
+    marked_encoding,
+    with_row_names,
+)
 
 DELIMITERS = (",", ";", "\t", "|")
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -174,7 +180,8 @@ def sniff(text: str) -> str:
     """
 
     def score(delimiter: str) -> tuple[float, int]:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        blanks = blank_before_quote(text, delimiter)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=blanks)
         widths = []
         with contextlib.suppress(csv.Error):
             for cells in reader:
@@ -190,7 +197,12 @@ def sniff(text: str) -> str:
 
 
 def _rows(path: Path, text: str, delimiter: str, before: int) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=blank_before_quote(text, delimiter),
+    )
     try:
         return [(before + reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:

@@ -10,12 +10,24 @@ import numpy as np
 import pandas as pd
 
 from finfluence.ingest._date_spellings import MONTHS, rewritten
+from finfluence.ingest._digit_dates import (
+    ENOUGH,
+    FIRST_OF_LAST,
+    counts_543_ahead,
+    digit_orders,
+    first_of_last,
+    parted,
+    without_543,
+)
 from finfluence.ingest._messages import counted
 
 MOSTLY = 0.9
-_ENOUGH = 10
 LONGEST = 80
 ORDERS = ("dmy", "mdy", "ymd")
+_WITH_SHORT_YEAR = 6
+_EXAMPLE = {
+    (8, "dmy"): "15032021", (8, "mdy"): "03152021", (6, "dmy"): "150321", (6, "mdy"): "031521", (6, "ymd"): "210315",
+}  # fmt: skip
 _WORDS = {"dmy": "day first", "mdy": "month first", "ymd": "year first"}
 _TIME = (
     r"(?:[T\s,]\s*(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<part>\d{1,9}))?)?"
@@ -52,16 +64,24 @@ class _Cell:
     mark: str
     time: timedelta
 
-    def moment(self, order: str) -> datetime:
-        chosen = order if order in self.orders else self.orders[0]
-        return _moment(self.numbers, chosen) + self.time
+    def moment(self, order: str, century: int) -> datetime:
+        return _moment(self.numbers, self.chosen(order), century) + self.time
+
+    def chosen(self, order: str) -> str:
+        return order if order in self.orders else self.orders[0]
+
+    def short_year(self, order: str) -> int | None:
+        year = self.numbers[self.chosen(order).index("y")]
+        return year if year < 100 else None
 
 
 @dataclass(frozen=True)
 class DateEvidence:
     """How many cells of a column have an order to be told, how many of them several orders fit, and each order.
 
-    `serials` counts cells such as 44262 among the dates: days since 1899-12-30, as spreadsheets keep them.
+    `serials` counts cells such as 44262 among the dates: days since 1899-12-30, as spreadsheets keep them. `digits` is
+    the length of dates without separators, 0 for all others, and `likely` the likeliest of their orders. `thai` tells
+    whether years are those of the Buddhist calendar. `years` holds the years of two digits that each order would give.
     """
 
     ordered: int = 0
@@ -69,6 +89,10 @@ class DateEvidence:
     fits: Mapping[str, int] = field(default_factory=dict)
     mark: str = ""
     serials: int = 0
+    digits: int = 0
+    likely: str = ""
+    thai: bool = False
+    years: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def best(self) -> list[str]:
@@ -98,6 +122,10 @@ class DateReader:
         Whether neither the column nor its file decides the order.
     serials
         Whether numbers of days, as spreadsheets keep them, stand among the dates.
+    digits, thai
+        As of `DateEvidence`.
+    century
+        Years of two digits from here on are those of the last century.
     """
 
     order: str = "mdy"
@@ -105,15 +133,18 @@ class DateReader:
     note: str = ""
     doubtful: bool = False
     serials: bool = False
+    digits: int = 0
+    thai: bool = False
+    century: int = FIRST_OF_LAST
 
     def read(self, cells: np.ndarray) -> pd.Series:
         """Return texts (None where missing) as datetimes without zone (in UTC), NaT where unreadable."""
         codes, uniques = pd.factorize(pd.Series(cells, dtype=object))
         moments = np.full(len(uniques) + 1, np.datetime64("NaT"), dtype="datetime64[us]")
         for at, text in enumerate(uniques):
-            found = _cell(text)
+            found = _cell(_spelt(text, self.digits, self.thai))
             if found is not None:
-                moments[at] = np.datetime64(found.moment(self.order), "us")
+                moments[at] = np.datetime64(found.moment(self.order, self.century), "us")
             elif self.serials and _SERIAL.fullmatch(text):
                 moments[at] = np.datetime64(_DAY_ZERO + timedelta(days=float(text)), "us")
         return pd.Series(moments[codes])
@@ -145,13 +176,30 @@ class FileDates:
         if own is None:
             return None
         reader = self._reader(own, name, other, comma)
-        if not own.serials:
-            return reader
-        note = (
-            f"{counted(own.serials, 'cell')} among the dates with a number such as 44262: read as days since "
-            "1899-12-30, as spreadsheets keep dates"
+        notes = [reader.note] if reader.note else []
+        if own.digits:
+            notes.append(f"dates without separators, {_EXAMPLE[own.digits, reader.order]} for 15 March 2021")
+        if own.thai:
+            notes.append("years such as 2564 are those of the Buddhist calendar: read 543 years earlier")
+        century = first_of_last(own.years.get(reader.order, frozenset()))
+        if century != FIRST_OF_LAST:
+            notes.append(
+                f"years of two digits from {century:02d} on are read as 19{century:02d} and later, as they follow "
+                "each other"
+            )
+        if own.serials:
+            notes.append(
+                f"{counted(own.serials, 'cell')} among the dates with a number such as 44262: read as days since "
+                "1899-12-30, as spreadsheets keep dates"
+            )
+        return replace(
+            reader,
+            serials=own.serials > 0,
+            digits=own.digits,
+            thai=own.thai,
+            century=century,
+            note="; ".join(notes),
         )
-        return replace(reader, serials=True, note="; ".join(filter(None, (reader.note, note))))
 
     def _reader(self, own: DateEvidence, name: str, other: str, comma: bool) -> DateReader:
         if own.order:
@@ -161,6 +209,9 @@ class FileDates:
             return DateReader(own.order, _WORDS[own.order], note if odd else "")
         if not own.open:
             return DateReader()
+        if own.digits == _WITH_SHORT_YEAR:
+            order = other if other in own.best else own.likely
+            return DateReader(order, _WORDS[order])
         voted = self._voted(name)
         for order, by in (
             (voted, "by the other dates of the file"),
@@ -200,12 +251,15 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     fits: Counter[str] = Counter()
     marks: Counter[str] = Counter()
     dates = opened = serials = 0
+    thai = counts_543_ahead(counts)
+    cells_read = []
     for text, count in counts.items():
-        found = _cell(text)
+        found = _cell(_spelt(text, 0, thai))
         if found is None:
             serials += count * (_SERIAL.fullmatch(text) is not None)
             continue
         dates += count
+        cells_read.append(found)
         if found.mark:
             opened += count * (len(found.orders) > 1)
             marks[found.mark] += count
@@ -213,20 +267,52 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     if serials > dates or dates + serials < MOSTLY * total:
         return None
     mark = max(marks, key=lambda mark: (marks[mark], mark), default="")
-    return DateEvidence(sum(marks.values()), opened, dict(fits), mark, serials)
+    return DateEvidence(
+        sum(marks.values()), opened, dict(fits), mark, serials, thai=thai, years=_short_years(cells_read)
+    )
 
 
-def compact_dates(cells: np.ndarray) -> bool:
-    """Tell whether all cells are dates such as 20210304 or 20210304143000, enough of them that this is no chance."""
+def evidence_of_digits(cells: np.ndarray) -> DateEvidence | None:
+    """Return the evidence of dates such as 20210304, 20210304143000, 04032021 or 210304; None where cells are others.
+
+    All cells have to be dates, and enough of them differ that this is no chance.
+
+    Returns
+    -------
+    DateEvidence | None
+    """
     counts = Counter(cell for cell in cells if cell is not None)
-    if len(counts) < _ENOUGH or not all(_COMPACT.fullmatch(rewritten(text)) for text in counts):
-        return False
-    return all(_cell(text) is not None for text in counts)
+    if len(counts) < ENOUGH:
+        return None
+    thai = counts_543_ahead(counts)
+    plain = {_spelt(text, 0, thai): count for text, count in counts.items()}
+    if all(_COMPACT.fullmatch(rewritten(text)) and _cell(text) is not None for text in plain):
+        return DateEvidence(thai=thai)
+    digits, orders = digit_orders(counts)
+    if not digits:
+        return None
+    total = counts.total()
+    thai = counts_543_ahead(Counter({parted(text, digits): count for text, count in counts.items()}))
+    opened = total if len(orders) > 1 else 0
+    years = _short_years([found for text in counts if (found := _cell(parted(text, digits))) is not None])
+    return DateEvidence(total, opened, dict.fromkeys(orders, total), "", 0, digits, orders[0], thai, years)
+
+
+def _short_years(cells: list[_Cell]) -> dict[str, frozenset[int]]:
+    """Return the years of two digits that dates have in each order."""
+    found = {order: {cell.short_year(order) for cell in cells} for order in ORDERS}
+    return {order: frozenset(year for year in years if year is not None) for order, years in found.items()}
 
 
 def are_dates(texts: Iterable[str]) -> list[bool]:
     """Return for each text whether alone it could be read as a date."""
     return [_cell(text) is not None for text in texts]
+
+
+def _spelt(text: str, digits: int, thai: bool) -> str:
+    """Return a date with its separators and a Gregorian year."""
+    text = parted(text, digits) if digits else text
+    return without_543(text) if thai else text
 
 
 def _may_be_date(text: str) -> bool:
@@ -279,11 +365,11 @@ def _fits(numbers: tuple[int, int, int], order: str) -> bool:
     return True
 
 
-def _moment(numbers: tuple[int, int, int], order: str) -> datetime:
+def _moment(numbers: tuple[int, int, int], order: str, century: int = FIRST_OF_LAST) -> datetime:
     parts = dict(zip(order, numbers, strict=True))
     year = parts["y"]
     if year < 100:
-        year += 2000 if year < 69 else 1900
+        year += 2000 if year < century else 1900
     return datetime(year, parts["m"], parts["d"])
 
 

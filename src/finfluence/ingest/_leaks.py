@@ -14,6 +14,7 @@ _MOST_ROWS = 4_000
 _LEAVES = 4
 """Leaves of a tree for each class: enough to read a label off, too few to learn rows by heart."""
 _ROUGH = 32
+_FEW_COPIES = 3
 _ALIKE = 0.99
 _KAPPA = 0.6
 _FEW = 5
@@ -155,11 +156,47 @@ def repeated_rows(x: np.ndarray, held: np.ndarray, drawn: bool) -> tuple[str, ..
         return ()
     known = {row.tobytes() for row in x}
     again = sum(row.tobytes() in known for row in held)
-    if again <= max(3, (0.1 if drawn else 0.01) * len(held)):
+    if again <= max(_FEW_COPIES, (0.1 if drawn else 0.01) * len(held)):
         return ()
     return (
         f"{again} of {len(held)} hold-out rows have the very features of a training row: a model may know their labels "
         "by heart",
+    )
+
+
+def copies_with_other_labels(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
+    """Return a note on training rows with the very features of another one, but another class.
+
+    Nothing is said where most rows share their features with others, as in a table of few levels: there no features
+    name a row.
+
+    Parameters
+    ----------
+    x, y
+        Features `[n, ...]` and classes of the training rows.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> x = np.r_[np.eye(40), np.eye(40)[:5]]
+    >>> copies_with_other_labels(x, np.r_[np.zeros(40), np.ones(5)])
+    ('10 of 45 training rows have the very features of another one, but another label: look for copies',)
+    """
+    if x[:1].size < 2:
+        return ()
+    rows = [row.tobytes() for row in x]
+    seen: dict[bytes, set[int]] = {}
+    for row, label in zip(rows, y.tolist(), strict=True):
+        seen.setdefault(row, set()).add(label)
+    apart = sum(len(seen[row]) > 1 for row in rows)
+    if apart <= _FEW_COPIES or 2 * len(seen) < len(rows):
+        return ()
+    return (
+        f"{apart} of {len(rows)} training rows have the very features of another one, but another label: look for "
+        "copies",
     )
 
 

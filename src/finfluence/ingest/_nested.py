@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from finfluence.ingest._messages import counted
+
 MOST_PARTS = 200
 _DEEPEST = 6
 _SCALAR = (str, bool, int, float, np.generic)
@@ -48,7 +50,7 @@ def flattened(frame: pd.DataFrame, keep: Collection[str | None] = ()) -> tuple[p
         columns |= parts
         what = "records" if _first(series, dict) else "lists"
         notes.append(
-            f"column {name!r} holds {what}: read as {len(parts)} columns, such as {next(iter(parts))!r}"
+            f"column {name!r} holds {what}: read as {counted(len(parts), 'column')}, such as {next(iter(parts))!r}"
         )
     if not notes:
         return frame, ()

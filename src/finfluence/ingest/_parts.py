@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -113,6 +113,8 @@ def date_part(column: Column, series: pd.Series, reading: FileReading | None) ->
     known = column.dates.order if isinstance(column.dates, DateReader) and column.dates.words else ""
     own = None if reading is None else reading.date_reader(column.name, known)
     reader = own if own is not None else column.dates
+    if own is not None and isinstance(column.dates, DateReader):
+        reader = replace(own, century=column.dates.century)
     if isinstance(reader, DateReader):
         moments = reader.read(cells)
         if own is not None and own.words and own.order != known:

@@ -81,6 +81,28 @@ def before_header(text: str, delimiter: str = "") -> tuple[int, str]:
     ), named
 
 
+def blank_before_quote(text: str, delimiter: str) -> bool:
+    r"""Tell whether quoted cells stand behind a blank, as in `1, "a, b", 2`, and the whole file can be read so.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> blank_before_quote('x, t\n1, "a, b"\n', ","), blank_before_quote('x,t\n1, "a" is said\n', ",")
+    (True, False)
+    """
+    if not re.search(rf'(?:^|{re.escape(delimiter)}) +"', text, re.MULTILINE):
+        return False
+    lines = io.StringIO(text, newline="")
+    with contextlib.suppress(csv.Error):
+        for _ in csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True):
+            pass
+        return True
+    return False
+
+
 def with_row_names(header: list[str], lines: list[list[str]]) -> list[str]:
     """Return the names of all cells where every line has one cell more than the header.
 

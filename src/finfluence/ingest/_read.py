@@ -138,19 +138,26 @@ def reread(source: Source) -> RawTable:
                 "run it again from Python with that frame",
             )
         )
+    path = Path(source.name)
+    if source.format not in ("builtin", "folder") and path.is_file():
+        _refuse_changed(source, hashlib.sha256(path.read_bytes()).hexdigest())
     raw = read(source.name, **({} if source.format == "builtin" else dict(source.options)))
     if source.details.get("part") == "test" and raw.official is not None:
         raw = raw.official
-    if raw.source.digest != source.digest:
+    _refuse_changed(source, raw.source.digest)
+    return raw
+
+
+def _refuse_changed(source: Source, digest: str) -> None:
+    if digest != source.digest:
         raise DataError(
             explain(
                 f"{source.name} with the content it had (SHA-256 {source.digest[:12]})",
-                f"SHA-256 {raw.source.digest[:12]}",
+                f"SHA-256 {digest[:12]}",
                 "the data was changed since",
                 "restore the file, or start a new run in another output folder",
             )
         )
-    return raw
 
 
 def _read(

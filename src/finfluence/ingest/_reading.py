@@ -8,7 +8,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from finfluence.ingest._dates import DateEvidence, DateReader, FileDates, compact_dates, date_evidence
+from finfluence.ingest._dates import DateEvidence, DateReader, FileDates, date_evidence, evidence_of_digits
 from finfluence.ingest._marks import FEW_LEVELS, Evidence, FileMarks, Marks, evidence
 from finfluence.ingest._numerals import Numerals
 from finfluence.ingest._values import WORDS_FOR_NOTHING, texts
@@ -60,11 +60,11 @@ def file_reading(frame: pd.DataFrame, delimiter: str = "") -> FileReading:
     for name in frame.columns:
         series = frame[name]
         worded = series.dtype == object or pd.api.types.is_string_dtype(series.dtype)
-        if not worded and not pd.api.types.is_integer_dtype(series.dtype):
+        if not worded and not _whole(series):
             continue
         cells = texts(series)
-        if compact_dates(cells):
-            dates[str(name)] = DateEvidence()
+        if (of_digits := evidence_of_digits(cells)) is not None:
+            dates[str(name)] = of_digits
         if not worded or str(name) in dates:
             continue
         cells[~written(series)] = None
@@ -80,6 +80,13 @@ def file_reading(frame: pd.DataFrame, delimiter: str = "") -> FileReading:
         if ordered is not None:
             dates[str(name)] = ordered
     return FileReading(FileMarks(numbers, delimiter), FileDates(dates), absent, numerals)
+
+
+def _whole(series: pd.Series) -> bool:
+    """Tell whether a column holds whole numbers, some of them perhaps missing."""
+    if pd.api.types.is_integer_dtype(series.dtype):
+        return True
+    return pd.api.types.is_float_dtype(series.dtype) and bool((series.dropna() % 1 == 0).all())
 
 
 def without(cells: np.ndarray, words: Collection[str]) -> np.ndarray:

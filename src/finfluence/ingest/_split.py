@@ -10,14 +10,14 @@ from finfluence._seeds import stream
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._encoding import Encoded, encode
 from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
-from finfluence.ingest._leaks import repeated_rows
+from finfluence.ingest._leaks import copies_with_other_labels, repeated_rows
 from finfluence.ingest._messages import counted, listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
 from finfluence.ingest._same_layout import check_same_layout
 from finfluence.ingest._scaling import to_pictures
-from finfluence.ingest._table import Table
-from finfluence.ingest._target import class_doubts, class_keys, fit_target, to_numbers
+from finfluence.ingest._table import Table, Target
+from finfluence.ingest._target import class_doubts, class_keys, fit_target, spellings_of_one, to_numbers
 
 DEFAULT_FRACTION = 0.2
 
@@ -190,6 +190,7 @@ def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
         y_held, said = target.encode(numbers), (*said, *target_doubts(train), *more)
     else:
         y, y_held = target.encode(train.labels), target.encode(held.labels)
+        said = (*spellings_of_one(train.labels, target.name), *said, *_untested(target, held, y, y_held))
     encoded = encode(train, held, seed, given.whole, y)
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None
@@ -202,6 +203,7 @@ def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
         *said,
         *encoded.warnings,
         *repeated_rows(encoded.train, encoded.held, drawn),
+        *(copies_with_other_labels(encoded.train, y) if train.task == "classification" else ()),
     )
     shared: dict[str, Any] = {
         "task": train.task,
@@ -229,6 +231,18 @@ def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
         _table(held, encoded.held, y_held, encoded.low_high, shared),
         encoded,
     )
+
+
+def _untested(target: Target, held: RawTable, y: np.ndarray, y_held: np.ndarray) -> tuple[str, ...]:
+    """Return a note on classes of several training rows that no hold-out row has."""
+    counts = np.bincount(y, minlength=len(target.classes or ()))
+    names = [
+        name for k, name in enumerate(target.classes or ()) if counts[k] > 1 and k not in set(y_held.tolist())
+    ]
+    if not names:
+        return ()
+    what = f"the hold-out has no row of the {'class' if len(names) == 1 else 'classes'} {listed(names)}"
+    return (f"{what}: nothing can test what is said of {'it' if len(names) == 1 else 'them'}",)
 
 
 def _table(

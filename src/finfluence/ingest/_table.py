@@ -48,7 +48,8 @@ class Target:
     """How original target values and the model's targets translate into each other.
 
     Classification: `y` is the index into `classes` (original values, numbers first, sorted).
-    Regression: `y = (value - mean) / scale` with mean and standard deviation of the training part.
+    Regression: `y = (value - mean) / scale` with mean and standard deviation of the training part; `written` is the
+    unit or currency that all values carry, "" for none.
 
     Examples
     --------
@@ -61,13 +62,15 @@ class Target:
     classes: tuple[Any, ...] | None = None
     mean: float = 0.0
     scale: float = 1.0
+    written: str = ""
 
     @property
     def unit(self) -> str:
         """What the value 1 of an encoded target means."""
         if self.classes is not None:
             return f"class of {self.name!r}"
-        return f"{self.scale:.4g} of {self.name!r} (one standard deviation in the training rows)"
+        size = f"{self.scale:.4g} {self.written}".strip()
+        return f"{size} of {self.name!r} (one standard deviation in the training rows)"
 
     def encode(self, values: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
         """Return model targets: int64 class indices, or float32 standardised numbers.

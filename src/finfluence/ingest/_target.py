@@ -1,6 +1,7 @@
 """The column to predict: checked, told apart as classes or numbers, and fitted on the training part."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._dates import are_dates
 from finfluence.ingest._marks import Marks
-from finfluence.ingest._messages import listed
+from finfluence.ingest._messages import counted, listed
 from finfluence.ingest._numerals import numeral
 from finfluence.ingest._table import Target, Task
 from finfluence.ingest._values import (
@@ -111,7 +112,7 @@ def fit_target(labels: np.ndarray, name: str, task: Task, marks: Marks | None = 
     """Return the target's classes, or the mean and scale of its numbers, from training labels."""
     if task == "regression":
         values = to_numbers(labels, marks)
-        return Target(name, None, float(values.mean()), float(values.std()) or 1.0)
+        return Target(name, None, float(values.mean()), float(values.std()) or 1.0, unit_of(labels))
     spellings: dict[object, object] = {}
     distinct = _spellings(labels)
     for key, value in zip(class_keys_of(distinct), distinct, strict=True):
@@ -202,6 +203,31 @@ def class_doubts(target: Target) -> tuple[str, ...]:
                     f"the target {target.name!r} holds {what}, which {words}: they are classes of their own"
                 )
     return tuple(notes)
+
+
+def spellings_of_one(labels: np.ndarray, name: str) -> tuple[str, ...]:
+    """Return a note on each class that the labels write in several ways.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> spellings_of_one(np.array(["1", "1.0", "2", "1"], dtype=object), "t")
+    ("the target 't' writes one class in several ways, '1' (2 rows) and '1.0' (1 row): taken as one",)
+    """
+    texts = [str(label).strip() for label in labels]
+    ways: dict[object, Counter[str]] = {}
+    for key, text in zip(class_keys_of(labels), texts, strict=True):
+        ways.setdefault(key, Counter())[text] += 1
+    return tuple(
+        f"the target {name!r} writes one class in several ways, "
+        + " and ".join(f"{text!r} ({counted(count, 'row')})" for text, count in found.most_common(3))
+        + ": taken as one"
+        for found in ways.values()
+        if len(found) > 1
+    )
 
 
 def refuse_several(labels: np.ndarray, name: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from finfluence.jobs._options import flag_of
 
+_IN_FULL = 1e9
+
 
 def signed(difference: Mapping[str, float]) -> str:
     """Return a difference with its sign and interval.
@@ -37,11 +39,19 @@ def size(difference: Mapping[str, float], scale: float = 1.0) -> str:
     --------
     >>> size({"value": -0.11, "lower": -0.13, "upper": -0.09})
     '0.11 [0.09, 0.13]'
+    >>> size({"value": 13812.0, "lower": 935.0, "upper": 26710.0})
+    '13,800 [935, 26,700]'
     """
     value, lower, upper = (scale * difference[k] for k in ("value", "lower", "upper"))
     if value < 0:
         value, lower, upper = -value, -upper, -lower
-    return f"{value:.3g} [{lower:.3g}, {upper:.3g}]"
+    return f"{_short(value)} [{_short(lower)}, {_short(upper)}]"
+
+
+def _short(value: float) -> str:
+    """Return a number with three digits that count, thousands in full."""
+    short = f"{value:.3g}"
+    return f"{float(short):,.0f}" if "e+" in short and abs(value) < _IN_FULL else short
 
 
 def change(name: str, difference: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:

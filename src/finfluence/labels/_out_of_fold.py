@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from finfluence._extras import require
+from finfluence._indices import same_rows
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import DataError, explain
@@ -139,6 +140,7 @@ def out_of_fold(
     >>> found.informative, bool((found.predicted.argmax(1) == y).mean() > 0.95)
     (True, True)
     """
+    same_rows(x=x, y=y, groups=groups)
     x = np.asarray(x, dtype=np.float32).reshape(len(x), -1)
     y = np.asarray(y)
     _check(x, y, task)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finfluence._indices import same_rows
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
 from finfluence.labels._out_of_fold import out_of_fold
@@ -87,6 +88,9 @@ def plant_and_find(
     >>> found.planted, bool(found.found >= 18)
     (20, True)
     """
+    same_rows(x=x, y=y, groups=groups)
+    x, y = np.asarray(x), np.asarray(y)
+    groups = None if groups is None else np.asarray(groups)
     rng = stream(seed, "planted label errors")
     count = max(1, round(share * len(y)))
     rows = np.sort(rng.choice(len(y), count, replace=False))

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 from scipy.stats import norm, t
 
+from finfluence._indices import same_rows
 from finfluence.errors import DataError, explain
 from finfluence.labels._out_of_fold import FOLDS, OutOfFold
 from finfluence.labels._verdict import share_right
@@ -123,6 +124,7 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
     >>> bool(named[:12].all()), bool(named[12:].sum() <= 2)
     (True, True)
     """
+    same_rows(x=x, y=y)
     y = np.asarray(y, dtype=np.float64)
     if found.task != "regression" or len(found.predicted) != len(y):
         raise DataError(
@@ -148,9 +150,10 @@ def judge_targets(found: OutOfFold, x: np.ndarray, y: ArrayLike, seed: int = 0) 
         len(fits),
         found.informative,
     )
+    wrong = int(verdict.named(0.1).sum())
+    called = f"calling {wrong:,} of {len(y):,} numbers wrong" if wrong else "calling no number wrong"
     finding = (
-        f"calling {int(verdict.named(0.1).sum())} numbers wrong at a level of 10 % "
-        + ASSUMPTION.format(what=_WHAT[best.measure])
+        f"{called} at a level of 10 % " + ASSUMPTION.format(what=_WHAT[best.measure])
         if verdict.told
         else "no model predicts rows that it has not seen better than a constant does: no number can be judged, and "
         "none is named"

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from finfluence._indices import same_rows
 from finfluence.errors import ConfigError, DataError, explain
 from finfluence.labels._floor import SURE_OF_NOISE, Laws, fitted, p_of_none
 from finfluence.labels._out_of_fold import LEAST_CHANCE, OutOfFold
@@ -143,6 +144,7 @@ def by_doubt(p_wrong: np.ndarray, oof_loss: np.ndarray) -> np.ndarray:
     >>> by_doubt(np.array([0.5, np.nan, 0.9, 0.0]), np.array([3.0, 0.1, 1.0, 0.2])).tolist()
     [2, 0, 3, 1]
     """
+    same_rows(p_wrong=p_wrong, oof_loss=oof_loss)
     positions: np.ndarray = np.lexsort((-np.asarray(oof_loss), -np.nan_to_num(p_wrong)))
     return positions
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from finfluence._indices import same_rows
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream
 from finfluence.errors import DataError, explain
@@ -112,6 +113,8 @@ def compare_heads(
     ((3, 1, 100), 'linear')
     """
     check_level(level)
+    same_rows(features=rows[0], labels=rows[1])
+    same_rows(held_out_features=held_out[0], held_out_labels=held_out[1])
     features = feature_matrix(held_out[0], "held-out features")
     labels = one_a_row(held_out[1], len(features), "held-out rows")
     known = set(np.asarray(rows[1]).ravel().tolist())

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finfluence._indices import same_rows
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.errors import ConfigError, DataError, TrainingError, explain
@@ -164,6 +165,7 @@ def nmtune(
     True
     """
     chosen = _checked_options(kind, options or HeadOptions())
+    same_rows(features=features, labels=labels, weights=weights)
     matrix, classes, y, w = _checked_rows(features, labels, weights)
     mean, deviation = matrix.mean(0), matrix.std(0)
     scale = np.where(deviation > 0, deviation, 1.0)

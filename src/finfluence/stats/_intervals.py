@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from finfluence._indices import same_rows
 from finfluence.errors import DataError, explain
 from finfluence.stats._checks import check_level, sample
 
@@ -88,6 +89,7 @@ def paired_difference(after: ArrayLike, before: ArrayLike, *, level: float = 0.9
     >>> print(paired_difference([2.0, 3.0, 5.0], [1.0, 2.0, 3.0]))
     1.333 [-0.1009, 2.768] (95% paired t)
     """
+    same_rows(after=after, before=before)
     a, b = _checked(after, level), _checked(before, level)
     if a.size != b.size:
         raise DataError(

@@ -113,6 +113,7 @@ def test_measures_of_numbers_are_in_their_unit():
         0,
     ]
     assert by_name["absolute error"][1].tolist() == [pytest.approx(2.0), 0]
+    assert [m.unit for m in measures(Target("price", None, 10.0, 4.0, "€"))] == ["", "€", "€"]
 
 
 def test_the_check_trains_no_more_than_the_replays_do():

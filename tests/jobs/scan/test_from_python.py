@@ -1,16 +1,19 @@
 """`fi.scan`: a frame, arrays or a path in, decisions under the frame's own ids out, with the numbers of the command."""
 
 import gc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 import finfluence as fi
+from finfluence.clean import Decisions
 from finfluence.cli import app
 from finfluence.errors import ConfigError, DataError, StorageError
-from finfluence.jobs.scan import open_scan
+from finfluence.jobs.scan import ScanResult, open_scan
 from four_parts import assert_parts
 from small_data import QUICK, blobs
 
@@ -39,6 +42,22 @@ def test_a_frame_gives_the_numbers_of_the_command_on_its_csv(frame, tmp_path):
     assert len(decisions) == 128 and set(decisions.index) < set(frame.index)
     np.testing.assert_array_equal(frame.loc[decisions.index, "label"], decisions["label"])
     assert {"mu", "own_loss", "q_value", "flagged", "suggested_action", "reason"} <= set(decisions.columns)
+
+
+def test_labels_of_the_decisions_are_those_of_the_frame():
+    lines = pd.DataFrame(
+        {"label": ["1", "0"], "predicted": ["1", "1"], "suggested_label": [None, "1"], "row_id": ["4", "7"]},
+        dtype=object,
+    )
+
+    class Decided(ScanResult):
+        def decide(self, fdr=None):
+            return Decisions(lines, 0.1, 2, 0.8, "harmful")
+
+    found = Decided(Path(), {}, lines, {"4": 4, "7": 7}, {"0": 0, "1": 1}).decisions
+    assert found["label"].dtype == found["predicted"].dtype == np.int64
+    assert found["label"].to_dict() == {4: 1, 7: 0} and found["suggested_label"].tolist() == [None, 1]
+    assert Decided(Path(), {}, lines).decisions["label"].tolist() == ["1", "0"]
 
 
 @pytest.mark.slow
@@ -88,6 +107,7 @@ def test_a_temporary_folder_lives_as_long_as_the_result(frame, tmp_path):
         and f"folder: {place} (temporary: removed with this result; pass out= to keep it)" in repr(result)
     )
     assert repr(result).startswith(f"Scan: {result.verdict}") and "next: .decisions" in repr(result)
+    assert "\n  note: One training run: the spread covers the batch order" in repr(result)
     assert result.influence.queries == ["held-out"] and result.report.exists()
     del result
     gc.collect()
@@ -140,8 +160,10 @@ def test_rows_that_cannot_be_named(frame):
         fi.scan(doubled, "label", **QUICK)
     assert_parts(caught.value, "a frame whose index names each row once", "160 index values that stand in more than one row, first '0'",
                  "put together with their old indices", "frame.reset_index(drop=True)")  # fmt: skip
-    with pytest.raises(DataError, match="an index of several levels"):
+    with pytest.raises(DataError) as caught:
         fi.scan(frame.set_index(["a", "b"]), "label", **QUICK)
+    assert_parts(caught.value, "a frame whose index names each row once", "an index of several levels, ['a', 'b']",
+                 "grouped, stacked or pivoted", "pass frame.reset_index(), whose levels become columns")  # fmt: skip
     with pytest.raises(DataError, match="a column 'row_id' that is not passed as id="):
         fi.scan(frame.set_axis(range(5, 165)).assign(row_id=1), "label", **QUICK)
 
@@ -171,6 +193,32 @@ def test_words_for_what_does_not_fit(frame, tmp_path):
         fi.scan(frame, frame["label"], **QUICK)
     with pytest.raises(DataError, match="numbers in an array of features"):
         fi.scan(np.array([["a", 1]] * 20, dtype=object), [0, 1] * 10, **QUICK)
+
+
+def test_records_and_lists_in_a_frame_are_columns_as_in_a_file(frame, tmp_path, monkeypatch):
+    held = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop(asked, progress, write_rows, notes):
+        held.extend(notes)
+        raise Stopped
+
+    monkeypatch.setattr("finfluence.jobs.scan._from_python.run_scan", stop)
+    kind = pd.ArrowDtype(pa.struct({"p": pa.int64()}))
+    mixed = frame.assign(
+        d=[{"k": i % 3, "v": 0.5} for i in range(160)],
+        s=pd.Series([{"p": i} for i in range(160)], dtype=kind),
+    )
+    with pytest.raises(Stopped):
+        fi.scan(mixed, "label", holdout=mixed.iloc[:50], **QUICK)
+    assert held == [
+        "column 'd' holds records: read as 2 columns, such as 'd.k'",
+        "column 's' holds records: read as 1 column, such as 's.p'",
+        "hold-out: column 'd' holds records: read as 2 columns, such as 'd.k'",
+        "hold-out: column 's' holds records: read as 1 column, such as 's.p'",
+    ]
 
 
 def test_a_scan_that_is_refused_leaves_nothing_and_takes_nothing(frame, tmp_path):

@@ -117,7 +117,7 @@ def test_held_out_rows_are_judged_and_the_doubtful_ones_left_out(messy):
     assert len(held) == 140 and set(held["role"]) == {"query", "evaluation"}
     assert held["left_out"].equals(held["p_wrong"] >= 0.5) and held["left_out"].sum() < 20
     if held["left_out"].any():
-        assert "held-out rows are left out" in dict(result.summary["findings"])["FI024"]
+        assert "left out of the query" in dict(result.summary["findings"])["FI024"]
     proof = json.loads((folder / "out/proof.json").read_text())
     assert proof["judging_rows"] == ((held["role"] == "evaluation") & ~held["left_out"]).sum()
 

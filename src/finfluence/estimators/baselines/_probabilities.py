@@ -5,6 +5,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from finfluence._indices import same_rows
 from finfluence.errors import DataError, NotSupportedError, explain
 from finfluence.runs import Tape, seeded
 from finfluence.runs.tape import affordable_rows
@@ -75,6 +76,7 @@ def check_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np
     DataError
         Labels that are no class indices, or probabilities that do not sum to 1.
     """
+    same_rows(probabilities=probabilities, labels=labels)
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     fits = p.ndim == 2 and p.shape[1] >= 2 and y.shape == p.shape[:1] and y.dtype.kind in "iu"
     if not fits or (y.size and not (0 <= y.min() <= y.max() < p.shape[1])):

@@ -195,7 +195,7 @@ def _as_arrays(raw: RawTable, place: Path, to: str | os.PathLike[str]) -> Path:
                 "a name that ends in .npz",
                 os.fspath(to),
                 f"{raw.source.name} is built in and has no file whose format could be kept",
-                f"write to {Path(to).with_suffix('.npz')}: the cleaned rows as arrays x and y",
+                f"write to {Path(to).stem or 'cleaned'}.npz: the cleaned rows as arrays x and y",
             )
         )
     assert raw.pixels is not None

@@ -1,7 +1,8 @@
 """From the options to three sets of rows: to train on, to ask the queries on, and to evaluate the cleaning by."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ class ScanData:
     def halved(self) -> bool:
         """Whether the evaluation rows are apart from the query rows."""
         return self.evaluation is not self.query
+
+    def noted(self, notes: Sequence[str]) -> "ScanData":
+        """Return the same rows with what a reader must know of how they were handed over."""
+        train = replace(self.train, warnings=(*notes, *self.train.warnings))
+        return replace(self, train=train, notes=(*notes, *self.notes))
 
     def described(self) -> dict[str, Any]:
         """Return sizes and sources as plain values."""

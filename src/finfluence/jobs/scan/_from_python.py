@@ -4,8 +4,9 @@ import csv
 import io
 import os
 import shutil
+import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from finfluence._files import atomic
+from finfluence._indices import notes_of_rows
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, DataError, StorageError, explain
+from finfluence.ingest import flattened
 from finfluence.jobs._folder import RUN
 from finfluence.jobs.scan._folder import ScanFolder
 from finfluence.jobs.scan._options import ScanOptions, checked_names
@@ -50,7 +54,8 @@ def scan(
     data : DataFrame, array, (X, y) or path
         The rows; a path or a built-in name as of the command.
     target : str or array
-        The column to predict; or, beside a frame or an array X, the labels y themselves.
+        The column to predict; or, beside a frame or an array X, the labels y themselves. Where both have an index, the
+        same labels in another order are refused, and other labels go by position, which is said.
     out : path, optional
         Folder for everything (new or empty). Without it a temporary one, which is removed with the result.
     holdout : DataFrame, array, (X, y) or path, optional
@@ -97,6 +102,7 @@ def scan(
     held = None
     if holdout is not None:
         held = _rows_of(holdout, None if rows.labels_given else target, id, "holdout", like=rows)
+    notes = [note for part in (rows, held) if part is not None for note in part.notes]
     folder = Path(os.path.abspath(mkdtemp(prefix="finfluence-scan-") if out is None else out))
     written: list[Path] = []
 
@@ -115,14 +121,16 @@ def scan(
             "group_column": group,
         }
         asked = ScanOptions(**given, **_further(options, given))
-        found = run_scan(asked, progress, write_rows=write)
+        found = run_scan(asked, progress, write_rows=write, notes=notes)
     except BaseException:
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
         elif not (folder / RUN).exists():
             _remove(written)
         raise
-    result = ScanResult(found.folder, found.summary, found.lines, rows.names, temporary=out is None)
+    result = ScanResult(
+        found.folder, found.summary, found.lines, rows.names, rows.labels, temporary=out is None
+    )
     if out is None:
         weakref.finalize(result, shutil.rmtree, folder, ignore_errors=True)
     return result
@@ -140,8 +148,12 @@ class _Rows:
         Columns of it.
     names
         The id of each row in its frame, by the text of it.
+    labels
+        Those of the frame, by the text of each.
     labels_given
         Whether the labels came beside the rows.
+    notes
+        What a reader must know of how they go together.
     """
 
     name: str
@@ -149,7 +161,9 @@ class _Rows:
     target: str | None = None
     id_column: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
     labels_given: bool = False
+    notes: tuple[str, ...] = ()
 
     def place(self, folder: Path) -> str:
         """Return where the rows are, or will be."""
@@ -166,10 +180,15 @@ def _rows_of(data: Any, target: Any, id: str | None, name: str, like: _Rows | No
             raise _mixed("a path beside an array of labels")
         return _Rows(os.fspath(data), None, target, id)
     if isinstance(data, pd.DataFrame):
+        notes: list[str] = []
         if not column:
             label = str(getattr(target, "name", None) or "target") if like is None else str(like.target)
+            notes = notes_of_rows({"X": data, "y": target})
+            for note in notes:
+                warnings.warn(note, stacklevel=3)
             data, target = _with_labels(data, target, label), label
-        return replace(_rows_of_frame(data, target, id, name, like), labels_given=not column)
+        made = _rows_of_frame(data, target, id, name, like)
+        return replace(made, labels_given=not column, notes=(*notes, *made.notes))
     if column:
         raise _mixed(f"{type(data).__name__} without labels")
     return _rows_of_arrays(data, target, id, name)
@@ -179,12 +198,28 @@ def _rows_of_frame(
     frame: pd.DataFrame, target: str | None, id: str | None, name: str, like: _Rows | None
 ) -> _Rows:
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
+    nested: tuple[str, ...] = ()
+    if frame.columns.is_unique:
+        frame, nested = flattened(frame.astype(_as_objects(frame)), (target, id))
     names = (frame[id] if id in frame.columns else frame.index).tolist()
     by_index = not _counts(frame.index) if like is None else like.id_column is not None
     if id is None and by_index:
         id = _ID
         frame = _with_index(frame, id)
-    return _Rows(f"{name}.csv", _as_csv(frame), target, id, {str(i): i for i in names})
+    given = frame[target] if target in frame.columns else ()
+    labels = {str(label): label for label in given if not isinstance(label, str)}
+    said = tuple(note if like is None else f"hold-out: {note}" for note in nested)
+    own = {str(i): i for i in names}
+    return _Rows(f"{name}.csv", _as_csv(frame), target, id, own, labels, notes=said)
+
+
+def _as_objects(frame: pd.DataFrame) -> dict[Hashable, type]:
+    """Return the columns whose Arrow type holds records or lists, to be kept as objects."""
+    return {
+        name: object
+        for name, kind in frame.dtypes.items()
+        if isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
+    }
 
 
 def _as_csv(frame: pd.DataFrame) -> bytes:
@@ -260,7 +295,8 @@ def _with_labels(frame: pd.DataFrame, labels: Any, name: str) -> pd.DataFrame:
                 f"one label for each of the {len(frame)} rows",
                 f"labels of shape {values.shape}",
                 "labels of another split of the data",
-                "pass the labels of these rows, in their order",
+                "pass the labels of these rows, in their order"
+                + (": y.loc[X.index], if its index names them" if hasattr(labels, "iloc") else ""),
             )
         )
     return frame.assign(**{name: values})
@@ -270,13 +306,21 @@ def _with_index(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the frame with its index as a first column of ids."""
     ids = [str(i) for i in frame.index]
     repeated = pd.Index(ids)[pd.Index(ids).duplicated()].unique()
-    if len(repeated) or isinstance(frame.index, pd.MultiIndex):
+    if isinstance(frame.index, pd.MultiIndex):
         raise DataError(
             explain(
                 "a frame whose index names each row once, or a column of ids",
-                "an index of several levels"
-                if isinstance(frame.index, pd.MultiIndex)
-                else f"{len(repeated)} index values that stand in more than one row, first {repeated[0]!r}",
+                f"an index of several levels, {list(frame.index.names)}",
+                "a frame that was grouped, stacked or pivoted",
+                "pass frame.reset_index(), whose levels become columns, with id= (a column with unique ids) or none to "
+                "count the rows from 0",
+            )
+        )
+    if len(repeated):
+        raise DataError(
+            explain(
+                "a frame whose index names each row once, or a column of ids",
+                f"{len(repeated)} index values that stand in more than one row, first {repeated[0]!r}",
                 "frames put together with their old indices",
                 "pass id= (a column with unique ids), or frame.reset_index(drop=True) to count the rows from 0",
             )

@@ -133,8 +133,8 @@ def measures(target: Target) -> tuple[Measured, ...]:
         )
     return (
         Measured("loss", "lower"),
-        Measured("RMSE", "lower", target.name),
-        Measured("absolute error", "lower", target.name),
+        Measured("RMSE", "lower", target.written or target.name),
+        Measured("absolute error", "lower", target.written or target.name),
     )
 
 

@@ -218,9 +218,11 @@ def _findings_of_labels(labels: Mapping[str, Any] | None) -> list[tuple[str, str
         return [("FI025", "Too few rows, or one class only: no label was judged, and none is named.")]
     findings = [("FI023" if labels["told"] else "FI025", text) for text in labels["findings"]]
     if labels["left_out"]:
+        one = labels["left_out"] == 1
         text = (
-            f"{labels['left_out']:,} of {labels['holdout_rows']:,} held-out rows are left out of the query and of the "
-            "evaluation: their labels are named wrong, or are more likely wrong than right (holdout_labels.parquet)."
+            f"{labels['left_out']:,} of {labels['holdout_rows']:,} held-out rows {'is' if one else 'are'} left out of "
+            f"the query and of the evaluation: {'its label is' if one else 'their labels are'} named wrong, or more "
+            "likely wrong than right (holdout_labels.parquet)."
         )
         findings.append(("FI024", text))
     return findings

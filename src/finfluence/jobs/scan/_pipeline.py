@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -58,6 +58,7 @@ def run_scan(
     progress: Progress = silent,
     announce: Callable[[str], None] | None = None,
     write_rows: Callable[[ScanFolder], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> ScanResult:
     """Find the rows that make a model worse: read, judge labels, train, replay, decide, check by retraining, report.
 
@@ -70,6 +71,8 @@ def run_scan(
         Called with how a budget is divided, before the first training.
     write_rows : callable, optional
         Called with the folder before anything is read: where rows in memory are written down.
+    notes : sequence of str
+        What a reader must know of how the rows were handed over.
 
     Returns
     -------
@@ -101,7 +104,7 @@ def run_scan(
         before: dict[str, float] = {}
         progress("read", 0, 1)
         with _timed(before, "read"):
-            data = read_data(options)
+            data = read_data(options).noted(notes)
         progress("read", 1, 1)
         with _timed(before, "choose a network"):
             settled, choice = _chosen(options, data, folder, progress)

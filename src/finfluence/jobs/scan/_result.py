@@ -22,6 +22,8 @@ from finfluence.result import Influence, one_of, verification_sentence
 from finfluence.verification import Verification
 
 WORST = 10
+_SAID = ("FI026", "FI027", "FI028")
+"""Findings that are sentences of the verdict already."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +40,8 @@ class ScanResult:
         Content of `influence.parquet`: one line per row and query.
     names
         For rows that came from memory: the id of each in its frame, by the text of it.
+    labels
+        For rows that came from memory: the labels of the frame, by the text of each.
     temporary
         Whether the folder is removed with the result, since none was asked for.
     """
@@ -46,6 +50,7 @@ class ScanResult:
     summary: Mapping[str, Any]
     lines: pd.DataFrame
     names: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, Any] = field(default_factory=dict)
     temporary: bool = False
 
     @property
@@ -59,6 +64,15 @@ class ScanResult:
         return not self.summary["counts"]["named"]
 
     @property
+    def notes(self) -> list[str]:
+        """What qualifies the verdict and is not among its sentences: how the data were read, labels and the check."""
+        return [
+            text
+            for code, text in self.summary["findings"]
+            if code.startswith(("FI02", "FI04")) and code not in _SAID
+        ]
+
+    @property
     def report(self) -> Path:
         """The page that shows everything."""
         return self.folder / REPORT
@@ -67,9 +81,16 @@ class ScanResult:
     def decisions(self) -> pd.DataFrame:
         """One line per training row, by its id: μ on its worst query, own loss, q-value, action and reason.
 
-        Held-out rows are not among them: nothing is measured on them.
+        Ids and labels are those of the frame that was scanned. Held-out rows are not among them: nothing is measured
+        on them.
         """
         frame = self.decide().frame
+        for column in ("label", "predicted", "suggested_label") if self.labels else ():
+            own = [self.labels.get(v, v) if isinstance(v, str) else v for v in frame[column].tolist()]
+            values = pd.Series(own, frame.index, dtype=object)
+            frame = frame.assign(
+                **{column: values if column == "suggested_label" else values.infer_objects()}
+            )
         ids = [self.names.get(str(i), i) for i in frame["row_id"].tolist()]
         return frame.drop(columns="row_id").set_axis(pd.Index(ids, name="row_id"))
 
@@ -196,9 +217,12 @@ class ScanResult:
     def _sentences(self) -> list[str]:
         said = (
             *self.summary.get("groups_said", ()),
+            *self.summary.get("choice_said", ()),
             *self.summary.get("labels_said", ()),
+            *self.summary.get("nothing_said", ()),
             self.summary["proof"],
             verification_sentence(self.summary.get("verification")),
+            *(f"note: {text}" for text in self.notes),
             f"{self.summary['sign']}.",
         )
         return [text for text in said if text]

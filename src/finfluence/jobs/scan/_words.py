@@ -216,10 +216,24 @@ def power_sentence(effects: Mapping[str, float] | None) -> str:
     Returns
     -------
     str
+        Where the largest estimate exceeds what usual rows would need, that it was not enough.
+
+    Examples
+    --------
+    >>> power_sentence({"needed": 0.004, "largest": 0.001, "loss": 0.1, "unit": "nats"})[:94]
+    'To be named for its influence, a row would have had to raise the held-out loss by about 0.004 '
+    >>> power_sentence({"needed": 0.001, "largest": 0.004, "loss": 0.1, "unit": "nats"})[:89]
+    'The largest estimate, a row that raises the held-out loss by 0.004 nats (4 % of it), does'
     """
     if effects is None:
         return ""
     needed, largest = effects["needed"], effects["largest"]
+    if largest >= needed:
+        return (
+            f"The largest estimate, a row that raises the held-out loss by {largest:.2g} {effects['unit']} "
+            f"({100 * largest / effects['loss']:.2g} % of it), does not stand out from those of the other rows, or is "
+            "not sure enough, for the row to be named for its influence."
+        )
     return (
         f"To be named for its influence, a row would have had to raise the held-out loss by about {needed:.2g} "
         f"{effects['unit']} ({100 * needed / effects['loss']:.2g} % of it; seen then four times in five); the largest "

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from finfluence._files import digest
+from finfluence._indices import same_rows
 from finfluence.errors import DataError, explain
 from finfluence.grads import Batch
 
@@ -59,6 +60,7 @@ class Rows:
         if "id" in fields:
             ids = _one_of(ids, fields.pop("id"))
         given = {"x": x, "y": y, **fields}
+        same_rows(**given, ids=ids)
         self.fields: dict[str, Tensor] = {k: _tensor(k, v) for k, v in given.items() if v is not None}
         lengths = {k: len(v) for k, v in self.fields.items()}
         if len(set(lengths.values())) != 1:
