@@ -70,6 +70,9 @@ NO_DATES = {
     "eight digits": RNG.integers(10_000_000, 99_999_999, N),
     "nearly all": [*(int(f"{d:%y%m%d}") for d in DAYS[:-1]), 219_999],
     "few": [210_315, 220_416, 230_517] * (N // 3),
+    "years with months": [f"{y}{m:02d}" for y, m in zip(RNG.integers(2001, 2013, N), RNG.integers(1, 13, N), strict=True)],
+    "years with months, of the last century": [190_101 + 100 * (k % 12) + k % 7 for k in range(N)],
+    "hundreds that count on": [100_100 + 100 * (k % 11) for k in range(N)],
     "years of a far future": RNG.integers(2450, 2600, N),
 }  # fmt: skip
 

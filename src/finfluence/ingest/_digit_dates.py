@@ -7,14 +7,15 @@ from datetime import date
 
 ENOUGH = 10
 """Different cells from which on it is no chance that all of them could be dates."""
-_MONTHS = 3
-"""Different months from which on six digits are no numbers that count on."""
+_MONTHS, _DAYS = 3, 5
+"""Different months, and days of a month, from which on six digits are no numbers that count on."""
 AHEAD = 543
 FIRST_OF_LAST = 69
 """Years of two digits from here on are those of the last century where a column does not tell otherwise."""
 _THIS_CENTURY = 30
 _FIRST_THAI = 2443
 _MOSTLY = 0.9
+_YEAR_MONTH = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])")
 _DIGITS = re.compile(r"(\d{5,8})(?:\.0)?")
 _THAI_YEAR = re.compile(r"(?<!\d)2(?:4[4-9]|5\d|6[0-3])\d(?=(?:\d{4})?(?!\d))")
 _ORDERS = {6: ("ymd", "dmy", "mdy"), 8: ("dmy", "mdy")}
@@ -43,7 +44,7 @@ def digit_orders(counts: Counter[str]) -> tuple[int, tuple[str, ...]]:
     """Return how many digits the dates of a column have, and in which orders all cells are dates, the likeliest first.
 
     Of several orders that one is likelier by which more different days occur: dates lie in few years, on any day. Six
-    digits have to fall in three months or more.
+    digits have to fall in three months and on five days of a month or more; years with months (200812) are numbers.
 
     Parameters
     ----------
@@ -69,12 +70,17 @@ def digit_orders(counts: Counter[str]) -> tuple[int, tuple[str, ...]]:
     digits = 6 if lengths <= {5, 6} else 8
     if None in matches or not lengths <= {digits - 1, digits}:
         return 0, ()
+    if all(_YEAR_MONTH.fullmatch(text) for text in counts):
+        return 0, ()
     cells = [tuple(map(int, parted(text, digits).split("-"))) for text in counts]
     days: dict[str, int] = {}
     for order in _ORDERS[digits]:
         found = [_day(dict(zip(order, cell, strict=True))) for cell in cells]
-        if None not in found and (digits == 8 or len({day.month for day in found if day}) >= _MONTHS):
-            days[order] = len({day.day for day in found if day})
+        if None in found:
+            continue
+        months, different = ({getattr(day, part) for day in found} for part in ("month", "day"))
+        if digits == 8 or (len(months) >= _MONTHS and len(different) >= _DAYS):
+            days[order] = len(different)
     return (digits, tuple(sorted(days, key=lambda order: -days[order]))) if days else (0, ())
 
 
