@@ -49,7 +49,7 @@ def notes_of_rows(given: Mapping[str, Any]) -> list[str]:
     >>> import pandas as pd
     >>> cut = pd.Series([1, 2], index=[7, 3])
     >>> notes_of_rows({"x": cut, "y": pd.Series([0, 1])})
-    ['y goes by position: its index names other rows than that of x (at position 0 0 beside 7)']
+    ['y goes by position: its index names other rows than that of x (at position 0: 0 beside 7)']
     """
     indexed = {name: value.index for name, value in given.items() if hasattr(value, "iloc")}
     notes: list[str] = []
@@ -71,7 +71,7 @@ def notes_of_rows(given: Mapping[str, Any]) -> list[str]:
                 )
             )
         notes.append(
-            f"{name} goes by position: its index names other rows than that of {first} (at position {at} "
+            f"{name} goes by position: its index names other rows than that of {first} (at position {at}: "
             f"{theirs[at]!r} beside {ours[at]!r})"
         )
     return notes
