@@ -99,17 +99,16 @@ def test_a_larger_level_names_the_same_rows_and_more(classes, noise):
     assert named[-1].sum() > named[0].sum()
 
 
-@pytest.mark.parametrize("level, most", [(0.05, 0.1), (0.1, 0.2), (0.2, 0.25), (0.3, 0.3)])
-def test_no_single_name_is_likelier_right_than_its_level_allows(level, most):
+def test_no_single_name_is_likelier_right_than_its_level_allows():
     found, labels, _ = drawn(1, classes=3, noise=0.2)
-    verdict = judge_labels(found, labels)
     rows = np.arange(len(labels))
     chance = np.where(rows % 5 < 2, 1.0, 0.0)  # many are wrong for sure, so that the mean binds nothing
     graded = rows % 20 == 4
     chance[graded] = 1 - np.linspace(0, 0.5, graded.sum())
-    named = replace(verdict, p_wrong=chance, p_none=0.0).named(level)
-    assert 1 - chance[graded & named].min() == pytest.approx(most, abs=0.03)
-    assert 1 - chance[graded & named].min() <= most + 1e-9
+    verdict = replace(judge_labels(found, labels), p_wrong=chance, p_none=0.0)
+    for level, most in ((0.05, 0.1), (0.1, 0.2), (0.2, 0.25), (0.3, 0.3)):
+        right = 1 - chance[graded & verdict.named(level)].min()
+        assert right == pytest.approx(most, abs=0.03) and right <= most + 1e-9
 
 
 def test_a_class_that_would_mostly_be_named_is_not_judged():
@@ -140,14 +139,6 @@ def test_a_level_below_the_p_value_of_no_wrong_label_names_nothing():
     verdict = replace(judge_labels(found, labels), p_none=0.03)
     assert not verdict.named(0.02).any() and verdict.named(0.1).any()
     assert not replace(verdict, p_none=0.06).named(0.5).any()
-
-
-def test_no_single_name_is_more_likely_right_than_two_levels():
-    found, labels, _ = drawn(0, classes=5, noise=0.15)
-    verdict = judge_labels(found, labels)
-    for level in (0.05, 0.1, 0.15):
-        assert verdict.named(level).any()
-        assert (verdict.p_wrong[verdict.named(level)] >= 1 - 2 * level).all()
 
 
 def test_whether_labels_are_wrong_is_asked_of_the_average_and_of_each_model():
