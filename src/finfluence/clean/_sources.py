@@ -136,11 +136,11 @@ class ParquetSource:
         """Return the kept rows under the same schema."""
         table = self.table
         if plan.to_label:
-            name, within = self._place(self.target)
+            name, part = self._place(self.target)
             values = table.column(name).to_pylist()
             known = list({repr(v): v for v in self._values(self.target)}.values())
             for position, label in plan.to_label.items():
-                values[position] = with_part(values[position], within, spell(label, known))
+                values[position] = with_part(values[position], part, spell(label, known))
             at = table.column_names.index(name)
             kind = table.schema.field(at)
             plain = kind.type.value_type if pa.types.is_dictionary(kind.type) else kind.type
@@ -150,9 +150,9 @@ class ParquetSource:
         return out.getvalue(), 0
 
     def _values(self, name: str | None) -> list[Any]:
-        column, within = self._place(name)
+        column, part = self._place(name)
         values: list[Any] = self.table.column(column).to_pylist()
-        return [value_of(value, within) for value in values] if within else values
+        return [value_of(value, part) for value in values] if part else values
 
     def _place(self, name: str | None) -> tuple[str, str]:
         """Return a column, and the name of the part of its records that is meant; "" for the cells themselves."""

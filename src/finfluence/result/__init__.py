@@ -11,7 +11,7 @@ from finfluence.result._pool import pool
 from finfluence.result._provenance import Provenance
 from finfluence.result._ratio import SPREAD_ERROR, model_error, ratio_interval, two_sided, without_spread
 from finfluence.result._removal import EXTREME, Removal, removal_interval
-from finfluence.result._schema import ESTIMATES, TWIN
+from finfluence.result._schema import ESTIMATES, LINEAR, TWIN
 from finfluence.result._stream import Held, Stream
 from finfluence.result._summary import (
     distribution,
@@ -28,6 +28,7 @@ from finfluence.result._views import WITHOUT_SPREAD, need_effect, need_mu, stron
 __all__ = [
     "ESTIMATES",
     "EXTREME",
+    "LINEAR",
     "MOST_DF",
     "SPREAD_ERROR",
     "TWIN",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import logsumexp
 from scipy.stats import norm
 
 FEWEST_SHRUNKEN = 10
@@ -48,14 +49,9 @@ class ScaleMixture:
     exponent: float = 1.0
     typical: float = 1.0
 
-    def units(self, se: np.ndarray) -> np.ndarray:
-        """Return what u counts in [n], in errors."""
-        result: np.ndarray = np.clip(se / self.typical, 1 / _FARTHEST, _FARTHEST) ** (self.exponent - 1)
-        return result
-
     def variances(self, se: np.ndarray) -> np.ndarray:
         """Return Var(estimate)/error² under each scale [n, K]."""
-        result: np.ndarray = 1 + np.outer(self.units(se), self.scales) ** 2
+        result: np.ndarray = 1 + np.outer(_units(se, self.typical, self.exponent), self.scales) ** 2
         return result
 
 
@@ -130,14 +126,13 @@ def fit_mixture(estimate: np.ndarray, se: np.ndarray) -> ScaleMixture:
 
 def _fit(x: np.ndarray, s: np.ndarray, exponent: float, rounds: int, passes: int) -> ScaleMixture:
     """Return the likeliest centre and weights, by expectation maximisation, with one exponent."""
+    typical = float(np.median(s))
     centre = float((x / s**2).sum() / (1 / s**2).sum())
-    prior = ScaleMixture(centre, np.zeros(1), np.ones(1), exponent, float(np.median(s)))
-    reach = 2 * max(float(np.abs(x / s / prior.units(s)).max()), _FINEST)
+    reach = 2 * max(float(np.abs(x / s / _units(s, typical, exponent)).max()), _FINEST)
     scales = np.concatenate([[0.0], _FINEST * 2.0 ** np.arange(np.ceil(np.log2(reach / _FINEST)) + 1)])
-    prior = replace(prior, scales=scales, weights=np.full(len(scales), 1 / len(scales)))
-    variances = prior.variances(s)
+    prior = ScaleMixture(centre, scales, np.full(len(scales), 1 / len(scales)), exponent, typical)
+    weights, variances = prior.weights, prior.variances(s)
     for _ in range(rounds):
-        centre, weights = prior.centre, prior.weights
         density = np.exp(_log_density((x - centre) / s, variances))
         for _ in range(passes):
             share = density.T @ (1 / (density @ weights)) * weights
@@ -146,20 +141,31 @@ def _fit(x: np.ndarray, s: np.ndarray, exponent: float, rounds: int, passes: int
             weights[weights < _LEAST] = 0.0
         belongs = density * weights
         precision = (belongs / variances).sum(1) / belongs.sum(1) / s**2
-        prior = replace(prior, centre=float((precision * x).sum() / precision.sum()), weights=weights)
-    return prior
+        centre = float((precision * x).sum() / precision.sum())
+    return replace(prior, centre=centre, weights=weights)
+
+
+def _units(se: np.ndarray, typical: float, exponent: float) -> np.ndarray:
+    """Return what u counts in [n], in errors."""
+    result: np.ndarray = np.clip(se / typical, 1 / _FARTHEST, _FARTHEST) ** (exponent - 1)
+    return result
 
 
 def _log_likelihood(x: np.ndarray, s: np.ndarray, prior: ScaleMixture) -> float:
     """Return the log-likelihood of estimates under a prior, less what all priors share."""
-    variances, z = prior.variances(s), (x - prior.centre) / s
-    nearest = 0.5 * (np.log(variances) + z[:, None] ** 2 / variances).min(1)
-    return float((np.log(np.exp(_log_density(z, variances)) @ prior.weights) - nearest).sum())
+    each = _log_normal((x - prior.centre) / s, prior.variances(s))
+    return float(logsumexp(each, axis=1, b=prior.weights).sum())
+
+
+def _log_normal(z: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Return log N(z; 0, variances) [n, K], but for a constant."""
+    result: np.ndarray = -0.5 * (np.log(variances) + z[:, None] ** 2 / variances)
+    return result
 
 
 def _log_density(z: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    """Return log N(z; 0, variances) [n, K] less the largest of each row: only ratios within a row matter."""
-    found = -0.5 * (np.log(variances) + z[:, None] ** 2 / variances)
+    """Return `_log_normal` less the largest of each row: only ratios within a row matter."""
+    found = _log_normal(z, variances)
     result: np.ndarray = found - found.max(1, keepdims=True)
     return result
 

@@ -9,12 +9,11 @@ from finfluence.ingest import Table
 from finfluence.jobs.scan._data import ScanData
 from finfluence.jobs.scan._measures import bounded_loss
 from finfluence.jobs.scan._options import BOUNDED, HELD_OUT, PER_CLASS
-from finfluence.result import TWIN, Influence
+from finfluence.result import LINEAR, TWIN, Influence
 from finfluence.runs import AnyQuery, mean_loss
 
 MOST_BLOCKS = 5
 _VALUES = ("effect", "effect_se", "spread", "se", "p_value", "mu", "lower", "upper")
-_LINEAR = "linear_effect"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +118,7 @@ def by_own_question(found: Influence, names: Sequence[str], questions: GroupQues
     known = set(found.queries)
     apart = questions.apart and any(_name(names[0], block) in known for block in range(len(questions.rows)))
     data = found.data
-    wanted = [v for v in (*_VALUES, *TWIN, _LINEAR) if v in data]
+    wanted = [v for v in (*_VALUES, *TWIN, LINEAR) if v in data]
     values = {v: np.full((len(found.subsets), len(names)), np.nan) for v in wanted}
     for at, group in enumerate(found.subsets.tolist()):
         for column, name in enumerate(names):
@@ -135,7 +134,7 @@ def first_queries(found: Influence, names: Sequence[str]) -> Influence:
     if list(found.queries) == list(names):
         return found
     part = found.data.sel(query=list(names))
-    wanted = [v for v in (*_VALUES, *TWIN, _LINEAR) if v in part]
+    wanted = [v for v in (*_VALUES, *TWIN, LINEAR) if v in part]
     return _built(found, names, {v: part[v].values for v in wanted})
 
 
@@ -159,7 +158,7 @@ def _built(found: Influence, names: Sequence[str], values: dict[str, np.ndarray]
         sizes=found.data["size"].values,
         own_loss=found.data["own_loss"].values,
         twin={name: values[name] for name in TWIN},
-        extra={_LINEAR: values[_LINEAR]} if _LINEAR in values else None,
+        extra={LINEAR: values[LINEAR]} if LINEAR in values else None,
     )
 
 

@@ -31,7 +31,7 @@ from finfluence.jobs.scan._words import (
     verdict,
     whole_verdict,
 )
-from finfluence.result import chance_findings, covers_sentence, sign_sentence
+from finfluence.result import LINEAR, chance_findings, covers_sentence, sign_sentence
 from finfluence.verification import Verification
 
 STEPS_NAMED = 2
@@ -209,7 +209,7 @@ def _said_of_groups(found: Outcome) -> list[str]:
 
 def _tables_of_groups(found: Outcome) -> list[report.Table]:
     of_groups = found.estimate.groups
-    paired = of_groups is not None and "linear_effect" in of_groups.data
+    paired = of_groups is not None and LINEAR in of_groups.data
     return groups_tables(found.groups, found.checks, group_questions(found.data), paired)
 
 

@@ -31,7 +31,7 @@ from finfluence.estimators.replay.leave_out._replicas import (
     Replica,
     Replicas,
 )
-from finfluence.result import one_of
+from finfluence.result import LINEAR, one_of
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, class_labels
 from finfluence.runs.tape import Key
@@ -74,7 +74,7 @@ class CoupledEffects:
         known = np.isfinite(self.effects)
         effect = np.where(known, self.effects, linear)
         error = np.where(known, np.hypot(error, (effect - linear) / 2), error)
-        return effect, error, {"linear_effect": np.where(known, linear, np.nan)}
+        return effect, error, {LINEAR: np.where(known, linear, np.nan)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def coupled_effects(
     known = np.isfinite(effects).all(1)
     findings.append(
         f"the effects of {int(known.sum())} subsets are from runs without them under the same batch order (paired); "
-        "'linear_effect' holds their linear effects"
+        f"{LINEAR!r} holds their linear effects"
     )
     if (lost := chosen & ~known).any():
         findings.append(
