@@ -68,7 +68,10 @@ def test_ranks_of_effects_drawn_from_the_laws_are_even():
     np.testing.assert_allclose(shares, 0.2, atol=0.06)  # a standard error is .016 if rows were independent
 
 
-@pytest.mark.parametrize("kind", ["spike", "two scales", "Cauchy", "two clusters"])
+@pytest.mark.parametrize(
+    "kind",
+    ["spike", *(pytest.param(k, marks=pytest.mark.slow) for k in ("two scales", "Cauchy", "two clusters"))],
+)
 def test_intervals_hold_for_zero_small_heavy_and_clustered_effects(kind):
     held = []
     for seed in range(3):

@@ -74,6 +74,7 @@ def test_models_along_a_run_are_those_of_the_single_steps():
         assert torch.equal(model.weight, tape.model(step).weight) and not model.training
 
 
+@pytest.mark.slow
 def test_rows_that_teach_the_answer_bring_it_forward_and_others_do_not():
     runs = tapes(40)
     found = exposure(runs, range(PLANTED), event=(asked(), 0.3))
@@ -83,6 +84,7 @@ def test_rows_that_teach_the_answer_bring_it_forward_and_others_do_not():
     assert nothing.p > 0.05
 
 
+@pytest.mark.slow
 def test_of_tapes_the_same_is_said_as_of_their_log():
     runs, rows = tapes(20), range(PLANTED)
     by_log = exposure(EventLog.from_tapes(runs, (asked(), 0.3), rows, classes=KIND))

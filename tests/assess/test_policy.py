@@ -30,6 +30,7 @@ def test_without_information_it_is_the_difference_of_arms_up_to_the_folds():
     np.testing.assert_allclose(found.se, np.sqrt(2 * (y - 2.0 * t).var() / 200), rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("propensity", ["outcome", "covariates"])
 def test_intervals_cover_the_effect_that_the_plain_difference_misses(propensity):
     found = [policy_effect(*subjects(s), models=LINEAR, propensity=propensity) for s in range(60)]
@@ -39,6 +40,7 @@ def test_intervals_cover_the_effect_that_the_plain_difference_misses(propensity)
     assert np.mean([f.difference for f in found]) < -0.2
 
 
+@pytest.mark.slow
 def test_one_right_model_of_two_is_enough_and_none_is_not():
     def mean(models):
         return np.mean(
@@ -58,6 +60,7 @@ def test_dropping_a_true_confounder_biases_the_estimate():
     assert policy_effect(t, y, w[:, 1:], models=LINEAR).upper < 0.3
 
 
+@pytest.mark.slow
 def test_what_drives_the_policy_alone_costs_no_variance_where_the_outcome_is_adjusted_for():
     def one(seed):
         rng = np.random.default_rng(seed)

@@ -161,12 +161,17 @@ def test_diverging_training(out, source, optimizer, lr, words):
     assert done.exit_code == 2 and words in done.output and "tenfold" in done.output
 
 
-def test_clean_and_show_want_a_finished_scan(tmp_path, source):
+def test_clean_and_show_want_a_finished_and_whole_scan(tmp_path, source):
     for path, words in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no run.yaml of this program")):
         for command in (["show", path], ["clean", path, "--to", tmp_path / "c.csv"]):
             done = run(*command)
             assert done.exit_code == 2 and words in done.output and "the folder of a scan" in done.output
     assert run("scan", source, "--target", "label", "--out", tmp_path / "o", *QUICK).exit_code == 0
+    lines = tmp_path / "o" / "influence.parquet"
+    lines.write_bytes(lines.read_bytes()[:-40])
+    done = run("show", tmp_path / "o")
+    assert done.exit_code == 2 and "expected influence.parquet, whole, in the scan folder" in done.output
+    assert "make it again: delete influence.parquet and scan.json there" in " ".join(done.output.split())
     (tmp_path / "o" / "scan.json").unlink()
     done = run("show", tmp_path / "o")
     assert done.exit_code == 2 and "one that was interrupted" in done.output and "--resume" in done.output

@@ -84,6 +84,7 @@ def test_clean_writes_the_same_columns_and_an_audit(scanned, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.audit.csv", "c.csv"]
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_verdict_alone(tmp_path):
     done = run(
         "scan",

@@ -67,6 +67,7 @@ def test_a_bank_is_found_by_its_hash_whoever_named_it(recipe, tmp_path):
     assert other.folder == first.folder and not other.missing(RUNS)
 
 
+@pytest.mark.slow
 def test_more_files_than_are_held_open(recipe, tmp_path):
     bank = ModelBank(recipe, tmp_path, "small")
     many = [RunSpec(s, s) for s in range(6)]

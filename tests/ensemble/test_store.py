@@ -46,6 +46,7 @@ def test_files_are_only_ever_added(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_more_runs_later_reuse_the_old_ones(tmp_path):
     few = truth(tmp_path, runs=3)
     assert (few.data.attrs["runs_trained"], few.data.attrs["runs_reused"]) == (11, 0)

@@ -67,6 +67,7 @@ def test_a_longer_training_goes_on_from_the_last_checkpoint(tmp_path):
     assert recorded.tape.steps == 8 and len(recorded.tape.epochs) == 4
 
 
+@pytest.mark.slow
 def test_copies_of_a_row_are_named_in_turn_also_after_the_training_is_resumed(tmp_path):
     data = [*items(), items()[3], items()[3]]
     with pytest.warns(UserWarning, match=r"3 rows stand in the data more than once.*such as 3 and 11"):
@@ -81,6 +82,7 @@ def test_copies_of_a_row_are_named_in_turn_also_after_the_training_is_resumed(tm
         assert sorted(drawn.tolist()) == list(range(13))
 
 
+@pytest.mark.slow
 def test_what_was_not_kept_is_not_gone_on_with(tmp_path):
     trained(tmp_path / "run", None, max_steps=3)
     with pytest.raises(ConfigError) as caught:
@@ -90,6 +92,7 @@ def test_what_was_not_kept_is_not_gone_on_with(tmp_path):
         trained(tmp_path / "run", tmp_path / "none", resume=True)
 
 
+@pytest.mark.slow
 def test_the_tape_of_another_training_is_not_gone_on_with(tmp_path):
     trained(tmp_path / "one", tmp_path / "tape", max_steps=3)
     trained(tmp_path / "other", None, max_steps=3, seed=9)
@@ -121,6 +124,7 @@ def test_what_needs_no_word(options, tmp_path):
     assert torch.equal(tape.state()[: tape.layout.size], pt.flat(model))
 
 
+@pytest.mark.slow
 def test_one_callback_for_two_trainings(tmp_path):
     recorded = TapeCallback()
     tapes = []

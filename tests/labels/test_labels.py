@@ -24,7 +24,16 @@ def flipped(y, share, seed):
     return z, wrong
 
 
-@pytest.mark.parametrize("share, classes", [(0.05, 2), (0.4, 2), (0.5, 2), (0.02, 2), (0.1, 5)])
+@pytest.mark.parametrize(
+    ("share", "classes"),
+    [
+        (0.05, 2),
+        pytest.param(0.4, 2, marks=pytest.mark.slow),
+        pytest.param(0.5, 2, marks=pytest.mark.slow),
+        pytest.param(0.02, 2, marks=pytest.mark.slow),
+        pytest.param(0.1, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_labels_without_any_signal_are_not_named(share, classes):
     rng = np.random.default_rng(5)
     chances = np.r_[share, np.full(classes - 1, (1 - share) / (classes - 1))]
@@ -78,6 +87,7 @@ def test_overlapping_classes_end_in_review_and_not_in_names():
     assert "cannot be told" in verdict.findings[0]
 
 
+@pytest.mark.slow
 def test_order_of_rows_does_not_matter_for_the_verdict_on_given_predictions():
     x, y = load_breast_cancer(return_X_y=True)
     z, _ = flipped(y, 0.1, 0)
@@ -98,6 +108,7 @@ def test_same_seed_same_bytes_and_another_seed_others():
     assert one.tobytes() != other.tobytes()
 
 
+@pytest.mark.slow
 def test_groups_share_a_fold():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 5)
@@ -171,6 +182,7 @@ def test_words():
         judge_labels(found, y).named(10)
 
 
+@pytest.mark.slow
 def test_the_list_for_review_is_by_chance_and_beats_the_loss_where_errors_look_like_the_row():
     rng = np.random.default_rng(3)
     y = rng.integers(0, 5, 900)
@@ -190,6 +202,7 @@ def test_the_list_for_review_is_by_chance_and_beats_the_loss_where_errors_look_l
     assert average_precision(place, wrong) > average_precision(verdict.oof_loss, wrong) + 0.02
 
 
+@pytest.mark.slow
 def test_predictions_do_not_depend_on_the_number_of_threads():
     rng = np.random.default_rng(4)
     y = rng.integers(0, 2, 90)

@@ -70,6 +70,7 @@ def base(tmp_path_factory):
     return Base.of(str(model), "last:1", 96, place / "answers.json")
 
 
+@pytest.mark.slow
 def test_scores_from_products_of_gradients_are_the_librarys(base):
     made = setting(base, plant(ATTACKS["trigger"], CLEAN, 16, 0.125, 0), 2)
     tape = fi.train(made.recipe)

@@ -115,6 +115,7 @@ def test_the_top_of_several_runs_is_as_large_as_told() -> None:
     assert told == pytest.approx(true, rel=0.05)
 
 
+@pytest.mark.slow
 def test_pooled_intervals_hold_what_they_promise_where_runs_say_too_little() -> None:
     """400 effects × 20 pools of 4. Without model error they hold .95 ± .02: t of moderated variances, 4 se, rate 6e-5."""
     rng = np.random.default_rng(3)
@@ -135,6 +136,7 @@ def test_pooled_intervals_hold_what_they_promise_where_runs_say_too_little() -> 
     assert np.mean(normal) < 0.9
 
 
+@pytest.mark.slow
 def test_p_values_of_no_effect_are_uniform() -> None:
     """400 × 20 p-values under no effect: the share below 0.05 within 4 se of it (correlation none; rate 6e-5)."""
     rng = np.random.default_rng(4)

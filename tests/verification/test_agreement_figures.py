@@ -73,6 +73,7 @@ def test_ties_and_constants() -> None:
     assert np.isnan(by_name(still)["Pearson"].value) and np.isnan(ceilings(still, 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "law"), [(1.0, "picked"), (1.4, "normal")])
 def test_the_slope_interval_covers(factor: float, law: str) -> None:
     """Nominal 95 %, 0.93 with this few subsets; 250 worlds, standard error 1.4 %: 4 of them below fails once in 10,000."""
@@ -85,6 +86,7 @@ def test_the_slope_interval_covers(factor: float, law: str) -> None:
     assert 0.93 - 4 * 0.0138 <= held / 250 <= 1.0
 
 
+@pytest.mark.slow
 def test_without_the_shared_error_the_interval_would_be_too_narrow() -> None:
     """The runs on all rows shift every truth alike; the interval has to know. 250 worlds, as above."""
     rng = np.random.default_rng(4)

@@ -69,6 +69,7 @@ def changed(influence: Influence, **arrays: Any) -> Influence:
     return Influence(influence.data.assign({k: (dims, v) for k, v in arrays.items()}))
 
 
+@pytest.mark.slow
 def test_a_bank_changes_no_number_and_trains_nothing_twice(estimated, tmp_path):
     made, influence = estimated
     options, plans = {"subsets": 8, "runs": 10, "measure": True, "announce": lambda p: plans.append(p)}, []
@@ -83,6 +84,7 @@ def test_a_bank_changes_no_number_and_trains_nothing_twice(estimated, tmp_path):
     assert kept and {p: p.stat().st_mtime_ns for p in (tmp_path / "bank").rglob("models-*")} == kept
 
 
+@pytest.mark.slow
 def test_a_bank_of_another_training_is_never_used(estimated, tmp_path):
     made, influence = estimated
     plans: list[Plan] = []

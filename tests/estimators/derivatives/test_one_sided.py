@@ -75,9 +75,13 @@ def tape_of(name: str, dtype: torch.dtype, optimizer: str = "adamw", **changes: 
 
 
 CASES = [*((name, "adamw") for name in MODELS), ("relu", "sgd"), ("pooled", "momentum")]
+ALWAYS = [("relu", "adamw"), ("attention", "adamw")]
 
 
-@pytest.mark.parametrize(("name", "optimizer"), CASES)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [pytest.param(*case, marks=() if case in ALWAYS else pytest.mark.slow) for case in CASES],
+)
 def test_whole_replay_agrees_with_the_exact_pass(name, optimizer):
     """Float32: correlation of all effects above .9999, slope within a hundredth; float64: to 1e-5 of the largest."""
     for dtype in (torch.float32, pt.DOUBLE):
@@ -151,6 +155,7 @@ def test_what_training_left_saves_the_pass_at_theta(monkeypatch):
         assert float((a - b).norm() / b.norm()) < 1e-5
 
 
+@pytest.mark.slow
 def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
     tape = tape_of("attention", torch.float32)
     assert fi.replay(tape, QUERIES).data.attrs["differentiation"] == "exact"  # tiny
@@ -162,6 +167,7 @@ def test_auto_takes_them_for_few_queries_of_more_than_a_tiny_model(monkeypatch):
     assert many.data.attrs["differentiation"] == "exact"
 
 
+@pytest.mark.slow
 def test_differences_that_turn_wrong_on_the_way_are_replaced_by_the_exact_pass(monkeypatch):
     monkeypatch.setattr(OneSided, "least_bytes", 0)
     tape = tape_of("attention", torch.float32)

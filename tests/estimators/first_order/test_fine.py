@@ -97,6 +97,7 @@ def test_scale_and_sign_of_the_query(method):
     assert np.abs(mu).min() > 0
 
 
+@pytest.mark.slow
 def test_monte_carlo_agrees_with_the_closed_form_as_records_grow():
     """810 records of alike steps: |μ_mc + d′| within 4.5 standard errors √(2/R)(1 + d′²/8) for 20 rows (1.4e-4)."""
     recipe, s = frozen()

@@ -97,6 +97,7 @@ def test_what_one_row_pushes_by_itself_shows_in_single_steps_only():
     assert "3 stretches for 24 steps: over a stretch" in " ".join(epochs.provenance.findings)
 
 
+@pytest.mark.slow
 def test_wrong_labels_carry_themselves(flipped_clouds):
     tape, wrong = flipped_clouds
     found = fi.estimate(tape, fi.own_loss(tape.rows.ids.tolist()), "z0-inf")

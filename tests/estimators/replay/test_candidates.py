@@ -143,6 +143,7 @@ def test_steps_are_one_of_each_quarter_and_all_of_a_short_epoch():
     assert list(full) == list(range(20, 31)) and set(full.values()) == {1.0}
 
 
+@pytest.mark.slow
 def test_memory_order_of_rows_and_interruption_do_not_matter(tmp_path):
     recipe, candidates = many(epochs=4)
     tape, queries = fi.train(recipe), [fi.own_loss([3, 4])]
@@ -167,6 +168,7 @@ def test_memory_order_of_rows_and_interruption_do_not_matter(tmp_path):
     np.testing.assert_array_equal(rows.effect.values, fi.replay(tape, queries).data.effect.values)
 
 
+@pytest.mark.slow
 def test_a_dictionary_and_a_data_set_are_candidates_too():
     recipe = mean_estimation()
     tape = fi.train(recipe)

@@ -122,7 +122,7 @@ def agreement(estimate: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
     ("name", "pearson", "slopes", "before"),
     [
         ("Adam", 0.99, (0.9, 1.15), 0.9),
-        ("AdamW, warmed up from zero", 0.99, (0.9, 1.15), 0.99),
+        pytest.param("AdamW, warmed up from zero", 0.99, (0.9, 1.15), 0.99, marks=pytest.mark.slow),
         ("LoRA", 0.7, (0.6, 1.6), 0.2),
     ],
 )
@@ -349,6 +349,7 @@ def test_shares_are_of_the_queries_that_accept_an_epoch() -> None:
     np.testing.assert_array_equal(again.shares()[0], kept)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_queries_asked_together_nor_on_the_call() -> None:
     tape, queries = tape_of("Adam", epochs=2, rows=240)
     together = fi.replay(tape, queries).data

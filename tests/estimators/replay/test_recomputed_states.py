@@ -97,6 +97,7 @@ def test_a_full_disk_and_lost_files_only_cost_time(tapes, tmp_path, monkeypatch)
     states.close()
 
 
+@pytest.mark.slow
 def test_replays_of_several_passes_are_the_same_bits(tapes, tmp_path):
     full, _ = tapes
     tape = fi.train(recipe(), snapshot_bytes=9 * state_bytes(full))

@@ -29,6 +29,7 @@ def assert_equal(a, b, rtol: float = 0.0, atol: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("method", ["online", "full"])
+@pytest.mark.slow
 def test_memory_bound_and_order_of_queries(method):
     tape = fi.train(recipe())
     together = fi.replay(tape, QUERIES, method=method)
@@ -46,7 +47,7 @@ def test_memory_bound_and_order_of_queries(method):
         )
 
 
-@pytest.mark.parametrize("method", ["online", "full"])
+@pytest.mark.parametrize("method", [pytest.param("online", marks=pytest.mark.slow), "full"])
 def test_kept_states_do_not_change_a_bit(method, tmp_path):
     whole = fi.train(recipe())
     sparse = fi.train(recipe(), snapshot_bytes=1)
@@ -88,7 +89,7 @@ def test_permuted_rows_permute_the_result(monkeypatch):
             np.testing.assert_allclose(found[name], want.data[name], rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("memory_bytes", [2**30, 1])
+@pytest.mark.parametrize("memory_bytes", [2**30, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop, memory_bytes):
     monkeypatch.setattr(SavedProgress, "seconds", 0.0)
@@ -118,6 +119,7 @@ def test_interrupted_replay_goes_on_to_the_same_bits(tmp_path, monkeypatch, stop
     assert not np.array_equal(other.data.effect.values, whole.data.effect.values)
 
 
+@pytest.mark.slow
 def test_single_precision_is_close_to_double():
     """Relative to the largest effect: 1e-3, and the spread too."""
     found = {}

@@ -130,6 +130,7 @@ def test_the_spread_of_a_linear_query_is_that_of_the_final_state():
     np.testing.assert_allclose(late, final, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_queries_of_one_pass_after_the_other_give_the_same():
     tape = fi.train(pt.recipe(epochs=10), seed=0)
     queries = [fi.own_loss([0, 1, 2]), fi.own_loss([4])]
@@ -178,6 +179,7 @@ def test_the_chance_of_one_final_state_averages_out():
     assert (np.abs(one.mean(0) - many.mean(0)) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_the_spread_counts_the_curved_part_of_a_query_once():
     """θ²/2 with θ normal about 0 and variance σ² varies by σ⁴/2; the gradient of one state alone says σ⁴.
 

@@ -1,6 +1,7 @@
 """The truncation rule: what an epoch further back may weigh, per query, in units of the schedule's noise."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -95,6 +96,7 @@ def test_an_unstable_beginning_is_left_out_and_said():
     assert np.isnan(found.data.attrs["spread_profile"][0][: 13 - walked]).all()
 
 
+@pytest.mark.slow
 def test_stable_training_is_followed_to_its_start():
     for method in ("full", "online"):
         found = fi.replay(fi.train(pt.recipe(epochs=6)), fi.own_loss([0, 1]), method=method)

@@ -29,9 +29,9 @@ def tiny(n: int, **changes: object) -> fr.Recipe:
         (4, [0, 1, 3], {}, 4),  # runs out: three places, then a new permutation
         (5, [0, 2, 4], {}, 4),  # runs out, with a row cut off by drop_last
         (5, [0, 1, 2, 4], {}, 4),  # a cut-off row fills the place
-        (7, [1, 2, 3, 4], {}, 6),
+        pytest.param(7, [1, 2, 3, 4], {}, 6, marks=pytest.mark.slow),
         (5, [0, 1, 4], {"drop_last": False}, 5),
-        (4, [1, 3], {}, 4),  # two whole turns
+        pytest.param(4, [1, 3], {}, 4, marks=pytest.mark.slow),  # two whole turns
         (4, [0, 1, 3], {"sampling": "independent"}, 4),
     ],
 )
@@ -83,6 +83,7 @@ def test_stacked_and_single_paired_runs_agree():
     )
 
 
+@pytest.mark.slow
 def test_the_law_of_a_scalar_recursion_is_recovered():
     # as for leave-out: means 1/4 and −1/7, variances η/(2−η)·Var(y)
     recipe, level = mean_of_four(epochs=15, lr=0.1)

@@ -175,6 +175,7 @@ def test_states_that_were_not_kept_are_recomputed_to_the_same_bits():
     np.testing.assert_array_equal(every.data.score.values, few.data.score.values)
 
 
+@pytest.mark.slow
 def test_it_predicts_retraining_of_a_network():
     """Forty rows by full batches: the effect of leaving out each row, exactly retrained."""
     rows = pt.table(40)

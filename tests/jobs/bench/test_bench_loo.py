@@ -12,6 +12,7 @@ from finfluence.jobs.bench.data import DIGITS_LINEAR, FASHION_MNIST_LINEAR
 SMALL = {"seeds": 1, "subsets": 12}
 
 
+@pytest.mark.slow
 def test_replay_predicts_single_rows_and_the_table_is_repeated_to_the_bit(clouds):
     result = clouds("loo", methods="replay,own-loss,random,toy,retrain", **SMALL)
     value = pd.read_parquet(result.folder / "figures.parquet").set_index(["method", "figure"])["value"]

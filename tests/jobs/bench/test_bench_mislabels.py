@@ -187,6 +187,7 @@ def test_a_folder_of_something_else_is_left_alone(clouds, tmp_path):
         clouds()
 
 
+@pytest.mark.slow
 def test_the_published_comparison_stands_beside_ours(clouds):
     result = clouds(methods="fine,tracin,trak,if-ekfac,own-loss")
     section = next(s for s in result.outcome.sections if s.title == "The published comparison")

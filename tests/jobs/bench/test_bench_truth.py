@@ -39,6 +39,7 @@ def test_replay_agrees_with_retraining_and_chance_does_not(clouds):
     assert next(iter(qld)) == "(rows at random)" and qld["replay"][2].startswith("+") and qld["toy"][-1]
 
 
+@pytest.mark.slow
 def test_a_new_method_trains_only_what_it_names_and_gives_the_same_figures_for_the_others(clouds):
     first = clouds(methods="random", **SMALL)
     files = sorted((first.folder.parent / "bank").rglob("*.safetensors"))
@@ -62,6 +63,7 @@ def test_the_truth_is_that_of_the_bank_however_often_it_is_asked(clouds):
     np.testing.assert_allclose(removed["mu"], removed["effect"] / removed["spread"])
 
 
+@pytest.mark.slow
 def test_a_failing_method_leaves_the_others_alone(clouds, monkeypatch):
     monkeypatch.setitem(METHODS, "broken", f"{__name__}:Broken")
     rows = texts(clouds(methods="broken,own-loss", **SMALL))

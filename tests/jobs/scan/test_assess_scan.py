@@ -46,6 +46,7 @@ def values(found, name, method=THRESHOLDED):
     return next(v for v in found.found["versions"] if v["name"] == name)["accuracy"][method]
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_the_best_that_is_possible_and_stands_beside_the_baselines(assessed):
     assert [v["name"] for v in assessed.found["versions"]] == ["original", "cleaned"]
     for version in assessed.found["versions"]:

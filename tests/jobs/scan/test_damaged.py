@@ -102,14 +102,8 @@ DAMAGES = [
 ]
 
 
-OFTEN = 4
-"""Of each so many damages one is tried in every run of the tests."""
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "commands"),
-    [pytest.param(*case, marks=() if k % OFTEN == 0 else pytest.mark.slow) for k, case in enumerate(DAMAGES)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "damage", "commands"), DAMAGES)
 def test_a_damaged_file_is_said_and_made_again(scanned, name, damage, commands):
     out, does = scanned
     damage(out / name)
@@ -128,6 +122,7 @@ def test_a_damaged_file_is_said_and_made_again(scanned, name, damage, commands):
         assert does(command).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [empty, cut])
 def test_a_damaged_run_yaml_is_said_and_cannot_be_made_again(scanned, damage):
     out, does = scanned
@@ -142,6 +137,7 @@ def test_a_damaged_run_yaml_is_said_and_cannot_be_made_again(scanned, damage):
         assert "restore it from a copy; without it, scan again into another folder" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "damage", "words"),
     [
@@ -162,6 +158,7 @@ def test_a_damaged_file_of_a_verification(scanned, pattern, damage, words):
     assert does("verify").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["tape.json", "states-*.safetensors"])
 def test_what_an_interrupted_scan_left_may_be_damaged_too(whole, tmp_path, pattern):
     out, replayed = tmp_path / "out", []
@@ -186,6 +183,7 @@ def test_what_an_interrupted_scan_left_may_be_damaged_too(whole, tmp_path, patte
     assert run_scan(ScanOptions(**options, resume=True)).verdict
 
 
+@pytest.mark.slow
 def test_load_says_what_a_folder_is(scanned, tmp_path):
     out, _ = scanned
     assert fi.load(out).queries == ["held-out"]

@@ -86,6 +86,7 @@ def test_the_command_prints_each_action_and_ends_in_the_recommendation(noisy, ad
     assert " ".join(quiet.output.split()) == " ".join(advice.sentence.split())
 
 
+@pytest.mark.slow
 def test_where_nothing_is_wrong_the_file_is_kept(tmp_path):
     source, held = table(tmp_path / "t.csv", 2, 300, 0.0, 3.0), table(tmp_path / "h.csv", 3, 200, 0.0, 3.0)
     run_scan(ScanOptions(source=source, holdout=held, out=tmp_path / "out", **FAST))
@@ -95,6 +96,7 @@ def test_where_nothing_is_wrong_the_file_is_kept(tmp_path):
     assert found.left_out["mitigate"].startswith("no row is named")
 
 
+@pytest.mark.slow
 def test_a_regression_has_actions_too(tmp_path):
     rng = np.random.default_rng(4)
     frame = pd.DataFrame(rng.normal(size=(260, 3)).round(3), columns=list("abc"))

@@ -99,6 +99,7 @@ def test_held_out_rows_of_every_kind(frame, tmp_path):
     assert len(arrays.decisions) == len(frame)
 
 
+@pytest.mark.slow
 def test_a_temporary_folder_lives_as_long_as_the_result(frame, tmp_path):
     result = fi.scan(frame, "label", **QUICK)
     place = result.folder
@@ -128,6 +129,7 @@ def test_a_temporary_folder_lives_as_long_as_the_result(frame, tmp_path):
     assert len(pd.read_csv(tmp_path / "kept/input/train.csv")) == len(frame)
 
 
+@pytest.mark.slow
 def test_the_folder_serves_the_commands(frame, tmp_path):
     result = fi.scan(frame, "label", out=tmp_path / "out", **QUICK)
     runner = CliRunner()
@@ -223,6 +225,7 @@ def test_a_scan_that_is_refused_leaves_nothing_and_takes_nothing(frame, tmp_path
     assert (mine / "train.csv").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_cells_that_a_csv_could_not_hold(frame, tmp_path):
     broken = frame.assign(note=["one\rtwo", "three\r\nfour"] * 80)
     found = fi.scan(broken, "label", **QUICK)

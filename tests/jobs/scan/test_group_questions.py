@@ -88,6 +88,7 @@ def test_one_group_alone_is_refused_before_anything_is_trained(tmp_path):
                  "'only' in all 160 of them", "nothing to compare a group with", "leave --group out")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_bad_source_does_harm_although_the_hold_out_shares_its_faults(scanned):
     out, result = scanned
     groups = pd.read_parquet(out / "groups.parquet").set_index("row_id")

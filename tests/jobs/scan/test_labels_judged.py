@@ -31,7 +31,7 @@ def without_signal(folder, share, classes, n=500):
     ("share", "classes"),
     [
         (0.05, 2),
-        (0.1, 5),
+        pytest.param(0.1, 5, marks=pytest.mark.slow),
         pytest.param(0.02, 2, marks=pytest.mark.slow),
         pytest.param(0.4, 2, marks=pytest.mark.slow),
     ],
@@ -83,6 +83,7 @@ def messy(tmp_path_factory):
     return folder, result, set(frame.iloc[flips]["id"])
 
 
+@pytest.mark.slow
 def test_flips_of_a_messy_table_come_first_and_many_are_named(messy):
     _, result, flipped = messy
     lines = result.lines.assign(flip=lambda d: d["row_id"].isin(flipped))
@@ -202,6 +203,7 @@ def test_groups_of_varying_difficulty_are_not_named_beyond_the_level():
     assert not any(line["named"] for line in quiet)
 
 
+@pytest.mark.slow
 def test_wrong_numbers_are_named_by_their_residuals_and_dropped(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 3))

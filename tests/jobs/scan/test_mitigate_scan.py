@@ -88,6 +88,7 @@ def test_a_scan_keeps_its_network_and_its_report_has_the_chapter(tmp_path):
     assert quiet == f"Mitigation: {chapter.sentence}"
 
 
+@pytest.mark.slow
 def test_a_linear_network_and_a_regression_have_nothing_to_keep(tmp_path):
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(rng.normal(size=(80, 3)).round(3), columns=list("abc"))

@@ -119,6 +119,7 @@ def test_self_test_replays_as_the_scan_did(tmp_path):
     assert fi.load(tmp_path / "out/self-test/runs/000/influence.zarr").data.attrs["budget"] == made
 
 
+@pytest.mark.slow
 def test_without_a_budget_nothing_is_said(tmp_path):
     result = run_scan(ScanOptions(**OPTIONS, source=blobs_csv(tmp_path), out=tmp_path / "out", runs=1))
     run = yaml.safe_load((tmp_path / "out/run.yaml").read_text(encoding="utf-8"))

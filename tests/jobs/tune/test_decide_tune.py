@@ -49,6 +49,7 @@ def advice(tuned, fresh):
     return decide_tune(tuned, DecideOptions(behaviour=fresh, runs=RUNS))
 
 
+@pytest.mark.slow
 def test_rows_that_teach_the_behaviour_are_to_be_dropped(advice):
     (drop,) = advice.tried
     assert advice.action == "drop" and drop["better"] and drop["rows"] == 12
@@ -62,22 +63,26 @@ def test_rows_that_teach_the_behaviour_are_to_be_dropped(advice):
     assert "lowers 'praise' by" in advice.sentence and "nats a token" in advice.sentence
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_says_why(advice):
     assert advice.left_out["relabel"] == "the right response to a prompt is not known"
     assert "vocabulary" in advice.left_out["mitigate"]
     assert advice.left_out["reweight"].startswith("no other row than those that drop")
 
 
+@pytest.mark.slow
 def test_prompts_that_were_asked_before_are_left_out_and_said(advice):
     assert ("FI030", "'praise': 1 of 7 texts were asked or trained on, and left out.") in advice.findings
     assert not any(code == "FI040" for code, _ in advice.findings)
 
 
+@pytest.mark.slow
 def test_the_effect_agrees_with_the_tuning_s_own_trainings(advice, result):
     measured = result.retuning["lines"][0]["effect"]["value"]
     assert advice.tried[0]["differences"][0]["value"] == pytest.approx(measured, rel=0.5)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_with_what_is_kept_and_fills_page_and_show(tuned, fresh, advice):
     kept = sorted(p.name for p in (tuned / "retuned").glob("*.json"))
     code, said = run("decide", tuned, "--behaviour", fresh, "--runs", RUNS)
@@ -128,6 +133,7 @@ def test_of_one_run_without_sources_the_top_of_the_ranking_is_a_guess_that_is_ju
         assert "at the top of the ranking" in said and "--top 0.25" in said
 
 
+@pytest.mark.slow
 def test_where_nothing_is_surely_better_the_rows_are_kept(result, files, tmp_path):
     tuned = Path(shutil.copytree(result.folder, tmp_path / "out"))
     other = tmp_path / "other.yaml"

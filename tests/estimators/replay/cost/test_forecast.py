@@ -344,7 +344,10 @@ def test_the_memory_foretold_is_the_peak_of_many_queries():
     assert counted.peak < 1.3 * memory_bytes
 
 
-@pytest.mark.parametrize(("count", "late"), [(1, 0.1), (3, 0.1), (1, 0.0)])
+@pytest.mark.parametrize(
+    ("count", "late"),
+    [(1, 0.1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 0.1), (1, 0.0)))],
+)
 def test_the_memory_foretold_is_the_peak_of_few_queries_on_a_large_model(count, late):
     """Within 30 per cent, the gradients of late states counted; a stretch of states goes before the next comes."""
     model = pt.made(
