@@ -1,6 +1,7 @@
 """Query values of many trained states at once."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.func import functional_call, vmap
 from finfluence.ensemble._stacked import ALIGNED
 from finfluence.grads import Layout, places, without_graph
 from finfluence.runs import AnyQuery, Task
+from finfluence.runs.describe import evaluated
 
 
 class _Queried(nn.Module):
@@ -22,18 +24,26 @@ class _Queried(nn.Module):
         self.recipe = recipe
 
     def forward(self) -> Tensor:
-        return torch.cat([query.values(self.model, self.recipe).double() for query in self.queries])
+        return torch.cat([query.values(self.model.eval(), self.recipe).double() for query in self.queries])
 
 
 def query_values(recipe: Task, model: nn.Module, queries: Sequence[AnyQuery]) -> np.ndarray:
-    """Return the values [Q] of all queries for one model, in evaluation mode."""
-    was_training = [m for m in model.modules() if m.training]
-    model.eval()
-    try:
-        return without_graph(_Queried(model, queries, recipe)).cpu().numpy()
-    finally:
-        for module in was_training:
-            module.training = True
+    """Return the values [Q] of all queries for one model, in evaluation mode.
+
+    Returns
+    -------
+    array [Q]
+
+    Raises
+    ------
+    ConfigError
+        A query changes the model.
+    """
+    found = []
+    for query in queries:
+        with evaluated(query, model):
+            found.append(without_graph(partial(query.values, model, recipe)).double())
+    return torch.cat(found).cpu().numpy()
 
 
 class StackedQueries:

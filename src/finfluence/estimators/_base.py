@@ -11,6 +11,7 @@ import numpy as np
 
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, FinfluenceError, NotSupportedError, explain
+from finfluence.grads import gradients_on
 from finfluence.result import Influence
 from finfluence.runs import (
     AnyQuery,
@@ -151,6 +152,7 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
         return self._cost(checked, check_queries(queries), _found(checked, subsets))
 
     @final
+    @gradients_on()
     def estimate(
         self,
         source: Source,

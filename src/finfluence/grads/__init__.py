@@ -7,6 +7,7 @@ from finfluence.grads._elementary import Elementary
 from finfluence.grads._factors import Factorised, Layer, RowTerms, layers_of
 from finfluence.grads._flat import Layout
 from finfluence.grads._frozen import Frozen, Pieces
+from finfluence.grads._gradients_on import gradients_on
 from finfluence.grads._graph import kinks, operations
 from finfluence.grads._losses import (
     Batch,
@@ -44,6 +45,7 @@ __all__ = [
     "check_row_losses",
     "check_row_separable",
     "generator_states",
+    "gradients_on",
     "in_double",
     "kinks",
     "layers_of",

@@ -84,6 +84,36 @@ def _view_as_complex(input: Tensor) -> Tensor:
     return torch.complex(input[..., 0], input[..., 1])
 
 
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Dropout with the numbers that the CPU's `torch.nn.functional.dropout` draws, in the order of `input` in memory.
+
+    Under forward derivatives torch's own forgets that order where `input` is transposed.
+
+    Returns
+    -------
+    Tensor
+    """
+    if not _draws(input, p, training):
+        return F.dropout(input, p, training, inplace)
+    kept = torch.empty_like(input).bernoulli_(1 - p).div_(1 - p)
+    return input.mul_(kept) if inplace else input * kept
+
+
+def _alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Alpha dropout, as `_dropout`: dropped entries become −α' and all are scaled to keep mean and variance."""
+    if not _draws(input, p, training):
+        return F.alpha_dropout(input, p, training, inplace)
+    kept, alpha = torch.empty_like(input).bernoulli_(1 - p), 1.7580993408473766
+    scale = 1 / ((alpha**2 * p + 1) * (1 - p)) ** 0.5
+    shift = (kept - 1) * (alpha * scale) + alpha * scale * p
+    return input.mul_(kept * scale).add_(shift) if inplace else input * (kept * scale) + shift
+
+
+def _draws(input: Tensor, p: float, training: bool) -> bool:
+    """Whether the CPU draws a number for each entry of `input`."""
+    return training and 0 < p < 1 and input.numel() > 0 and input.device.type == "cpu"
+
+
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     if size_average is None and reduce is None:
         return reduction
@@ -97,4 +127,6 @@ def _reduce(each: Tensor, reduction: str) -> Tensor:
 _TWINS: dict[Any, Callable[..., Tensor]] = {
     F.mse_loss: _mse, F.huber_loss: _huber, F.multi_margin_loss: _margins, F.one_hot: _one_hot,
     F.hardsigmoid: _hard_sigmoid, torch.view_as_complex: _view_as_complex,
+    F.dropout: _dropout, torch.dropout: lambda input, p, train: _dropout(input, p, train),
+    F.alpha_dropout: _alpha_dropout,
 }  # fmt: skip

@@ -14,6 +14,7 @@ from finfluence._progress import Progress, silent
 from finfluence.ensemble import Executor, ModelBank, Vary
 from finfluence.errors import DataError, explain
 from finfluence.estimators.retrain import BANK, retrain
+from finfluence.grads import gradients_on
 from finfluence.result import Influence, need_mu, one_of, pool
 from finfluence.runs import AnyQuery, Recipe, check_queries, initial_model
 from finfluence.runs.describe import find_subsets
@@ -24,6 +25,7 @@ from finfluence.verification._plan import Plan, Request, check_matches, make_pla
 from finfluence.verification._verification import Verification
 
 
+@gradients_on()
 def verify(
     influence: Influence | Sequence[Influence],
     recipe: Recipe,

@@ -11,6 +11,7 @@ from finfluence._clock import clock
 from finfluence.distributed import Processes
 from finfluence.estimators.derivatives import checked_values, query_gradients
 from finfluence.estimators.replay._activations import activation_bytes
+from finfluence.grads import generator_states
 from finfluence.runs import AnyQuery, Tape, seeded
 from finfluence.runs.tape import Key, final_losses
 
@@ -32,6 +33,8 @@ class AskedQueries:
         Of the training rows.
     seconds : float
         What values and gradients of all queries take.
+    drawing : list of str
+        Names of queries that draw random numbers.
     """
 
     tape: Tape
@@ -40,6 +43,8 @@ class AskedQueries:
     values: np.ndarray
     losses: np.ndarray
     seconds: float = 0.0
+    drawing: list[str] = field(default_factory=list)
+    _unmoved: dict[int, str] = field(default_factory=dict, repr=False)
     _columns: range = field(default=range(0), repr=False)
     _gradients: Tensor | None = field(default=None, repr=False)
 
@@ -48,9 +53,9 @@ class AskedQueries:
         """Ask for all values, and for as many gradients as an eighth of the memory holds, two at least."""
         began = clock(tape.layout.device)
         with seeded(0):
-            values = checked_values(queries, model, tape)
+            values, drawing = _values(queries, model, tape)
             losses = _losses(tape, model, memory_bytes)
-        asked = cls(tape, queries, model, values, losses)
+        asked = cls(tape, queries, model, values, losses, drawing=drawing)
         valued = clock(tape.layout.device)
         count = min(len(values), max(FEWEST, int(memory_bytes / SHARE // gradient_bytes(tape))))
         asked.gradients(range(count))
@@ -90,14 +95,54 @@ class AskedQueries:
                     columns,
                     query_gradients(self.queries, self.model, self.tape, columns)[1],
                 )
+            self._note_unmoved()
         first = self._columns.start
         return self._gradients[columns.start - first : columns.stop - first]
+
+    def _note_unmoved(self) -> None:
+        names = [name for query in self.queries for name in query.names]
+        assert self._gradients is not None
+        for column, gradient in zip(self._columns, self._gradients, strict=True):
+            if not bool(gradient.any()):
+                self._unmoved[column] = names[column]
+
+    @property
+    def findings(self) -> list[str]:
+        """What a reader should know of the queries asked so far."""
+        found = []
+        if self.drawing:
+            found.append(
+                f"random numbers are drawn by the query {_some(self.drawing)}: its value and effects are those of "
+                "single draws"
+            )
+        if self._unmoved:
+            found.append(
+                f"the query {_some(list(self._unmoved.values()))} does not change with any trained parameter where "
+                "training ended, so that all of its effects are 0: it rounds, cancels or saturates"
+            )
+        return found
 
     def take(self, columns: range) -> Tensor:
         """Return the gradients [q, P] of some queries, and keep none."""
         found = self.gradients(columns)
         self._columns, self._gradients = range(0), None
         return found
+
+
+def _values(queries: Sequence[AnyQuery], model: nn.Module, tape: Tape) -> tuple[np.ndarray, list[str]]:
+    """Return the values [Q], and the names of queries that draw random numbers."""
+    values, drawing = [], []
+    for query in queries:
+        before = generator_states(tape.layout.device)
+        values.append(checked_values([query], model, tape))
+        after = generator_states(tape.layout.device)
+        if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+            drawing += list(query.names)
+    return np.concatenate(values), drawing
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:4]) + (" …" if len(names) > 4 else "")
 
 
 @dataclass(frozen=True)

@@ -252,6 +252,7 @@ def provenance(
             *([WHOLE_BATCHES] if spread and tape.whole_batches else []),
             *derivative.findings,
             *findings,
+            *context.asked.findings,
             *context.notes,
             *([] if allocation is None else [allocation.sentence]),
             *([] if spread else [_EFFECTS_ALONE]),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import Batch, RowLoss, without_graph
 
-_RAISED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
+RAISED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 def check_loss(loss: Any) -> None:
@@ -90,7 +90,7 @@ def try_loss(loss: RowLoss, model: nn.Module, batch: Batch, graph: bool = False)
             return loss(model, batch)
     except torch.OutOfMemoryError:
         raise
-    except _RAISED as error:
+    except RAISED as error:
         fields = ", ".join(repr(name) for name in batch)
         missing = isinstance(error, KeyError) and error.args and error.args[0] not in batch
         text = str(error).splitlines()[0] if str(error) else type(error).__name__

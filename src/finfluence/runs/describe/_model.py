@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from finfluence.errors import ConfigError, NotSupportedError, explain
 
@@ -156,8 +157,20 @@ def check_parameters(named: Mapping[str, nn.Parameter], modules: Mapping[str, nn
     Raises
     ------
     NotSupportedError
-        A complex parameter, or an embedding with sparse gradients; it is named.
+        A parameter without values, a complex one, or an embedding with sparse gradients; it is named.
     """  # noqa: DOC501 - made by a function
+    empty = next((n for n, p in named.items() if is_lazy(p) or p.is_meta), None)
+    if empty is not None:
+        raise NotSupportedError(
+            explain(
+                "parameters that have values",
+                f"'{empty}' of a lazy layer, without a shape yet"
+                if is_lazy(named[empty])
+                else f"'{empty}' on device meta",
+                "a lazy layer gets its parameters in its first forward pass; the meta device holds shapes alone",
+                "call the model once on a batch, or load its weights, before the optimiser is made",
+            )
+        )
     complex_ = next((n for n, p in named.items() if p.requires_grad and p.is_complex()), None)
     if complex_ is not None:
         raise NotSupportedError(

@@ -1,6 +1,6 @@
 """Queries: named scalar behaviours of a trained model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
 from finfluence.grads import check_row_losses, no_checkpointing
+from finfluence.runs.describe._checksum import first_change
+from finfluence.runs.describe._loss import RAISED
 from finfluence.runs.describe._rows import Rows, RowSource
 from finfluence.runs.describe._task import Task
 
@@ -63,13 +65,15 @@ class Query:
     def values(self, model: nn.Module, recipe: Task) -> Tensor:
         """Return q(θ) as a tensor [len(names)], with its graph."""
         value = self.fn(model)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
+            shape = type(value).__name__
+            if isinstance(value, Tensor):
+                shape = str(value.dtype) if value.is_complex() else str(tuple(value.shape))
             raise ConfigError(
                 explain(
-                    f"query '{self.name}' to return one number as a tensor",
-                    f"{shape}",
-                    "the function returns one value per row, or a Python number",
+                    f"query '{self.name}' to return one real number as a tensor",
+                    shape,
+                    "the function returns one value per row, a complex or a Python number",
                     "take its mean, or use fi.each_loss for one query per row",
                 )
             )
@@ -155,12 +159,26 @@ def mean_loss(
     -------
     query
 
+    Raises
+    ------
+    ConfigError
+        No rows.
+
     Examples
     --------
     >>> mean_loss(np.ones((4, 2)), np.zeros(4), name="held-out").names
     ('held-out',)
     """
     rows = Rows(x=x, y=y, **fields)
+    if not len(rows):
+        raise ConfigError(
+            explain(
+                f"a row or more in query '{name}'",
+                "none",
+                "a filter or a slice left nothing",
+                "give the rows whose mean loss is asked",
+            )
+        )
     return _LossQuery(rows, (), (name,), True, unit)
 
 
@@ -238,7 +256,8 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     ConfigError
         No query, something that is no query, or two of one name.
     """
-    listed = [queries] if hasattr(queries, "values") and hasattr(queries, "names") else list(queries)
+    single = not isinstance(queries, Iterable) or (hasattr(queries, "values") and hasattr(queries, "names"))
+    listed = [queries] if single else list(queries)
     wrong = [type(q).__name__ for q in listed if not (hasattr(q, "values") and hasattr(q, "names"))]
     names = [n for q in listed if not wrong for n in q.names]
     repeated = sorted({n for n in names if names.count(n) > 1})
@@ -280,20 +299,21 @@ def gradients(
     ------
     ConfigError
         A query is not finite, or not differentiable.
-    """
+    """  # noqa: DOC501 - made by a function
     count = sum(len(q.names) for q in queries) if columns is None else len(columns)
     values, size = np.zeros(count), sum(p.numel() for p in parameters)
     found = torch.zeros(count, size, dtype=parameters[0].dtype, device=parameters[0].device)
-    with _evaluated(model):
-        for part, place, weight in _parts(queries, columns):
-            with no_checkpointing():
-                outputs = part.values(model, recipe)
-            for k, name in enumerate(part.names):
-                values[place + k] += weight * _checked_value(outputs[k], name)
-                grads = torch.autograd.grad(
-                    outputs[k], parameters, retain_graph=k + 1 < len(part.names), allow_unused=True
-                )
-                _add_flat(found[place + k], grads, parameters, weight)
+    for part, place, weight in _parts(queries, columns):
+        with evaluated(part, model):
+            outputs = _outputs(part, model, recipe)
+        for k, name in enumerate(part.names):
+            values[place + k] += weight * _checked_value(outputs[k], name)
+            grads = torch.autograd.grad(
+                outputs[k], parameters, retain_graph=k + 1 < len(part.names), allow_unused=True
+            )
+            if all(grad is None for grad in grads):
+                raise _without_gradient(name)
+            _add_flat(found[place + k], grads, parameters, weight)
     return values, found
 
 
@@ -310,12 +330,11 @@ def query_values(queries: Sequence[AnyQuery], model: nn.Module, recipe: Task) ->
         A query is not finite, or not differentiable.
     """
     values = np.zeros(sum(len(q.names) for q in queries))
-    with _evaluated(model):
-        for part, place, weight in _parts(queries, None):
-            with no_checkpointing():
-                outputs = part.values(model, recipe)
-            for k, name in enumerate(part.names):
-                values[place + k] += weight * _checked_value(outputs[k], name)
+    for part, place, weight in _parts(queries, None):
+        with evaluated(part, model):
+            outputs = _outputs(part, model, recipe)
+        for k, name in enumerate(part.names):
+            values[place + k] += weight * _checked_value(outputs[k], name)
     return values
 
 
@@ -340,14 +359,61 @@ def chosen(queries: Sequence[AnyQuery], columns: range | None) -> Iterator[tuple
 
 
 @contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    was_training = [m for m in model.modules() if m.training]
+def evaluated(query: AnyQuery, model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode for one query; its modes are given back.
+
+    Raises
+    ------
+    ConfigError
+        The query does not leave the model as it was.
+    """
+    was_training, before = {id(m): m.training for m in model.modules()}, _left(model)
     model.eval()
     try:
         yield
     finally:
-        for module in was_training:
-            module.training = True
+        for module in model.modules():
+            module.training = was_training.get(id(module), module.training)
+    changed = first_change(before, _left(model))
+    if changed is not None:
+        raise ConfigError(
+            explain(
+                f"a query '{query.names[0]}' that leaves the model as it is",
+                f"one that changes '{changed}'",
+                "it puts the model in training mode, whose running statistics every forward pass writes on, freezes or "
+                "edits weights, or replaces layers: queries after it would be asked of another model",
+                "only read the model, which is in evaluation mode already",
+            )
+        )
+
+
+def _left(model: nn.Module) -> dict[str, tuple[int, int, bool]]:
+    """Return what tells which tensors the model holds, how often they were written on, and whether they are trained."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: (id(t), t._version, t.requires_grad) for name, t in tensors}
+
+
+def _outputs(query: AnyQuery, model: nn.Module, recipe: Task) -> Tensor:
+    """Return the values of a query, with their graph."""
+    try:
+        with no_checkpointing():
+            return query.values(model, recipe)
+    except torch.OutOfMemoryError:
+        raise
+    except RAISED as error:
+        text = str(error).splitlines()[0] if str(error) else ""
+        raise ConfigError(
+            explain(
+                f"a query '{query.names[0]}' that can be asked of the trained model",
+                f"{type(error).__name__}: {text}",
+                "its function was written for another model or precision"
+                if isinstance(query, Query)
+                else "its rows have other fields, types or labels than those that the loss was written for",
+                "try it: query.fn(tape.model().eval())"
+                if isinstance(query, Query)
+                else "give it fields as the training rows have them, of the same names, shapes and types",
+            )
+        ) from error
 
 
 def _add_flat(
@@ -371,12 +437,17 @@ def _checked_value(output: Tensor, name: str) -> float:
             )
         )
     if not output.requires_grad:
-        raise ConfigError(
-            explain(
-                f"query '{name}' to be differentiable in the model's parameters",
-                "a value without a gradient",
-                "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model",
-                "ask for a loss, a margin or a log-probability, or measure it with fi.retrain",
-            )
-        )
+        raise _without_gradient(name)
     return float(output.detach())
+
+
+def _without_gradient(name: str) -> ConfigError:
+    return ConfigError(
+        explain(
+            f"query '{name}' to be differentiable in the model's parameters",
+            "a value without a gradient",
+            "it counts or rounds (an accuracy, an argmax), detaches, or ignores the model; or adapters are merged into "
+            "frozen weights in evaluation mode",
+            "ask for a loss, a margin or a log-probability of the model it is given, or measure it with fi.retrain",
+        )
+    )

@@ -109,7 +109,8 @@ class DatasetRows:
         self._dataset = dataset
         self._collate = collate
         n = len(dataset)  # type: ignore[arg-type]
-        if ids is None and n and isinstance(dataset[0], Mapping) and "id" in dataset[0]:
+        first = _first(dataset) if n else None
+        if ids is None and isinstance(first, Mapping) and "id" in first:
             ids = [_plain(dataset[i]["id"]) for i in range(n)]
         self.ids = _ids(ids, n)
 
@@ -131,6 +132,21 @@ class DatasetRows:
             item = self.batch(torch.tensor([i]))
             parts.append(b"".join(k.encode() + _bytes(v) for k, v in sorted(item.items())))
         return digest(*parts, repr(self.ids.tolist()).encode())
+
+
+def _first(dataset: Any) -> Any:
+    """Return the item at position 0."""
+    try:
+        return dataset[0]
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            explain(
+                "a map-style data set, whose items are data[0], data[1], …",
+                f"{type(error).__name__} for data[0] of a {type(dataset).__name__}",
+                "a table is read by the names of its columns, not by row",
+                'wrap its columns as fi.Rows(x=table[features].to_numpy(), y=table["label"].to_numpy())',
+            )
+        ) from error
 
 
 def as_rows(data: Any) -> RowSource:
@@ -259,6 +275,7 @@ def _signed(name: str, array: np.ndarray) -> np.dtype:
 
 def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
     plain = [] if ids is None else [_plain(i) for i in ids]
+    _check_kinds(plain)
     values = np.arange(n) if ids is None else np.asarray(plain)
     if values.dtype.kind == "f" and any(isinstance(i, int) and int(float(i)) != i for i in plain):
         raise DataError(
@@ -290,6 +307,23 @@ def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
             )
         )
     return values
+
+
+def _check_kinds(ids: list[Any]) -> None:
+    odd = [i for i in ids if not isinstance(i, (int, float, str, bytes)) or i != i]
+    odd += [i for i in ids if isinstance(i, int) and not -(2**63) <= i < 2**64]
+    mixed = len({isinstance(i, (str, bytes)) for i in ids}) > 1
+    if not odd and not mixed:
+        return
+    raise DataError(
+        explain(
+            "numbers or texts as row ids, all of one kind",
+            f"{odd[0]!r} of type {type(odd[0]).__name__}" if odd else "texts beside numbers",
+            "ids of two columns were joined, cells are missing, or ids are objects (dates, tuples, UUIDs) or beyond "
+            "64 bits",
+            "pass them as texts, ids=[str(i) for i in ids], here and to tape.step",
+        )
+    )
 
 
 def _one_of(ids: Sequence[Any] | None, field: Any) -> Any:

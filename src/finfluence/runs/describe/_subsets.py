@@ -1,6 +1,6 @@
 """Subsets of rows to remove: from ids as the user names them to positions, checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,15 @@ def find_subsets(task: Task, given: Given) -> Subsets:
     if given is None:
         return Subsets(ids, [np.array([i]) for i in range(len(ids))])
     named: list[tuple[Any, list[Any]]] = []
+    if not isinstance(given, Iterable):
+        raise DataError(
+            explain(
+                "subsets as {name: row ids} or a list of ids or of lists",
+                repr(given),
+                "one id or a number of subsets was passed",
+                "write a row as [id], a group as {'name': [id, id]}, or leave subsets out for every row alone",
+            )
+        )
     if isinstance(given, Mapping):
         named = [(name, _listed(rows)) for name, rows in given.items()]
     else:

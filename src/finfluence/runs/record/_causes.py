@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from finfluence.runs.describe import values_read
 from finfluence.runs.record._recorder import Recorder
 from finfluence.runs.steps import RecordedSteps, tolerance_of
 
@@ -24,6 +25,7 @@ class Comparison:
         self.tolerance = tolerance_of(TOLERANCE[steps.layout.dtype], steps.recording.precision)
         self.apart = self.recast = 0.0
         self._states, self.hooked = recorder.states, recorder.hooked
+        self.modes, self.read, self.now = recorder.modes, recorder.read, recorder.model
         self.kept = [t for t in recorder.states.steps if t <= steps.count]
         self.checked = [t for t in sorted(recorder.references) if t < steps.count and t in recorder.states]
 
@@ -61,14 +63,14 @@ class Comparison:
 
 def cause_of(comparison: Comparison, t: int) -> Explanation:
     """Return what the difference at step t looks like, and what to do."""
-    for explanation in (_hooked, _scaled, _clipped_by_value, _other_rows, _autocast, _other_mode):
+    for explanation in _EXPLANATIONS:
         found = explanation(comparison, t)
         if found is not None:
-            return found
-    return (
+            return _unsteady(comparison, t) or found
+    return _unsteady(comparison, t) or (
         "another loss than the one given (such as class weights in one of them), ids that are not the batch's, "
-        "augmentation of the batch, clipping, a gradient scaler, or random numbers drawn outside the model's forward "
-        "pass",
+        "augmentation of the batch, clipping, a gradient scaler, gradients that the loop edits (masks, noise, clipping "
+        "of some layers), or random numbers drawn outside the model's forward pass",
         "compare loss(model, batch) with what the loop descends; pass batch=… to tape.step if rows are augmented, and "
         "clip_norm= or clip_value= to Tape.record if gradients are clipped",
     )
@@ -78,6 +80,71 @@ def relative(a: Tensor, b: Tensor) -> float:
     """Return ‖a − b‖/‖b‖; without b, whether there is an a."""
     return (
         float((a - b).norm() / b.norm().clamp_min(1e-30)) if bool(b.norm() > 0) else float((a - b).norm() > 0)
+    )
+
+
+def _unsteady(c: Comparison, t: int) -> Explanation | None:
+    if not c.fits(c.again(t), t):
+        return None
+    return (
+        "the gradient is another one each time it is asked for: model or loss counts its calls, or reads what an "
+        "earlier call left",
+        "let losses depend on weights, rows and torch's default generator alone",
+    )
+
+
+def _by_their_rows(c: Comparison, t: int) -> Explanation | None:
+    entry = c.steps.recording.entries[t]
+    if len(entry.rows) == 1 or len(entry.shares):
+        return None
+    given, sizes = entry.weights, [len(rows) for rows in entry.rows]
+    entry.weights = tuple(n / sum(sizes) for n in sizes)
+    fits = c.fits(c.again(t), t)
+    entry.weights = given
+    if not fits:
+        return None
+    return (
+        "micro-batches count by their rows, as in one mean over the rows of the step",
+        "pass weights=[len(part) / rows of the step for each part] to tape.step",
+    )
+
+
+def _modes_changed(c: Comparison, t: int) -> Explanation | None:
+    first, now = c.steps.recording.module_modes, c.modes.get(t)
+    if first is None or now is None or first == now:
+        return None
+    k = next(k for k, (a, b) in enumerate(zip(first, now, strict=True)) if a != b)
+    name = [name for name, _ in c.steps.model.named_modules()][k] or "the model"
+    modes = ("evaluation", "training") if first[k] else ("training", "evaluation")
+    return (
+        f"'{name}' was in {modes[0]} mode at this step, and in {modes[1]} mode at the first",
+        "set the modes before the first step, and leave them there during optimiser steps",
+    )
+
+
+def _moved_beside(c: Comparison, t: int) -> Explanation | None:
+    recorded, now = (dict(model.named_parameters()) for model in (c.steps.recording.model, c.now))
+    beside = [name for name in recorded if name not in set(c.steps.layout.names)]
+    name = next((n for n in beside if not torch.equal(recorded[n].cpu(), now[n].cpu())), None)
+    if name is None:
+        return None
+    return (
+        f"'{name}' is not trained by the optimiser recorded, and has other values now: another optimiser or the loop "
+        "itself moves it",
+        "train all parameters by one optimiser, or freeze the others",
+    )
+
+
+def _read_changed(c: Comparison, t: int) -> Explanation | None:
+    now = values_read(c.steps.recording.loss)
+    name = next((n for n, value in c.read.items() if n in now and now[n] != value), None)
+    if name is None:
+        return None
+    return (
+        f"'{name}', which the loss reads, has other values than when the recording began: a counter, a schedule, a "
+        "moving average or a teacher that changes along the training",
+        "let the loss depend on model and batch alone: give what changes with the steps as a field of the batch, "
+        "tape.step(…, batch=batch), or record each phase by itself",
     )
 
 
@@ -119,8 +186,31 @@ def _scaled(c: Comparison, t: int) -> Explanation | None:
             f"it is the given loss's gradient, never longer than {norm:.4g}: the loop clips the norm of the gradient",
             f"pass clip_norm={norm:.4g} to Tape.record",
         )
-    if _alike(c, off):
-        return _scaled_once(scale, norm)
+    return _scaled_once(scale, norm) if _alike(c, off) else _of_one_size(c, known)
+
+
+def _of_one_size(c: Comparison, scales: dict[int, float]) -> Explanation | None:
+    """Gradients of one size at several steps, by another measure than a limit on the norm: clipped, or normalised."""
+    if len(c.coordinates) < c.steps.layout.size:
+        return None
+    scaled = [u for u, s in scales.items() if not _alike(c, [1.0, s])]
+    measures = {1.0: "sum of absolute entries", 2.0: "norm", torch.inf: "largest entry"}
+    for order, name in measures.items():
+        sizes = [float(c.references[u].gradient.norm(order)) for u in scaled]
+        if len(sizes) > 1 and _alike(c, sizes):
+            return (
+                f"it is the given loss's gradient, scaled so that its {name} is {sizes[0]:.4g}: the loop clips by that "
+                "measure, or normalises gradients",
+                "clip by the 2-norm and pass clip_norm= to Tape.record, or clip by value and pass clip_value=; as "
+                "weights= the scale would count as a constant, which it is not",
+            )
+    return None
+
+
+def _scaled_unlike(c: Comparison, t: int) -> Explanation | None:
+    if c.scale(t) is None:
+        return None
+    known = {u: s for u in c.checked if (s := c.scale(u)) is not None}
     shown = ", ".join(f"{s:.4g} at step {u}" for u, s in list(known.items())[:3])
     return (
         f"it is the given loss's gradient times another number at every step ({shown}): the loop's mean is not that of "
@@ -208,3 +298,9 @@ def _other_mode(c: Comparison, t: int) -> Explanation | None:
         f"it is the gradient of the model in {'evaluation' if training else 'training'} mode",
         "set the mode before the first step, and leave it there during optimiser steps",
     )
+
+
+_EXPLANATIONS = (
+    _hooked, _scaled, _clipped_by_value, _other_rows, _by_their_rows, _autocast, _other_mode, _modes_changed,
+    _moved_beside, _read_changed, _scaled_unlike,
+)  # fmt: skip

@@ -19,7 +19,7 @@ from finfluence.errors import (
 )
 from finfluence.grads import Batch, Layout
 from finfluence.runs.checkpoints import ThinningCheckpoints, bytes_of
-from finfluence.runs.describe import hooked_parameter, sparse_gradient
+from finfluence.runs.describe import hooked_parameter, sparse_gradient, values_read
 from finfluence.runs.record._header import check_new, write_header
 from finfluence.runs.record._row_ids import RowIds, kept_ids, micro_batch_fields, micro_batches
 from finfluence.runs.record.sharded import Shards, held
@@ -116,6 +116,8 @@ class Recorder:
         chosen = torch.linspace(0, size - 1, min(size, most), dtype=torch.float64)
         self.coordinates = chosen.round().long().to(self.layout.device)
         self.references: dict[int, ReferenceSample] = {}
+        self.modes: dict[int, list[bool]] = {}
+        self.read = values_read(recording.loss)
         self.skipped = 0
         self.last_buffers: list[Tensor] | None = None
         self.as_left: bool | None = None
@@ -257,10 +259,12 @@ class Recorder:
         if t - 1 in self.references:
             self.references[t - 1].later = self._some_parameters()
         checked = checked_step(t)
+        if checked:
+            self.modes[t] = module_modes(self.model)
         if checked or self.states.wants(t):
             self.states.keep(t, self.state(), pin=checked)
         if t == 0:
-            self.recording.module_modes = module_modes(self.model)
+            self.recording.module_modes = self.modes[0]
 
     def _read_after(self) -> None:
         self._pending = self._begun  # only now: a closure that raises takes no step

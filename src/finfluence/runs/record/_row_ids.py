@@ -56,7 +56,9 @@ class RowIds:
         raise DataError(
             explain(
                 "ids of rows of data=",
-                f"{len(unknown)} unknown at step {step}, first {first!r}",
+                f"{len(unknown)} unknown at step {step}, first {first!r}"
+                if unknown
+                else f"ids as {values.dtype} at step {step}, first {first!r}",
                 "ids of another data set or split, or ids of another type (7 is not '7')",
                 f"use ids such as {', '.join(repr(v) for v in self._ids[:3].tolist())}",
             )

@@ -93,13 +93,16 @@ class _Again:
 def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | None:
     steps, chosen, tolerance = comparison.steps, comparison.coordinates, comparison.tolerance
     reference: ReferenceSample = comparison.references[t]
+    aside = None
     if reference.later is not None and not torch.equal(reference.later, reference.after):
-        return Difference(
+        aside = Difference(
             relative(reference.later, reference.after), "parameters that move after the optimiser's step, a move",
             "averaged weights are swapped in, weights are clipped or reset, a forward pass writes on them (an "
             "embedding with max_norm), or other code does",
             "let only the optimiser move the parameters while the recording lasts",
         )  # fmt: skip
+        if aside.size > tolerance:
+            return aside
     size = relative(comparison.clipped(again.gradient), reference.gradient)
     comparison.apart = max(comparison.apart, size)
     if size > tolerance:
@@ -114,7 +117,7 @@ def _difference(comparison: Comparison, t: int, again: _Again) -> Difference | N
             "they were changed inside the step, or the optimiser had a history that its state does not show",
             "make a new optimiser, and change options between steps only",
         )  # fmt: skip
-    return None
+    return aside
 
 
 def _since(comparison: Comparison, t: int) -> str:

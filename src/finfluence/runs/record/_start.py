@@ -1,6 +1,7 @@
 """Begin to record a training loop."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from finfluence.runs.record.sharded import Shards, check_sharding, is_sharded, m
 from finfluence.runs.steps import (
     RecordedOptimizer,
     Recording,
+    check_memoryless,
     check_sampling,
     copied,
     frozen_checksums,
@@ -79,6 +81,7 @@ def start(
         layout = Layout(twin)
         varying = varies(rows)
         random, precision = try_out(copied(plain, names), loss, rows, layout, varying)
+        check_memoryless(partial(copied, plain, names), loss, rows.batch(torch.arange(min(2, len(rows)))))
         hashed = data_hash(rows, varying)
         checksums = {"frozen": frozen_checksums(twin), "data": rows_checksums(rows)}
     groups = [options_of(g) for g in optimizer.param_groups]

@@ -1,6 +1,6 @@
 """Single steps of training, taken again as they were."""
 
-from finfluence.runs.steps._behaviour import check_steady, check_unchanged
+from finfluence.runs.steps._behaviour import check_memoryless, check_steady, check_unchanged
 from finfluence.runs.steps._draws import equal_chances, equal_draws, same_places
 from finfluence.runs.steps._epochs import check_sampling, find_epochs
 from finfluence.runs.steps._precision import RECAST, CoarsestDtype, exact, precision_named, tolerance_of
@@ -51,6 +51,7 @@ __all__ = [
     "Stepper",
     "Steps",
     "Update",
+    "check_memoryless",
     "check_sampling",
     "check_steady",
     "check_unchanged",

@@ -1,13 +1,14 @@
 """What a loss gives on some rows at the start of a training: by it a loss is known again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.grads import Batch, Layout, RowLoss, check_row_losses, no_checkpointing
+from finfluence.grads import Batch, Layout, RowLoss, check_row_losses, no_checkpointing, without_graph
 from finfluence.runs.describe import (
     Checksums,
     Recipe,
@@ -20,6 +21,7 @@ from finfluence.runs.describe import (
     values_read,
     varies,
 )
+from finfluence.runs.steps._precision import CoarsestDtype, tolerance_of
 from finfluence.runs.steps._randomness import untouched
 from finfluence.runs.steps._stepper import initial_model, seeded
 from finfluence.runs.steps._steps import to_device
@@ -118,6 +120,74 @@ def check_steady(model: nn.Module, loss: RowLoss, batch: Batch, seed: int = 1) -
         raise _unsteady()
 
 
+def check_memoryless(make: Callable[[], nn.Module], loss: RowLoss, batch: Batch) -> None:
+    """Check that losses are those of weights and rows alone, whatever passes a model made before with other weights.
+
+    Parameters
+    ----------
+    make : callable
+        Returns a copy of the model, the same at every call. It is made twice, one after the other.
+    batch : a few rows.
+
+    Raises
+    ------
+    ConfigError
+        A model that keeps something of an earlier pass.
+    """
+    with CoarsestDtype() as seen:
+        one, other = (_losses_after(make(), loss, batch, elsewhere) for elsewhere in (False, True))
+    if one is None or other is None:
+        return
+    tolerance = tolerance_of(_TOLERANCE.get(one.dtype, _COARSE), seen.dtype)
+    apart = (one - other).nan_to_num().abs()
+    if bool((apart > tolerance * (one.nan_to_num().abs() + 1e-30)).any()):
+        raise ConfigError(
+            explain(
+                "a model whose outputs are those of its weights and inputs alone",
+                "others for the same weights and rows, depending on what it was asked before",
+                "it keeps weights, outputs or statistics of an earlier forward pass as an attribute, and reads them "
+                "in a later one (a cache, a moving average)",
+                "compute them anew in every forward pass, or make the cache before the training and leave it",
+            )
+        )
+
+
+def _losses_after(model: nn.Module, loss: RowLoss, batch: Batch, elsewhere: bool) -> Tensor | None:
+    """Return losses in both modes at weights off those of the model, after passes there or elsewhere.
+
+    Returns
+    -------
+    Tensor or None
+        None if a forward pass writes on weights: the steps of the training will show it.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    sizes = [0.1 * max(float(p.detach().norm()) / max(1, p.numel()) ** 0.5, 0.01) for p in trained]
+    batch = to_device(dict(batch), next(model.parameters()).device)
+    buffers = [b.clone() for b in model.buffers()]
+    versions = [p._version for p in trained]
+    found: list[Tensor] = []
+    for side in (2.0, -1.0) if elsewhere else (0.0, 1.0):
+        _move(trained, [side * size for size in sizes])
+        versions = [v + 1 for v in versions]
+        for ours, theirs in zip(model.buffers(), buffers, strict=True):
+            ours.copy_(theirs)
+        found = []
+        for mode in (False, True):
+            model.train(mode)
+            with no_checkpointing(), seeded(1):
+                found.append(without_graph(partial(loss, model, batch)))
+    return torch.cat(found) if versions == [p._version for p in trained] else None
+
+
+def _move(trained: list[nn.Parameter], sizes: list[float]) -> None:
+    """Add a pattern of these sizes to weights, without a copy of them."""
+    with torch.no_grad():
+        for p, size in zip(trained, sizes, strict=True):
+            flat = p if p.ndim > 1 else p.reshape(1, -1)
+            down, across = (torch.arange(n).cos().to(p) for n in (flat.shape[0], flat.shape[-1]))
+            flat.addcmul_(down.view(-1, *[1] * (flat.ndim - 1)), across, value=size)
+
+
 def _check_graph(losses: Tensor, parameters: Sequence[nn.Parameter]) -> None:
     if not losses.requires_grad:
         raise _unreached()
@@ -154,6 +224,9 @@ def check_unchanged(recipe: Recipe) -> None:
         again = _start_of(recipe)
         if not now.behaviour.same(again.behaviour):
             raise _unsteady()
+        with untouched(0):
+            few = recipe.rows.batch(_some(len(recipe.rows), 2)[0])
+            check_memoryless(partial(initial_model, recipe, 0), recipe.loss, few)
         object.__setattr__(recipe, "start", now)
         return
     name = first_change(recipe.start.weights, now.weights)

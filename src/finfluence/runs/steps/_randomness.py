@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finfluence.grads import gradients_on
 from finfluence.runs.steps._stepper import seeded
 
 
 @contextmanager
 def untouched(seed: int) -> Iterator[None]:
-    """Seed torch, NumPy and Python inside the block, and give their states back afterwards."""
+    """Seed torch, NumPy and Python inside the block, with gradients on; all is given back afterwards."""
     of_numpy, of_python = np.random.get_state(), random.getstate()
     try:
         np.random.seed(seed)  # noqa: TID251 - given back on exit
         random.seed(seed)
-        with seeded(seed):
+        with seeded(seed), gradients_on():
             yield
     finally:
         np.random.set_state(of_numpy)

@@ -10,6 +10,7 @@ from torch import Tensor
 from finfluence import _files
 from finfluence._progress import Progress, silent
 from finfluence.errors import ConfigError, StorageError, TrainingError, explain
+from finfluence.grads import gradients_on
 from finfluence.runs.checkpoints import RegularCheckpoints
 from finfluence.runs.describe import Recipe
 from finfluence.runs.steps import RecipeSteps, check_unchanged, seeded
@@ -18,6 +19,7 @@ from finfluence.runs.tape._tape import resume as resume_tape
 from finfluence.runs.tape._tape_header import header_of
 
 
+@gradients_on()
 def train(
     recipe: Recipe,
     seed: int = 0,
