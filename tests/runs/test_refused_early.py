@@ -64,6 +64,11 @@ MODELS = {
         "by torch's old WeightNorm", "torch.nn.utils.parametrizations.weight_norm",
     ),
     "kept output": (Keeps, pt.table(), "parameters, buffers or constants", "'last', computed", "value.detach()"),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(5), nn.Linear(5, 3)), pt.table(), "parameters that have values",
+        "'0.weight' of a lazy layer", "before the optimiser is made",
+    ),
+    "no values": (lambda: pt.mlp().to("meta"), pt.table(), "that have values", "'0.weight' on device meta", "load its weights"),
     "a generator inside": (Locked, pt.table(), "can be copied", "TypeError: cannot pickle 'generator'", "outside"),
 }  # fmt: skip
 

@@ -1,12 +1,16 @@
 """A field called id names the rows, however they are given; ids that would be lost are refused."""
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import finfluence as fi
 from finfluence.errors import DataError
 from finfluence.runs import Rows, as_rows
+from four_parts import assert_parts
 
 X = np.arange(12.0).reshape(4, 3)
 IDS = [7, 3, 9, 1]
@@ -45,6 +49,11 @@ def test_ids_name_the_rows(rows):
         ({"id": [1, 1, 2, 3]}, "1 ids used more than once, such as 1"),
         ({"id": [1, "1", 2, 3]}, "1 ids used more than once, such as '1'"),
         ({"id": [1, 2]}, "2 ids"),
+        ({"id": [1, None, 2, 3]}, "None of type NoneType"),
+        ({"ids": [(1, 2), (1, 3), (2, 2), (2, 3)]}, "(1, 2) of type tuple"),
+        ({"id": [float("nan"), 1.0, 2.0, 3.0]}, "nan of type float"),
+        ({"id": [2**70, 1, 2, 3]}, "1180591620717411303424 of type int"),
+        ({"id": [datetime.date(2020, 1, k) for k in (1, 2, 3, 4)]}, "datetime.date(2020, 1, 1) of type date"),
         ({"id": [2**53 + 1, 0.5, 2, 3]}, "whole numbers beyond 2^53 beside fractions"),
     ],
 )
@@ -52,3 +61,27 @@ def test_ids_that_cannot_name_the_rows_are_refused(given, words):
     with pytest.raises(DataError) as caught:
         Rows(x=X, **given)
     assert f"got: {words}" in str(caught.value)
+
+
+def test_ids_that_cannot_be_kept_get_the_four_parts():
+    with pytest.raises(DataError) as caught:
+        Rows(x=X, ids=[None, 1, 2, 3])
+    assert_parts(
+        caught.value,
+        "numbers or texts as row ids",
+        "None of type",
+        "cells are missing",
+        "[str(i) for i in ids]",
+    )
+
+
+@pytest.mark.parametrize(
+    "data", [pd.DataFrame({"x": [1.0, 2.0], "y": [0, 1]}), pd.Series([1, 2], index=["a", "b"])]
+)
+def test_a_table_of_pandas_is_no_data_set_of_items(data):
+    with pytest.raises(DataError) as caught:
+        as_rows(data)
+    assert_parts(
+        caught.value, "data[0], data[1], …", f"KeyError for data[0] of a {type(data).__name__}", "names of its columns",
+        "to_numpy()",
+    )  # fmt: skip

@@ -191,3 +191,136 @@ def test_clipping_of_some_steps_is_told_from_weights():
     assert_parts(
         caught.value, "can be taken again", "a gradient", "never longer than 0.3", "pass clip_norm=0.3"
     )
+
+
+def other_norms(order):
+    def change(model, optimizer, batch, t):
+        pt.class_loss(model, batch).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.05, norm_type=order)
+        optimizer.step()
+
+    return change
+
+
+def normalising(model, optimizer, batch, t):
+    pt.class_loss(model, batch).mean().backward()
+    size = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    for p in model.parameters():
+        p.grad.div_(size)
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "measure"),
+    [
+        (other_norms(float("inf")), "its largest entry is 0.05"),
+        (other_norms(1.0), "its sum of absolute entries is 0.05"),
+        (normalising, "its norm is 1"),
+    ],
+)
+def test_clipping_by_other_measures_is_not_taken_for_weights(change, measure):
+    """As weights, the scale would count as a constant: effects would be wrong without a word."""
+    assert_parts(broken(change), "can be taken again", "a gradient at step 0", measure, "clip by the 2-norm")
+
+
+def counting_late():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.calls = pt.mlp(), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            return self.body(x) * (2.0 if self.calls > 8 else 1.0)
+
+    return Counting()
+
+
+def test_a_count_that_tells_late_is_told_from_other_causes():
+    error = broken(plain, model=pt.made(counting_late))
+    assert_parts(
+        error, "can be taken again", "and from step", "another one each time it is asked", "generator alone"
+    )
+
+
+class Clock:
+    t = 0.0
+
+
+def following_a_clock(model, batch):
+    return pt.class_loss(model, batch) * (1 + Clock.t)
+
+
+def test_what_the_loss_reads_and_changes_on_the_way_is_named():
+    def step(model, optimizer, batch, t):
+        Clock.t = 0.1 * t
+        plain(model, optimizer, batch, t, following_a_clock)
+
+    error = broken(step, loss=following_a_clock)
+    Clock.t = 0.0
+    assert_parts(
+        error, "can be taken again", "step 0", "'Clock.t', which the loss reads", "a field of the batch"
+    )
+
+
+def test_a_part_that_changes_its_mode_is_named():
+    model = pt.made(lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)))
+
+    def step(model, optimizer, batch, t):
+        model[1].train(t < 5)
+        plain(model, optimizer, batch, t)
+
+    error = broken(step, model=model)
+    assert_parts(
+        error, "can be taken again", "step 10", "'1' was in evaluation mode at this step", "leave them there"
+    )
+
+
+def test_a_second_optimiser_is_named_by_what_it_moves():
+    model = pt.made(pt.mlp)
+    second = torch.optim.SGD(model[2].parameters(), lr=0.1)
+
+    def step(model, optimizer, batch, t):
+        plain(model, optimizer, batch, t)
+        second.step()
+        second.zero_grad()
+
+    error = broken(step, model=model, optimizer=torch.optim.SGD(model[0].parameters(), lr=0.1))
+    assert_parts(
+        error, "can be taken again", "a gradient at step 1", "'2.weight' is not trained", "one optimiser"
+    )
+
+
+def test_micro_batches_that_count_by_their_rows():
+    model, optimizer, tape = begin()
+    for t in range(3):
+        ids = torch.arange(4 * t, 4 * t + 4)
+        pt.class_loss(model, pt.table().batch(ids)).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        tape.step(ids=[ids[:3], ids[3:]])
+    with pytest.raises(TrainingError) as caught:
+        tape.finish()
+    assert_parts(
+        caught.value, "can be taken again", "step 0", "count by their rows", "weights=[len(part) / rows"
+    )
+
+
+def test_steps_at_other_weights_are_not_taken_for_moves():
+    """Sharpness-aware steps leave the weights as they were but for rounding; the gradient is another one."""
+
+    def step(model, optimizer, batch, t):
+        pt.class_loss(model, batch).mean().backward()
+        ups = [0.05 * p.grad / p.grad.norm() for p in model.parameters()]
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, up in zip(model.parameters(), ups, strict=True):
+                    p.add_(up, alpha=sign)
+            if sign == 1:
+                optimizer.zero_grad()
+                pt.class_loss(model, batch).mean().backward()
+        optimizer.step()
+
+    assert_parts(
+        broken(step), "can be taken again", "a gradient at step 0", "gradients that the loop edits", "compare"
+    )

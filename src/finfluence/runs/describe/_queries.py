@@ -71,9 +71,9 @@ class Query:
                 shape = str(value.dtype) if value.is_complex() else str(tuple(value.shape))
             raise ConfigError(
                 explain(
-                    f"query '{self.name}' to return one real number as a tensor",
+                    f"query '{self.name}' to return one number as a tensor",
                     shape,
-                    "the function returns one value per row, a complex or a Python number",
+                    "the function returns one value per row, or a complex or a Python number",
                     "take its mean, or use fi.each_loss for one query per row",
                 )
             )

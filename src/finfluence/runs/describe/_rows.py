@@ -312,18 +312,15 @@ def _ids(ids: Sequence[Any] | None, n: int) -> np.ndarray:
 def _check_kinds(ids: list[Any]) -> None:
     odd = [i for i in ids if not isinstance(i, (int, float, str, bytes)) or i != i]
     odd += [i for i in ids if isinstance(i, int) and not -(2**63) <= i < 2**64]
-    mixed = len({isinstance(i, (str, bytes)) for i in ids}) > 1
-    if not odd and not mixed:
-        return
-    raise DataError(
-        explain(
-            "numbers or texts as row ids, all of one kind",
-            f"{odd[0]!r} of type {type(odd[0]).__name__}" if odd else "texts beside numbers",
-            "ids of two columns were joined, cells are missing, or ids are objects (dates, tuples, UUIDs) or beyond "
-            "64 bits",
-            "pass them as texts, ids=[str(i) for i in ids], here and to tape.step",
+    if odd:
+        raise DataError(
+            explain(
+                "numbers or texts as row ids",
+                f"{odd[0]!r} of type {type(odd[0]).__name__}",
+                "cells are missing, or ids are objects (dates, tuples, UUIDs) or beyond 64 bits",
+                "pass texts, ids=[str(i) for i in ids], here and to tape.step",
+            )
         )
-    )
 
 
 def _one_of(ids: Sequence[Any] | None, field: Any) -> Any:
