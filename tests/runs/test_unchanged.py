@@ -10,9 +10,10 @@ from torch import nn
 import finfluence as fi
 import finfluence.runs as fr
 import plain_training as pt
-from finfluence.errors import ConfigError, DataError
+from finfluence.errors import ConfigError, DataError, NotSupportedError
 from finfluence.runs.describe import checksum
 from four_parts import assert_parts
+from recorded_loops import Loop
 
 
 class Adapted(nn.Module):
@@ -243,3 +244,23 @@ def test_checksums_see_every_bit_and_every_place():
         torch.cat([long[:2], long[:2]])
     )
     assert checksum(torch.empty(0)) == 0 and checksum(torch.tensor(3.0)) != checksum(torch.tensor(4.0))
+
+
+def twice(model, batch):
+    return 2 * pt.class_loss(model, batch)
+
+
+def rectified():
+    return pt.mlp(activation=nn.ReLU)
+
+
+@pytest.mark.parametrize(("loss", "model"), [(twice, pt.mlp), (pt.class_loss, rectified)])
+def test_a_tape_that_is_opened_with_something_else_than_it_was_recorded_with(loss, model, tmp_path):
+    Loop(epochs=1).run(record=True, out=tmp_path)[1].finish()
+    opened = fi.Tape.open(tmp_path, model=pt.made(model), loss=loss, data=pt.table())
+    with pytest.raises(NotSupportedError) as caught:
+        fi.replay(opened, QUERY)
+    assert_parts(
+        caught.value, "can be taken again", " at step 0", "opened with another loss or model",
+        "given to fi.Tape.record",
+    )  # fmt: skip

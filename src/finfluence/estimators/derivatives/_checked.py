@@ -363,6 +363,9 @@ def apart(
 
 
 def _differs(t: int | None, what: str, error: float, first: Departure | None) -> DifferentGradientError:
+    if first is not None and first.t == 0:
+        got = f"{what} that are {error:.1g} from them {_at(t)}, and other {_NAMES[first.what]} {_at(0)}"
+        return _opened_otherwise(got)
     edited = (
         "" if first is None else f"; step {first.t} is the first whose {_NAMES[first.what]} are other ones"
     )
@@ -374,6 +377,19 @@ def _differs(t: int | None, what: str, error: float, first: Departure | None) ->
             "or the loop changes gradients, weights or the optimiser's buffers at some steps",
             "leave out what stops or changes gradients, let only the optimiser move the parameters, and record each "
             "phase of the training by itself",
+        )
+    )
+
+
+def _opened_otherwise(got: str) -> DifferentGradientError:
+    """Return the error of a tape none of whose steps can be taken again: one just recorded has repeated the first."""
+    return DifferentGradientError(
+        explain(
+            "a loop that can be taken again from what was recorded",
+            got,
+            "the tape was opened with another loss or model than it was recorded with: another activation, coefficient "
+            "or layer that has no weights of its own",
+            "open it with the model and loss that were given to fi.Tape.record",
         )
     )
 

@@ -256,8 +256,9 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
     ConfigError
         No query, something that is no query, or two of one name.
     """
-    single = not isinstance(queries, Iterable) or (hasattr(queries, "values") and hasattr(queries, "names"))
-    listed = [queries] if single else list(queries)
+    given: Any = queries
+    single = not isinstance(given, Iterable) or (hasattr(given, "values") and hasattr(given, "names"))
+    listed: list[AnyQuery] = [given] if single else list(given)
     wrong = [type(q).__name__ for q in listed if not (hasattr(q, "values") and hasattr(q, "names"))]
     names = [n for q in listed if not wrong for n in q.names]
     repeated = sorted({n for n in names if names.count(n) > 1})
@@ -274,7 +275,7 @@ def check_queries(queries: Sequence[AnyQuery] | AnyQuery) -> list[AnyQuery]:
                 "wrap functions as fi.Query(fn, name=…), and give each query its own name",
             )
         )
-    return listed  # type: ignore[return-value]
+    return listed
 
 
 def gradients(
