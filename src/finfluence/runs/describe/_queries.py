@@ -382,8 +382,9 @@ def evaluated(query: AnyQuery, model: nn.Module) -> Iterator[None]:
                 f"a query '{query.names[0]}' that leaves the model as it is",
                 f"one that changes '{changed}'",
                 "it puts the model in training mode, whose running statistics every forward pass writes on, freezes or "
-                "edits weights, or replaces layers: queries after it would be asked of another model",
-                "only read the model, which is in evaluation mode already",
+                "edits weights, or replaces layers: queries after it would be asked of another model; or an embedding "
+                "with max_norm rescales the rows that it looks up",
+                "only read the model, which is in evaluation mode already, and leave max_norm out",
             )
         )
 
