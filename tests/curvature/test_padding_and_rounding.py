@@ -42,9 +42,7 @@ def test_padding_is_a_constant_of_the_objective():
     torch.testing.assert_close(rows, torch.stack(alone))
     directions = torch.randn(2, found.size, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(found.row_derivatives(directions), directions @ rows.T)
-    torch.testing.assert_close(
-        written_out(LossCurvature(found, "empirical-fisher")), rows.T @ rows / ROWS
-    )
+    torch.testing.assert_close(written_out(LossCurvature(found, "empirical-fisher")), rows.T @ rows / ROWS)
     for kind in ("hessian", "gauss-newton"):
         whole = written_out(LossCurvature(found, kind))
         torch.testing.assert_close(whole, whole.T)
@@ -101,6 +99,4 @@ def test_losses_that_are_written_out_have_a_curvature_in_the_outputs():
     found = objective(lambda: nn.Linear(4, 3), margins)
     assert Kronecker([found]).mean_eigenvalue > 0
     whole = written_out(LossCurvature(found))
-    torch.testing.assert_close(
-        whole, written_out(LossCurvature(found, "hessian"))
-    )  # the model is linear
+    torch.testing.assert_close(whole, written_out(LossCurvature(found, "hessian")))  # the model is linear

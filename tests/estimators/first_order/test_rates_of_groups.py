@@ -16,9 +16,9 @@ def two_rates(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def recorded(loop: Loop) -> fi.Tape:
-    _, recorder = loop.run(record=True)
-    assert recorder is not None
-    return recorder.finish() if hasattr(recorder, "finish") else recorder
+    _, tape = loop.run(record=True)
+    assert tape is not None
+    return tape.finish()
 
 
 def by_hand(tape: fi.Tape, step: int, rates: dict[str, float]) -> np.ndarray:

@@ -27,6 +27,8 @@ from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
 
+LOST = 16 * np.finfo(np.float64).eps  # of the largest square: what a difference of squares rounds to
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineOptions:
@@ -153,9 +155,8 @@ def step_influence(products: np.ndarray, where: list[np.ndarray], batch: int) ->
     shift = mean - (batch * mean + subset) / (batch + count)
     ratio = batch / (batch + count)
     noise = np.maximum(square - mean**2, 0.0) / batch * (1 + ratio**2) / 2
-    rounding = ROUNDING * np.abs(products).max(0)
-    moved = (np.abs(shift) > rounding) & (count > 0)
-    if (moved & (noise <= rounding**2)).any():
+    moved = (np.abs(shift) > ROUNDING * np.abs(products).max(0)) & (count > 0)
+    if (moved & (noise <= LOST * (centred**2).max(0))).any():
         raise NotSupportedError(
             explain(
                 "rows outside of each subset that act on the query in different ways, for the noise of a batch",

@@ -232,7 +232,10 @@ def row_products(
         common = 1.0 if rates is None or len(set(rates)) > 1 else rates[0]
         if rates is not None and len(set(rates)) > 1:
             directions = directions.scaled(
-                {name: torch.tensor(rate) for name, rate in zip(tape.layout.names, rates, strict=True)}
+                {
+                    name: torch.tensor(rate, dtype=torch.float64)
+                    for name, rate in zip(tape.layout.names, rates, strict=True)
+                }
             )
         lengths = directions.squared_norms().sqrt().cpu() if cosine else None
         found = []
