@@ -5,6 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import numpy as np
@@ -318,7 +319,7 @@ def check_number(name: str, value: object, above: float | None = None) -> None:
     ConfigError
     """
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if known and np.isfinite(value) and (above is None or value > above):  # type: ignore[arg-type, operator]
+    if known and isfinite(value) and (above is None or value > above):  # type: ignore[arg-type, operator]
         return
     raise ConfigError(
         explain(
