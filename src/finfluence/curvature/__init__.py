@@ -8,7 +8,7 @@ from finfluence.curvature._kronecker import FISHERS, DampedKronecker, FisherKind
 from finfluence.curvature._krylov import BASES, FunctionValues, functions_of
 from finfluence.curvature._lissa import Lissa
 from finfluence.curvature._low_rank import LowRank, arnoldi, nystrom
-from finfluence.curvature._objective import Objective, RowsAtHand
+from finfluence.curvature._objective import Objective, RowsAtHand, forward_derivatives
 from finfluence.curvature._operators import (
     CURVATURES,
     EVALUATIONS,
@@ -48,6 +48,7 @@ __all__ = [
     "arnoldi",
     "check_size",
     "check_split",
+    "forward_derivatives",
     "functions_of",
     "largest_eigenvalue",
     "loss_of_outputs",

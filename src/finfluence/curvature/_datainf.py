@@ -8,6 +8,7 @@ from torch import Tensor
 from finfluence.curvature._solution import Solution
 
 SHARE = 0.1
+ROUNDING = 10  # a tensor whose gradients are so many rounding errors of the largest tensor's has none
 
 
 class DataInf:
@@ -59,7 +60,9 @@ class DataInf:
         for gradients in row_gradients():
             total += (gradients.double() ** 2).sum(0).cpu()
             rows += len(gradients)
-        self.damping = torch.stack([SHARE * part.mean() / rows + decay for part in total.split(self._sizes)])
+        means = torch.stack([part.mean() / rows for part in total.split(self._sizes)])
+        still = means <= (ROUNDING * torch.finfo(gradients.dtype).eps) ** 2 * means.max()
+        self.damping = torch.where(still, 0.0, SHARE * means) + decay
 
     def solve(self, vectors: Tensor) -> Solution:
         """Return x [K, P] for v [K, P]; zero in a tensor in which no row has a gradient, and λ is therefore zero."""

@@ -18,6 +18,7 @@ from finfluence.grads import Batch, no_checkpointing
 
 FisherKind = Literal["gauss-newton", "empirical-fisher"]
 FISHERS: tuple[FisherKind, ...] = get_args(FisherKind)
+SINGULAR = 1e-12  # of the largest eigenvalue
 AGREES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 Pass = Iterator[tuple[Objective, Tensor, Batch, Tensor | None]]
@@ -183,14 +184,14 @@ class DampedKronecker:
     Raises
     ------
     NotSupportedError
-        λ = 0 where an eigenvalue is zero.
+        λ = 0 where an eigenvalue is zero, up to rounding.
     """
 
     def __init__(self, curvature: Kronecker, damping: float) -> None:
         self.curvature, self.damping = curvature, damping
         values = [block.values.flatten() for block in curvature._blocks] + [curvature._values]
         smallest = min(float(v.min()) for v in values if len(v)) + damping
-        if smallest <= 0:
+        if smallest <= SINGULAR * max(float(v.max()) for v in values if len(v)):
             raise NotSupportedError(
                 explain(
                     "damping above zero",

@@ -60,8 +60,10 @@ def output_noise(losses: Callable[[Tensor], Tensor], outputs: Tensor, signs: Ten
             )
             if found is not None:
                 second[:, c] = found.flatten(1)
+    if second.dtype not in (torch.float32, torch.float64):  # half precision has no eigenvalues in torch
+        second = second.float()
     values, basis = torch.linalg.eigh((second + second.mT) / 2)
     largest = float(values.abs().max())
     clamped = float((-values).clamp_min(0).max()) / largest if largest > 0 else 0.0
     root = basis * values.clamp_min(0).sqrt()[:, None] @ basis.mT
-    return (root @ signs.unsqueeze(2))[..., 0].view_as(outputs), clamped
+    return (root @ signs.to(root).unsqueeze(2))[..., 0].view_as(outputs).to(outputs), clamped

@@ -17,7 +17,10 @@ from finfluence.grads import (
     Layout,
     RowLoss,
     RowLosses,
+    check_forward_writes_nothing,
+    check_rows_have_gradients,
     in_double,
+    never_moved,
     no_checkpointing,
     without_graph,
 )
@@ -67,6 +70,8 @@ class RowsAtHand:
 class Objective:
     """L(θ) = (1/n) Σ ℓ_i(θ) over the training rows, in evaluation mode, at one θ.
 
+    Padding entries of embeddings, which no gradient moves, are constants.
+
     Parameters
     ----------
     model : nn.Module
@@ -82,6 +87,11 @@ class Objective:
     theta : Tensor [P]
         The parameters.
 
+    Raises
+    ------
+    NotSupportedError
+        An embedding writes on its weight in the forward pass, or its gradient is not that of rows.
+
     Examples
     --------
     >>> model = nn.Linear(1, 1, bias=False)
@@ -94,9 +104,14 @@ class Objective:
 
     def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout, rows: RowsAtHand) -> None:
         self.model, self.loss, self.layout, self.rows = model.eval(), loss, layout, rows
+        check_forward_writes_nothing(model)
+        check_rows_have_gradients(model)
         self.theta = layout.theta(model)
-        self.losses = RowLosses(model, loss, layout)
-        self.outputs = RowLosses(model, outputs_of(loss), layout)
+        still = never_moved(model, layout)
+        self._still = still
+        held = None if still is None else (still, self.theta)
+        self.losses = RowLosses(model, loss, layout, held=held)
+        self.outputs = RowLosses(model, outputs_of(loss), layout, held=held)
 
     @property
     def size(self) -> int:
@@ -172,6 +187,8 @@ class Objective:
         gradients = torch.stack([self.gradient_of(self.rows.batch(p[None])) for p in positions]).double()
         generator = torch.Generator().manual_seed(0)
         direction = torch.randn(self.size, generator=generator, dtype=torch.float64).to(self.theta.device)
+        if self._still is not None:
+            direction = torch.where(self._still, 0.0, direction)
         scale = float(gradients.norm(dim=1).max() * direction.norm())
         backward = gradients @ direction
         error = min(self._apart(backward, direction, positions, width) for width in WIDTHS) / (scale or 1.0)
@@ -180,9 +197,9 @@ class Objective:
                 explain(
                     "a loss whose gradient is the derivative of its value",
                     f"derivatives that differ by {error:.2g} of the gradient's size",
-                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), so that "
-                    "training "
-                    "did not minimise it, and no curvature describes what training did",
+                    "the loss or model stops or changes gradients (detach, a custom backward, a hook), or a row's loss "
+                    "depends on the other rows of its batch, so that training did not minimise it, and no curvature "
+                    "describes what training did",
                     "use method='replay', which follows the steps that were taken",
                 )
             )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import NotSupportedError, explain
-from finfluence.grads import Batch, RowLoss
+from finfluence.grads import Batch, Elementary, RowLoss
 
 
 def outputs_of(loss: RowLoss) -> Callable[[nn.Module, Batch], Tensor]:
@@ -33,8 +33,9 @@ def outputs_of(loss: RowLoss) -> Callable[[nn.Module, Batch], Tensor]:
 
 
 def loss_of_outputs(loss: RowLoss, model: nn.Module, outputs: Tensor, batch: Batch) -> Tensor:
-    """Return the losses [B] where the model's outputs are these."""
-    return loss(_Given(model, outputs), batch)  # type: ignore[arg-type]
+    """Return the losses [B] where the model's outputs are these, by operations that have second derivatives."""
+    with Elementary():
+        return loss(_Given(model, outputs), batch)  # type: ignore[arg-type]
 
 
 class _Stand:

@@ -149,9 +149,8 @@ class ModelBank:
 
     def _train(self, runs: list[RunSpec]) -> None:
         if not self.folder.exists():
-            self.folder.mkdir(parents=True)
             made = {"name": self.name, "hash": self.hash, "recipe": self.recipe.describe()}
-            write_json(self.folder / "bank.json", made)
+            write_json(self.folder / "bank.json", made)  # makes the folder
         keys = [self._key(run) for run in runs]
         models = final_models(self.recipe, runs, self.max_bytes)
         lost = torch.full((self._width,), torch.nan)

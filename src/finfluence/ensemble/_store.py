@@ -100,7 +100,11 @@ def signature(recipe: Recipe, queries: Sequence[AnyQuery]) -> str:
     names = [(name, q.unit, q.sign) for q in queries for name in q.names]
     parts = [sorted(recipe.describe().items()), names, rates, layout.names, [list(s) for s in layout.shapes]]
     probes = [f"{value:.4e}" for array in said for value in array]
-    return digest(repr(parts).encode(), repr(probes).encode(), start.cpu().numpy().tobytes())
+    return digest(
+        repr(parts).encode(),
+        repr(probes).encode(),
+        start.cpu().contiguous().view(torch.uint8).numpy().tobytes(),
+    )
 
 
 def run_key(base: str, recipe: Recipe, run: RunSpec) -> str:

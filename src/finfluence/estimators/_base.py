@@ -5,6 +5,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import numpy as np
@@ -313,18 +314,18 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
 
 
 def check_number(name: str, value: object, above: float | None = None) -> None:
-    """Raise unless an option is a number, above a bound if one is given.
+    """Raise unless an option is a finite number, above a bound if one is given.
 
     Raises
     ------
     ConfigError
     """
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if known and (above is None or value > above):  # type: ignore[operator]
+    if known and isfinite(value) and (above is None or value > above):  # type: ignore[arg-type, operator]
         return
     raise ConfigError(
         explain(
-            f"{name} to be a number" + ("" if above is None else f" above {above:g}"),
+            f"{name} to be a finite number" + ("" if above is None else f" above {above:g}"),
             repr(value),
             "a text was passed, or a sign is wrong",
             f"leave {name} out for its default",

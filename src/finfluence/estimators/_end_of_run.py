@@ -69,8 +69,9 @@ def least_curvature(tape: Tape) -> float:
     described, total = tape.describe()["optimizer"], sum(tape.rates)
     if str(described.get("name", "")).lower() != "sgd" or "groups" in described or not total > 0:
         return 0.0
-    kept = 1 - float(described.get("momentum") or 0.0)
-    return kept / (total * (1 - float(described.get("dampening") or 0.0)))
+    momentum = float(described.get("momentum") or 0.0)
+    damped = float(described.get("dampening") or 0.0) if momentum else 0.0
+    return (1 - momentum) / (total * (1 - damped))
 
 
 def predicting(

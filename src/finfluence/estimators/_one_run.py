@@ -17,6 +17,7 @@ from finfluence.runs.tape import affordable_rows, final_losses
 ONE_NUMBER = (
     "a score, without an error: it is one number from one run, and training randomness is not looked at"
 )
+ROUNDING = 1e-12  # of the largest number: differences below are none
 
 
 def one_run(tape: Tape, method: str, **facts: Any) -> Provenance:
@@ -139,15 +140,19 @@ def against_controls(found: np.ndarray, controls: np.ndarray) -> np.ndarray:
     Returns
     -------
     array
+        NaN where the controls do not differ, up to rounding, and the value differs from them.
 
     Examples
     --------
-    >>> against_controls(np.array([3.0, 0.0]), np.array([[0.0, 0.0], [2.0, 0.0]])).round(3).tolist()
-    [1.414, 0.0]
+    >>> against_controls(np.array([3.0, 0.0, 1.0]), np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0]])).round(3).tolist()
+    [1.414, 0.0, nan]
     """
+    rounding = ROUNDING * np.maximum(np.abs(controls).max(0), np.abs(found))
     away, spread = found - controls.mean(0), controls.std(0, ddof=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(away == 0, 0.0, away / spread)
+    known = spread > rounding
+    return np.where(
+        known, away / np.where(known, spread, 1.0), np.where(np.abs(away) <= rounding, 0.0, np.nan)
+    )
 
 
 def id_order(tape: Tape) -> np.ndarray:

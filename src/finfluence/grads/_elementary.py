@@ -79,6 +79,33 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
 
 
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Weight of a direction and a length, as `torch.nn.utils.parametrizations.weight_norm` has it."""
+    if dim == -1:
+        return v * (g / v.norm())
+    axes = [axis for axis in range(v.ndim) if axis != dim % v.ndim]
+    return v * (g / (v.norm(dim=axes, keepdim=True) if axes else v.abs()))
+
+
+def _embedding_bag(input: Tensor, weight: Tensor, *further: Any, **named: Any) -> Tensor:
+    """Sums and means of embeddings of bags of one size, as `torch.nn.functional.embedding_bag`."""
+    given: dict[str, Any] = {
+        "offsets": None, "max_norm": None, "norm_type": 2, "scale_grad_by_freq": False, "mode": "mean",
+        "sparse": False, "per_sample_weights": None, "include_last_offset": False, "padding_idx": None,
+    }  # fmt: skip
+    given |= dict(zip(given, further, strict=False)) | named
+    plain = input.dim() == 2 and given["mode"] in ("sum", "mean") and given["max_norm"] is None
+    if not plain or given["scale_grad_by_freq"] or given["sparse"]:
+        return F.embedding_bag(input, weight, *further, **named)
+    padding = given["padding_idx"]
+    kept = torch.ones_like(input) if padding is None else (input != padding % len(weight)).long()
+    each = F.embedding(input, weight, padding) * kept.unsqueeze(2)
+    if given["per_sample_weights"] is not None:
+        each = each * given["per_sample_weights"].unsqueeze(2)
+    total = each.sum(1)
+    return total if given["mode"] == "sum" else total / kept.sum(1, keepdim=True).clamp_min(1)
+
+
 def _view_as_complex(input: Tensor) -> Tensor:
     """Complex numbers of pairs, which tangents need not lie in memory for as `torch.view_as_complex` wants."""
     return torch.complex(input[..., 0], input[..., 1])
@@ -126,7 +153,7 @@ def _reduce(each: Tensor, reduction: str) -> Tensor:
 
 _TWINS: dict[Any, Callable[..., Tensor]] = {
     F.mse_loss: _mse, F.huber_loss: _huber, F.multi_margin_loss: _margins, F.one_hot: _one_hot,
-    F.hardsigmoid: _hard_sigmoid, torch.view_as_complex: _view_as_complex,
-    F.dropout: _dropout, torch.dropout: lambda input, p, train: _dropout(input, p, train),
-    F.alpha_dropout: _alpha_dropout,
+    F.hardsigmoid: _hard_sigmoid, torch.view_as_complex: _view_as_complex, torch._weight_norm: _weight_norm,
+    F.embedding_bag: _embedding_bag, F.dropout: _dropout, F.alpha_dropout: _alpha_dropout,
+    torch.dropout: lambda input, p, train: _dropout(input, p, train),
 }  # fmt: skip

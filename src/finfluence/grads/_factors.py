@@ -184,7 +184,7 @@ class Factorised:
             )
             for name, part in zip(left, parts, strict=True):
                 rows[name].append(torch.zeros_like(self._named[name]) if part is None else part)
-        written = {name: torch.stack(found).flatten(1) for name, found in rows.items()}
+        written = {name: torch.stack(found).reshape(len(found), -1) for name, found in rows.items()}
         return outputs.detach(), made, written
 
     def _forward(self, values: Callable[[], Tensor]) -> tuple[Tensor, list[tuple[Layer, Tensor, Tensor]]]:

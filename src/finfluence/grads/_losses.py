@@ -22,6 +22,7 @@ with (
 
 Batch = dict[str, Tensor]
 RowLoss = Callable[[nn.Module, Batch], Tensor]
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 
 class _Bound(nn.Module):
@@ -48,6 +49,8 @@ class RowLosses:
         `loss(model, batch) -> Tensor[B]`, one loss per row.
     layout : Layout
         Where the trainable parameters lie in θ.
+    held : tuple of Tensor [P], optional
+        Which entries of θ are constants, and the θ that holds them.
     fused : bool
         Run the kernels that training runs. Otherwise attention and some losses are computed by elementary operations,
         which PyTorch can differentiate forward over reverse.
@@ -60,15 +63,25 @@ class RowLosses:
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout, fused: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: RowLoss,
+        layout: Layout,
+        fused: bool = False,
+        held: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self._bound = _Bound(model, loss)
         self.model, self.loss = model, loss
         self.layout = layout
         self.fused = fused
+        self._held = held
         self._places = places(self._bound, [f"model.{name}" for name in layout.names])
 
     def __call__(self, theta: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
         """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""
+        if self._held is not None:
+            theta = torch.where(*self._held, theta)
         named = {
             place: view
             for alike, view in zip(self._places, self.layout.split(theta).values(), strict=True)
@@ -166,15 +179,86 @@ def check_row_separable(model: nn.Module) -> None:
     Raises
     ------
     NotSupportedError
-        A batch-normalisation layer is in training mode.
+        A batch-normalisation layer takes the statistics of the batch.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and _mixes(module):
+            mode = "in training mode" if module.training else "without running statistics"
             raise NotSupportedError(
                 explain(
                     "a model whose loss for one row does not depend on the other rows of the batch",
-                    f"{type(module).__name__} in training mode at '{name or type(model).__name__}'",
+                    f"{type(module).__name__} {mode} at '{name or type(model).__name__}'",
                     "batch normalisation mixes the rows of a batch",
                     "use GroupNorm or LayerNorm, or freeze it with .eval() in the model factory",
                 )
             )
+
+
+def never_moved(model: nn.Module, layout: Layout) -> Tensor | None:
+    """Return which entries of θ [P] no gradient ever moves: the padding entries of embeddings; None if there are none.
+
+    Of a weight that another layer uses, too, they are moved by that.
+
+    Returns
+    -------
+    Tensor of bool [P] or None
+
+    Examples
+    --------
+    >>> model = nn.Embedding(3, 2, padding_idx=1)
+    >>> never_moved(model, Layout(model)).tolist()
+    [False, False, True, True, False, False]
+    """
+    found = torch.zeros(layout.size, dtype=torch.bool, device=layout.device)
+    views = layout.split(found)
+    held = places(model, layout.names)
+    for name, alike in zip(layout.names, held, strict=True):
+        module = model.get_submodule(alike[0].rpartition(".")[0])
+        if len(alike) == 1 and isinstance(module, _TABLES) and module.padding_idx is not None:
+            views[name][module.padding_idx] = True
+    return found if bool(found.any()) else None
+
+
+def check_rows_have_gradients(model: nn.Module) -> None:
+    """Raise if an embedding's gradient is not the sum of what each row gives it.
+
+    Raises
+    ------
+    NotSupportedError
+        An embedding divides its gradient by how often the batch uses an entry.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _TABLES) and module.scale_grad_by_freq:
+            raise NotSupportedError(
+                explain(
+                    "a model whose gradient of a batch is the sum of those of its rows",
+                    f"{type(module).__name__} with scale_grad_by_freq=True at '{name or type(model).__name__}'",
+                    "each entry's gradient is divided by how often the batch uses it",
+                    "leave scale_grad_by_freq out, or use method='replay', which follows the steps that were taken",
+                )
+            )
+
+
+def check_forward_writes_nothing(model: nn.Module) -> None:
+    """Raise if an embedding rescales its weight in every forward pass.
+
+    Raises
+    ------
+    NotSupportedError
+        An embedding has `max_norm`.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _TABLES) and module.max_norm is not None:
+            raise NotSupportedError(
+                explain(
+                    "a forward pass that leaves the parameters as they are",
+                    f"{type(module).__name__} with max_norm={module.max_norm:g} at '{name or type(model).__name__}'",
+                    "such an embedding rescales the entries that it looks up, so that there is no fixed point to "
+                    "differentiate at",
+                    "leave max_norm out, or bound the norms in the loss",
+                )
+            )
+
+
+def _mixes(norm: nn.modules.batchnorm._BatchNorm) -> bool:
+    return norm.training or norm.running_mean is None or norm.running_var is None

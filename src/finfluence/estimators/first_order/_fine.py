@@ -12,12 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from finfluence._progress import Progress
+from finfluence.errors import NotSupportedError, explain
 from finfluence.estimators._base import AbstractEstimator, Cost, check_whole
-from finfluence.estimators._one_run import activation_bytes, in_trainings, labels, one_run, own_losses
+from finfluence.estimators._one_run import (
+    ROUNDING,
+    activation_bytes,
+    in_trainings,
+    labels,
+    one_run,
+    own_losses,
+)
 from finfluence.estimators.first_order._recording import check_products, recorded_products, recorded_steps
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Tape
 from finfluence.runs.describe import Subsets, sum_over
+
+LOST = 16 * np.finfo(np.float64).eps  # of the largest square: what a difference of squares rounds to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +133,12 @@ def step_influence(products: np.ndarray, where: list[np.ndarray], batch: int) ->
     Returns
     -------
     array [S, Q]
-        Zero where S lowers the query exactly as a batch without it does, and where S is empty.
+        Zero where S lowers the query exactly as a batch without it does, up to rounding, and where S is empty.
+
+    Raises
+    ------
+    NotSupportedError
+        S differs from the other rows, and these do not differ from each other: batches without it have no noise.
 
     Examples
     --------
@@ -140,5 +155,14 @@ def step_influence(products: np.ndarray, where: list[np.ndarray], batch: int) ->
     shift = mean - (batch * mean + subset) / (batch + count)
     ratio = batch / (batch + count)
     noise = np.maximum(square - mean**2, 0.0) / batch * (1 + ratio**2) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((shift == 0) | (count == 0), 0.0, shift / np.sqrt(noise))
+    moved = (np.abs(shift) > ROUNDING * np.abs(products).max(0)) & (count > 0)
+    if (moved & (noise <= LOST * (centred**2).max(0))).any():
+        raise NotSupportedError(
+            explain(
+                "rows outside of each subset that act on the query in different ways, for the noise of a batch",
+                "a subset without which all rows act alike",
+                "a single row is left, or all others are copies of one row",
+                "use method='replay', or data with more different rows",
+            )
+        )
+    return np.where(moved, shift / np.sqrt(np.where(moved, noise, 1.0)), 0.0)

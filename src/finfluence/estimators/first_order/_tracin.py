@@ -49,7 +49,8 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
     """TracIn: gradient products summed over states of the run, each weighed by its learning rate.
 
     score(S) = σ Σ_{i∈S} Σ_c η_c ⟨∇q(θ_c), ∇ℓ_i(θ_c)⟩, σ the query's sign: larger is more harmful. In the unit of the
-    query, up to how often a row is drawn between two states. Gradients of all tensors, exact: nothing is projected.
+    query, up to how often a row is drawn between two states. Gradients of all tensors, exact: nothing is projected. Of
+    an optimiser with groups of parameters, each has the rate of its own group.
 
     Notes
     -----
@@ -86,8 +87,8 @@ class TracIn(AbstractEstimator[Tape, TracInOptions]):
         steps = spaced_steps(source, self.options.checkpoints)
         total = np.zeros((len(source.rows), sum(len(q.names) for q in queries)))
         for done, step in enumerate(steps, start=1):
-            found = row_products(source, queries, self.options.rows_at_once, step)
-            total += source.rates[max(step - 1, 0)] * found
+            rates = source.rates_at(max(step - 1, 0))
+            total += row_products(source, queries, self.options.rows_at_once, step, rates=rates)
             progress("checkpoints", done, len(steps))
         return scored(
             source,

@@ -5,7 +5,7 @@ Parameters whose factors do not give it (of layers without a rule, used outside 
 written out. Both are exact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from finfluence.estimators._one_run import activation_bytes
 from finfluence.estimators.derivatives import query_gradients
-from finfluence.grads import Batch, Directions, Factorised, Layout, RowLoss, WrittenRows
+from finfluence.grads import (
+    Batch,
+    Directions,
+    Factorised,
+    Layout,
+    RowLoss,
+    WrittenRows,
+    check_rows_have_gradients,
+)
 from finfluence.runs import AnyQuery, RowSource, Tape, seeded
 from finfluence.runs.tape import Cache, affordable_rows
 
@@ -85,6 +93,7 @@ class RowProducts:
         self, model: nn.Module, source: Tape | SourceOfRows, covered: set[str] | None = None
     ) -> None:
         self.model, self.source = model.eval(), source
+        check_rows_have_gradients(self.model)
         few = source.batch(torch.arange(min(TRIED, len(source.rows))))
         self.factorised = Factorised(self.model, source.loss, source.layout.names, few, covered)
         self._written: dict[tuple[str, ...], WrittenRows] = {}
@@ -197,9 +206,21 @@ class RowProducts:
 
 
 def row_products(
-    tape: Tape, queries: list[AnyQuery], rows_at_once: int, step: int | None = None, cosine: bool = False
+    tape: Tape,
+    queries: list[AnyQuery],
+    rows_at_once: int,
+    step: int | None = None,
+    cosine: bool = False,
+    rates: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Return ⟨∇q, ∇ℓ_i⟩ [n, Q] of all rows before a step, in evaluation mode; cosines of the same if asked.
+
+    Parameters
+    ----------
+    tape, queries, rows_at_once, step, cosine
+        Of which run, and what.
+    rates : sequence of float, optional
+        A factor for each parameter tensor, by which its part of the products is multiplied.
 
     Returns
     -------
@@ -208,6 +229,14 @@ def row_products(
     with seeded(0):
         made = RowProducts(tape.model(step), tape)
         directions = made.directions(queries)
+        common = 1.0 if rates is None or len(set(rates)) > 1 else rates[0]
+        if rates is not None and len(set(rates)) > 1:
+            directions = directions.scaled(
+                {
+                    name: torch.tensor(rate, dtype=torch.float64)
+                    for name, rate in zip(tape.layout.names, rates, strict=True)
+                }
+            )
         lengths = directions.squared_norms().sqrt().cpu() if cosine else None
         found = []
         for positions in torch.arange(len(tape.rows)).split(affordable_rows(tape, rows_at_once)):
@@ -218,7 +247,7 @@ def row_products(
                 scale = norms.unsqueeze(1) * lengths
                 products = torch.where(scale > 0, products / scale, 0.0).clamp(-1.0, 1.0)
             found.append(products)
-    values: np.ndarray = torch.cat(found).numpy()
+    values: np.ndarray = common * torch.cat(found).numpy()
     return values
 
 

@@ -153,7 +153,7 @@ def kernel_products(features: Tensor, asked: Tensor, damping: float) -> Tensor:
     Raises
     ------
     NotSupportedError
-        λ = 0 and more dimensions than rows.
+        λ = 0 and more dimensions than rows, or features that depend on each other.
 
     Examples
     --------
@@ -164,13 +164,13 @@ def kernel_products(features: Tensor, asked: Tensor, damping: float) -> Tensor:
     """
     rows, dimensions = features.shape
     ridge = damping * float((features**2).sum()) / min(rows, dimensions)
-    if rows < dimensions and ridge == 0:
+    if ridge == 0 and int(torch.linalg.matrix_rank(features)) < dimensions:
         raise NotSupportedError(
             explain(
-                "damping above zero, or fewer dimensions than rows",
-                f"damping={damping!r} and {dimensions} dimensions for {rows} rows",
-                "ΦᵀΦ has no inverse then",
-                "leave damping out, or pass dimensions= well below the number of rows",
+                "damping above zero, or features of which none depends on the others",
+                f"damping={damping!r} and {dimensions} dimensions for {rows} rows, which span fewer",
+                "ΦᵀΦ has no inverse then: there are few rows, or parameters that do the same",
+                "leave damping out, or pass dimensions= well below the numbers of rows and of parameters",
             )
         )
     if rows < dimensions:

@@ -138,3 +138,11 @@ class Ascent:
             self._order[stream(self.options.seed, "controls", size, k).permutation(len(self._order))[:size]]
             for k in range(self.options.controls)
         ]
+
+    def control_ids(self) -> list[object]:
+        """Return the ids of as many different random rows; they do not depend on where rows stand."""
+        drawn = stream(self.options.seed, "control rows").permutation(len(self._order))[
+            : self.options.controls
+        ]
+        found: list[object] = self.tape.rows.ids[self._order[drawn]].tolist()
+        return found

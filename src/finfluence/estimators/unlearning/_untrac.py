@@ -170,8 +170,7 @@ class UnTracInv(_Unlearning):
     ) -> Influence:
         ascent, at_once = Ascent(source, self.options), self.options.rows_at_once
         columns = sum(len(q.names) for q in queries)
-        drawn = np.concatenate(ascent.control_rows(1))
-        asked: list[AnyQuery] = [*queries, own_loss(list(dict.fromkeys(source.rows.ids[drawn].tolist())))]
+        asked: list[AnyQuery] = [*queries, own_loss(ascent.control_ids())]
         losses = self._losses(source)
         total = sum(len(q.names) for q in asked)
         raised = np.empty((len(losses), total))

@@ -9,13 +9,21 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp
 
 from finfluence._progress import Progress
-from finfluence.curvature import EVALUATIONS, FISHERS, FisherKind, check_split, loss_of_outputs, outputs_of
+from finfluence.curvature import (
+    EVALUATIONS,
+    FISHERS,
+    FisherKind,
+    check_split,
+    forward_derivatives,
+    loss_of_outputs,
+    outputs_of,
+)
 from finfluence.estimators._base import AbstractEstimator, Cost, check_choice
 from finfluence.estimators._end_of_run import CHECKED, end_of_run, predicting
 from finfluence.estimators._one_run import activation_bytes, in_trainings
 from finfluence.estimators._recorded_states import every_step_backwards
 from finfluence.estimators.derivatives import each, pulled_back, query_gradients
-from finfluence.grads import RowLosses
+from finfluence.grads import RowLoss, RowLosses, never_moved
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Step, Tape, seeded
 from finfluence.runs.describe import Subsets
@@ -109,7 +117,8 @@ class AdamWInfluence(AbstractEstimator[Tape, AdamWInfluenceOptions]):
         found = torch.zeros(len(tape.rows), len(asked), dtype=torch.float64)
         for t, state in every_step_backwards(tape):
             step = tape.at(t)
-            adjoint, slopes = backwards.step(state, step, adjoint)
+            with forward_derivatives():
+                adjoint, slopes = backwards.step(state, step, adjoint)
             found.index_add_(0, step.rows.cpu(), -slopes.T.double().cpu() / len(step.rows))
             progress("steps", tape.steps - t, tape.steps)
         return found.numpy()
@@ -133,15 +142,15 @@ class _Backwards:
 
     def __init__(self, tape: Tape, curvature: FisherKind) -> None:
         self._tape, self._curvature = tape, curvature
-        self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
-        self._outputs = RowLosses(tape.working, outputs_of(tape.step_loss), tape.layout)
+        self._still = never_moved(tape.working, tape.layout)
 
     def step(self, state: Tensor, step: Step, adjoint: Tensor) -> tuple[Tensor, Tensor]:
         """Return λ_t [Q, 1+S, P] from λ_{t+1}, and the slopes [Q, B] of the losses whose mean the step descends."""
         theta = state[: self._tape.layout.size]
+        of_rows = self._function(self._tape.step_loss, theta)
 
         def losses(p: Tensor) -> Tensor:
-            return self._losses(p, step.batch, step.seed)
+            return of_rows(p, step.batch, step.seed)
 
         values, back, *_ = vjp(losses, theta)
         gradient = back(torch.full_like(values, 1 / len(values)))[0]
@@ -154,11 +163,16 @@ class _Backwards:
             curved = each(lambda x: back(x / len(values))[0], unweighted.to(values))
         return torch.cat([before[:, :1] + curved[:, None], before[:, 1:]], 1).detach(), slopes.detach()
 
+    def _function(self, loss: RowLoss, theta: Tensor) -> RowLosses:
+        held = None if self._still is None else (self._still, theta)
+        return RowLosses(self._tape.working, loss, self._tape.layout, held=held)
+
     def _gauss_newton(self, theta: Tensor, step: Step) -> Callable[[Tensor], Tensor]:
         tape = self._tape
+        of_rows = self._function(outputs_of(tape.step_loss), theta)
 
         def outputs(p: Tensor) -> Tensor:
-            return self._outputs(p, step.batch, step.seed)
+            return of_rows(p, step.batch, step.seed)
 
         values, back, *_ = vjp(outputs, theta)
         of_outputs = grad(lambda o: loss_of_outputs(tape.step_loss, tape.working, o, step.batch).mean())

@@ -108,6 +108,11 @@ class Answer:
         """Whether there are numbers."""
         return self.status == "measured"
 
+    @property
+    def lost(self) -> int:
+        """How many answers are no numbers: they are ranked last, and predict nothing."""
+        return int(self.frame["harm"].isna().sum())
+
     def values(self, column: str = "harm") -> np.ndarray:
         """Return a column as an array [subsets, queries], both in the order of the question."""
         wide = self.frame.pivot(index="subset", columns="query", values=column)
@@ -180,6 +185,8 @@ class Answers:
             return Answer(ask.method, ask.seed, "failed", f"{type(error).__name__}: {in_one_line(error)}")
         if frame is None:
             return Answer(ask.method, ask.seed, "left out", reason)
+        if frame["harm"].isna().all():
+            return Answer(ask.method, ask.seed, "failed", f"none of {len(frame):,} answers is a number")
         return Answer(
             ask.method, ask.seed, "measured", "", frame, kind, clock(torch.device("cpu")) - start, training
         )
@@ -276,6 +283,18 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def damaged_answer(path: Path, error: Exception) -> StorageError:
+    """Return the error of a kept answer that cannot be read."""
+    return StorageError(
+        explain(
+            f"a whole answer of a method at {path}",
+            in_one_line(error),
+            "the file was cut short by a copy, or belongs to another program",
+            "delete this one file: its method is asked again, all other answers are kept",
+        )
+    )
+
+
 def _tool(ask: Ask) -> tuple[pd.DataFrame, str, str]:
     if ask.candidates is not None:
         raise NotSupportedError(
@@ -333,13 +352,18 @@ def _frame(
     effect: np.ndarray | None = None,
 ) -> pd.DataFrame:
     nothing = np.full(len(subsets) * len(queries), np.nan)
+
+    def column(given: np.ndarray) -> np.ndarray:
+        values = np.asarray(given, dtype=np.float64).ravel()
+        return np.where(np.isfinite(values), values, np.nan)
+
     return pd.DataFrame(
         {
             "subset": np.repeat([str(s) for s in subsets], len(queries)),
             "query": np.tile(np.asarray(queries), len(subsets)),
-            "harm": np.asarray(harm, dtype=np.float64).ravel(),
-            "mu": nothing if mu is None else np.asarray(mu, dtype=np.float64).ravel(),
-            "effect": nothing if effect is None else np.asarray(effect, dtype=np.float64).ravel(),
+            "harm": column(harm),
+            "mu": nothing if mu is None else column(mu),
+            "effect": nothing if effect is None else column(effect),
         }
     )
 
@@ -360,11 +384,4 @@ def _read(path: Path) -> Answer:
         return Answer(said["method"], said["seed"], "measured", "", frame[_COLUMNS], said["kind"],
                       said["seconds"], said["training"])  # fmt: skip
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise StorageError(
-            explain(
-                f"a whole answer of a method at {path}",
-                in_one_line(error),
-                "the file was cut short by a copy, or belongs to another program",
-                "delete this one file: its method is asked again, all other answers are kept",
-            )
-        ) from error
+        raise damaged_answer(path, error) from error

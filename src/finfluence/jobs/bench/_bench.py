@@ -127,10 +127,28 @@ def with_effects(answers: Iterable[Answer]) -> list[Answer]:
     return found
 
 
+def with_numbers(listed: Mapping[str, list[Answer]]) -> dict[str, list[Answer]]:
+    """Return the answers with numbers of each method, of the seeds that have some; not of methods without any."""
+    found = {method: [a for a in answers if a.measured] for method, answers in listed.items()}
+    return {method: answers for method, answers in found.items() if answers}
+
+
+def whole(listed: Mapping[str, list[Answer]], seeds: int) -> list[str]:
+    """Return the methods whose numbers can be compared: of all seeds and rows, or all that have any if none are."""
+    some = with_numbers(listed)
+    found = [m for m, answers in some.items() if len(answers) == seeds and not any(a.lost for a in answers)]
+    return found or list(some)
+
+
 def not_measured(answers: Sequence[Answer]) -> str:
-    """Return why a method has no numbers: the status and reason of its first question without an answer."""
-    missing = next((a for a in answers if not a.measured), None)
-    return "" if missing is None else f"{missing.status}: {missing.reason}"
+    """Return why a method has no numbers, or not all: of its first question without an answer, and how many lack."""
+    missing = [a for a in answers if not a.measured]
+    if missing:
+        first, seeds = missing[0], ", ".join(str(a.seed) for a in missing)
+        where = "" if len(missing) == len(answers) else f" with seed {seeds}"
+        return f"{first.status}{where}: {first.reason}"
+    lost = sum(a.lost for a in answers)
+    return f"{lost:,} of {sum(len(a.frame) for a in answers):,} answers are no numbers" if lost else ""
 
 
 def timings(answers: Iterable[Answer]) -> pd.DataFrame:

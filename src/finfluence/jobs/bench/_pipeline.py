@@ -152,12 +152,20 @@ def pages_can_be_made() -> bool:
     return importlib.util.find_spec("jinja2") is not None
 
 
+def _verdict_of(path: Path) -> str:
+    """Return the verdict of a finished experiment, which another command made: damaged, it is no reason to stop."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["verdict"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path.name} is damaged; run this experiment again"
+
+
 def _write_index(out: Path) -> None:
     """Write a page that leads to every finished experiment in the folder."""
     if not pages_can_be_made():
         return
     found = [
-        (path.parent.name, json.loads(path.read_text(encoding="utf-8"))["verdict"])
+        (path.parent.name, _verdict_of(path))
         for path in sorted(out.glob(f"*/{JOB.summary}"))
         if (path.parent / "page.html").exists()
     ]

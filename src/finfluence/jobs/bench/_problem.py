@@ -13,6 +13,9 @@ from finfluence.ensemble import signature
 from finfluence.errors import ConfigError, explain
 from finfluence.runs import SGD, AdamW, AnyQuery, Recipe, Rows, each_loss, mean_loss
 
+LEFT = 10
+"""The least number of rows held out."""
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -191,10 +194,10 @@ def split(
     """
     x, y = data.read()
     count = data.rows if rows is None else rows
-    if count + 10 > len(x):
+    if count + LEFT > len(x):
         raise ConfigError(
             explain(
-                f"at most {len(x) - 10:,} training rows of {data.name}, so that some are held out",
+                f"at most {len(x) - LEFT:,} training rows of {data.name}, so that some are held out",
                 f"--rows {count}",
                 "the data set is smaller than that",
                 "ask for fewer rows",

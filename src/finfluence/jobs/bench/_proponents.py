@@ -19,11 +19,17 @@ SHARES = (0.01, 0.05)
 
 
 def predicted_removal(answer: Answer) -> np.ndarray:
-    """Return what an answer predicts of removing each row [n, Q], up to scale: positive, the query rises."""
+    """Return what an answer predicts of removing each row, up to scale: positive, the query rises.
+
+    Returns
+    -------
+    array [n, Q]
+        Zero where an answer is no number.
+    """
     effect, mu = answer.values("effect"), answer.values("mu")
     if np.isfinite(effect).all() and answer.kind == "mu":
         return effect
-    return mu if np.isfinite(mu).all() else -answer.values("harm")
+    return mu if np.isfinite(mu).all() else np.nan_to_num(-answer.values("harm"))
 
 
 def without_proponents(
@@ -54,7 +60,7 @@ def without_proponents(
         k = max(1, round(share * n))
         for method, found in answers.items():
             for answer in found:
-                rises = np.nan_to_num(predicted_removal(answer)[:, columns], nan=-np.inf)
+                rises = predicted_removal(answer)[:, columns]
                 tops = np.argsort(-rises, axis=0, kind="stable")[:k]
                 arms += [
                     Arm(method, share, answer.seed, without(n, tops[:, q]), q) for q in range(len(columns))

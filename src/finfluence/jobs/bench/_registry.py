@@ -82,10 +82,10 @@ def methods_named(given: str | Sequence[str]) -> tuple[str, ...]:
     words = given.split(",") if isinstance(given, str) else list(given)
     names = [word.strip() for word in words if word.strip()]
     known = [*METHODS, *TOOLS]
-    if names == ["all"]:
-        return tuple(known)
     for name in names or [""]:
-        _check(known, name, "method")
+        _check([*known, "all"], name, "method")
+    if "all" in names:
+        return tuple(known)
     return tuple(dict.fromkeys(names))
 
 

@@ -173,7 +173,10 @@ def _losses_after(model: nn.Module, loss: RowLoss, batch: Batch, elsewhere: bool
             ours.copy_(theirs)
         found = []
         for mode in (False, True):
-            model.train(mode)
+            for module in model.modules():
+                module.training = (
+                    mode  # not by train(), in which adapters may be merged into weights that are shared
+                )
             with no_checkpointing(), seeded(1):
                 found.append(without_graph(partial(loss, model, batch)))
     return torch.cat(found) if versions == [p._version for p in trained] else None

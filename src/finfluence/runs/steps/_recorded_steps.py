@@ -102,6 +102,12 @@ class RecordedSteps:
         """Learning rate of every step, averaged over parameters where groups differ."""
         return tuple((self._numbers[:, :, 0] @ self._group_shares).tolist())
 
+    def rates_at(self, t: int) -> list[float]:
+        """Return the learning rate of a step for each parameter."""
+        groups = self.recording.optimizer.group_of
+        found: list[float] = self._numbers[t, groups, 0].tolist()
+        return found
+
     @property
     def _group_shares(self) -> np.ndarray:
         """Return the share of the parameters in each group [G]."""

@@ -137,6 +137,12 @@ class ReadView:
         """Learning rate of every step, averaged over parameters where groups differ."""
         return self.run.rates
 
+    def rates_at(self, t: int) -> list[float]:
+        """Return the learning rate of a step for each parameter, in the order of the layout."""
+        if isinstance(self.run, RecordedSteps):
+            return self.run.rates_at(t)
+        return [self.run.rates[t]] * len(self.layout.names)
+
     @property
     def order(self) -> Sequence[Tensor]:
         """Row positions of each step."""

@@ -10,7 +10,7 @@ from finfluence._seeds import stream
 from finfluence.ensemble import ModelBank
 from finfluence.jobs.bench._answers import Answer, Ask
 from finfluence.jobs.bench._arms import RANDOM, Arm, change_row, mean_change, train_arms
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, whole, with_numbers
 from finfluence.jobs.bench._problem import Problem
 from finfluence.jobs.bench._retrained import MASTER
 from finfluence.report import Line, Section, lines
@@ -76,7 +76,11 @@ class Addition:
                 "candidates added", "change of the held-out loss [nats]", "Held-out loss by candidates added",
             ),
         )  # fmt: skip
-        return Outcome(_verdict(mean, listed, round(SHARES[2] * count)), [section], {"changes": found})
+        return Outcome(
+            _verdict(mean, whole(listed, bench.options.seeds), round(SHARES[2] * count)),
+            [section],
+            {"changes": found},
+        )
 
 
 def _with_candidates(bench: Bench) -> tuple[Problem, dict[str, np.ndarray]]:
@@ -106,12 +110,7 @@ def _arms(
 ) -> list[Arm]:
     """Return the rows that are trained on with each addition."""
     n, count = len(problem.ids), len(candidates["y"])
-    ranked = [
-        (m, a.seed, _predicted(a))
-        for m, found in listed.items()
-        if all(a.measured for a in found)
-        for a in found
-    ]
+    ranked = [(m, a.seed, _predicted(a)) for m, found in with_numbers(listed).items() for a in found]
     for seed in bench.seeds:
         tape, _ = bench.answers.tape(problem, seed)
         batch = {name: torch.from_numpy(cells) for name, cells in candidates.items()}
@@ -133,8 +132,8 @@ def _predicted(answer: Answer) -> np.ndarray:
     return effect if np.isfinite(effect).all() else answer.values("harm")[:, 0]
 
 
-def _verdict(mean: pd.Series, listed: dict[str, list[Answer]], count: int) -> str:
-    named = mean[[m for m in listed if m in mean.index]]
+def _verdict(mean: pd.Series, compared: list[str], count: int) -> str:
+    named = mean[compared]
     if named.empty:
         return "No method could be asked"
     return (

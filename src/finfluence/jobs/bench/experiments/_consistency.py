@@ -8,7 +8,16 @@ import pandas as pd
 from finfluence.errors import ConfigError, explain
 from finfluence.evaluate import consistent_and_correct, jaccard, jaccard_by_chance, kendalls_w, top_ids
 from finfluence.jobs.bench._answers import Answer, Ask
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, mean_and_range, not_measured, with_effects
+from finfluence.jobs.bench._bench import (
+    Bench,
+    Outcome,
+    grouped,
+    mean_and_range,
+    not_measured,
+    whole,
+    with_effects,
+    with_numbers,
+)
 from finfluence.jobs.bench._problem import Problem
 from finfluence.report import Line, Section, lines
 
@@ -51,7 +60,7 @@ class Consistency:
         asked = bench.ask([Ask(problem, m, s) for m in bench.methods for s in bench.seeds])
         listed = grouped(with_effects(asked))
         found = pd.DataFrame(
-            [line for answers in listed.values() if all(a.measured for a in answers)
+            [line for answers in with_numbers(listed).values() if len(answers) > 1
              for line in _compared(answers, problem)],
             columns=["method", "share", "first", "second", "jaccard", "chance", "joint", "kendalls_w"],
         )  # fmt: skip
@@ -79,10 +88,10 @@ class Consistency:
                 "share of rows named", "Jaccard between seeds", "Agreement between seeds by share of rows named",
             ),
         )  # fmt: skip
-        best = score.idxmax() if len(score) else None
+        named = score[[m for m in whole(listed, bench.options.seeds) if m in score.index]]
         verdict = (
-            f"The right rows are named most alike by {best}: {score.max():.3f}"
-            if best
+            f"The right rows are named most alike by {named.idxmax()}: {named.max():.3f}"
+            if len(named)
             else "No method could be asked"
         )
         return Outcome(verdict, [section], {"pairs": found})
@@ -95,7 +104,7 @@ def _count(share: float, n: int) -> int:
 def _compared(answers: list[Answer], problem: Problem) -> list[dict[str, object]]:
     scores = np.stack([a.values()[:, 0] for a in answers])
     n, wrong = len(problem.ids), set(np.flatnonzero(problem.flipped).tolist())
-    concordance = kendalls_w(np.nan_to_num(scores, posinf=np.finfo(float).max, neginf=np.finfo(float).min))
+    concordance = kendalls_w(np.nan_to_num(scores, nan=np.finfo(float).min))
     found: list[dict[str, object]] = []
     for share in SHARES:
         k = _count(share, n)
@@ -119,5 +128,6 @@ def _row(method: str, mine: pd.DataFrame, answers: list[Answer]) -> list[str]:
     by_share = {s: mine[mine["share"] == s] for s in SHARES}
     return [
         method, *(mean_and_range(by_share[s]["jaccard"].tolist()) for s in SHARES),
-        f"{mine['kendalls_w'].iloc[0]:.3f}", mean_and_range(by_share[SHARES[-1]]["joint"].tolist()), "",
+        f"{mine['kendalls_w'].iloc[0]:.3f}", mean_and_range(by_share[SHARES[-1]]["joint"].tolist()),
+        not_measured(answers),
     ]  # fmt: skip

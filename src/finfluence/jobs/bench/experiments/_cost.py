@@ -17,9 +17,9 @@ from finfluence._files import digest, write_json
 from finfluence.errors import NotSupportedError
 from finfluence.estimators import method_class
 from finfluence.estimators.replay.cost import PeakMemory
-from finfluence.jobs.bench._answers import in_one_line, source_of, too_costly
+from finfluence.jobs.bench._answers import damaged_answer, in_one_line, source_of, too_costly
 from finfluence.jobs.bench._bench import Bench, Outcome
-from finfluence.jobs.bench._problem import Problem, make_problem
+from finfluence.jobs.bench._problem import LEFT, Problem, make_problem, split
 from finfluence.jobs.bench._tools import TOOLS
 from finfluence.jobs.bench.data import mlp
 from finfluence.report import Level, Section, levels
@@ -53,7 +53,8 @@ class Costs:
 
     def run(self, bench: Bench) -> Outcome:
         """Return what every method costs at the smallest size, and the exponents of its growth."""
-        most = bench.options.rows or Size().rows * FACTORS[-1]
+        most = bench.options.rows or min(Size().rows * FACTORS[-1], len(bench.data.read()[1]) - LEFT)
+        split(bench.data, most, 0)  # in words where there are fewer rows
         base = Size(rows=max(10, min(Size().rows, most // FACTORS[-1])))
         sizes = [base, *(replace(base, **{g: getattr(base, g) * f}) for g in GROWTH for f in FACTORS[1:])]
         lines, done = [], 0
@@ -117,8 +118,7 @@ class _Measure:
         key = digest(self._problem.hash.encode(), asked, source_of(method).encode())
         path = Path(self._bench.answers.folder) / f"cost-{method}-{key}.json"
         if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return kept
+            return _read(path)
         found = self._measured(method)
         if not found["remark"]:
             write_json(path, found)
@@ -161,6 +161,17 @@ class _Measure:
         queries = [problem.test_rows(self._size.queries)]
         remark = too_costly(estimator.cost(source, queries), self._bench.answers.limits)
         return partial(estimator.estimate, source, queries), remark
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: kept[name]
+            for name in ("trainings", "trainings_wall", "seconds", "training_seconds", "bytes", "remark")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged_answer(path, error) from error
 
 
 def _least(work: Callable[[], object]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from finfluence._seeds import stream
 from finfluence.ensemble import ModelBank, RunSpec, without
 from finfluence.evaluate import correlation, datamodel_score, resampled_interval, roc_auc
 from finfluence.jobs.bench._answers import Answer, Ask
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, whole, with_numbers
 from finfluence.jobs.bench._problem import make_problem
 from finfluence.jobs.bench._proponents import predicted_removal
 from finfluence.jobs.bench._retrained import MASTER, train_halves
@@ -60,13 +60,14 @@ class LeaveOneOut:
         asked = [(m, s) for m in bench.methods for s in bench.seeds]
         rows = grouped(bench.ask([Ask(problem, m, s, queries) for m, s in asked], "rows"))
         own = grouped(bench.ask([Ask(noisy, m, s) for m, s in asked], "own influence"))
+        told = with_numbers(rows)
         found = {
             method: {
-                "loo": _over_rows(answers, left, drawn),
-                "lds": _over_halves(answers, halves.left_out, halves.same_seed),
-                "auc": _told_apart(own[method], noisy.flipped),
+                "loo": _over_rows(told.get(method, []), left, drawn),
+                "lds": _over_halves(told.get(method, []), halves.left_out, halves.same_seed),
+                "auc": _told_apart(with_numbers(own).get(method, []), noisy.flipped),
             }
-            for method, answers in rows.items()
+            for method in rows
         }
         order = sorted(found, key=lambda m: -np.nan_to_num(found[m]["loo"][0], nan=-2.0))
         section = Section(
@@ -91,7 +92,9 @@ class LeaveOneOut:
             {"method": m, "figure": f, "value": found[m][f][0], "lower": found[m][f][1], "upper": found[m][f][2]}
             for m in order for f in FIGURES
         ]  # fmt: skip
-        return Outcome(_verdict(found, order), [section], {"figures": pd.DataFrame(lines)})
+        return Outcome(
+            _verdict(found, whole(rows, options.seeds)), [section], {"figures": pd.DataFrame(lines)}
+        )
 
 
 Figure = tuple[float, float, float]
@@ -110,31 +113,31 @@ def _left_out(
 
 
 def _over_rows(answers: list[Answer], left: np.ndarray, drawn: np.ndarray) -> Figure:
-    if not all(a.measured for a in answers):
+    if not answers:
         return NOTHING
     predicted = [predicted_removal(a)[drawn] for a in answers]
 
     def score(at: np.ndarray) -> float:
-        each = [correlation(p[at], t[at], True) for p, t in zip(predicted, left, strict=True)]
+        each = [correlation(p[at], left[a.seed][at], True) for p, a in zip(predicted, answers, strict=True)]
         return float(np.nan_to_num(each).mean())
 
     return score(np.arange(len(drawn))), *resampled_interval(score, len(drawn))
 
 
 def _over_halves(answers: list[Answer], left_out: np.ndarray, outcome: np.ndarray) -> Figure:
-    if not all(a.measured for a in answers):
+    if not answers:
         return NOTHING
     predicted = [left_out @ predicted_removal(a) for a in answers]
 
     def score(at: np.ndarray) -> float:
-        each = [datamodel_score(p[at], o[at]) for p, o in zip(predicted, outcome, strict=True)]
+        each = [datamodel_score(p[at], outcome[a.seed][at]) for p, a in zip(predicted, answers, strict=True)]
         return float(np.nan_to_num(each).mean())
 
     return score(np.arange(len(left_out))), *resampled_interval(score, len(left_out))
 
 
 def _told_apart(answers: list[Answer], wrong: np.ndarray) -> Figure:
-    if not all(a.measured for a in answers):
+    if not answers:
         return NOTHING
     each = [roc_auc(a.values()[:, 0], wrong) for a in answers]
     return float(np.mean(each)), min(each), max(each)
@@ -144,11 +147,11 @@ def _shown(figure: Figure) -> str:
     return "" if np.isnan(figure[0]) else "{:.3f} [{:.3f}, {:.3f}]".format(*figure)
 
 
-def _verdict(found: dict[str, dict[str, Figure]], order: list[str]) -> str:
-    if np.isnan(found[order[0]]["loo"][0]):
+def _verdict(found: dict[str, dict[str, Figure]], compared: list[str]) -> str:
+    if not compared:
         return "No method could be asked"
     said = []
     for figure, what in zip(FIGURES, ("leaving one row out", "random halves", "wrong labels"), strict=True):
-        best = max(found, key=lambda m, f=figure: np.nan_to_num(found[m][f][0], nan=-2.0))  # type: ignore[misc]
+        best = max(compared, key=lambda m, f=figure: np.nan_to_num(found[m][f][0], nan=-2.0))  # type: ignore[misc]
         said.append(f"{what} by {best} ({figure.upper()} {found[best][figure][0]:.3f})")
     return f"Predicted best: {', '.join(said)}"

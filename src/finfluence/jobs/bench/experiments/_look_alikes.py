@@ -184,7 +184,8 @@ def _verdict(scores: pd.DataFrame, works: pd.DataFrame) -> str:
     for attack in ATTACKS:
         mine = works[(works["attack"] == attack) & (works["group"] == TAUGHT)]
         count = int((mine["mu"] <= -WORKS).sum())
-        mean = scores[scores["attack"] == attack].groupby("method")["average_precision"].mean()
+        each = scores[scores["attack"] == attack].groupby("method")["average_precision"]
+        mean = each.mean()[each.size() == each.size().max()]  # of methods that answered for all seeds
         best = [m for m in mean.index if mean[m] == mean.max()]
         beside = f", by own loss {mean['own-loss']:.3f}" if "own-loss" in mean.index.difference(best) else ""
         found = f"{' and '.join(best)}, average precision {mean.max():.3f}{beside}"

@@ -12,6 +12,7 @@ from finfluence.jobs.bench._bench import (
     mean_and_range,
     not_measured,
     timings,
+    whole,
     with_effects,
 )
 from finfluence.jobs.bench._problem import Problem
@@ -81,7 +82,7 @@ class Mislabels:
             _chart(recall, order),
         )  # fmt: skip
         return Outcome(
-            _verdict(best, bench),
+            _verdict(best[[m for m in best.index if m in whole(listed, bench.options.seeds)]], bench),
             [section, *_published(scores, bench), _cost(asked, order)],
             {"scores": scores, "recall": recall, "timings": timings(asked)},
         )

@@ -7,7 +7,7 @@ from finfluence._seeds import stream
 from finfluence.ensemble import without
 from finfluence.jobs.bench._answers import Answer, Ask
 from finfluence.jobs.bench._arms import RANDOM, Arm, change_row, mean_change, train_arms
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, whole, with_numbers
 from finfluence.jobs.bench._retrained import MASTER
 from finfluence.report import Line, Section, lines
 from finfluence.runs import mean_loss
@@ -34,7 +34,7 @@ class Removal:
         asked = mean_loss(problem.x_test[:half], problem.y_test[:half], name="asked")
         judged = mean_loss(problem.x_test[half:], problem.y_test[half:], name="judged")
         listed = grouped(bench.ask([Ask(problem, m, s, [asked]) for m in bench.methods for s in bench.seeds]))
-        trained = {m: answers for m, answers in listed.items() if all(a.measured for a in answers)}
+        trained = with_numbers(listed)
         arms = _arms(trained, len(problem.ids), bench.options.seeds)
         runs = max(2, bench.options.runs // RUNS_A_REMOVAL)
         found = train_arms(bench.bank(problem), [judged], None, arms, runs, bench.progress)
@@ -59,13 +59,13 @@ class Removal:
                 "rows removed [%]", "change of the held-out loss [nats]", "Held-out loss by share of rows removed",
             ),
         )  # fmt: skip
-        return Outcome(_verdict(mean), [section], {"changes": found})
+        return Outcome(_verdict(mean, whole(listed, bench.options.seeds)), [section], {"changes": found})
 
 
-def _verdict(mean: pd.Series) -> str:
-    if len(mean) < 2:
+def _verdict(mean: pd.Series, compared: list[str]) -> str:
+    if not compared:
         return "No method could be asked"
-    best = str(mean.drop(RANDOM).idxmin())
+    best = str(mean[compared].idxmin())
     by_best, by_chance = float(mean.loc[best]), float(mean.loc[RANDOM])
     return (
         f"Without the fifth of the rows named by {best} the held-out loss changes by {by_best:+.3f} nats; without a "
@@ -80,7 +80,7 @@ def _arms(answers: dict[str, list[Answer]], n: int, seeds: int) -> list[Arm]:
         k = max(1, round(share * n))
         for method, found in answers.items():
             for answer in found:
-                harm = np.nan_to_num(answer.values()[:, 0], nan=-np.inf)
+                harm = answer.values()[:, 0]  # argsort puts what is no number last
                 arms.append(Arm(method, share, answer.seed, without(n, np.argsort(-harm, kind="stable")[:k])))
         for seed in range(seeds):
             drawn = stream(MASTER, "bench random removal", seed).permutation(n)[:k]

@@ -14,7 +14,7 @@ from finfluence.evaluate import (
     resampled_interval,
 )
 from finfluence.jobs.bench._answers import Answer, Ask
-from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, timings
+from finfluence.jobs.bench._bench import Bench, Outcome, grouped, not_measured, timings, whole, with_numbers
 from finfluence.jobs.bench._proponents import predicted_removal, proponents_section, without_proponents
 from finfluence.jobs.bench._retrained import Halves, Removed, make_groups, remove_groups, train_halves
 from finfluence.report import Level, Section, Svg, levels
@@ -67,9 +67,8 @@ class AgainstRetraining:
             method: _agreement(alone, together, truth)
             for (method, alone), together in zip(grouped(rows).items(), grouped(sets).values(), strict=True)
         }
-        measured = {m: a for m, a in grouped(rows).items() if all(one.measured for one in a)}
         left_out = without_proponents(
-            bank, problem.test_rows(QLD_ROWS), range(1, QLD_ROWS + 1), measured,
+            bank, problem.test_rows(QLD_ROWS), range(1, QLD_ROWS + 1), with_numbers(grouped(rows)),
             max(2, options.runs // RUNS_OF_A_QUERY), bench.progress,
         )  # fmt: skip
         order = sorted(found, key=lambda m: -np.nan_to_num(found[m]["lds"][0], nan=-2.0))
@@ -97,7 +96,12 @@ class AgainstRetraining:
             _chart(found, order, truth.best["lds"]),
         )  # fmt: skip
         return Outcome(
-            _verdict(found, order, bench, truth.best["lds"]),
+            _verdict(
+                found,
+                [m for m in order if m in whole(grouped(rows), options.seeds)],
+                bench,
+                truth.best["lds"],
+            ),
             [section, proponents_section(left_out, remarks, len(problem.ids))],
             {
                 "proponents": left_out,
@@ -117,12 +121,13 @@ def _agreement(
     alone: list[Answer], together: list[Answer], truth: Truth
 ) -> dict[str, tuple[float, float, float]]:
     found = dict.fromkeys(FIGURES, (np.nan, np.nan, np.nan))
-    if all(a.measured for a in alone):
+    alone, together = ([a for a in answers if a.measured] for answers in (alone, together))
+    if alone:
         predicted = np.stack([truth.halves.left_out @ predicted_removal(a) for a in alone])
         over = truth.halves.other_seeds.mean(0)
-        found["lds_same_seed"] = _over_halves(predicted, truth.halves.same_seed)
+        found["lds_same_seed"] = _over_halves(predicted, truth.halves.same_seed[[a.seed for a in alone]])
         found["lds"] = _over_halves(predicted, np.stack([over] * len(predicted)))
-    if all(a.measured for a in together):
+    if together:
         found |= _over_groups(together, truth.removed)
     return found
 
@@ -139,7 +144,10 @@ def _over_halves(predicted: np.ndarray, outcome: np.ndarray) -> tuple[float, flo
 
 
 def _over_groups(answers: list[Answer], removed: Removed) -> dict[str, tuple[float, float, float]]:
-    estimates = [a.values("mu") if np.isfinite(a.values("mu")).all() else -a.values("harm") for a in answers]
+    estimates = [
+        a.values("mu") if np.isfinite(a.values("mu")).all() else np.nan_to_num(-a.values("harm"))
+        for a in answers
+    ]
     found = {}
     for name, ranks in (("pearson", False), ("spearman", True)):
 
@@ -198,9 +206,7 @@ def _chart(found: dict[str, dict[str, tuple[float, float, float]]], order: list[
 def _verdict(
     found: dict[str, dict[str, tuple[float, float, float]]], order: list[str], bench: Bench, best: float
 ) -> str:
-    first = order[0]
-    value = found[first]["lds"][0]
-    if np.isnan(value):
+    if not order:
         return "No method could be asked"
-    found_best = f"{first}: LDS over seeds {value:.3f} of at best {best:.3f}"
+    found_best = f"{order[0]}: LDS over seeds {found[order[0]]['lds'][0]:.3f} of at best {best:.3f}"
     return f"Retraining on {bench.data.name} is predicted best by {found_best}"
