@@ -11,6 +11,7 @@ from finfluence._seeds import torch_seed
 from finfluence.curvature import Objective, RowsAtHand
 from finfluence.errors import NotSupportedError, explain
 from finfluence.runs import AnyQuery, Tape, gradients, seeded
+from finfluence.runs.describe import like_sizes
 from finfluence.runs.tape import affordable_rows
 
 RIDGE = 1.0
@@ -177,17 +178,22 @@ def _features(tape: Tape, queries: Sequence[AnyQuery], step: int, fold: _Fold | 
     layout.assign(model, state[: layout.size])
     place = 1 + list(tape.optimizer.slots).index("exp_avg_sq")
     scale = 1 / (state[place * layout.size : (place + 1) * layout.size].sqrt() + 1e-8)
+    count = len(tape.rows)
+    order = torch.cat([*like_sizes(tape.rows, torch.arange(count), count), torch.arange(count, len(found))])
     start = 0
-    for part in _gradients(tape, queries, model):
+    for part in _gradients(tape, queries, model, order[:count]):
         scaled = (part * scale.to(part.device)).float().cpu()
         scaled = scaled if fold is None else fold(scaled)
-        found[start : start + len(part)] = scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        places = order[start : start + len(part)]
+        found[places] = scaled / scaled.norm(dim=1, keepdim=True).clamp_min(1e-30)
         start += len(part)
 
 
-def _gradients(tape: Tape, queries: Sequence[AnyQuery], model: nn.Module) -> Iterator[Tensor]:
-    """Yield the gradients [B, P] of all rows' losses, some rows at a time, then of all queries."""
-    rows = RowsAtHand(len(tape.rows), tape.batch, affordable_rows(tape, _MOST_ROWS))
+def _gradients(
+    tape: Tape, queries: Sequence[AnyQuery], model: nn.Module, order: Tensor
+) -> Iterator[Tensor]:
+    """Yield the gradients [B, P] of all rows' losses in this order, some rows at a time, then of all queries."""
+    rows = RowsAtHand(len(order), lambda p: tape.batch(order[p]), affordable_rows(tape, _MOST_ROWS))
     with seeded(0):
         yield from Objective(model, tape.loss, tape.layout, rows).row_gradients()
     with seeded(0):
