@@ -34,7 +34,7 @@ class Shapes:
 
 
 def choose_shapes(lengths: np.ndarray, responses: np.ndarray, batch_size: int) -> Shapes:
-    """Choose few shapes, most often one of six, so that batches of this size fall into the lesser ones as often as into the larger.
+    """Choose few shapes, so that batches of this size fall into the lesser ones as often as into the larger.
 
     A batch is as long as its longest row. With F the distribution of lengths, that of the longest of B is F^B; the
     edges stand at its quantiles 1/3, 2/3 and 1, rounded up to a multiple of 8. Where rows of like size are put

@@ -30,7 +30,7 @@ class RowSource(Protocol):
 
 
 def like_sizes(rows: RowSource, positions: Tensor, at_once: int) -> list[Tensor]:
-    """Divide rows into parts that are evaluated together, for a source that tells its rows' `padded_sizes`: like to like.
+    """Divide rows into parts that are evaluated together: like to like, for a source that tells its `padded_sizes`.
 
     A batch is padded to its largest row; where nothing is padded there are no sizes, and rows stay as they stand.
 

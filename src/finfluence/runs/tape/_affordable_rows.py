@@ -19,7 +19,7 @@ class _RowBytes(Key[float]):
 
 
 def affordable_rows(tape: Tape, most: int) -> int:
-    """Return how many rows to evaluate together: at most `most`, and no more than a step of training has where they are dear.
+    """Return how many rows to evaluate together: at most `most`, and where rows are dear no more than a step has.
 
     Dear are rows for which autograd would save more than 64 MiB together: beyond, more rows at once are no quicker, and
     nothing should take more memory than training did. What it saves is measured on a few rows of the first batch,
