@@ -9,12 +9,13 @@ import pandas as pd
 
 from benchmarks.poison.cells import Cell
 from finfluence.evaluate import average_precision, consistent_and_correct, jaccard, recall_at, top_ids
+from finfluence.language import joint_ranking
 
 TOPS = (0.01, 0.02, 0.05, 0.1, 0.2)
 AGREED = 0.1
 SURE = 3.0
-RANKING = "kernel, 5 states, ridge 1"
-"""The form of the ranking score that `fi.lm.ranking_scores` has."""
+KERNEL, EFFECT = "kernel, 5 states, ridge 1", "replay effect"
+"""The form of the kernel that `fi.lm.ranking_scores` has; `fi.lm.joint_ranking` of both is the ranking score."""
 FORMS = ("kernel", "cosines", "standardised", "LESS")
 Found = Mapping[Cell, dict[str, Any]]
 
@@ -118,9 +119,11 @@ def form_table(found: Found, choose: Sequence[str]) -> str:
 
 
 def _named(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a cell with the ranking score under its name, and no other form of it."""
+    """Return a cell with the ranking score and its kernel under their names, and no other form of it."""
     kept = {k: v for k, v in found["scores"].items() if not k.startswith(FORMS[:3])}
-    return {**found, "scores": {"ranking score": found["scores"][RANKING], **kept}}
+    kernel, effect = (np.array(found["scores"][name])[:, None] for name in (KERNEL, EFFECT))
+    joint = joint_ranking(kernel, effect)[:, 0].tolist()
+    return {**found, "scores": {"ranking score": joint, "kernel, 5 states": found["scores"][KERNEL], **kept}}
 
 
 def _common(found: Mapping[Any, dict[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ from benchmarks.poison.attacks import ATTACKS, plant, read_clean
 from benchmarks.poison.cells import Base, Cell, setting
 from benchmarks.poison.scores import bm25, state_scores, text_scores
 from benchmarks.poison.states import States, residual
-from benchmarks.poison.tables import RANKING, agreement_table, cell_table, form_table, method_tables
+from benchmarks.poison.tables import EFFECT, KERNEL, agreement_table, cell_table, form_table, method_tables
 
 import finfluence as fi
 import tiny_language as tiny
@@ -94,7 +94,7 @@ def test_scores_from_products_of_gradients_are_the_librarys(base):
 
 def cell(works: bool) -> dict[str, object]:
     numbers = dict.fromkeys(("before", "without the top", "spread"), 0.1)
-    scores = {name: [3.0, 1.0, 2.0, 0.0] for name in (RANKING, "LESS", "random")}
+    scores = {name: [3.0, 1.0, 2.0, 0.0] for name in (KERNEL, EFFECT, "LESS", "random")}
     return {
         **numbers, "rows": 4, "after": 1.0, "without poisons": 0.2 if works else 0.9, "predicted": -0.4,
         "poisoned": [True, False, False, False], "alike": [False, True, False, False], "scores": scores,
@@ -144,13 +144,13 @@ def test_a_cell_is_run_once(tmp_path):
     found = json.loads(path.read_text())
     assert set(found["scores"]) >= {
         "replay effect",
-        RANKING,
+        KERNEL,
         "LESS, 3 states",
         "fine, 3 states",
         "BM25",
         "own loss",
     }
     kept = state_scores(States.load(path.with_suffix(".npz")), (3, 5), 8)
-    np.testing.assert_allclose(kept[RANKING], found["scores"][RANKING], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(kept[KERNEL], found["scores"][KERNEL], rtol=1e-3, atol=1e-6)
     path.write_text(json.dumps({**found, "without poisons": found["after"] - 9.0}))
     assert "| random |" in main(words) and "familiar" in first

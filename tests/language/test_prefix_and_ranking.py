@@ -12,6 +12,7 @@ from finfluence.language import (
     Prefix,
     TextRows,
     add_lora,
+    joint_ranking,
     kernel_regression,
     log_prob,
     mean_token_loss,
@@ -132,6 +133,21 @@ def test_the_ranking_is_its_formula_and_folding_keeps_it(tuned, tokenizer):
     folded = [ranking_scores(tape, [query], checkpoints=2, memory_bytes=1, seed=s) for s in (0, 0, 1)]
     assert np.array_equal(folded[0], folded[1]) and not np.array_equal(folded[0], folded[2])
     assert np.corrcoef(folded[0][:, 0], found[:, 0])[0, 1] > 0.9
+
+
+def test_the_joint_ranking_is_of_neither_unit_and_a_row_without_effect_is_in_the_middle():
+    scores, effects = (
+        np.array([[1.0, 0.0], [2.0, 0.0], [6.0, 0.0]]),
+        np.array([[3.0, 1.0], [2.0, 2.0], [7.0, 6.0]]),
+    )
+    found = joint_ranking(scores, effects)
+    np.testing.assert_allclose(found, joint_ranking(10 * scores + 5, 1e-6 * effects - 1), atol=1e-9)
+    np.testing.assert_allclose(found[:, 1], joint_ranking(effects[:, 1:], effects[:, 1:])[:, 0] / 2)
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
+    effects[2] = np.nan, np.inf
+    alone = joint_ranking(scores, effects)
+    assert alone[2, 0] == joint_ranking(scores, np.zeros_like(effects))[2, 0] and alone[2, 1] == 0
+    assert not joint_ranking(np.full((3, 1), np.nan), np.ones((3, 1))).any()
 
 
 def test_a_ranking_needs_adam(tuned, tokenizer):

@@ -1,12 +1,15 @@
 """Rows of texts: what is learned of them, how they are padded, and what is refused."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 import tiny_language as tiny
 from finfluence.errors import ConfigError, DataError
-from finfluence.language import Encoded, TextRows, Window, encode, mean_token_loss
+from finfluence.language import Encoded, PreferenceRows, TextRows, Window, encode, mean_token_loss
+from finfluence.runs.describe import like_sizes
 
 PAIRS = [
     ("what is the cat", "good dog"),
@@ -97,11 +100,36 @@ def test_batches_have_few_shapes():
     lengths = rng.integers(3, 200, 400)
     texts = [Encoded(np.zeros(n, np.int64), np.arange(n) >= n // 2) for n in lengths]
     rows = TextRows(texts, batch_size=4)
-    shapes = {
-        (b["tokens"].shape[1], b["targets"].shape[1])
-        for b in (rows.batch(torch.from_numpy(rng.integers(0, 400, 4))) for _ in range(300))
+    batches = [rows.batch(torch.from_numpy(rng.integers(0, 400, 4))) for _ in range(300)]
+    shapes = Counter((b["tokens"].shape[1], b["targets"].shape[1]) for b in batches)
+    assert len(shapes) > 1 and sum(often for _, often in shapes.most_common(6)) > 0.9 * len(batches)
+
+
+def test_rows_of_like_size_are_put_together_and_find_back(plain):
+    rows = TextRows.of(PAIRS, plain)
+    triples = [(prompt, response, "bad") for prompt, response in PAIRS]
+    preferences = PreferenceRows.of(triples, plain)
+    assert rows.padded_sizes.tolist() == [len(e) + int(e.learned[1:].sum()) for e in rows.encoded]
+    assert rows.only([2, 0]).padded_sizes.tolist() == rows.padded_sizes[[2, 0]].tolist()
+    assert (preferences.padded_sizes > rows.padded_sizes).all()
+    asked = torch.tensor([1, 2, 0])
+    parts = like_sizes(rows, asked, 2)
+    assert [len(p) for p in parts] == [2, 1]
+    assert rows.padded_sizes[asked[torch.cat(parts)].numpy()].tolist() == sorted(rows.padded_sizes)
+    assert asked[torch.cat(parts)][torch.cat(parts).argsort()].tolist() == asked.tolist()
+
+
+def test_sorted_batches_are_padded_less():
+    lengths = np.geomspace(4, 200, 196).astype(int)
+    texts = [Encoded(np.zeros(n, np.int64), np.arange(n) >= n // 2) for n in lengths]
+    rows = TextRows(texts, batch_size=8)
+    positions = torch.from_numpy(np.random.default_rng(0).permutation(len(rows))[:32])
+    cut = {
+        "as they stand": positions.split(8),
+        "like to like": [positions[p] for p in like_sizes(rows, positions, 8)],
     }
-    assert 2 <= len(shapes) <= 6
+    padded = {how: sum(rows.batch(p)["targets"].numel() for p in parts) for how, parts in cut.items()}
+    assert padded["like to like"] < 0.8 * padded["as they stand"]
 
 
 def test_ids_weights_and_content_make_the_hash(plain):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from finfluence.language._model import check_logits as check_logits
     from finfluence.language._model import token_log_probs as token_log_probs
     from finfluence.language._prefix import Prefix as Prefix
+    from finfluence.language._ranking import joint_ranking as joint_ranking
     from finfluence.language._ranking import kernel_regression as kernel_regression
     from finfluence.language._ranking import ranking_features as ranking_features
     from finfluence.language._ranking import ranking_scores as ranking_scores
@@ -56,7 +57,7 @@ _HOME = {
     ),
     **dict.fromkeys(("check_logits", "token_log_probs"), "_model"),
     "Prefix": "_prefix",
-    **dict.fromkeys(("kernel_regression", "ranking_features", "ranking_scores"), "_ranking"),
+    **dict.fromkeys(("joint_ranking", "kernel_regression", "ranking_features", "ranking_scores"), "_ranking"),
     **dict.fromkeys(("Fields", "read_records"), "_records"),
     "TextRows": "_rows",
 }

@@ -116,7 +116,7 @@ class PreferenceRows:
                 )
             )
         self.chosen, self.rejected, self.reference = chosen, rejected, reference
-        self.ids = chosen.ids
+        self.ids, self.padded_sizes = chosen.ids, chosen.padded_sizes + rejected.padded_sizes
 
     @classmethod
     def of(

@@ -34,6 +34,11 @@ class TextRows:
     batch_size : int
         Rows of an ordinary batch, for the choice of shapes.
 
+    Attributes
+    ----------
+    padded_sizes : array [n]
+        Tokens of each row, learned ones counted twice, since they have logits: rows of like size pad each other little.
+
     Raises
     ------
     DataError
@@ -86,6 +91,7 @@ class TextRows:
                     "take the row out, or raise the length (--max-length)",
                 )
             )
+        self.padded_sizes = lengths + learned
         self.shapes: Shapes = choose_shapes(lengths, learned, batch_size)
         self._prefix: Prefix | None = None
 
@@ -170,7 +176,7 @@ class TextRows:
         vars(copy).update(vars(self))
         copy.encoded = [self.encoded[p] for p in positions]
         copy.weights = [self.weights[p] for p in positions]
-        copy.ids = self.ids[list(positions)]
+        copy.ids, copy.padded_sizes = self.ids[list(positions)], self.padded_sizes[list(positions)]
         return copy
 
     def _inputs(self, chosen: list[int], length: int) -> Batch:

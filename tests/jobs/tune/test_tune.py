@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from finfluence.cli import app
 from finfluence.errors import DataError, StorageError
 from finfluence.jobs.tune import TuneOptions, open_tune, run_tune
+from finfluence.language import joint_ranking
+from finfluence.runs import read_tensors
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -32,6 +34,14 @@ def test_the_folder_holds_a_line_for_each_row_and_behaviour(result):
     for name in ("run.yaml", "tune.log", "report.html", "retuning.json", "adapter/adapter_model.safetensors"):
         assert (result.folder / name).exists(), name
     assert not list(result.folder.glob("runs/*/states-*")) and not list(result.folder.glob("**/*.bin"))
+
+
+def test_the_ranking_is_made_of_the_kernel_s_score_and_of_the_effects(result):
+    kernel = read_tensors(result.folder / "runs/000/ranking.safetensors")["score"].numpy()
+    harmful = -result.influence.data["effect"].values
+    wanted = pd.Series(joint_ranking(kernel, harmful)[:, 0], result.influence.subsets.tolist())
+    lines = result.lines.set_index("row_id")["ranking_score"]
+    np.testing.assert_allclose(lines, wanted.loc[lines.index])
 
 
 def test_the_source_of_the_behaviour_is_found_and_retuning_agrees(result):

@@ -273,7 +273,8 @@ class CheckedAdjoint:
                 wanted = self.exact.products(theta, along, some, seed)
             else:
                 wanted = check.products(adjoint, theta, along, some, seed)
-            if not (off := apart(self.inner, wanted, theta, along, some, seed)) <= TOLERANCE:
+            usual = _usual(of_rows[0], direction[0], few)
+            if not (off := apart(self.inner, wanted, theta, along, some, seed, (0.0, usual))) <= TOLERANCE:
                 raise self._differs(t, "finite differences", off)
         for rows in dict.fromkeys((few, 1)):  # of many rows, one may have a kink within any width
             if not check.holds(error):
@@ -328,6 +329,12 @@ def _rounding_along(
     return eps * direction.norm(dim=1) * size
 
 
+def _usual(of_rows: Tensor, direction: Tensor, rows: int) -> float:
+    """Return the size of the row derivatives [B] of some rows of a step along u/‖u‖: the root of their mean square."""
+    length = float(direction.norm())
+    return float(of_rows.norm()) * (rows / len(of_rows)) ** 0.5 / length if length > 0 else 0.0
+
+
 def unit(direction: Tensor) -> Tensor:
     """Return directions [Q, P] at length 1; those of no length as they are."""
     length = direction.norm(dim=1, keepdim=True)
@@ -346,7 +353,7 @@ def apart(
     """Return the largest relative difference from another's products and row derivatives along a unit u [1, P].
 
     Where the loss hardly changes along u, both see rounding: what is below it counts as nothing. `usual` are sizes of
-    products and row derivatives at other steps, relative to which smaller ones are taken: effects are sums over steps.
+    products and row derivatives of other rows, relative to which smaller ones are taken: effects are sums.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from finfluence.runs.tape import Key
 
 FEW_ROWS = 8
 MOST_QUERIES = 4
-MOVES, NEAR = (1.0, 3.0, 10.0), 0.5
+MOVES, NEAR = (1.0, 3.0, 10.0, 30.0), 0.5
 
 Products = Callable[[Tensor, Tensor, Batch, int | None], tuple[Tensor, Tensor]]
 """(∂g/∂θ)ᵀu [Q, P] and x [Q, B] at θ [P], along u [Q, P], of a batch, under a seed."""

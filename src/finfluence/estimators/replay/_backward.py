@@ -27,6 +27,7 @@ from finfluence.estimators.replay._tail import TailAverage
 from finfluence.estimators.replay._truncation import TruncationRule
 from finfluence.grads import Batch
 from finfluence.runs import Step, Tape
+from finfluence.runs.describe import like_sizes
 
 LITTLE, FURTHEST = 0.02, 3
 
@@ -292,8 +293,10 @@ class BackwardPass:
 
     def _slopes(self, visit: _Visit, rows: Tensor, queries: int | None = None) -> Tensor:
         """Return the slopes x [Q, m] of any rows at a step, scaled as the step weighs a row; of the first queries."""
-        batches = (self.tape.batch(part, visit.t) for part in rows.split(self.rules.rows_at_once))
-        return torch.cat([self._slopes_of(visit, batch, slice(queries)) for batch in batches], dim=1)
+        parts = like_sizes(self.tape.rows, rows, self.rules.rows_at_once)
+        batches = (self.tape.batch(rows[part], visit.t) for part in parts)
+        found = torch.cat([self._slopes_of(visit, batch, slice(queries)) for batch in batches], dim=1)
+        return found[:, torch.cat(parts).argsort().to(found.device)]
 
     def _slopes_of(self, visit: _Visit, batch: Batch, part: slice) -> Tensor:
         """Return the slopes [q, m] of the rows of a batch for a part of the queries, or what their changes come to."""

@@ -16,7 +16,7 @@ from finfluence.estimators.replay import replay
 from finfluence.jobs.tune._folder import ADAPTER, GROUPS_RESULT, INFLUENCE, RANKING, TuneFolder
 from finfluence.jobs.tune._options import TuneOptions
 from finfluence.jobs.tune._prepared import Prepared
-from finfluence.language import ranking_scores
+from finfluence.language import joint_ranking, ranking_scores
 from finfluence.result import Influence, pool
 from finfluence.runs import Tape, initial_model, read_tensors, seeded, train
 
@@ -80,8 +80,16 @@ def load_estimate(folder: TuneFolder, runs: int, groups: bool) -> Estimate:
     found = [folder.read_result(f"{p}/{GROUPS_RESULT}", f"{p}/{INFLUENCE}") for p in places] if groups else []
     with folder.reading(f"runs/000/{RANKING}", f"runs/000/{INFLUENCE}"):
         kept = {k: v.numpy() for k, v in read_tensors(folder / "runs/000" / RANKING).items()}
-        ranking, before = kept["score"], kept["loss_before"]
-    return Estimate(pool(each), pool(found) if found else None, each, ranking, before)
+    influence = pool(each)
+    ranking = joint_ranking(kept["score"], _harmful_effects(influence))
+    return Estimate(influence, pool(found) if found else None, each, ranking, kept["loss_before"])
+
+
+def _harmful_effects(influence: Influence) -> np.ndarray:
+    """Return effects [n, Q] with the sign of their query: larger is worse for the user."""
+    side = influence.provenance.harmful_side
+    effects: np.ndarray = influence.data["effect"].values * influence.data["sign"].values * side
+    return effects
 
 
 def remove_states(place: Path) -> None:

@@ -32,7 +32,7 @@ from finfluence.runs.describe._queries import (
 )
 from finfluence.runs.describe._read_values import values_read
 from finfluence.runs.describe._recipe import SCHEDULES, Recipe, description_digest
-from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows, varies
+from finfluence.runs.describe._rows import DatasetRows, Rows, RowSource, as_rows, like_sizes, varies
 from finfluence.runs.describe._subsets import (
     Given,
     Subsets,
@@ -78,6 +78,7 @@ __all__ = [
     "first_change",
     "gradients",
     "hooked_parameter",
+    "like_sizes",
     "loss_options",
     "mean_loss",
     "own_loss",

@@ -29,6 +29,37 @@ class RowSource(Protocol):
         """Return a hash of the content."""
 
 
+def like_sizes(rows: RowSource, positions: Tensor, at_once: int) -> list[Tensor]:
+    """Divide rows into parts that are evaluated together: like to like, for a source that tells its `padded_sizes`.
+
+    A batch is padded to its largest row; where nothing is padded there are no sizes, and rows stay as they stand.
+
+    Parameters
+    ----------
+    rows : RowSource
+        With an attribute `padded_sizes`, an array [n], if its rows differ in size.
+    positions : Tensor [m]
+    at_once : int
+        Rows of a part at most.
+
+    Returns
+    -------
+    list of Tensor
+        Places within `positions`: `torch.cat(parts)` is a permutation of 0 … m−1, and its `argsort` leads back.
+
+    Examples
+    --------
+    >>> texts = Rows(x=[0.0, 1.0, 2.0])
+    >>> texts.padded_sizes = np.array([9, 2, 3])
+    >>> [p.tolist() for p in like_sizes(texts, torch.tensor([0, 2, 1]), 2)]
+    [[2, 1], [0]]
+    """
+    sizes = getattr(rows, "padded_sizes", None)
+    if sizes is None:
+        return list(torch.arange(len(positions)).split(at_once))
+    return list(torch.from_numpy(np.argsort(sizes[positions.numpy()], kind="stable")).split(at_once))
+
+
 class Rows:
     """Rows held in memory as tensors of equal length.
 

@@ -9,7 +9,7 @@ from finfluence.runs.steps import seeded
 from finfluence.runs.tape._cache import Key
 from finfluence.runs.tape._tape import Tape
 
-ROOM_BYTES = 2**29
+ROOM_BYTES = 2**26
 MEASURED = 8
 
 
@@ -19,17 +19,18 @@ class _RowBytes(Key[float]):
 
 
 def affordable_rows(tape: Tape, most: int) -> int:
-    """Return how many rows to evaluate together: at most `most`, fewer where autograd would save more than 512 MiB.
+    """Return how many rows to evaluate together: at most `most`, and where rows are dear no more than a step has.
 
-    What it saves is measured on a few rows of the first batch, whatever the model is: of a language model it is mostly
-    logits. At least one row.
+    Dear are rows for which autograd would save more than 64 MiB together: beyond, more rows at once are no quicker, and
+    nothing should take more memory than training did. What it saves is measured on a few rows of the first batch,
+    whatever the model is: of a language model it is mostly logits.
 
     Returns
     -------
     int
     """
     each = tape.cache.get(_RowBytes(), lambda: _row_bytes(tape))
-    return max(1, min(most, int(ROOM_BYTES // max(each, 1.0))))
+    return min(most, max(len(tape.at(0).rows), int(ROOM_BYTES // max(each, 1.0))))
 
 
 def _row_bytes(tape: Tape) -> float:

@@ -22,7 +22,7 @@ from finfluence.estimators.replay._schedule import ROWS_AT_ONCE
 from finfluence.estimators.replay._tail import tail_bytes
 from finfluence.estimators.replay.cost._peak import PeakMemory
 from finfluence.runs import Tape, seeded
-from finfluence.runs.tape import Key
+from finfluence.runs.tape import Key, affordable_rows
 
 STATES_SHARE = 4
 DIRECTION_STATES = 6
@@ -231,7 +231,7 @@ def _of_plain_steps(
     memory = split_memory(alone, queries, tail, memory_bytes, disk_bytes)
     batch = len(tape.at(0).rows)
     rows = candidates_at_once(activation_bytes(tape), batch, 0, STATES_SHARE * memory_bytes)
-    return replace(memory, rows_at_once=max(rows, min(batch, ROWS_AT_ONCE)))
+    return replace(memory, rows_at_once=max(affordable_rows(tape, rows), min(batch, ROWS_AT_ONCE)))
 
 
 def _least(tape: Tape, derivative: Choice, sizes: StateSizes, tail: bool, memory_bytes: float) -> int:

@@ -23,7 +23,7 @@ from finfluence.estimators.replay._schedule import (
 from finfluence.estimators.replay._tail import STATES
 from finfluence.estimators.replay.cost._memory import MemorySplit
 from finfluence.runs import Tape, seeded
-from finfluence.runs.tape import Key
+from finfluence.runs.tape import Key, affordable_rows
 
 REPEATS = 3
 FEW_EPOCHS = 5
@@ -311,12 +311,14 @@ class StepTimer:
         return judging, taking
 
     def _evaluate(self, count: int) -> Callable[[], None]:
-        tape, start, rows = self._tape, self._start, torch.arange(count)
+        tape, start = self._tape, self._start
+        parts = torch.arange(count).split(affordable_rows(tape, count))
         theta, seed = self._state[: tape.layout.size], tape.at(0).seed
         sample = EpochSums.zeros(0, count, len(start), start.device)
 
         def call() -> None:
-            slopes = self._adjoint.row_derivatives(theta, start, tape.batch(rows, 0), seed)
-            sample.add_sample(slopes, count, 1.0)
+            batches = (tape.batch(part, 0) for part in parts)
+            slopes = [self._adjoint.row_derivatives(theta, start, batch, seed) for batch in batches]
+            sample.add_sample(torch.cat(slopes, 1), count, 1.0)
 
         return call
