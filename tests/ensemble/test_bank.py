@@ -10,7 +10,7 @@ from torch import nn
 
 import finfluence as fi
 from finfluence.ensemble import ModelBank, RunSpec, Workers, train_many
-from finfluence.errors import NotSupportedError, StorageError
+from finfluence.errors import ConfigError, NotSupportedError, StorageError
 from finfluence.runs import seeded
 
 
@@ -169,7 +169,8 @@ def test_buffers_that_training_writes_on_are_refused(recipe, tmp_path):
             return super().forward(x)
 
     with pytest.raises(
-        NotSupportedError, match=r"(?s)changes in its parameters only.*buffer 'norm.running_mean'"
+        ConfigError,
+        match=r"(?s)changes 'norm.running_mean'.*own forward pass writes on it in evaluation mode",
     ):
         ModelBank(replace(recipe, model=Counting), tmp_path, "counting").parameters(RUNS[:1])
 

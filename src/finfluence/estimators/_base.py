@@ -313,15 +313,15 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         )
 
 
-def check_number(name: str, value: object, above: float | None = None) -> None:
-    """Raise unless an option is a finite number, above a bound if one is given.
+def check_number(name: str, value: object, above: float | None = None, finite: bool = True) -> None:
+    """Raise unless an option is a number, finite unless that is left to the caller, above a bound if one is given.
 
     Raises
     ------
     ConfigError
     """
     known = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if known and isfinite(value) and (above is None or value > above):  # type: ignore[arg-type, operator]
+    if known and (not finite or isfinite(value)) and (above is None or value > above):  # type: ignore[arg-type, operator]
         return
     raise ConfigError(
         explain(

@@ -358,7 +358,7 @@ def test_a_forward_pass_that_writes_on_parameters_is_refused_by_name():
     )  # fmt: skip
     with pytest.raises(ConfigError) as caught:
         fi.replay(fi.train(recipe), fi.Query(problem.query, name="q"))
-    assert_parts(caught.value, "leaves the model", "'embed.weight'", "max_norm", "leave max_norm out")
+    assert_parts(caught.value, "leaves the model", "'embed.weight'", "max_norm", "its forward pass only read")
 
 
 def test_a_choice_does_not_depend_on_what_was_asked_before():

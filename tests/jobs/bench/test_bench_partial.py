@@ -86,9 +86,8 @@ def test_a_damaged_summary_of_another_experiment_stops_nothing(clouds, text):
     assert "is damaged" not in (first.folder.parent / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_damaged_cost_is_named(clouds, monkeypatch):
-    monkeypatch.setattr("finfluence.jobs.bench.experiments._cost.FACTORS", (1, 2))
-    monkeypatch.setattr("finfluence.jobs.bench.experiments._cost.REPEATS", 1)
+@pytest.mark.slow
+def test_a_damaged_cost_is_named(clouds):
     result = clouds("cost", methods="random", seeds=1, rows=40)
     path = next((result.folder.parent / "answers").glob("cost-random-*.json"))
     for text in ("{", "{}", "[1]", ""):
@@ -99,8 +98,8 @@ def test_a_damaged_cost_is_named(clouds, monkeypatch):
             clouds("cost", methods="random", seeds=1, rows=40)
 
 
-def test_cost_takes_the_rows_that_there_are(clouds, monkeypatch):
-    monkeypatch.setattr("finfluence.jobs.bench.experiments._cost.REPEATS", 1)
+@pytest.mark.slow
+def test_cost_takes_the_rows_that_there_are(clouds):
     found = clouds("cost", methods="random", seeds=1)  # 120 rows; four times 100 are wanted
     costs = pd.read_parquet(found.folder / "costs.parquet")
     assert costs["rows"].min() == 27 and costs["rows"].max() == 108

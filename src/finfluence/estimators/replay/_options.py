@@ -113,7 +113,7 @@ class ReplayOptions:
                 )
             )
         for name in ("probe_budget", "late"):
-            check_number(name, getattr(self, name))
+            check_number(name, getattr(self, name), finite=False)  # more is said of their bounds below
         for name in ("memory_bytes", "snapshot_bytes"):
             check_number(name, getattr(self, name), above=0)
         if not 0 < self.probe_budget < math.inf:

@@ -382,17 +382,29 @@ def evaluated(query: AnyQuery, model: nn.Module) -> Iterator[None]:
                 f"a query '{query.names[0]}' that leaves the model as it is",
                 f"one that changes '{changed}'",
                 "it puts the model in training mode, whose running statistics every forward pass writes on, freezes or "
-                "edits weights, or replaces layers: queries after it would be asked of another model; or an embedding "
-                "with max_norm rescales the rows that it looks up",
-                "only read the model, which is in evaluation mode already, and leave max_norm out",
+                "edits weights, or replaces layers: queries after it would be asked of another model; or the model's "
+                "own forward pass writes on it in evaluation mode, too (a counter, an embedding with max_norm)",
+                "only read the model, which is in evaluation mode already, and let its forward pass only read",
             )
         )
 
 
 def _left(model: nn.Module) -> dict[str, tuple[int, int, bool]]:
-    """Return what tells which tensors the model holds, how often they were written on, and whether they are trained."""
+    """Return by what a changed model is known: its tensors, how often they were written on, whether they are trained.
+
+    Buffers that are not part of its state, such as tables that a first pass fills, are its own business.
+
+    Returns
+    -------
+    dict
+    """
+    fleeting = {
+        f"{at}.{name}" if at else name
+        for at, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
     tensors = (*model.named_parameters(), *model.named_buffers())
-    return {name: (id(t), t._version, t.requires_grad) for name, t in tensors}
+    return {name: (id(t), t._version, t.requires_grad) for name, t in tensors if name not in fleeting}
 
 
 def _outputs(query: AnyQuery, model: nn.Module, recipe: Task) -> Tensor:
