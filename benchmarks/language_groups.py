@@ -80,7 +80,7 @@ def scores(planted: Planted, made: Setting) -> tuple[fi.Influence, dict[str, np.
 
 
 def lines(predicted: dict[str, np.ndarray], truths: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Return Pearson and Spearman of every method with every truth, with 95 % intervals over groups."""
+    """Return every method's correlations with every truth, and replay's slope, with 95 % intervals over groups."""
     rows = {}
     for name, values in predicted.items():
         row = {}
@@ -139,7 +139,7 @@ def main() -> None:
     spread = float(replayed.data["spread"].values.ravel()[0])
     between = "" if given.orders < 3 else f", {changes.std(0, ddof=1).mean():.4f} from order to order"
     print(f"changes from {changes.min():.3f} to {changes.max():.3f}{between}; spread of one run {spread:.4f}")
-    print(lines(predicted, truths).to_markdown())
+    print(lines(predicted, truths).to_string())
 
 
 if __name__ == "__main__":
