@@ -27,7 +27,7 @@ from finfluence.evaluate import agreement, resampled_interval
 
 SHARE, SIZE, STATES = 0.2, 8, 5
 METHODS = {
-    "ranking score (kernel)": "kernel, 5 states, ridge 1",
+    "kernel, 5 states": "kernel, 5 states, ridge 1",
     "LESS, 5 states": "LESS, 5 states",
     "TracIn, 5 states": "TracIn, 5 states",
     "gradient cosine": "grad-cosine",
