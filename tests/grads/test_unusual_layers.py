@@ -99,7 +99,7 @@ def test_held_entries_of_theta_are_constants():
     model = nn.Embedding(3, 1, padding_idx=0, dtype=DOUBLE)
     layout = Layout(model)
     theta = layout.theta(model)
-    losses = RowLosses(model, lambda m, b: m(b["x"])[:, 0], layout, held=(never_moved(model, layout), theta))
+    losses = RowLosses(model, lambda m, b: m(b["x"])[:, 0], layout).holding(never_moved(model, layout), theta)
     rows = {"x": torch.tensor([0, 1])}
     assert torch.func.jvp(lambda p: losses(p, rows), (theta,), (torch.ones(3).double(),))[1].tolist() == [
         0,

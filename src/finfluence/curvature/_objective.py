@@ -107,11 +107,9 @@ class Objective:
         check_forward_writes_nothing(model)
         check_rows_have_gradients(model)
         self.theta = layout.theta(model)
-        still = never_moved(model, layout)
-        self._still = still
-        held = None if still is None else (still, self.theta)
-        self.losses = RowLosses(model, loss, layout, held=held)
-        self.outputs = RowLosses(model, outputs_of(loss), layout, held=held)
+        self._still = never_moved(model, layout)
+        self.losses = RowLosses(model, loss, layout).holding(self._still, self.theta)
+        self.outputs = RowLosses(model, outputs_of(loss), layout).holding(self._still, self.theta)
 
     @property
     def size(self) -> int:

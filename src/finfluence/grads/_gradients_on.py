@@ -20,8 +20,7 @@ def gradients_on() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(
-                device
-            ):  # no cache: one is emptied where the outermost block ends only
+            if torch.is_autocast_enabled(device):
+                # Without a cache: that is emptied only where the outermost block ends.
                 stack.enter_context(torch.autocast(device, enabled=False, cache_enabled=False))
         yield

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +50,6 @@ class RowLosses:
         `loss(model, batch) -> Tensor[B]`, one loss per row.
     layout : Layout
         Where the trainable parameters lie in θ.
-    held : tuple of Tensor [P], optional
-        Which entries of θ are constants, and the θ that holds them.
     fused : bool
         Run the kernels that training runs. Otherwise attention and some losses are computed by elementary operations,
         which PyTorch can differentiate forward over reverse.
@@ -63,20 +62,21 @@ class RowLosses:
     [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: RowLoss,
-        layout: Layout,
-        fused: bool = False,
-        held: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, loss: RowLoss, layout: Layout, fused: bool = False) -> None:
         self._bound = _Bound(model, loss)
         self.model, self.loss = model, loss
         self.layout = layout
         self.fused = fused
-        self._held = held
+        self._held: tuple[Tensor, Tensor] | None = None
         self._places = places(self._bound, [f"model.{name}" for name in layout.names])
+
+    def holding(self, still: Tensor | None, theta: Tensor) -> "RowLosses":
+        """Return the same losses where the entries `still` [P] of their argument are constants: those of θ."""
+        if still is None:
+            return self
+        held = copy(self)
+        held._held = (still, theta)
+        return held
 
     def __call__(self, theta: Tensor, batch: Batch, seed: int | None = None) -> Tensor:
         """Return the losses [B] at θ; `seed` fixes dropout and the like for this call."""

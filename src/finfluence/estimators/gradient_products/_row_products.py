@@ -229,14 +229,10 @@ def row_products(
     with seeded(0):
         made = RowProducts(tape.model(step), tape)
         directions = made.directions(queries)
-        common = 1.0 if rates is None or len(set(rates)) > 1 else rates[0]
-        if rates is not None and len(set(rates)) > 1:
-            directions = directions.scaled(
-                {
-                    name: torch.tensor(rate, dtype=torch.float64)
-                    for name, rate in zip(tape.layout.names, rates, strict=True)
-                }
-            )
+        alike = rates is None or len(set(rates)) == 1
+        if rates is not None and not alike:
+            each = torch.tensor(rates, dtype=torch.float64)
+            directions = directions.scaled(dict(zip(tape.layout.names, each, strict=True)))
         lengths = directions.squared_norms().sqrt().cpu() if cosine else None
         found = []
         for positions in torch.arange(len(tape.rows)).split(affordable_rows(tape, rows_at_once)):
@@ -247,8 +243,8 @@ def row_products(
                 scale = norms.unsqueeze(1) * lengths
                 products = torch.where(scale > 0, products / scale, 0.0).clamp(-1.0, 1.0)
             found.append(products)
-    values: np.ndarray = common * torch.cat(found).numpy()
-    return values
+    values: np.ndarray = torch.cat(found).numpy()
+    return rates[0] * values if rates is not None and alike else values
 
 
 def row_norms(tape: Tape, rows_at_once: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from finfluence.estimators._end_of_run import CHECKED, end_of_run, predicting
 from finfluence.estimators._one_run import activation_bytes, in_trainings
 from finfluence.estimators._recorded_states import every_step_backwards
 from finfluence.estimators.derivatives import each, pulled_back, query_gradients
-from finfluence.grads import RowLoss, RowLosses, never_moved
+from finfluence.grads import RowLosses, never_moved
 from finfluence.result import Influence
 from finfluence.runs import AnyQuery, Step, Tape, seeded
 from finfluence.runs.describe import Subsets
@@ -142,12 +142,14 @@ class _Backwards:
 
     def __init__(self, tape: Tape, curvature: FisherKind) -> None:
         self._tape, self._curvature = tape, curvature
+        self._losses = RowLosses(tape.working, tape.step_loss, tape.layout)
+        self._outputs = RowLosses(tape.working, outputs_of(tape.step_loss), tape.layout)
         self._still = never_moved(tape.working, tape.layout)
 
     def step(self, state: Tensor, step: Step, adjoint: Tensor) -> tuple[Tensor, Tensor]:
         """Return λ_t [Q, 1+S, P] from λ_{t+1}, and the slopes [Q, B] of the losses whose mean the step descends."""
         theta = state[: self._tape.layout.size]
-        of_rows = self._function(self._tape.step_loss, theta)
+        of_rows = self._losses.holding(self._still, theta)
 
         def losses(p: Tensor) -> Tensor:
             return of_rows(p, step.batch, step.seed)
@@ -163,13 +165,9 @@ class _Backwards:
             curved = each(lambda x: back(x / len(values))[0], unweighted.to(values))
         return torch.cat([before[:, :1] + curved[:, None], before[:, 1:]], 1).detach(), slopes.detach()
 
-    def _function(self, loss: RowLoss, theta: Tensor) -> RowLosses:
-        held = None if self._still is None else (self._still, theta)
-        return RowLosses(self._tape.working, loss, self._tape.layout, held=held)
-
     def _gauss_newton(self, theta: Tensor, step: Step) -> Callable[[Tensor], Tensor]:
         tape = self._tape
-        of_rows = self._function(outputs_of(tape.step_loss), theta)
+        of_rows = self._outputs.holding(self._still, theta)
 
         def outputs(p: Tensor) -> Tensor:
             return of_rows(p, step.batch, step.seed)

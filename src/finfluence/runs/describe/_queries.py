@@ -304,9 +304,7 @@ def gradients(
     count = sum(len(q.names) for q in queries) if columns is None else len(columns)
     values, size = np.zeros(count), sum(p.numel() for p in parameters)
     found = torch.zeros(count, size, dtype=parameters[0].dtype, device=parameters[0].device)
-    for part, place, weight in _parts(queries, columns):
-        with evaluated(part, model):
-            outputs = _outputs(part, model, recipe)
+    for part, place, weight, outputs in _answers(queries, columns, model, recipe):
         for k, name in enumerate(part.names):
             values[place + k] += weight * _checked_value(outputs[k], name)
             grads = torch.autograd.grad(
@@ -331,19 +329,21 @@ def query_values(queries: Sequence[AnyQuery], model: nn.Module, recipe: Task) ->
         A query is not finite, or not differentiable.
     """
     values = np.zeros(sum(len(q.names) for q in queries))
-    for part, place, weight in _parts(queries, None):
-        with evaluated(part, model):
-            outputs = _outputs(part, model, recipe)
+    for part, place, weight, outputs in _answers(queries, None, model, recipe):
         for k, name in enumerate(part.names):
             values[place + k] += weight * _checked_value(outputs[k], name)
     return values
 
 
-def _parts(queries: Sequence[AnyQuery], columns: range | None) -> Iterator[tuple[AnyQuery, int, float]]:
-    """Yield queries of few rows, the place of each one's first value, and its weight there."""
+def _answers(
+    queries: Sequence[AnyQuery], columns: range | None, model: nn.Module, recipe: Task
+) -> Iterator[tuple[AnyQuery, int, float, Tensor]]:
+    """Yield queries of few rows, the place of each one's first value, its weight there, and its values with graph."""
     for query, first, some in chosen(queries, columns):
         for part, place, weight in query.parts(some):
-            yield part, first + place, weight
+            with evaluated(part, model):
+                outputs = _outputs(part, model, recipe)
+            yield part, first + place, weight, outputs
 
 
 def chosen(queries: Sequence[AnyQuery], columns: range | None) -> Iterator[tuple[AnyQuery, int, range]]:

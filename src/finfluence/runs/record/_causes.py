@@ -63,17 +63,9 @@ class Comparison:
 
 def cause_of(comparison: Comparison, t: int) -> Explanation:
     """Return what the difference at step t looks like, and what to do."""
-    for explanation in _EXPLANATIONS:
-        found = explanation(comparison, t)
-        if found is not None:
-            return _unsteady(comparison, t) or found
-    return _unsteady(comparison, t) or (
-        "another loss than the one given (such as class weights in one of them), ids that are not the batch's, "
-        "augmentation of the batch, clipping, a gradient scaler, gradients that the loop edits (masks, noise, clipping "
-        "of some layers), or random numbers drawn outside the model's forward pass",
-        "compare loss(model, batch) with what the loop descends; pass batch=… to tape.step if rows are augmented, and "
-        "clip_norm= or clip_value= to Tape.record if gradients are clipped",
-    )
+    found = (explanation(comparison, t) for explanation in _EXPLANATIONS)
+    first = next((explanation for explanation in found if explanation is not None), _ANY_OF_MANY)
+    return _unsteady(comparison, t) or first
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -300,6 +292,13 @@ def _other_mode(c: Comparison, t: int) -> Explanation | None:
     )
 
 
+_ANY_OF_MANY = (
+    "another loss than the one given (such as class weights in one of them), ids that are not the batch's, "
+    "augmentation of the batch, clipping, a gradient scaler, gradients that the loop edits (masks, noise, clipping "
+    "of some layers), or random numbers drawn outside the model's forward pass",
+    "compare loss(model, batch) with what the loop descends; pass batch=… to tape.step if rows are augmented, and "
+    "clip_norm= or clip_value= to Tape.record if gradients are clipped",
+)
 _EXPLANATIONS = (
     _hooked, _scaled, _clipped_by_value, _other_rows, _by_their_rows, _autocast, _other_mode, _modes_changed,
     _moved_beside, _read_changed, _scaled_unlike,

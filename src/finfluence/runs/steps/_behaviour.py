@@ -25,6 +25,7 @@ from finfluence.runs.steps._precision import CoarsestDtype, tolerance_of
 from finfluence.runs.steps._randomness import untouched
 from finfluence.runs.steps._stepper import initial_model, seeded
 from finfluence.runs.steps._steps import to_device
+from finfluence.runs.steps._trained_part import module_modes, set_module_modes
 
 _BATCHES = 2
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -173,10 +174,8 @@ def _losses_after(model: nn.Module, loss: RowLoss, batch: Batch, elsewhere: bool
             ours.copy_(theirs)
         found = []
         for mode in (False, True):
-            for module in model.modules():
-                module.training = (
-                    mode  # not by train(), in which adapters may be merged into weights that are shared
-                )
+            # Not by train(), in which adapters may be merged into weights that are shared.
+            set_module_modes(model, [mode] * len(module_modes(model)))
             with no_checkpointing(), seeded(1):
                 found.append(without_graph(partial(loss, model, batch)))
     return torch.cat(found) if versions == [p._version for p in trained] else None

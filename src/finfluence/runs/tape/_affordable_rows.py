@@ -30,7 +30,7 @@ def affordable_rows(tape: Tape, most: int) -> int:
     int
     """
     each = tape.cache.get(_RowBytes(), lambda: _row_bytes(tape))
-    return min(most, max(len(tape.at(0).rows), int(ROOM_BYTES // max(each, 1.0))))
+    return min(most, max(len(tape.order[0]), int(ROOM_BYTES // max(each, 1.0))))
 
 
 def _row_bytes(tape: Tape) -> float:

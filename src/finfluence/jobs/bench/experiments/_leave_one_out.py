@@ -60,12 +60,12 @@ class LeaveOneOut:
         asked = [(m, s) for m in bench.methods for s in bench.seeds]
         rows = grouped(bench.ask([Ask(problem, m, s, queries) for m, s in asked], "rows"))
         own = grouped(bench.ask([Ask(noisy, m, s) for m, s in asked], "own influence"))
-        told = with_numbers(rows)
+        told, told_own = with_numbers(rows), with_numbers(own)
         found = {
             method: {
                 "loo": _over_rows(told.get(method, []), left, drawn),
                 "lds": _over_halves(told.get(method, []), halves.left_out, halves.same_seed),
-                "auc": _told_apart(with_numbers(own).get(method, []), noisy.flipped),
+                "auc": _told_apart(told_own.get(method, []), noisy.flipped),
             }
             for method in rows
         }

@@ -81,8 +81,9 @@ class Mislabels:
             ],
             _chart(recall, order),
         )  # fmt: skip
+        compared = whole(listed, bench.options.seeds)
         return Outcome(
-            _verdict(best[[m for m in best.index if m in whole(listed, bench.options.seeds)]], bench),
+            _verdict(best[[m for m in best.index if m in compared]], bench),
             [section, *_published(scores, bench), _cost(asked, order)],
             {"scores": scores, "recall": recall, "timings": timings(asked)},
         )

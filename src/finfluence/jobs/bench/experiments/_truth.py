@@ -95,13 +95,9 @@ class AgainstRetraining:
             ],
             _chart(found, order, truth.best["lds"]),
         )  # fmt: skip
+        compared = whole(grouped(rows), options.seeds)
         return Outcome(
-            _verdict(
-                found,
-                [m for m in order if m in whole(grouped(rows), options.seeds)],
-                bench,
-                truth.best["lds"],
-            ),
+            _verdict(found, [m for m in order if m in compared], bench, truth.best["lds"]),
             [section, proponents_section(left_out, remarks, len(problem.ids))],
             {
                 "proponents": left_out,
