@@ -47,8 +47,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
                 f"to write {target}",
                 f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
                 "the disk is full, or the folder is read-only",
-                "free some space or choose another folder, then run the same command again with --resume: "
-                "everything finished so far is kept",
+                "free some space or choose another folder, then run the same again, with --resume (resume=True) "
+                "where it is taken: everything finished so far is kept",
             )
         ) from error
     finally:

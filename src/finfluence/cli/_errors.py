@@ -51,8 +51,8 @@ def reported(resume: str | None = None, log: Path | None = None) -> Iterator[Non
                 "to read and write the named files",
                 f"{error.strerror}{where}",
                 "the disk is full, or a folder is read-only",
-                "free some space or choose another folder, then run the same command again with --resume: "
-                "everything finished so far is kept",
+                "free some space or choose another folder, then run the same again, with --resume (resume=True) "
+                "where it is taken: everything finished so far is kept",
             )
         )
         raise typer.Exit(USER) from error

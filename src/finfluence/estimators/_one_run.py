@@ -11,7 +11,7 @@ from finfluence.errors import ConfigError, explain
 from finfluence.grads import saved_tensors
 from finfluence.result import Influence, Provenance
 from finfluence.runs import AnyQuery, Tape, seeded
-from finfluence.runs.describe import Subsets, chosen, sum_over
+from finfluence.runs.describe import Subsets, chosen, evaluated, sum_over
 from finfluence.runs.tape import affordable_rows, final_losses
 
 ONE_NUMBER = (
@@ -111,7 +111,7 @@ def forward_values(queries: list[AnyQuery], model: nn.Module, tape: Tape) -> np.
     Raises
     ------
     ConfigError
-        A value that is not finite.
+        A value that is not finite, or a query that does not leave the model as it was.
     """
     model.eval()
     values = np.zeros(sum(len(q.names) for q in queries))
@@ -119,7 +119,8 @@ def forward_values(queries: list[AnyQuery], model: nn.Module, tape: Tape) -> np.
         for query, first, some in chosen(queries, None):
             for part, place, weight in query.parts(some):
                 at = first + place
-                found = part.values(model, tape).double().cpu().numpy()
+                with evaluated(part, model):
+                    found = part.values(model, tape).double().cpu().numpy()
                 values[at : at + len(part.names)] += weight * found
     if not np.isfinite(values).all():
         bad = [name for q in queries for name in q.names][int(np.argmin(np.isfinite(values)))]

@@ -45,7 +45,7 @@ def logged(path: Path) -> Iterator[logging.Logger]:
         logger.exception("stopped by an error")
         raise
     except KeyboardInterrupt:
-        logger.info("interrupted; the same command with --resume goes on")
+        logger.info("interrupted; the same command goes on, with --resume where it is taken")
         raise
     finally:
         logger.removeHandler(handler)

@@ -141,6 +141,18 @@ def test_a_query_that_is_not_finite_is_refused_in_words():
     assert_parts(caught.value, "query 'nothing' to be finite", "inf", "logarithm of zero", "bound the query")
 
 
+@pytest.mark.parametrize("method", ["z0-inf", "mirrored"])
+def test_a_query_that_changes_the_model_is_refused(method):
+    def doubles(model: nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            model.weight.mul_(2)
+        return model.weight.sum()
+
+    with pytest.raises(ConfigError, match="leaves the model as it is") as caught:
+        fi.estimate(one_number(0.5), fi.Query(doubles, name="q"), method)
+    assert "changes 'weight'" in str(caught.value)
+
+
 def one_number(value: float) -> fi.Tape:
     """ℓ = ½(θ − x)² of rows at 4 and 2, stopped at θ = `value`."""
     model = nn.Linear(1, 1, bias=False).double()

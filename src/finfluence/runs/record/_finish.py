@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -9,6 +10,7 @@ from finfluence import _files
 from finfluence.errors import ConfigError, NotSupportedError, explain
 from finfluence.runs.checkpoints import ThinningCheckpoints
 from finfluence.runs.record._header import write_header
+from finfluence.runs.record._irregular_options import irregular_options
 from finfluence.runs.record._recorder import Recorder
 from finfluence.runs.record._self_check import check_recording
 from finfluence.runs.steps import RecordedOptimizer, RecordedSteps, untouched
@@ -51,6 +53,9 @@ def finish(recorder: Recorder) -> RecordedSteps:
         if not as_left:
             keep_last(steps, recorder.states)
         recording.notes = notes(steps, recorder.skipped, checked)
+        numbers = np.array([entry.numbers for entry in recording.entries], dtype=np.float64)
+        irregular = irregular_options(recording.optimizer.rule.numbers, numbers)
+        recording.notes += [] if irregular is None else [irregular]
         if not as_left and _moved_since(steps, recorder):
             recording.notes.append(
                 "the model's weights were changed after the last step (averaged or earlier ones were loaded, for "
