@@ -80,6 +80,7 @@ def test_signs_are_said_where_classes_and_scores_are_others_and_not_where_they_a
     assert any("less sure than of any labelled row" in s for s in signs)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_where_the_assumption_holds():
     """90 % intervals over 60 worlds: fewer than 46 covered has a chance below 0.001."""
     covered = 0

@@ -51,6 +51,7 @@ def test_a_planted_effect_is_found_and_its_direction_told():
     assert all(f.gamma.shape == (8,) and (f.p_limit > 0.5 * f.p or f.p < 0.001) for f in found)
 
 
+@pytest.mark.slow
 def test_without_the_history_the_test_is_fooled():
     def blind(seed):
         known = log(seed)

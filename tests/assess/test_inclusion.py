@@ -47,6 +47,7 @@ def squared_error(found, effects):
     return np.mean((found - effects) ** 2)
 
 
+@pytest.mark.slow
 def test_posterior_beats_difference_of_arms_james_stein_and_the_prediction():
     sums = np.zeros(5)
     for seed in range(6):

@@ -153,6 +153,7 @@ def test_out_folder_that_cannot_be_made(tmp_path, source):
         ("adamw", "300", "too high: the training diverged"),
     ],
 )
+@pytest.mark.quick(1)
 def test_diverging_training(out, source, optimizer, lr, words):
     done = run(
         "scan", source, "--target", "label", "--out", out, "--lr", lr, "--optimizer", optimizer,

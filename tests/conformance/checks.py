@@ -19,14 +19,14 @@ KNOBS: dict[str, tuple[int, ...]] = {"rows_at_once": (1, 5), "memory_bytes": (2*
 
 def check_rows_may_stand_elsewhere(method: str, problem: Problem) -> None:
     """Permuting the rows permutes the result."""
-    before = problem.estimate(method)
+    before = problem.found(method)
     after = problem.estimator(method).estimate(problem.turned(method), problem.queries)
     assert after.subsets.tolist() != before.subsets.tolist()
     assert_alike(before.data, after.data.sel(subset=before.subsets))
 
 
 def check_ids_survive(method: str, problem: Problem) -> None:
-    assert problem.estimate(method).subsets.tolist() == problem.ids
+    assert problem.found(method).subsets.tolist() == problem.ids
     named = problem.estimate(method, {"one": ["row 3"], "another": ["row 7"]})
     assert named.subsets.tolist() == ["one", "another"]
     assert named.to_frame()["row_id"].tolist() == ["one", "another"] * len(named.queries)
@@ -35,7 +35,7 @@ def check_ids_survive(method: str, problem: Problem) -> None:
 
 
 def check_order_of_queries_is_free(method: str, problem: Problem) -> None:
-    forwards = problem.estimate(method)
+    forwards = problem.found(method)
     backwards = problem.estimator(method).estimate(problem.source(method), problem.queries[::-1])
     assert backwards.queries == forwards.queries[::-1]
     assert_alike(forwards.data, backwards.data.sel(query=forwards.queries))
@@ -44,14 +44,14 @@ def check_order_of_queries_is_free(method: str, problem: Problem) -> None:
 def check_rows_at_once_are_free(method: str, problem: Problem) -> None:
     """How much is evaluated together changes nothing; a method without such an option has nothing to show."""
     known = {f.name for f in fields(method_class(method).Options)}
-    whole = problem.estimate(method)
+    whole = problem.found(method)
     for name, values in KNOBS.items():
         for value in values if name in known else ():
             assert_alike(whole.data, problem.estimate(method, **{name: value}).data, rtol=1e-6)
 
 
 def check_sign_and_unit_are_said(method: str, problem: Problem) -> None:
-    found = problem.estimate(method)
+    found = problem.found(method)
     said = repr(found)
     assert found.has_mu == (method_class(method).yields == "mu")
     assert ("mu" in found.data, "score" in found.data) == (found.has_mu, not found.has_mu)
@@ -66,7 +66,7 @@ def check_sign_and_unit_are_said(method: str, problem: Problem) -> None:
 
 
 def check_a_score_says_why_it_is_none_of_mu(method: str, problem: Problem) -> None:
-    found = problem.estimate(method)
+    found = problem.found(method)
     why = [said for said in found.provenance.findings if said.startswith("a score, without an error: ")]
     assert len(why) == (not found.has_mu), found.provenance.findings
 
@@ -86,7 +86,7 @@ def check_an_empty_subset_is_zero(method: str, problem: Problem) -> None:
 
 
 def check_same_seed_same_bytes(method: str, problem: Problem) -> None:
-    first, second = problem.estimate(method).data, problem.estimate(method).data
+    first, second = problem.found(method).data, problem.estimate(method).data
     for name in first.data_vars:
         assert first[name].values.tobytes() == second[name].values.tobytes(), name
 
@@ -156,7 +156,7 @@ def check_options_are_checked(method: str, problem: Problem) -> None:
 
 
 def check_numbers_are_finite(method: str, problem: Problem) -> None:
-    data = problem.estimate(method).data
+    data = problem.found(method).data
     for name in (*numbers(data), "own_loss"):
         assert np.isfinite(data[name].values).all(), name
 

@@ -154,6 +154,16 @@ class Problem:
         made = method_class(method)
         return made(made.Options(**{**OPTIONS.get(method, {}), **changes}))
 
+    @cached_property
+    def _found(self) -> dict[str, fi.Influence]:
+        return {}
+
+    def found(self, method: str) -> fi.Influence:
+        """Return the estimate of every row, made once."""
+        if method not in self._found:
+            self._found[method] = self.estimate(method)
+        return self._found[method]
+
     def estimate(self, method: str, subsets: Any = None, **changes: Any) -> fi.Influence:
         return self.estimator(method, **changes).estimate(self.source(method), self.queries, subsets)
 

@@ -33,6 +33,7 @@ def one_by_one(recipe: fr.Recipe, specs: list[RunSpec]) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.quick(6)
 def test_stacked_runs_equal_separate_runs(name, drop_last):
     recipe = classifier(OPTIMIZERS[name], drop_last=drop_last, schedule="cosine")
     specs = [RunSpec(0, k) for k in range(5)]
@@ -80,6 +81,7 @@ def test_removed_rows_are_never_trained_on_and_steps_stay():
     ],
 )
 @pytest.mark.parametrize("optimizer", [fr.SGD(lr=0.2), fr.AdamW(lr=1e-2)], ids=["sgd", "adamw"])
+@pytest.mark.quick(2)
 def test_a_run_is_bit_equal_whatever_runs_beside_it(optimizer, activation):
     # 5 rows, 7 units and 3 classes fill no vector register evenly
     with seeded(0):

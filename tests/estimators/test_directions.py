@@ -48,6 +48,7 @@ def truth() -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", ASKING)
+@pytest.mark.quick(9)
 def test_removal_raises_what_the_method_says_it_raises(method: str, truth: np.ndarray) -> None:
     x, y = problem()
 

@@ -173,12 +173,14 @@ def compare(model: nn.Module, loss, width: int, optimizer: fr.Optimizer, queries
 
 @pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick(10)
 def test_models(name, queries):
     factory, width = MODELS[name]
     compare(pt.made(factory), plain_loss, width, fr.SGD(lr=0.1, momentum=0.9), queries)
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.quick(3)
 def test_losses(name):
     compare(pt.made(lambda: dense(nn.Tanh())), LOSSES[name], 4, fr.AdamW(lr=0.1), 3)
 
@@ -241,6 +243,7 @@ def test_written_out_losses_have_the_values_of_the_fused_ones(reduction):
 
 
 @pytest.mark.parametrize("name", pt.OPTIMIZERS)
+@pytest.mark.quick(3)
 def test_optimizers(name):
     compare(pt.made(lambda: dense(nn.Tanh())), plain_loss, 4, pt.OPTIMIZERS[name][0], 2)
 

@@ -121,6 +121,7 @@ def test_one_row(write, refused):
         read(write("a.csv", "x,label\n1,a\n"), target="label")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_in_seconds(tmp_path):
     rng = np.random.default_rng(0)
     n = 100_000

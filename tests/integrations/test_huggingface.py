@@ -92,6 +92,7 @@ def states(tape):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick(1)
 def test_the_plain_loop_and_the_trainer_leave_the_same_tape(name, tmp_path):
     read = Read(items())
     bare = MODELS[name]()
@@ -299,6 +300,7 @@ def without_labels(rows):
         (packed, DataError, ("as they are", "row 0 of its batch", "packs", "before training")),
     ],
 )
+@pytest.mark.quick(3)
 def test_batches_that_do_not_tell_their_rows(collate, kind, parts, tmp_path):
     recorded = TapeCallback()
     with pytest.raises(kind) as caught:

@@ -59,6 +59,7 @@ def assert_same_tapes(ours: fr.Tape, theirs: fr.Tape | fr.TapeRecorder) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.quick(3)
 def test_the_plain_loop_and_the_trainer_leave_the_same_tape(name):
     loop = LOOPS[name]
     trained, tape = loop.run(record=True, start=Module(loop))
@@ -251,6 +252,7 @@ def test_a_second_fit_is_a_second_tape():
     assert_same_states(recorded.tape, first)
 
 
+@pytest.mark.slow
 def test_the_example(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # the example sets it
     place = Path(__file__).parents[2] / "examples" / "record_lightning.py"

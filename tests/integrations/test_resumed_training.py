@@ -115,6 +115,7 @@ def test_the_tape_of_another_training_is_not_gone_on_with(tmp_path):
     ],
     ids=str,
 )
+@pytest.mark.quick(2)
 def test_what_needs_no_word(options, tmp_path):
     model, recorded = tl.llama(), TapeCallback()
     made = trainer(tmp_path, model, recorded, **{"num_train_epochs": 2, **options})

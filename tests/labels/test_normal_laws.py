@@ -33,6 +33,7 @@ def test_with_few_rows_a_column_only_the_classes_shares_are_said():
 
 
 @pytest.mark.parametrize("rows", [9, 1])
+@pytest.mark.quick(1)
 def test_a_class_of_fewer_rows_than_columns_is_no_error(rows):
     rng = np.random.default_rng(0)
     y = np.r_[np.zeros(60, int), np.ones(60, int), np.full(rows, 2)]

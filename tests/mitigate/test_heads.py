@@ -125,6 +125,7 @@ def test_where_heads_are_equal_the_simplest_is_best():
     np.testing.assert_array_equal(found.right, again.right)
 
 
+@pytest.mark.slow
 def test_a_curved_boundary_is_for_the_larger_heads():
     rng = np.random.default_rng(14)
     x = np.tile(rng.normal(size=(900, 2)), 4)

@@ -28,7 +28,17 @@ def test_the_code_of_a_tutorial_runs_from_nothing(page, tmp_path, monkeypatch):
         exec(block, space)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "how-to" and blocks(p)], ids=name)
+DEAR = ("scan.md", "after-the-verdict.md")  # whole scans
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=name(p), marks=pytest.mark.slow if p.name in DEAR else ())
+        for p in PAGES
+        if p.parent.name == "how-to" and blocks(p)
+    ],
+)
 def test_the_code_of_a_how_to_runs_with_the_readers_own(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space = names()

@@ -40,6 +40,7 @@ def columns(value: float) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("memory_bytes", [2**30, 1])
+@pytest.mark.quick(1)
 def test_a_result_written_on_the_way_is_the_one_in_memory(tmp_path, memory_bytes):
     tape = fi.train(pt.recipe())
     memory_bytes = pt.least_memory(tape, QUERIES) if memory_bytes == 1 else memory_bytes

@@ -75,6 +75,7 @@ def contents(folder):
 @pytest.mark.parametrize("name", LOOPS)
 @pytest.mark.parametrize("options", [{}, {"snapshot_bytes": 6 * 8 * 200}], ids=["all", "thinned"])
 @pytest.mark.parametrize(("broken", "at"), [(12, 9), (9, 9), (18, 4)])
+@pytest.mark.quick(5)
 def test_the_tape_is_that_of_the_loop_that_never_stopped(name, options, broken, at, tmp_path):
     never = Run(LOOPS[name], tmp_path / "whole", **options)
     whole_tape = never.go(never.begin()).finish()

@@ -40,6 +40,7 @@ def assert_plain(described: fr.Recipe, torch_optimizer, seed: int = 5) -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("name", pt.OPTIMIZERS)
+@pytest.mark.quick(12)
 def test_every_optimizer_and_schedule(name, schedule):
     ours, theirs = pt.OPTIMIZERS[name]
     assert_plain(pt.recipe(optimizer=ours, schedule=schedule, epochs=4), theirs)

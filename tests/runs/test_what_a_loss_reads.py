@@ -160,6 +160,7 @@ def in_turn() -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "way"), in_turn())
+@pytest.mark.quick(4)
 def test_what_the_loss_reads_and_was_changed_is_named(name, way):
     make, named = CHANGES[name]
     loss, change = make()

@@ -67,6 +67,7 @@ def test_clopper_pearson_is_scipys():
 # errors of 0.0253; false-failure rate below 2e-6. All are far below: Clopper-Pearson twice, and several thresholds.
 @pytest.mark.parametrize("thresholds", ["scan", "split", 0.5, (-0.5, 0.5, 1.5)])
 @pytest.mark.parametrize("law", ["normal", "ties"])
+@pytest.mark.quick(3)
 def test_certified_bounds_are_true(thresholds, law):
     rng = np.random.default_rng(7)
     mu, wrong = 1.0, 0

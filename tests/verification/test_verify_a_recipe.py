@@ -238,6 +238,7 @@ def test_save_and_load(verified: tuple[Any, ...], tmp_path: Any) -> None:
         assert "Error" in words and "cut short or belongs to another program" in words
 
 
+@pytest.mark.slow
 def test_initialisation_varies_only_if_the_estimate_covers_it(tmp_path: Any) -> None:
     made = recipe(model=flat)
     one = replay(train(made, init_seed=3, order_seed=5), LEVEL, "full")

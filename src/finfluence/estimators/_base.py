@@ -244,13 +244,14 @@ class AbstractEstimator(ABC, Generic[SourceT, OptionsT]):
 
     def _of_kind(self, source: Any) -> SourceT:
         """Return the source, if it is of the kind that is needed."""
-        if isinstance(source, (Tape, TapeRecorder)):
-            source = finished(source)
-        elif isinstance(source, Recipe):
-            check_unchanged(source)
-        if not isinstance(source, self.needs):
+        given = Tape if isinstance(source, TapeRecorder) else type(source)
+        if not issubclass(given, self.needs):
             raise NotSupportedError(_wrong_kind(self.name, self.needs, source))
-        checked: SourceT = source  # type: ignore[assignment]
+        if isinstance(source, Recipe):
+            check_unchanged(source)
+        else:
+            source = finished(source)
+        checked: SourceT = source
         return checked
 
 

@@ -270,6 +270,7 @@ def assert_right(problem: Problem, optimizer: str) -> fi.Influence:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", SYMMETRIC)
+@pytest.mark.quick(2)
 def test_the_gradient_of_the_loss_is_taken_forward_over_reverse(name, optimizer):
     attrs = assert_right(SYMMETRIC[name], optimizer).data.attrs
     assert attrs["differentiation"] == "exact" and "in double precision" in attrs["differentiation_reason"]
@@ -286,6 +287,7 @@ def in_turn(names) -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "optimizer"), in_turn(ASYMMETRIC))
+@pytest.mark.quick(2)
 def test_another_gradient_is_taken_reverse_over_reverse(name, optimizer):
     attrs = assert_right(ASYMMETRIC[name], optimizer).data.attrs
     assert attrs["differentiation"] == "reverse-over-reverse"

@@ -116,6 +116,7 @@ ALONE = [(name, 1, "cosine", True) for name in ("sgd-decay", "dampening", "adam-
 
 
 @pytest.mark.parametrize(("name", "count", "schedule", "drop_last"), SEVERAL + ALONE)
+@pytest.mark.quick(4)
 def test_every_optimizer(name, count, schedule, drop_last):
     ours, theirs = pt.OPTIMIZERS[name]
     rows = pt.table(10)
@@ -163,6 +164,7 @@ def tokens(n: int = 8) -> fr.Rows:
 
 
 @pytest.mark.parametrize(("kind", "count"), [("layer", 1), ("layer", 4), ("function", 4)])
+@pytest.mark.quick(1)
 def test_attention_with_tied_weights(kind, count):
     """The key bias has no gradient but rounding: with a small eps, Adam's step there is not smooth on STEP's scale."""
     ours = fr.AdamW(lr=0.02, weight_decay=0.1, eps=1e-3)

@@ -64,6 +64,7 @@ def passes(recipe: fr.Recipe, **options: object) -> tuple[Adjoint, FiniteDiffere
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (pt.DOUBLE, 1e-6)])
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick(5)
 def test_one_step_agrees_with_the_exact_pass(name, queries, dtype, tolerance):
     recipe = described(name, dtype)
     exact, differences, layout = passes(recipe)
@@ -133,6 +134,7 @@ QUERIES = [fi.own_loss([0, 5])]
         pytest.param("transformer", "full", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.quick(1)
 def test_whole_replay_agrees_to_three_digits(name, method):
     tape = fi.train(described(name, torch.float32, epochs=6))
     exact = fi.replay(tape, QUERIES, method=method)
@@ -181,6 +183,7 @@ class WithFused(nn.Module):
         return self.head(OnlyBackward.apply(h) if self.fused else F.softplus(h))
 
 
+@pytest.mark.slow
 def test_without_forward_derivative_auto_takes_differences():
     fused, plain = (
         fi.train(described("fused", model=pt.made(lambda f=f: WithFused(f)))) for f in (True, False)

@@ -438,6 +438,7 @@ def of_both_losses(models) -> list[Any]:
 
 
 @pytest.mark.parametrize(("name", "optimizer"), slow_but(QUICK_LOSSES, alternating(LOSSES)))
+@pytest.mark.quick(3)
 def test_losses(name, optimizer):
     assert_right(problem(mlp, LOSSES[name]), optimizer)
 
@@ -446,6 +447,7 @@ def test_losses(name, optimizer):
 @pytest.mark.filterwarnings(
     "ignore:None of the inputs have requires_grad"
 )  # of reentrant checkpoints evaluated
+@pytest.mark.quick(6)
 def test_models(loss, name, optimizer):
     model, kind = MODELS[name]
     assert_right(problem(model, loss, kind), optimizer)

@@ -82,6 +82,7 @@ ALWAYS = [("relu", "adamw"), ("attention", "adamw")]
     ("name", "optimizer"),
     [pytest.param(*case, marks=() if case in ALWAYS else pytest.mark.slow) for case in CASES],
 )
+@pytest.mark.quick(1)
 def test_whole_replay_agrees_with_the_exact_pass(name, optimizer):
     """Float32: correlation of all effects above .9999, slope within a hundredth; float64: to 1e-5 of the largest."""
     for dtype in (torch.float32, pt.DOUBLE):

@@ -194,6 +194,7 @@ RIGHT = {
 @pytest.mark.parametrize(
     ("name", "method"), [(name, ("online", "full")[k % 2]) for k, name in enumerate(RIGHT)]
 )
+@pytest.mark.quick(7)
 def test_effects_are_those_of_the_whole_training(name, method):
     loop = RIGHT[name]
     got = replayed(loop.run(record=True), method).data.effect.values[CHECKED, 0]
@@ -262,6 +263,7 @@ def with_change(loop: Training, change: dict[str, Loop]) -> Training:
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.quick(3)
 def test_what_something_else_than_the_optimiser_does_is_refused(change):
     kinds = {**PLAINLY, **HIDING}
     chosen = list(kinds)[list(CHANGES).index(change) % len(kinds) :][:2]
@@ -283,6 +285,7 @@ def test_what_something_else_than_the_optimiser_does_is_refused(change):
 
 
 @pytest.mark.parametrize("kind", ["momentum", "Adam", "clipped", "groups"])
+@pytest.mark.quick(1)
 def test_buffers_that_are_reset_are_refused(kind):
     loop = with_change({**PLAINLY, **HIDING}[kind], {"between": once(buffers_reset)})
     with pytest.raises(FinfluenceError, match="record each phase of the training by itself"):

@@ -107,6 +107,7 @@ def minimum(x: Tensor, y: Tensor, decay: float) -> Tensor:
 
 
 @pytest.mark.parametrize("method", ["if-explicit", "if-cg", "if-ekfac-cg"])
+@pytest.mark.quick(1)
 def test_predicted_effects_are_those_of_training_without_the_row(method):
     """With weight decay the mean over the others weighs it anew: the effect is not the score, and has it right."""
     decay = 0.05
@@ -199,6 +200,7 @@ def network(n: int = 30, epochs: int = 60, optimizer: fr.Optimizer | None = None
     ("if-ekfac-cg", {"tolerance": 1e-9, "iterations": 100}),
 ])  # fmt: skip
 @pytest.mark.parametrize("curvature", ["gauss-newton", "empirical-fisher"])
+@pytest.mark.quick(4)
 def test_every_solver_comes_to_the_matrix_written_out(method, options, curvature):
     tape = fi.train(network())
     query = fi.own_loss([0, 7])
@@ -208,6 +210,7 @@ def test_every_solver_comes_to_the_matrix_written_out(method, options, curvature
     assert found.provenance.details["damping"] == exact.provenance.details["damping"] == 0.02
 
 
+@pytest.mark.slow
 def test_the_default_damping_of_sgd_is_the_curvature_that_the_run_resolved():
     def damping(method: str, optimizer: fr.Optimizer, epochs: int = 60) -> float:
         tape = fi.train(network(epochs=epochs, optimizer=optimizer))
@@ -230,6 +233,7 @@ def test_the_default_damping_is_a_tenth_of_the_mean_eigenvalue_where_steps_have_
 
 
 @pytest.mark.parametrize("method", ["if-explicit", "if-cg", "if-ekfac"])
+@pytest.mark.quick(1)
 def test_the_default_damping_predicts_runs_that_end_before_the_minimum(method):
     """A direction that SGD hardly moved in answers a removed row by the sum of rates, not by one over its curvature."""
     rng = np.random.default_rng(4)

@@ -40,6 +40,7 @@ CASES = [{}, {"schedule": "cosine"}, {"sampling": "independent"}, {"batch_size":
 
 
 @pytest.mark.parametrize("changes", CASES)
+@pytest.mark.quick(2)
 def test_exact_where_everything_is_linear(changes):
     """Adding y to the data moves the mean from ȳ to (nȳ + y)/(n + 1); a group, likewise."""
     recipe = mean_estimation(**changes)

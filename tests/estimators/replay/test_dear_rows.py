@@ -66,6 +66,7 @@ def test_differences_are_held_against_double_precision_on_one_row(tape: fi.Tape)
     assert chosen.exact is not None and chosen.exact().name == "exact"
 
 
+@pytest.mark.slow
 def test_effects_are_those_of_the_exact_pass(tape: fi.Tape) -> None:
     quick, exact = (
         fi.replay(tape, query(tape), late=0.0, horizon=2, differentiation=how) for how in ("auto", "exact")
@@ -78,6 +79,7 @@ def test_effects_are_those_of_the_exact_pass(tape: fi.Tape) -> None:
     np.testing.assert_allclose(mine, theirs, atol=0.02 * float(np.abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_a_derivative_that_is_not_symmetric_is_seen_on_one_row() -> None:
     found = tape_of(stopped)
     chosen = choose_adjoint(found, torch.ones(1, found.layout.size))

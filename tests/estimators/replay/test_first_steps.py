@@ -126,6 +126,7 @@ def agreement(estimate: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.n
         ("LoRA", 0.7, (0.6, 1.6), 0.2),
     ],
 )
+@pytest.mark.quick(1)
 def test_rows_of_the_first_batch_against_training_without_them(
     name: str, pearson: float, slopes: tuple[float, float], before: float
 ) -> None:

@@ -30,6 +30,7 @@ def tapes():
 
 
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 8, 12, 20, 36, 80])
+@pytest.mark.quick(4)
 def test_the_same_bits_at_any_room(tapes, room):
     full, sparse = tapes
     assert sparse.interval == 36

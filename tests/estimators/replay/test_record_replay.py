@@ -56,6 +56,7 @@ def queried(model: nn.Module, rows: fr.Rows, loss) -> np.ndarray:
     "ignore:None of the inputs have requires_grad"
 )  # torch's, for the reentrant form in eval
 @pytest.mark.parametrize("name", EXACT)
+@pytest.mark.quick(6)
 def test_derivatives_are_those_of_the_loop(name):
     assert_derivatives(LOOPS[name])
 

@@ -48,6 +48,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("changes", CASES)
+@pytest.mark.quick(4)
 def test_full_is_exact_where_everything_is_linear(changes):
     recipe = mean_estimation(**changes)
     influence = fi.replay(fi.train(recipe), LEVEL, method="full", horizon=recipe.epochs, late=0)

@@ -87,6 +87,7 @@ def counting(n: int = 40, epochs: int = 6) -> tuple[fr.Recipe, list[int]]:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("snapshot_bytes", [2**30, 1])
+@pytest.mark.quick(3)
 def test_cost_is_what_is_evaluated(options, snapshot_bytes):
     """Rows that the loss sees in a replay over those of a training: within a factor of 1.5 of what was said."""
     recipe, seen = counting()

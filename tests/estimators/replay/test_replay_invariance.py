@@ -47,6 +47,7 @@ def test_memory_bound_and_order_of_queries(method):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("online", marks=pytest.mark.slow), "full"])
 def test_kept_states_do_not_change_a_bit(method, tmp_path):
     whole = fi.train(recipe())

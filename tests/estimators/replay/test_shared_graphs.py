@@ -48,6 +48,7 @@ class Counted:
 
 
 @pytest.mark.parametrize("random", [False, True])
+@pytest.mark.quick(1)
 def test_the_second_run_of_a_recipe_traces_nothing_and_says_the_same(random):
     loss, calls = Counted(), []
     model = (lambda seed: pt.made(pt.mlp, seed)) if random else pt.made(pt.mlp)

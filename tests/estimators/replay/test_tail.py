@@ -46,6 +46,7 @@ def effects(tape: fr.Tape, query: fi.Query, late: tuple[int, ...], full: bool = 
 @pytest.mark.parametrize(
     ("optimizer", "full"), [(fr.SGD(lr=0.3, momentum=0.5), True), (fr.AdamW(lr=0.05), False)]
 )
+@pytest.mark.quick(1)
 def test_the_mean_over_late_states_is_the_mean_of_shorter_trainings(optimizer, full):
     """A run of six epochs passes through the final states of runs of four and five: effects are linear in the query."""
     recipes = [pt.recipe(optimizer=optimizer, epochs=e) for e in (6, 5, 4)]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import finfluence as fi
 import plain_training as pt
@@ -27,6 +28,7 @@ os._exit(0)  # threads of torch's own now and then abort a process that ends in 
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_of_one_query(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")

@@ -21,6 +21,7 @@ def random_start(seed: int) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("method", ["online", "full"])
+@pytest.mark.quick(1)
 def test_effects_are_those_of_the_whole_run_and_no_error_is_claimed(method):
     tape = fi.train(described())
     found = fi.replay(tape, QUERY, method=method)
@@ -53,6 +54,7 @@ def test_rows_are_still_ranked_and_none_is_named():
     assert "no spread, from 1 training run" in str(found) and "spread over" not in str(found)
 
 
+@pytest.mark.slow
 def test_pooled_runs_have_the_spread_of_their_starts_or_none():
     fixed = fi.pool([fi.replay(fi.train(described(), seed=s), QUERY) for s in (0, 1)])
     assert np.isnan(fixed.data.mu.values).all()
@@ -68,6 +70,7 @@ def test_batches_of_all_rows_but_one_have_an_order():
     assert np.isfinite(found.data.mu.values).all() and (found.data.spread.values > 0).all()
 
 
+@pytest.mark.slow
 def test_a_scan_of_whole_batches_says_why_no_row_is_named(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 2)).round(3)

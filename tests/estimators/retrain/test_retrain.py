@@ -104,6 +104,7 @@ def test_same_seed_same_numbers_other_seed_others():
 
 
 @pytest.mark.parametrize("design", ["leave-out", "paired", "half-subsets"])
+@pytest.mark.quick(1)
 def test_a_bank_changes_no_number_and_another_query_trains_nothing(design, tmp_path):
     recipe, options = classifier(), {"design": design, "runs": 40, "seed": 2}
     plain = retrain(recipe, held_out()[0], ["r1", "r2"], **options)

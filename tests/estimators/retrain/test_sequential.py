@@ -58,6 +58,7 @@ def normal_looks(rng: np.random.Generator, mus: list[float], scales: list[float]
 
 
 @pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.quick(1)
 def test_every_pair_reaches_the_precision(design):
     data = precise(None, design).data
     until = DESIGNS[design]
@@ -164,6 +165,7 @@ def test_noise_of_one_arm_is_met_by_that_arm():
 @pytest.mark.parametrize(
     ("until", "mu"), [(se("mu") < 0.2, 0.0), (se("mu") < 0.2, 2.0), (se("effect") < 0.2, 0.0)]
 )
+@pytest.mark.quick(1)
 def test_intervals_hold_under_stopping(until, mu):
     # 800 simulations of nominal 95 %: 4 standard errors are 0.031, a false failure in 16,000
     rng = np.random.default_rng(3)

@@ -110,6 +110,7 @@ def test_a_weight_that_never_moved_plays_no_part():
     assert not fi.estimate(tape, weight, "source").data.score.values.any()
 
 
+@pytest.mark.slow
 def test_it_predicts_retraining_of_a_network():
     """Forty rows by full batches: the effect of leaving out each row, exactly retrained."""
     rows = pt.table(40)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 SMALL = {"seeds": 1, "runs": 6, "share": 0.4}
 
@@ -22,6 +23,7 @@ def test_with_the_candidates_that_replay_names_the_model_is_better_than_with_ran
     assert "candidates named by replay the held-out loss changes by -" in result.outcome.verdict
 
 
+@pytest.mark.slow
 def test_additions_are_repeated_to_the_bit_and_train_nothing_again(clouds):
     first, second = (clouds("addition", methods="replay", folder=f, **SMALL) for f in "ab")
     name = "changes.parquet"

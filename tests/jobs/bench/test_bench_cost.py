@@ -17,6 +17,7 @@ class Broken(OwnLoss):
         raise RuntimeError("out of luck")
 
 
+@pytest.mark.slow
 def test_costs_and_exponents_of_every_method_stand_in_the_table(clouds, monkeypatch):
     monkeypatch.setitem(METHODS, "broken", f"{__name__}:Broken")
     result = clouds("cost", methods="own-loss,grad-dot,broken,retrain", rows=80, most=50)

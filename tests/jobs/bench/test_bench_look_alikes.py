@@ -14,6 +14,7 @@ from jobs.bench.tiny_bench_images import BARS
 SMALL = {"data": "bars", "seeds": 1, "runs": 4}
 
 
+@pytest.mark.slow
 def test_both_behaviours_are_there_and_replay_finds_their_rows_where_own_loss_cannot(clouds):
     result = clouds("look-alikes", methods="replay,own-loss,random,toy,retrain", **SMALL)
     works = pd.read_parquet(result.folder / "works.parquet").set_index("group")
@@ -39,6 +40,7 @@ def test_both_behaviours_are_there_and_replay_finds_their_rows_where_own_loss_ca
     assert "backdoor (works in 1 of 1): replay" in result.outcome.verdict
 
 
+@pytest.mark.slow
 def test_the_same_seed_plants_the_same_to_the_bit_and_another_seed_another(clouds):
     first, second = (clouds("look-alikes", folder=f, methods="own-loss", **SMALL).folder for f in "ab")
     for name in ("works.parquet", "scores.parquet"):

@@ -128,6 +128,7 @@ def test_it_goes_on_where_it_was_stopped_and_gives_the_same_tables(clouds, monke
     assert "interrupted" in (again.folder / "bench.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_new_method_costs_its_own_answers_only_and_a_finished_one_none(clouds):
     clouds()
     assert clouds(methods="own-loss,random,margin").measured == 2
@@ -223,6 +224,7 @@ def test_labels_of_people_are_those_of_one_of_them(monkeypatch, clouds):
     assert "each label that of one person drawn at random" in text
 
 
+@pytest.mark.slow
 def test_film_reviews_are_read_from_the_archive_and_named_where_it_is_missing(tmp_path, monkeypatch):
     from finfluence.jobs.bench.data import FILM_REVIEWS
 

@@ -10,6 +10,7 @@ DEAR = ("loo", "look-alikes", "addition")
 @pytest.mark.parametrize(
     "experiment", [pytest.param(e, marks=pytest.mark.slow if e in DEAR else ()) for e in EXPERIMENTS]
 )
+@pytest.mark.quick(2)
 def test_a_new_method_is_a_line_of_every_experiment(experiment, clouds):
     result = clouds(experiment, data="bars", methods="toy,random", seeds=2, runs=2, subsets=4, rows=150)
     rows = {row[0]: row for row in result.outcome.sections[0].rows}

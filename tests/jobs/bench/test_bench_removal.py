@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from finfluence.estimators import METHODS
 from finfluence.estimators.baselines import OwnLoss
@@ -29,6 +30,7 @@ def test_without_wrong_labels_the_model_is_better_than_without_random_rows(cloud
     assert "Without the fifth of the rows named by own-loss" in result.outcome.verdict
 
 
+@pytest.mark.slow
 def test_it_is_kept_and_repeated_to_the_bit(clouds):
     first = clouds("removal", methods="own-loss", folder="a", **SMALL)
     second = clouds("removal", methods="own-loss", folder="b", **SMALL)

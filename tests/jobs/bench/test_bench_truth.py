@@ -21,6 +21,7 @@ def texts(result):
     return {row[0]: row for row in result.outcome.sections[0].rows}
 
 
+@pytest.mark.slow
 def test_replay_agrees_with_retraining_and_chance_does_not(clouds):
     result = clouds(methods="replay,random,toy", **SMALL)
     figures = pd.read_parquet(result.folder / "agreement.parquet").set_index(["method", "figure"])["value"]
@@ -54,6 +55,7 @@ def test_a_new_method_trains_only_what_it_names_and_gives_the_same_figures_for_t
     pd.testing.assert_frame_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_truth_is_that_of_the_bank_however_often_it_is_asked(clouds):
     first, second = (clouds(folder=f, methods="random", **SMALL).folder for f in ("a", "b"))
     for name in ("removed.parquet", "agreement.parquet"):

@@ -89,6 +89,7 @@ def test_the_report_and_show_have_the_chapter(folder, assessed):
     assert [c.title for c in open_scan(folder / "out").chapters] == ["Without labels"]
 
 
+@pytest.mark.slow
 def test_other_classes_and_other_rows_are_signs(folder):
     shifted = pd.read_csv(table(folder / "shifted.csv", 5, 400, 0.0, share=0.95)).drop(columns="label")
     shifted.loc[:39, list("abcd")] = [2.9, -2.9, 2.9, -2.9]
@@ -107,6 +108,7 @@ def test_other_classes_and_other_rows_are_signs(folder):
     assert "average confidence" not in quiet.output
 
 
+@pytest.mark.slow
 def test_many_rows_are_drawn_and_said(folder):
     rows = pd.concat([pd.read_csv(folder / "bare.csv")] * 14)
     rows.to_csv(folder / "many.csv", index=False)
@@ -138,6 +140,7 @@ def test_bad_calls_end_with_two_and_four_parts(folder, tmp_path):
         AssessOptions(unlabelled="x", score="sure")
 
 
+@pytest.mark.slow
 def test_a_regression_and_too_few_labelled_rows_are_refused(tmp_path):
     rng = np.random.default_rng(4)
     frame = pd.DataFrame(rng.normal(size=(60, 3)).round(3), columns=list("abc"))

@@ -40,6 +40,7 @@ def advice(noisy):
     return decide_scan(noisy, DecideOptions(runs=RUNS))
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_worth_mending(advice):
     tried = {t["action"]: t for t in advice.tried}
     assert set(tried) == {"drop", "relabel", "reweight", "mitigate"} and advice.left_out == {}
@@ -55,6 +56,7 @@ def test_wrong_labels_are_worth_mending(advice):
         assert abs(accuracy["value"]) < 0.3 and did["loss"] < 3
 
 
+@pytest.mark.slow
 def test_intervals_hold_for_all_actions_together(advice):
     loss = [d for t in advice.tried for d in t["differences"] if d["metric"] == "held-out log loss"]
     assert [d["name"] for d in loss] == [f"{t['action']} − original" for t in advice.tried]

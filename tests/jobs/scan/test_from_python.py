@@ -197,6 +197,7 @@ def test_words_for_what_does_not_fit(frame, tmp_path):
         fi.scan(np.array([["a", 1]] * 20, dtype=object), [0, 1] * 10, **QUICK)
 
 
+@pytest.mark.slow
 def test_records_and_lists_in_a_frame_are_columns_as_in_a_file(frame):
     kind = pd.ArrowDtype(pa.struct({"p": pa.int64()}))
     mixed = frame.assign(

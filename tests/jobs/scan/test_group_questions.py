@@ -59,6 +59,7 @@ def test_a_group_is_asked_on_rows_of_the_other_groups_alone(tmp_path):
     assert group_questions(read_data(ScanOptions(source=source, target="label", out="o"))) is None
 
 
+@pytest.mark.slow
 def test_groups_that_cannot_be_asked_are_said(tmp_path):
     frame = pd.read_csv(one_sided_source(tmp_path, n=240)).assign(source=["a", "b", "c"] * 80)
     frame.iloc[:180].to_csv(tmp_path / "train.csv", index=False)
@@ -103,6 +104,7 @@ def test_the_bad_source_does_harm_although_the_hold_out_shares_its_faults(scanne
     assert page.index("Trained again without the named groups") < page.index('id="rows"')
 
 
+@pytest.mark.slow
 def test_what_retraining_without_it_measures_stands_in_the_verdict(scanned):
     out, result = scanned
     proof = json.loads((out / "groups-proof.json").read_text())
@@ -123,6 +125,7 @@ def test_what_retraining_without_it_measures_stands_in_the_verdict(scanned):
     assert not (out / "proof").exists()
 
 
+@pytest.mark.slow
 def test_harm_that_retraining_does_not_show_is_not_confirmed(scanned):
     line = {**scanned[1].summary["groups"][0], "named": False}
     assert verdict_of(line) == "harmful"
@@ -131,6 +134,7 @@ def test_harm_that_retraining_does_not_show_is_not_confirmed(scanned):
     assert verdict_of({**line, "confirmed": False, "named": True}) == "bad source, harm not confirmed"
 
 
+@pytest.mark.slow
 def test_groups_come_before_rows_on_the_terminal_and_the_next_command_drops_the_worst(scanned, tmp_path):
     out, _ = scanned
     shown = CliRunner().invoke(app, ["show", str(out)]).output
@@ -140,6 +144,7 @@ def test_groups_come_before_rows_on_the_terminal_and_the_next_command_drops_the_
     assert clean_scan(out, tmp_path / "c.csv", CleanOptions(group="s3", yes=True)).dropped > 100
 
 
+@pytest.mark.slow
 def test_a_group_whose_removal_does_measured_harm_stays(scanned, tmp_path):
     out, _ = scanned
     before = (out / "groups-proof.json").read_text()

@@ -99,6 +99,7 @@ def test_flips_of_a_messy_table_come_first_and_many_are_named(messy):
     assert (lines["oof_loss"] >= 0).all() and lines["p_wrong"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_what_models_reach_and_what_could_be_found_is_said(messy):
     folder, result, _ = messy
     said = " ".join(result.summary["labels_said"])
@@ -153,7 +154,8 @@ def sources(folder, bad=0.3, n=2000):
     return folder / "d.csv"
 
 
-@pytest.mark.parametrize(("bad", "named"), [(0.3, ["s3"]), pytest.param(0.0, [], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("bad", "named"), [(0.3, ["s3"]), (0.0, [])])
 def test_a_bad_source_among_ten_is_named_from_its_own_file(tmp_path, bad, named):
     out = tmp_path / "out"
     result = run_scan(ScanOptions(source=sources(tmp_path, bad), group_column="source", out=out, **FAST))

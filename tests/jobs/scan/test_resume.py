@@ -55,13 +55,11 @@ for name, kills in whole.items():
         with open(os.path.join(folder, "whole.calls")) as file:
             total = int(file.read())
         codes += [attempt(out, max(2, round(share * total)), True), os.path.exists(out + "/scan.json")]
-    if name != "stopped":
-        codes.append(attempt(out, 0, True))
+    codes.append(attempt(out, 0, True))
     print(json.dumps([name, codes]), flush=True)
 """
 OPTIONS = {"model": "mlp", "weight_decay": 0.01, "runs": 2, "epochs": 4, "proof_runs": 2, "fdr": 0.3}
-SHARES = {"replay": [0.55], "stopped": [0.3]}
-MORE = {"early": [0.05], "training": [0.3], "proof": [0.8], "often": [0.3, 0.3, 0.2]}
+MORE = {"early": [0.05], "training": [0.3], "replay": [0.55], "proof": [0.8], "often": [0.3, 0.3, 0.2]}
 
 
 def killed(folder, shares):
@@ -73,12 +71,38 @@ def killed(folder, shares):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return source, folder, dict(json.loads(line) for line in done.stdout.splitlines()), done.stderr
+    return folder, dict(json.loads(line) for line in done.stdout.splitlines()), done.stderr
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    return killed(tmp_path_factory.mktemp("scans"), SHARES)
+    """A scan that was not stopped, one that was and went on, and one that was stopped."""
+    folder = tmp_path_factory.mktemp("scans")
+    source = blobs_csv(folder, n=240, wrong=24)
+    calls = 0
+
+    def attempt(name, last=0):
+        nonlocal calls
+        calls = 0
+
+        def progress(stage, done, total):
+            nonlocal calls
+            calls += 1
+            if calls == last:
+                raise KeyboardInterrupt
+
+        run_scan(
+            ScanOptions(source=source, out=folder / name, target="label", resume=True, **OPTIONS), progress
+        )
+
+    attempt("whole")
+    total = calls
+    for name, share in (("replay", 0.55), ("stopped", 0.3)):
+        with pytest.raises(KeyboardInterrupt):
+            attempt(name, round(share * total))
+    assert not (folder / "replay/scan.json").exists()
+    attempt("replay")
+    return source, folder
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +110,20 @@ def more_scans(tmp_path_factory):
     return killed(tmp_path_factory.mktemp("more"), MORE)
 
 
-def test_killed_and_resumed_equals_uninterrupted(scans):
-    same_as_whole(scans, "replay", SHARES["replay"])
+def test_interrupted_and_resumed_equals_uninterrupted(scans):
+    same_as_whole(scans[1], "replay")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_killed_anywhere_and_often_equals_uninterrupted(more_scans, name):
-    same_as_whole(more_scans, name, MORE[name])
-
-
-def same_as_whole(found, name, shares):
-    _, folder, codes, errors = found
+    folder, codes, errors = more_scans
     assert codes["whole"] == [0], errors
-    assert codes[name] == [-signal.SIGKILL, False] * len(shares) + [0], errors
+    assert codes[name] == [-signal.SIGKILL, False] * len(MORE[name]) + [0], errors
+    same_as_whole(folder, name)
+
+
+def same_as_whole(folder, name):
     for file in ("influence.parquet", "proof.json"):
         assert (folder / name / file).read_bytes() == (folder / "whole" / file).read_bytes()
     assert open_scan(folder / name).verdict == open_scan(folder / "whole").verdict
@@ -107,7 +131,7 @@ def same_as_whole(found, name, shares):
 
 
 def test_resume_refuses_other_options_and_other_data(scans, tmp_path):
-    source, folder, _, _ = scans
+    source, folder = scans
     options = {"source": source, "out": folder / "stopped", "target": "label", **OPTIONS}
     with pytest.raises(StorageError, match=r"options\.seed was 0, is 1"):
         run_scan(ScanOptions(**options, seed=1, resume=True))
@@ -120,7 +144,7 @@ def test_resume_refuses_other_options_and_other_data(scans, tmp_path):
 
 
 def test_resuming_a_finished_scan_only_reads_it(scans):
-    source, folder, _, _ = scans
+    source, folder = scans
     out = folder / "whole"
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
     told = []

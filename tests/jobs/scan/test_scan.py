@@ -106,6 +106,7 @@ def test_images_and_their_cleaned_list(tmp_path):
     assert len(pd.read_csv(tmp_path / "kept.csv")) == 48
 
 
+@pytest.mark.slow
 def test_arrays(tmp_path):
     run_scan(ScanOptions(source=arrays_npz(tmp_path), out=tmp_path / "out", **QUICK))
     clean_scan(tmp_path / "out", tmp_path / "kept.npz", CleanOptions(action="review"))
@@ -132,6 +133,7 @@ def test_one_run_covers_the_order_only_and_two_the_initialisation_too(tmp_path):
     assert one.summary["agreement"] is None and 0 <= two.summary["agreement"]["jaccard"] <= 1
 
 
+@pytest.mark.slow
 def test_clean_decides_again_at_another_level(tmp_path):
     run_scan(
         ScanOptions(
@@ -182,6 +184,7 @@ def test_nothing_to_find_is_an_answer(tmp_path):
     assert result.summary["proof"] == "" and not (tmp_path / "out/proof.json").exists()
 
 
+@pytest.mark.slow
 def test_the_report_of_a_result_alone(tmp_path):
     run_scan(ScanOptions(source=blobs_csv(tmp_path), target="label", out=tmp_path / "out", **QUICK))
     fi.load(tmp_path / "out/influence.zarr").report(tmp_path / "page.html", fdr=0.2)

@@ -105,6 +105,7 @@ def test_time_is_told_before_it_is_spent(result, fresh, tmp_path):
     assert seen[-1] == ("decide", 4, 4)
 
 
+@pytest.mark.slow
 def test_without_other_prompts_it_says_that_it_flatters(result, tmp_path):
     tuned = shutil.copytree(result.folder, tmp_path / "out")
     found = decide_tune(tuned, DecideOptions(runs=2))

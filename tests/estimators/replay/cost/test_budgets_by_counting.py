@@ -50,6 +50,7 @@ def tape_of(hidden: int, optimizer: fr.Optimizer) -> fi.Tape:
     ("hidden", "optimizer", "way"),
     [(64, fi.SGD(lr=0.1), "exact"), (4000, fi.AdamW(lr=1e-3), "finite-difference")],
 )
+@pytest.mark.quick(1)
 def test_a_budget_is_spent_within_a_third(
     hidden: int, optimizer: fr.Optimizer, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_larger_budget_never_gives_less(changes, full):
     assert made(tape, 500.0, start=start, horizon=5).horizon == 5
 
 
+@pytest.mark.slow
 def test_settings_by_hand_give_the_same_numbers(monkeypatch):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: replace(TIMINGS, many=lambda: 0.7))
     tape = fi.train(recipe())
@@ -165,6 +166,7 @@ def test_least_cost_is_said_when_the_budget_is_too_small():
     )
 
 
+@pytest.mark.slow
 def test_settings_of_another_replay_give_its_numbers(monkeypatch):
     monkeypatch.setattr(StepTimer, "timings", lambda *_: TIMINGS)
     first = fi.replay(fi.train(recipe()), QUERIES, budget=1.0)
@@ -311,6 +313,7 @@ def test_realised_cost_is_near_the_promise():
     assert forecast.runs / 2 < spent_in_runs(tape, queries, horizon=20) < 2 * forecast.runs
 
 
+@pytest.mark.slow
 def test_realised_memory_and_disk_are_near_the_promise(tmp_path):
     """What `train` and `replay` leave on disk within a third; states are most of it."""
     described = recipe()
@@ -344,6 +347,7 @@ def test_the_memory_foretold_is_the_peak_of_many_queries():
     assert counted.peak < 1.3 * memory_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "late"),
     [(1, 0.1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((3, 0.1), (1, 0.0)))],
