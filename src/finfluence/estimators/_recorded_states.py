@@ -25,15 +25,15 @@ class Moments:
     ----------
     mean, square : Tensor [P]
         m and v, as the optimiser holds them: without bias correction.
-    betas : tuple of float
-        β₁ and β₂.
+    betas : tuple of float or Tensor [P]
+        β₁ and β₂ of the step; of each coordinate, where groups of parameters differ.
     eps : float
         ε.
     """
 
     mean: Tensor
     square: Tensor
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999)
     eps: float = 1e-8
 
     def directions(self, gradients: Tensor) -> Tensor:
@@ -124,10 +124,20 @@ def moments(tape: Tape, step: int) -> Moments | None:
     parts = tape.state(step).to(tape.layout.device).view(1 + len(slots), -1)
     named = dict(zip(slots, parts[1:], strict=True))
     described = tape.describe()["optimizer"]
-    options = described if "betas" in described else described["groups"][0]
-    first, second = options["betas"]
-    betas = float(first), float(second)
-    return Moments(named["exp_avg"], named["exp_avg_sq"], betas, float(options["eps"]))
+    options = described if "eps" in described else described["groups"][0]
+    first, second = (
+        _spread(values, tape) for values in zip(*tape.betas_at(min(step, tape.steps - 1)), strict=True)
+    )
+    return Moments(named["exp_avg"], named["exp_avg_sq"], (first, second), float(options["eps"]))
+
+
+def _spread(values: tuple[float, ...], tape: Tape) -> float | Tensor:
+    """Return values of the parameters as those of the coordinates, or as one number."""
+    if len(set(values)) == 1:
+        return values[0]
+    layout = tape.layout
+    sizes = torch.tensor(layout.sizes)
+    return torch.tensor(values, dtype=layout.dtype).repeat_interleave(sizes).to(layout.device)
 
 
 def check_sgd(tape: Tape, what: str, cause: str, groups: bool, adam: bool = False) -> None:

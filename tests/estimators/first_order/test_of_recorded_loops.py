@@ -47,7 +47,7 @@ def test_moments_of_a_loop_with_groups():
     def made(model: nn.Module) -> torch.optim.Optimizer:
         groups = [
             {"params": model[0].parameters(), "lr": 0.01},
-            {"params": model[2].parameters(), "lr": 0.02},
+            {"params": model[2].parameters(), "lr": 0.02, "betas": (0.7, 0.99)},
         ]  # type: ignore[index]
         return torch.optim.AdamW(groups, betas=(0.8, 0.95))
 
@@ -61,7 +61,8 @@ def test_moments_of_a_loop_with_groups():
             torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))])
         )
     g = torch.stack(gradients).numpy()
-    step = (0.8 * m + 0.2 * g) / np.sqrt(0.95 * v + 0.05 * g**2 + 1e-8)
+    first, second = np.repeat([0.8, 0.7], [25, 18]), np.repeat([0.95, 0.99], [25, 18])
+    step = (first * m + (1 - first) * g) / np.sqrt(second * v + (1 - second) * g**2 + 1e-8)
     expected = -(step @ g[0]) / np.linalg.norm(step, axis=1) / np.linalg.norm(g[0])
     np.testing.assert_allclose(found.data.score.values[:, 0], expected, rtol=1e-8)
 

@@ -104,8 +104,12 @@ class RecordedSteps:
 
     def rates_at(self, t: int) -> list[float]:
         """Return the learning rate of a step for each parameter."""
-        groups = self.recording.optimizer.group_of
-        found: list[float] = self._numbers[t, groups, 0].tolist()
+        return self.options_at("lr", t)
+
+    def options_at(self, name: str, t: int) -> list[float]:
+        """Return a numeric option of the optimiser at a step for each parameter."""
+        optimizer = self.recording.optimizer
+        found: list[float] = self._numbers[t, optimizer.group_of, optimizer.rule.numbers.index(name)].tolist()
         return found
 
     @property

@@ -143,6 +143,14 @@ class ReadView:
             return self.run.rates_at(t)
         return [self.run.rates[t]] * len(self.layout.names)
 
+    def betas_at(self, t: int) -> list[tuple[float, float]]:
+        """Return Adam's β₁ and β₂ of a step for each parameter, in the order of the layout."""
+        if isinstance(self.run, RecordedSteps):
+            first, second = (self.run.options_at(name, t) for name in ("first", "second"))
+            return list(zip(first, second, strict=True))
+        first, second = self.describe()["optimizer"]["betas"]
+        return [(float(first), float(second))] * len(self.layout.names)
+
     @property
     def order(self) -> Sequence[Tensor]:
         """Row positions of each step."""
