@@ -85,3 +85,12 @@ def test_a_folder_is_no_name_of_a_file(name, tmp_path):
     with pytest.raises(ConfigError) as caught:
         write_clean(decisions([0], ["keep"]), tmp_path / "in.csv", tmp_path / "new" / name, "label")
     assert_parts(caught.value, "the name of a new file", "the folder '", "a folder was named", "cleaned.csv")
+
+
+def test_texts_that_arrow_keeps_as_views(tmp_path):
+    table = pa.table({"label": pa.array(WORDS, pa.string_view()), "n": list(range(ROWS))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    write_clean(PLAN, tmp_path / "in.parquet", tmp_path / "out.parquet", "label")
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.schema == table.schema and found["n"].to_pylist() == [0, 2, 3, 4, 5]
+    assert found["label"].to_pylist() == [*WORDS[:1], WORDS[2], "b", *WORDS[4:]]

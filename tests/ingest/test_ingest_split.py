@@ -13,7 +13,8 @@ def test_each_class_gives_its_share():
     frame = pd.DataFrame({"x": np.arange(101) ** 2, "label": labels})
     train, held = split(from_frame(frame, target="label"), holdout_fraction=0.2, seed=4)
     assert pd.Series(held.labels).value_counts().to_dict() == {"a": 12, "b": 6, "c": 2}
-    assert "1 class has a single row, which stays in training: nothing can test it" in train.notes
+    said = "class of a single row in the target: 'rare'; it stays in training, and nothing can test it"
+    assert said in train.warnings
     assert sorted([*train.ids, *held.ids]) == list(range(101))
     assert (np.diff(train.ids) > 0).all() and (np.diff(held.ids) > 0).all()
     for table in (train, held):

@@ -146,7 +146,7 @@ class ParquetSource:
             plain = kind.type.value_type if pa.types.is_dictionary(kind.type) else kind.type
             table = table.set_column(at, kind, pa.chunked_array([pa.array(values, plain)]).cast(kind.type))
         out = io.BytesIO()
-        pq.write_table(table.filter(pa.array(plan.keep)), out)
+        pq.write_table(_kept(table, plan.keep), out)
         return out.getvalue(), 0
 
     def _values(self, name: str | None) -> list[Any]:
@@ -221,6 +221,15 @@ class ManifestSource:
         paths = [f"./{p}" if neutralise(str(p)) != str(p) else str(p) for p in self.ids]
         table = pd.DataFrame({"path": paths, "label": [neutralise(label) for label in labels]})[plan.keep]
         return table.to_csv(index=False, lineterminator="\n").encode("utf-8"), 0
+
+
+def _kept(table: pa.Table, keep: np.ndarray) -> pa.Table:
+    """Return the rows that stay; by whole stretches where Arrow cannot take single rows of a type (texts as views)."""
+    try:
+        return table.filter(pa.array(keep))
+    except pa.ArrowNotImplementedError:
+        edges = np.flatnonzero(np.diff(np.r_[False, keep, False]))
+        return pa.concat_tables([table.slice(a, b - a) for a, b in zip(edges[::2], edges[1::2], strict=True)])
 
 
 def _ids(values: list[Any], column: str | None) -> list[Any]:

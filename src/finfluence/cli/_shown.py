@@ -1,5 +1,6 @@
 """The end of a scan on the terminal: verdict, worst rows, what to type next."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,12 @@ from finfluence.jobs.scan import (
     Chapter,
     ScanResult,
     in_short,
+    label_cells,
     network_columns,
     network_rows,
     q_in_short,
     row_cells,
+    shows_labels,
     verdict_of,
 )
 from finfluence.result import verification_sentence
@@ -192,8 +195,7 @@ def show_review(screen: Screen, result: ScanResult, top: int) -> None:
             line["row_id"],
             in_short(line["p_wrong"]),
             in_short(line["oof_loss"]),
-            line["label"],
-            line["predicted"],
+            *label_cells({**line, "confidence": math.nan}),
             line["suggested_action"],
             previews.get(str(line["row_id"]), ""),
         ]
@@ -206,7 +208,7 @@ def show_rows(screen: Screen, result: ScanResult, top: int, query: str) -> None:
     """Print the worst rows of a query: named ones first, then by μ."""
     lines = result.worst(top, query)
     previews = short_previews(result)
-    labelled = lines["confidence"].notna().any()
+    labelled = shows_labels(lines)
     columns = [
         ("row", False),
         ("μ", True),
@@ -218,7 +220,7 @@ def show_rows(screen: Screen, result: ScanResult, top: int, query: str) -> None:
     columns += [("label", False), ("models say", False)] if labelled else []
     columns += [("why", False), ("row in short", False)]
     rows = [
-        [*row_cells(line, bool(labelled)), previews.get(str(line["row_id"]), "")]
+        [*row_cells(line, labelled), previews.get(str(line["row_id"]), "")]
         for line in lines.to_dict("records")
     ]
     if query not in ("held-out", "own"):

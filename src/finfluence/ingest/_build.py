@@ -1,5 +1,6 @@
 """Raw tables out of frames, arrays and folders, with the roles of their columns checked."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from finfluence.ingest._raw import RawTable, as_objects, row_ids
 from finfluence.ingest._reading import file_reading
 from finfluence.ingest._table import Source, Task
 from finfluence.ingest._target import refuse_several
+from finfluence.ingest._values import MAYBE_UNLABELLED, MISSING_TARGET_WORDS, canonical, look
 
 Decide = Callable[[np.ndarray, str, Marks], tuple[Task, str]]
 """(labels, target name, its decimal mark) -> task and why, after checking the labels."""
@@ -48,10 +50,12 @@ def column(frame: pd.DataFrame, name: str, role: str, where: str) -> pd.Series:
     return frame.iloc[:, names.index(name)]
 
 
-def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTable:
-    """Take target, ids and groups out of a frame by the names in `source.options`."""
+def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide, held: bool = False) -> RawTable:
+    """Take target, ids and groups out of a frame by the names in `source.options`; a hold-out may lack the last two."""
     columns = [str(name) for name in frame.columns]
     stripped = {key: _as_in(columns, source.options[key]) for key in ("target", "id_column", "group_column")}
+    if held:
+        stripped |= {key: None for key in ("id_column", "group_column") if stripped[key] not in columns}
     source = replace(source, options={**source.options, **stripped})
     target, id_column, group_column = stripped.values()
     if target is None:
@@ -72,7 +76,7 @@ def raw_of_frame(frame: pd.DataFrame, source: Source, decide: Decide) -> RawTabl
         ids = row_ids(column(frame, id_column, "id", source.name).to_numpy(dtype=object), id_column)
     if group_column is not None:
         groups = _group_names(column(frame, group_column, "group", source.name))
-        nested = (*nested, *_without_group(groups, group_column))
+        nested = (*nested, *_doubts_of_groups(groups, group_column))
     refuse_several(labels, target)
     reading = file_reading(frame, str(source.details.get("delimiter", "")))
     task, reason = decide(labels, target, reading.number_marks(target))
@@ -183,8 +187,27 @@ def _group_names(series: pd.Series) -> np.ndarray:
     return as_objects(names.where(names.notna() & (names != ""), NO_GROUP))
 
 
-def _without_group(groups: np.ndarray, name: str) -> tuple[str, ...]:
-    """Return a note on rows that name no group."""
-    missing = int((groups == NO_GROUP).sum())
-    what = f"the group column {name!r} is empty in {missing} of {len(groups)} rows"
-    return (f"{what}: they count as a group of their own, {NO_GROUP!r}",) if missing else ()
+def _doubts_of_groups(groups: np.ndarray, name: str) -> tuple[str, ...]:
+    """Return notes on rows that name no group, and on names that look alike or may mean none."""
+    counts = Counter(groups.tolist())
+    said = []
+    if missing := counts[NO_GROUP]:
+        what = f"the group column {name!r} is empty in {missing} of {len(groups)} rows"
+        said.append(f"{what}: they count as a group of their own, {NO_GROUP!r}")
+    nothing = sorted(group for group in counts if group.casefold() in MISSING_TARGET_WORDS | MAYBE_UNLABELLED)
+    if nothing:
+        said.append(
+            f"the group column {name!r} holds {listed(nothing)}: taken for the name of a group; leave these cells "
+            "empty if they name none"
+        )
+    forms: dict[object, list[str]] = {}
+    for group in sorted(counts):
+        forms.setdefault(look(canonical(group)), []).append(group)
+    alike = [same for same in forms.values() if len(same) > 1]
+    if alike:
+        more = f", and {len(alike) - 1} more such" if len(alike) > 1 else ""
+        pair = " and ".join(map(repr, alike[0][:3]))
+        said.append(
+            f"the group column {name!r} holds {pair}, which look alike{more}: they are groups of their own"
+        )
+    return tuple(said)

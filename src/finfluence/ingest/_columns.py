@@ -24,6 +24,8 @@ ColumnKind = Literal["number", "date", "category", "text", "dropped"]
 
 LARGEST = 1e150
 """Numbers beyond this overflow when their variance is taken."""
+EXACT = 2.0**53
+"""Whole numbers beyond this are not told apart from their neighbours."""
 IDENTIFIER_ROWS = 50
 MOST_TRUTH_WORDS = 12
 _DATE_LIKE = re.compile(r".*\d.*([-/.:]|[A-Za-z]).*\d.*", re.DOTALL)
@@ -43,6 +45,8 @@ class Column:
         Cells of the training part without a value, and with one that is no number (date) in a column of numbers.
     marks, unit, typical
         Of numbers: the decimal mark, the unit, and the median size.
+    span, middle
+        Of numbers: the least and the largest, and the quartiles.
     dates, zone
         Of dates: a `DateReader`, or skrub's for formats that it alone knows; their time zone.
     absent
@@ -62,6 +66,8 @@ class Column:
     marks: Marks = field(default_factory=Marks)
     unit: str = ""
     typical: float = float("nan")
+    span: tuple[float, float] = (float("nan"), float("nan"))
+    middle: tuple[float, float] = (float("nan"), float("nan"))
     dates: Any = None
     zone: Any = None
     absent: frozenset[str] = frozenset()
@@ -123,16 +129,27 @@ def describe(
     if not compact and not looks_like_code(present):
         marks = reading.number_marks(name)
         numbers = number_cells(series, cells, marks.decimal, known=reading.numerals)
+        if _told_apart_by_spelling(numbers.values, counts):
+            note = f"{len(counts)} whole numbers beyond 2^53, which as numbers would be one another: read as words"
+            column = _words_column(name, cells, missing, max_levels)
+            return replace(column, notes=(note, *column.notes))
         if (~np.isnan(numbers.values)).sum() >= MOSTLY * len(present):
             finite(numbers.values, series)
             return _number_column(name, numbers, missing, marks)
-    date = _date_from_text(
-        name, cells, missing, reading.date_reader(name, "" if other is None else other.date_order(name))
-    )
+    order = "" if other is None else other.date_order(name, reading.date_digits(name))
+    date = _date_from_text(name, cells, missing, reading.date_reader(name, order))
     if date is not None:
         return date
     column = _words_column(name, cells, missing, max_levels)
-    return column if column.kind == "dropped" else _with_doubts(column, counts, reading)
+    return _with_doubts(column, counts, reading)
+
+
+def _told_apart_by_spelling(values: np.ndarray, counts: Counter[str]) -> bool:
+    """Tell whether most cells are whole numbers beyond 2⁵³, fewer as numbers than they are as texts."""
+    present = values[~np.isnan(values)]
+    if not len(present) or (np.abs(present) < EXACT).mean() > 0.5:
+        return False
+    return len(np.unique(present)) < len(counts) and all(text.lstrip("+-").isdecimal() for text in counts)
 
 
 def _with_doubts(column: Column, counts: Counter[str], reading: FileReading) -> Column:
@@ -143,7 +160,11 @@ def _with_doubts(column: Column, counts: Counter[str], reading: FileReading) -> 
     what = "numbers"
     if 2 * sum(could) < len(could):
         could, what = are_dates(counts), "dates"
-    return replace(column, notes=(*column.notes, *doubts_of_words(counts, could, column.kind, what)))
+    doubts = doubts_of_words(counts, could, "text" if column.kind == "dropped" else column.kind, what)
+    if column.kind != "dropped":
+        return replace(column, notes=(*column.notes, *doubts))
+    told = [doubt.removesuffix(": read as text") for doubt in doubts if "could be" in doubt]
+    return replace(column, about="; ".join((column.about, *told)))
 
 
 def _with_absent(column: Column, cells: np.ndarray, absent: frozenset[str]) -> Column:
@@ -220,7 +241,7 @@ def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Ma
         return Column(name, "dropped", "every cell is missing", missing=gaps)
     if gaps == 0 and odd == 0 and (present == present[0]).all():
         return Column(name, "dropped", "constant")
-    notes = (*cells.notes, *((marks.note,) if marks.note else ()), *_sentinels(present))
+    notes = (*cells.notes, *((marks.note,) if marks.note else ()), *sentinels(present))
     about = "number" + (f", {gaps} missing replaced by the median" if gaps else "")
     about += f", {odd} cells that are no number taken as missing" if odd else ""
     style = cells.style
@@ -235,26 +256,56 @@ def _number_column(name: str, cells: NumberCells, missing: np.ndarray, marks: Ma
         unreadable=odd,
         marks=marks,
         unit=cells.unit,
-        typical=float(np.median(np.abs(present))),
         notes=notes,
+        **sizes(present),
     )
 
 
-def _sentinels(present: np.ndarray) -> tuple[str, ...]:
-    """Return a note on a number of nines, such as -999, that stands far from all others in several cells."""
+def sizes(present: np.ndarray) -> dict[str, Any]:
+    """Return what a hold-out's numbers are held against: `typical`, `span` and `middle` of a `Column`.
+
+    Returns
+    -------
+    dict[str, Any]
+
+    Examples
+    --------
+    >>> sizes(np.array([-4.0, 1.0, 2.0, 3.0, 4.0]))
+    {'typical': 3.0, 'span': (-4.0, 4.0), 'middle': (1.0, 3.0)}
+    """
+    low, high = np.quantile(present, (0.25, 0.75)).tolist()
+    return {
+        "typical": float(np.median(np.abs(present))),
+        "span": (float(present.min()), float(present.max())),
+        "middle": (low, high),
+    }
+
+
+def sentinels(present: np.ndarray, remedy: str = "leave them empty") -> tuple[str, ...]:
+    """Return a note on a number of nines, such as -999, that stands far from all others in several cells.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> sentinels(np.array([1.0, 2.0, 3.0, 4.0, -999.0, -999.0, -999.0]))
+    ('3 cells hold -999, far from all others: leave them empty if that means a missing value',)
+    """
     found, counts = np.unique(present, return_counts=True)
     for at in (0, -1):
         value, digits = found[at], f"{abs(found[at]):.0f}"
         nines = len(digits) > 1 and set(digits) == {"9"} and value == np.round(value)
         if nines and _stands_apart(found, counts, at):
             return (
-                f"{counts[at]} cells hold {value:.0f}, far from all others: leave them empty if that means a missing "
+                f"{counts[at]} cells hold {value:.0f}, far from all others: {remedy} if that means a missing "
                 "value",
             )
     below, many = found[found < 0], counts[0] >= max(3, 0.01 * len(present))
     if len(below) == 1 and many and len(found) > FEW_LEVELS and below[0] in (-1, -9, -99):
         return (
-            f"{counts[0]} cells hold {below[0]:.0f}, the only number below 0: leave them empty if that means a missing "
+            f"{counts[0]} cells hold {below[0]:.0f}, the only number below 0: {remedy} if that means a missing "
             "value",
         )
     return ()

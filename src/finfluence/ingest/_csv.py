@@ -14,6 +14,7 @@ import pandas as pd
 from finfluence.errors import DataError, explain
 from finfluence.ingest._dates import are_dates
 from finfluence.ingest._messages import counted, listed
+from finfluence.ingest._numerals import numeral
 from finfluence.ingest._preface import (
     ROW_NAMES,
     before_header,
@@ -36,6 +37,13 @@ SPREADSHEETS = "save a sheet of a spreadsheet as CSV"
 _OLD = ("cp1252", "latin-1")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)?|[.,]\d+)(?:[eE][+-]?\d+)?")
 _SNIFFED_ROWS = 100
+_FEW_ROWS, _LOOKED_AT = 8, 100
+_MOSTLY = 0.9
+_TOTALS = frozenset(
+    {"total", "totals", "grand total", "sum", "subtotal", "average", "mean", "summe", "gesamt", "gesamtsumme",
+     "insgesamt", "durchschnitt", "mittelwert", "somme", "total général", "moyenne", "suma", "totale", "media",
+     "totaal", "итого", "всего", "合計", "合计", "总计"}
+)  # fmt: skip
 _FIELD_LIMIT = 2**31 - 1
 
 
@@ -141,7 +149,32 @@ def doubts_of(frame: pd.DataFrame, encoding: str) -> tuple[str, ...]:
             f"the first line looks like data, and was taken for the names of columns ({listed(names, 3)}): add a "
             "header line"
         )
+    return (*said, *_lines_that_are_no_rows(frame))
+
+
+def _lines_that_are_no_rows(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return notes on a first line of units or a second header, and on a last line of totals."""
+    if len(frame) < _FEW_ROWS or not frame.columns.is_unique:
+        return ()
+    first, last, others = (frame.iloc[part] for part in (0, -1, slice(1, -1)))
+    said = []
+    plain = [
+        name for name in frame.columns if others[name].iloc[:_LOOKED_AT].map(_is_number).mean() > _MOSTLY
+    ]
+    words = [name for name in plain if not _is_number(first[name]) and str(first[name]).strip()]
+    if len(words) > 1 and 2 * len(words) > len(plain):
+        said.append(
+            f"the first line below the header holds no numbers where all others do ({listed(first[words], 3)}): remove "
+            "it if it is a second header"
+        )
+    total = [str(cell) for cell in last if str(cell).strip(" :").casefold() in _TOTALS]
+    if total and not others.isin(total).to_numpy().any():
+        said.append(f"the last line holds {total[0]!r}: remove it if it sums up the others")
     return tuple(said)
+
+
+def _is_number(cell: object) -> bool:
+    return numeral(str(cell).strip()) is not None
 
 
 def decode(path: Path, data: bytes) -> tuple[str, str]:

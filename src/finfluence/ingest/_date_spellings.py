@@ -56,9 +56,9 @@ _OF_LOG = re.compile(
     r"(?P<day>\d{1,2})/(?P<month>[A-Za-z]{3})/(?P<year>\d{4}):(?P<time>\d\d:\d\d:\d\d)(?P<zone> [+-]\d{4})?"
 )
 _TIME_FIRST = re.compile(r"(?P<time>\d{1,2}:\d{2}(?::\d{2})?),?\s+(?P<date>\S.*\d{4})")
-_DIGITS_ALONE = re.compile(r"(?P<date>(?:19|20)\d{6})T?(?P<h>\d{2})(?P<m>\d{2})(?P<s>\d{2})(?P<zone>Z?)")
+_DIGITS_ALONE = re.compile(r"(?P<date>(?:19|20)\d{6})T?(?P<h>\d{2})(?P<m>\d{2})(?P<s>\d{2})?(?P<zone>Z?)")
 _MONTH_AND_YEAR = re.compile(
-    r"(?P<month>(?:0?[1-9]|1[0-2])[/.](?=\d{4})|[^\W\d]{3,}\.?,?[\s-]+(?=\d{4})|[^\W\d]{3,}\s?['’-](?=\d{2}$))"
+    r"(?P<first>(?:19|20)\d{2})-(?P<of_year>0[1-9]|1[0-2])|(?P<month>(?:0?[1-9]|1[0-2])[/.](?=\d{4})|[^\W\d]{3,}\.?,?[\s-]+(?=\d{4})|[^\W\d]{3,}\s?['’-](?=\d{2}$))"
     r"(?P<year>(?:(?:19|20)\d{2}|\d{2}))"
 )
 
@@ -97,7 +97,7 @@ def rewritten(text: str) -> str:
         return f"{match['date']} {match['time']}"
     match = _DIGITS_ALONE.fullmatch(text)
     if match:
-        return f"{match['date']} {match['h']}:{match['m']}:{match['s']}{match['zone']}"
+        return f"{match['date']} {match['h']}:{match['m']}:{match['s'] or '00'}{match['zone']}"
     match = _WEEK.fullmatch(text)
     if match:
         with contextlib.suppress(ValueError):  # week 53 of a year that has 52
@@ -107,6 +107,8 @@ def rewritten(text: str) -> str:
         return f"{match['y'] or match['y2']}-{3 * int(match['q'] or match['q2']) - 2}-1"
     match = _MONTH_AND_YEAR.fullmatch(text)
     if match:
+        if match["first"]:
+            return f"{match['first']}-{match['of_year']}-1"
         month = match["month"]
         if month[0].isdigit():
             return f"{match['year']}-{month[:-1]}-1"

@@ -44,7 +44,7 @@ _DAY_AND_MONTH = re.compile(r"(?P<a>\d{1,2})\.\s?(?P<b>\d{1,2})\." + _TIME)
 _LEAP_YEAR = 2000
 _SERIAL = re.compile(r"[1-7]\d{4}(?:\.\d+)?")
 _DAY_ZERO = datetime(1899, 12, 30)
-_YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
+_YEAR_FIRST = re.compile(r"(?P<a>\d{4})(?P<mark>[-/. _:])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"(?P<a>\d{1,2})(?P<mark>[-/. ])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{4}|\d{2})" + _TIME)
 _DAY_NAMED = re.compile(
     r"(?:[^\W\d]+,?\s+)?(?P<a>\d{1,2})(?:st|nd|rd|th|\.)?[\s/-]*(?P<name>[^\W\d]+)\.?[\s,/-]*(?P<c>\d{4}|\d{2})"
@@ -57,12 +57,16 @@ _MONTH_NAMED = re.compile(
 
 @dataclass(frozen=True)
 class _Cell:
-    """A date whose order may be open: numbers in their order, which orders fit, and the time of day."""
+    """A date whose order may be open: numbers in their order, which orders fit, the time of day, and its zone.
+
+    `zoned` tells whether the time has a zone; None without a time.
+    """
 
     numbers: tuple[int, int, int]
     orders: tuple[str, ...]
     mark: str
     time: timedelta
+    zoned: bool | None = None
 
     def moment(self, order: str, century: int) -> datetime:
         return _moment(self.numbers, self.chosen(order), century) + self.time
@@ -82,6 +86,7 @@ class DateEvidence:
     `serials` counts cells such as 44262 among the dates: days since 1899-12-30, as spreadsheets keep them. `digits` is
     the length of dates without separators, 0 for all others, and `likely` the likeliest of their orders. `thai` tells
     whether years are those of the Buddhist calendar. `years` holds the years of two digits that each order would give.
+    `zoned` and `local` count times of day with a zone and without.
     """
 
     ordered: int = 0
@@ -93,6 +98,8 @@ class DateEvidence:
     likely: str = ""
     thai: bool = False
     years: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    zoned: int = 0
+    local: int = 0
 
     @property
     def best(self) -> list[str]:
@@ -126,6 +133,8 @@ class DateReader:
         As of `DateEvidence`.
     century
         Years of two digits from here on are those of the last century.
+    zoned, local
+        As of `DateEvidence`.
     """
 
     order: str = "mdy"
@@ -136,6 +145,8 @@ class DateReader:
     digits: int = 0
     thai: bool = False
     century: int = FIRST_OF_LAST
+    zoned: int = 0
+    local: int = 0
 
     def read(self, cells: np.ndarray) -> pd.Series:
         """Return texts (None where missing) as datetimes without zone (in UTC), NaT where unreadable."""
@@ -164,7 +175,8 @@ class FileDates:
         name
             The column; None is returned if it holds no dates.
         other
-            The order in the other file (hold-out for training, training for hold-out), "" for none.
+            The order in the other file (hold-out for training, training for hold-out), of dates that are as long
+            without separators as these; "" for none.
         comma
             Whether the file writes decimal commas, as countries do that put the day first.
 
@@ -192,8 +204,12 @@ class FileDates:
                 f"{counted(own.serials, 'cell')} among the dates with a number such as 44262: read as days since "
                 "1899-12-30, as spreadsheets keep dates"
             )
+        if own.zoned and own.local:
+            notes.append(f"{own.local} times carry no zone, {own.zoned} others do: taken to be in UTC")
         return replace(
             reader,
+            zoned=own.zoned,
+            local=own.local,
             serials=own.serials > 0,
             digits=own.digits,
             thai=own.thai,
@@ -251,6 +267,7 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
     fits: Counter[str] = Counter()
     marks: Counter[str] = Counter()
     dates = opened = serials = 0
+    zones: Counter[bool | None] = Counter()
     thai = counts_543_ahead(counts)
     cells_read = []
     for text, count in counts.items():
@@ -259,6 +276,7 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
             serials += count * (_SERIAL.fullmatch(text) is not None)
             continue
         dates += count
+        zones[found.zoned] += count
         cells_read.append(found)
         if found.mark:
             opened += count * (len(found.orders) > 1)
@@ -268,8 +286,9 @@ def date_evidence(cells: np.ndarray) -> DateEvidence | None:
         return None
     mark = max(marks, key=lambda mark: (marks[mark], mark), default="")
     return DateEvidence(
-        sum(marks.values()), opened, dict(fits), mark, serials, thai=thai, years=_short_years(cells_read)
-    )
+        sum(marks.values()), opened, dict(fits), mark, serials, thai=thai, years=_short_years(cells_read),
+        zoned=zones[True], local=zones[False],
+    )  # fmt: skip
 
 
 def evidence_of_digits(cells: np.ndarray) -> DateEvidence | None:
@@ -354,7 +373,8 @@ def _cell(text: str) -> _Cell | None:
 
 def _of(numbers: tuple[int, int, int], orders: list[str], mark: str, match: re.Match[str]) -> _Cell | None:
     time = _time(match)
-    return None if not orders or time is None else _Cell(numbers, tuple(orders), mark, time)
+    zoned = None if match["hour"] is None else match["zone"] is not None
+    return None if not orders or time is None else _Cell(numbers, tuple(orders), mark, time, zoned)
 
 
 def _fits(numbers: tuple[int, int, int], order: str) -> bool:

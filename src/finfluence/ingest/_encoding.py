@@ -13,13 +13,13 @@ from finfluence.ingest._columns import Column
 from finfluence.ingest._decisions import Cut, decision_table, warnings_of
 from finfluence.ingest._features import CLIP, TableEncoder
 from finfluence.ingest._leaks import gives_away, leak_note, marks_a_class, same_words
-from finfluence.ingest._messages import require
+from finfluence.ingest._messages import listed, require
 from finfluence.ingest._parts import NOTABLE, Account
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._row_names import determines, names_rows
 from finfluence.ingest._scaling import ArrayScaler, PixelScaler
 from finfluence.ingest._target import fit_target
-from finfluence.ingest._values import class_keys_of
+from finfluence.ingest._values import class_keys_of, texts
 
 _SORTED = (
     "a different whole number in nearly every row, and sorted by it the label changes only {count} times: "
@@ -132,7 +132,7 @@ def _of_arrays(x: np.ndarray, constant: int) -> tuple[str, ...]:
 
 
 def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.ndarray) -> Encoded:
-    assert whole.frame is not None and train.frame is not None
+    assert whole.frame is not None and train.frame is not None and held.frame is not None
     given = {train.target_name: "target", train.id_column: "id", train.group_column: "group"}
     roles = {name: role for name, role in given.items() if name is not None}
     candidates = [name for name in whole.frame.columns if name not in roles]
@@ -150,6 +150,9 @@ def _tables(train: RawTable, held: RawTable, seed: int, whole: RawTable, y: np.n
     with _one_thread():
         x = encoder.fit_transform(_features(train, names), foreign, y)
         x_held = encoder.transform(_features(held, names), foreign)
+    if foreign is not None:
+        frame = held.frame
+        encoder.columns = [_with_holdout(column, frame[column.name]) for column in encoder.columns]
     warnings = warnings_of(encoder.columns, left_out, encoder.accounts, encoder.cuts, (len(train), len(held)))
     warnings += tuple(
         f"column {name!r}: {_SORTED.format(count=count)}; if it names the rows, leave it out"
@@ -219,6 +222,16 @@ def _leak_notes(
                     f"{same} of {len(train)} cells are the label itself: leave it out if it is a copy of it"
                 )
     return notes
+
+
+def _with_holdout(column: Column, series: pd.Series) -> Column:
+    """Return a column that says nothing in training with what a hold-out file holds in its stead."""
+    if column.about not in ("constant", "every cell is missing"):
+        return column
+    cells = sorted({cell for cell in texts(series) if cell is not None})
+    if len(cells) < (2 if column.about == "constant" else 1):
+        return column
+    return replace(column, about=f"{column.about} in training; the hold-out file holds {listed(cells, 3)}")
 
 
 def _with_note(column: Column, note: str | None) -> Column:

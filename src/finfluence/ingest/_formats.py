@@ -72,7 +72,7 @@ def check_outline(frame: pd.DataFrame, name: str) -> None:
         raise DataError(
             explain(
                 "at least one row of data",
-                f"{name} has {len(frame.columns)} columns and no rows",
+                f"{name} has {counted(len(frame.columns), 'column')} and no rows",
                 "a filter that kept nothing, or a file without its header line",
                 "export the file again, or name another",
             )

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
-from finfluence.ingest._columns import Column
+from finfluence.ingest._columns import Column, sentinels, sizes
 from finfluence.ingest._messages import counted, listed, nearest
-from finfluence.ingest._parts import number_part
+from finfluence.ingest._parts import number_part, out_of_place
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._table import Target
 from finfluence.ingest._target import to_numbers, unit_of
@@ -59,7 +59,9 @@ def in_training_words(held: RawTable, target: Target) -> tuple[RawTable, tuple[s
 
 def target_doubts(train: RawTable) -> tuple[str, ...]:
     """Return what a reader must know of how the numbers of the target were read."""
-    return (f"target {train.target_name!r}: {train.marks.note}",) if train.marks.note else ()
+    values = to_numbers(train.labels, train.marks)
+    said = ((train.marks.note,) if train.marks.note else ()) + sentinels(values, "leave these rows out")
+    return tuple(f"target {train.target_name!r}: {note}" for note in said)
 
 
 def held_numbers(train: RawTable, held: RawTable, target: Target) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -77,13 +79,20 @@ def held_numbers(train: RawTable, held: RawTable, target: Target) -> tuple[np.nd
     marks, own = train.marks, held.marks if held.reading is train.reading else held.marks_beside(train)
     unit = unit_of(train.labels)
     values = to_numbers(held.labels, own)
-    notes: tuple[str, ...] = ()
-    if marks.decimal != own.decimal or unit != unit_of(held.labels):
-        typical = float(np.median(np.abs(to_numbers(train.labels, marks))))
-        column = Column(target.name, "number", "number", marks=marks, unit=unit, typical=typical)
-        series = pd.Series(held.labels, index=held.ids, name=target.name, dtype=object)
-        values, account = number_part(column, series, held.reading, train.reading)
-        notes = tuple(f"hold-out target {target.name!r}: {note}" for note in account.notes)
+    said: tuple[str, ...] = ()
+    if held.reading is not train.reading:
+        column = Column(
+            target.name, "number", "number", marks=marks, unit=unit, **sizes(to_numbers(train.labels, marks))
+        )
+        evidence = held.reading.marks.columns.get(target.name)
+        doubtful = evidence is not None and evidence.doubtful > 0
+        if doubtful or marks.decimal != own.decimal or unit != unit_of(held.labels):
+            series = pd.Series(held.labels, index=held.ids, name=target.name, dtype=object)
+            values, account = number_part(column, series, held.reading, train.reading)
+            said = account.notes
+        else:
+            said = out_of_place(column, values)
+    notes = tuple(f"hold-out target {target.name!r}: {note}" for note in said)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise DataError(

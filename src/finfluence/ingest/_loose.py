@@ -10,7 +10,7 @@ CLOCK = "h:mm"
 Found = tuple[str, str, str]
 """Plain spelling with a decimal point, unit, and what kind of cell it is."""
 
-_TEXT_SIGNS = re.compile(r"""=?"(?P<quoted>[^"]*)"|'(?P<marked>[^']*)""")
+_TEXT_SIGNS = re.compile(r"""=?"(?P<quoted>[^"]*)"|'(?P<marked>[^']*)'?""")
 _REMARK = re.compile(
     r"(?P<rest>.*?[^\s(])\s*(?:\*+|[†‡§¶#]+|\[[^\[\]]{1,12}\]|\([^()\d]*[^\W\d_][^()\d]*\))+"
 )
@@ -35,7 +35,7 @@ _AFTER = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _TIME_OF_DAY = re.compile(
-    r"(?P<sign>-?)(?P<a>\d{1,3}):(?P<b>[0-5]\d)(?::(?P<c>[0-5]\d)(?:[.,](?P<part>\d+))?)?"
+    r"(?P<sign>-?)(?P<a>\d{1,3}):(?P<b>[0-5]\d)(?:(?::(?P<c>[0-5]\d)(?:[.,](?P<part>\d+))?)?|[.,](?P<split>\d{1,6}))"
     r"\s*(?P<half>[AaPp]\.?\s?[Mm]\.?|Uhr|hrs?)?"
 )
 _HOURS = re.compile(
@@ -83,7 +83,7 @@ _WIDEST = 10
 
 
 def without_text_signs(cell: str) -> str:
-    """Return a cell without the signs by which spreadsheets force text: `'12`, `"12"` and `="12"`.
+    """Return a cell without the signs by which spreadsheets force text, and quotes: `'12`, `"12"`, `="12"` and `'12'`.
 
     Returns
     -------
@@ -91,8 +91,8 @@ def without_text_signs(cell: str) -> str:
 
     Examples
     --------
-    >>> without_text_signs("'12.5"), without_text_signs('="7"'), without_text_signs("5'")
-    ('12.5', '7', "5'")
+    >>> without_text_signs("'12.5"), without_text_signs('="7"'), without_text_signs("'8'"), without_text_signs("5'")
+    ('12.5', '7', '8', "5'")
     """
     match = _TEXT_SIGNS.fullmatch(cell)
     if match is None:
@@ -174,6 +174,9 @@ def _time(cell: str) -> Found | None:
         if match["sign"] or not 1 <= first <= 12:
             return None
         first = first % 12 + (12 if match["half"][0] in "Pp" else 0)
+    if match["split"]:
+        value = first / 60 + float(f"{match['b']}.{match['split']}") / 3600
+        return None if match["half"] else (repr(sign * value), "h", TIME)
     value = first + int(match["b"]) / 60
     if match["c"] is None:
         return repr(sign * value), CLOCK, TIME

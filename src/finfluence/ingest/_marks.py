@@ -24,6 +24,7 @@ _SAID = {
     REMARK: ("carries a remark", "carry remarks", "read without them"),
     MARGIN: ("carries a margin", "carry margins", "read without them"),
 }
+_DASHES = "-–−‐"
 _EXPONENT = re.compile(r"\d\s*(?:[eEdD][+-]?\d|[x×·*]\s*10)")
 _GROUP_NAMES = {".": "point", ",": "comma", " ": "space", "'": "apostrophe", "_": "underscore"}
 
@@ -229,7 +230,7 @@ def read_numbers(
         return NumberCells(values)
     codes, uniques = pd.factorize(pd.Series(cells, dtype=object))
     parsed = Numerals() if known is None else known
-    numerals = _clocks([parsed[text] for text in uniques], unit)
+    numerals = _open_ranges(uniques, _clocks([parsed[text] for text in uniques], unit))
     weights = np.bincount(codes[codes >= 0], minlength=len(uniques))
     counts: Counter[str] = Counter()
     for found, weight in zip(numerals, weights, strict=True):
@@ -318,6 +319,23 @@ def _clocks(numerals: list[Numeral | None], unit: str | None) -> list[Numeral | 
     return [
         replace(found, unit=told) if found is not None and found.unit == CLOCK else found
         for found in numerals
+    ]
+
+
+def _open_ranges(texts: Iterable[str], numerals: list[Numeral | None]) -> list[Numeral | None]:
+    """Read `1990-` among ranges as a bound; elsewhere the minus behind a number is its sign."""
+    if not any(found is not None and found.loose == RANGE for found in numerals):
+        return numerals
+    return [
+        found
+        if found is None or found.loose or text[-1] not in _DASHES
+        else replace(
+            found,
+            point=None if found.point is None else found.point.removeprefix("-"),
+            comma=None if found.comma is None else found.comma.removeprefix("-"),
+            loose=BOUND,
+        )
+        for text, found in zip(texts, numerals, strict=True)
     ]
 
 

@@ -9,18 +9,21 @@ import numpy as np
 import pandas as pd
 
 from finfluence.errors import DataError, explain
-from finfluence.ingest._columns import Column, finite, number_cells, numeric
+from finfluence.ingest._columns import Column, finite, number_cells, numeric, sentinels
 from finfluence.ingest._dates import DateReader
 from finfluence.ingest._marks import NumberCells
 from finfluence.ingest._reading import FileReading, without
 from finfluence.ingest._truth import truth, truth_levels
 from finfluence.ingest._units import PERCENT
-from finfluence.ingest._values import texts
+from finfluence.ingest._values import WORDS_FOR_NOTHING, texts
 
 MISSING_LEVEL = "(missing)"
 NOTABLE = 0.01
 """Share of the cells from which a reader must know of them."""
 _FEW = 2
+_ENOUGH = 20
+_SLIVER = 0.1
+_FAR, _NEAR = math.log(100), math.log(10)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def number_part(
     """
     values = numeric(series)
     if values is not None:
-        return finite(values, series), Account(column.name, int((~np.isnan(values)).sum()))
+        beside = () if reading is None else out_of_place(column, values)
+        return finite(values, series), Account(column.name, int((~np.isnan(values)).sum()), notes=beside)
     cells = without(texts(series), column.absent)
     present = np.array([cell is not None for cell in cells], dtype=bool)
     if reading is None:
@@ -84,12 +88,43 @@ def number_part(
         return finite(found.values, series), _account(column.name, cells, present, np.isnan(found.values), ())
     found, notes = _foreign_numbers(column, series, cells, reading)
     values = found.values
-    if column.unit == "" and np.isnan(values[present]).any():
+    if column.unit == "" and column.span == (0.0, 1.0) and np.isnan(values[present]).any():
         values, said = _truth_as_numbers(values, cells)
         notes += said
+    notes.extend(out_of_place(column, values))
     account = _account(column.name, cells, present, np.isnan(values), tuple(notes))
     _refuse_lost(account, column, "numbers", reading.part)
     return finite(values, series), account
+
+
+def out_of_place(column: Column, values: np.ndarray) -> tuple[str, ...]:
+    """Return notes on numbers of another file that look like a mark for nothing, or like those of another unit.
+
+    Returns
+    -------
+    tuple[str, ...]
+
+    Examples
+    --------
+    >>> out_of_place(Column("x", "number", "", span=(0.0, 900.0), middle=(200.0, 700.0)), np.linspace(0, 0.9, 40))
+    ("its numbers lie between 0 and 0.9, half of training's between 200 and 700: are they in another unit?",)
+    """
+    present = values[np.isfinite(values)]
+    if not len(present):
+        return ()
+    notes = sentinels(present) if present.min() < column.span[0] or present.max() > column.span[1] else ()
+    low, high = np.quantile(present, (0.05, 0.95)).tolist()
+    first, third = column.middle
+    if len(present) >= _ENOUGH and high - low < _SLIVER * (third - first):
+        alike = present.min() == present.max()
+        notes += (
+            f"all of its numbers are {present[0]:.6g}, half of training's lie between {first:.6g} and {third:.6g}: "
+            "are they of another kind?"
+            if alike
+            else f"its numbers lie between {present.min():.6g} and {present.max():.6g}, half of training's between "
+            f"{first:.6g} and {third:.6g}: are they in another unit?",
+        )
+    return notes
 
 
 def date_part(column: Column, series: pd.Series, reading: FileReading | None) -> tuple[pd.Series, Account]:
@@ -110,8 +145,12 @@ def date_part(column: Column, series: pd.Series, reading: FileReading | None) ->
         return _in_zone(series, column.zone), Account(column.name, int(present.sum()))
     cells = without(texts(series), column.absent)
     present = np.array([cell is not None for cell in cells], dtype=bool)
-    known = column.dates.order if isinstance(column.dates, DateReader) and column.dates.words else ""
-    own = None if reading is None else reading.date_reader(column.name, known)
+    trained = column.dates if isinstance(column.dates, DateReader) else DateReader()
+    known = trained.order if trained.words else ""
+    own = None
+    if reading is not None:
+        alike = trained.digits == reading.date_digits(column.name)
+        own = reading.date_reader(column.name, known if alike else "")
     reader = own if own is not None else column.dates
     if own is not None and isinstance(column.dates, DateReader):
         reader = replace(own, century=column.dates.century)
@@ -121,6 +160,9 @@ def date_part(column: Column, series: pd.Series, reading: FileReading | None) ->
             notes.append(f"its dates are written {own.words}, and read so")
         if own is not None and own.note and own.order != known:
             notes.append(own.note)
+        if own is not None and bool(own.zoned) != bool(trained.zoned) and (own.local or trained.local):
+            which = "a zone, those of training none" if own.zoned else "no zone, those of training do"
+            notes.append(f"its times carry {which}: times without one are taken to be in UTC")
     else:
         moments = reader.transform(pd.Series(cells, name=column.name, dtype="str"))
     moments = _in_zone(pd.Series(moments).rename(column.name), column.zone)
@@ -157,6 +199,15 @@ def level_part(
     present = np.array([cell is not None for cell in cells], dtype=bool)
     counts = Counter(cells[present])
     notes = []
+    if levels is not None and foreign and column.missing:
+        nothing = sorted(word for word in set(counts) - set(levels) if word.casefold() in WORDS_FOR_NOTHING)
+        if nothing:
+            cells = np.array([None if cell in nothing else cell for cell in cells], dtype=object)
+            present = np.array([cell is not None for cell in cells], dtype=bool)
+            notes.append(
+                f"{' or '.join(map(repr, nothing))} was taken as missing, as training has no such level"
+            )
+            counts = Counter(cells[present])
     if levels is not None and foreign:
         same = _translation(set(levels) - {MISSING_LEVEL}, counts)
         if same:
@@ -181,9 +232,10 @@ def _foreign_numbers(
     found = number_cells(series, cells, marks.decimal, column.unit, reading.numerals)
     evidence = reading.marks.columns.get(column.name)
     notes = []
-    if evidence is not None and evidence.doubtful and not evidence.mark and not reading.marks.file_mark:
+    if evidence is not None and evidence.doubtful and not evidence.mark:
         other = number_cells(series, cells, "," if marks.decimal == "." else ".", column.unit)
-        if _distance(other.values, column.typical) < _distance(found.values, column.typical):
+        far, near = (_distance(one.values, column.typical) for one in (found, other))
+        if near < far and (not reading.marks.file_mark or (near < _NEAR and far > _FAR)):
             found = other
             notes.append("thousands or decimals was decided by the sizes in training")
     commas = "decimal comma" in found.style
@@ -191,12 +243,13 @@ def _foreign_numbers(
         notes.append(f"its numbers are written with decimal {'commas' if commas else 'points'}, and read so")
     if found.unit and not column.unit and found.unit != PERCENT:
         notes.append(f"its numbers are in {found.unit}, those of training carry no unit: taken as they are")
-    if column.unit not in ("", PERCENT) and _bare(cells, reading):
+    bare = _bare(cells, reading)
+    if column.unit not in ("", PERCENT) and bare:
         notes.append(
             f"its numbers carry no unit, those of training are in {column.unit}: taken to be so, too"
         )
     notes += found.notes
-    return _as_shares(column, cells, found, notes), notes
+    return _as_shares(column, bare, found, notes), notes
 
 
 def _bare(cells: np.ndarray, reading: FileReading) -> bool:
@@ -207,14 +260,19 @@ def _bare(cells: np.ndarray, reading: FileReading) -> bool:
     return bool(numerals) and not any(found.unit for found in numerals)
 
 
-def _as_shares(column: Column, cells: np.ndarray, found: NumberCells, notes: list[str]) -> NumberCells:
+def _as_shares(column: Column, bare: bool, found: NumberCells, notes: list[str]) -> NumberCells:
     """Bring per cent and shares together where one file writes 12 % and the other 0.12."""
-    marked = any(cell is not None and ("%" in cell or "％" in cell) for cell in cells)
-    size = np.nanmax(np.abs(found.values), initial=0.0)
-    factor = 1.0
-    if marked and column.unit == "" and column.typical <= 1 < 100 * column.typical:
+    sized = np.abs(found.values[~np.isnan(found.values)])
+    if not len(sized) or not column.typical:
+        return found
+    ratio, factor = float(np.median(sized)) / column.typical, 1.0
+    if (
+        found.unit == PERCENT
+        and column.unit == ""
+        and (ratio > 10 or column.typical <= 1 < 100 * column.typical)
+    ):
         factor = 0.01
-    elif not marked and column.unit == PERCENT and size <= 1 < column.typical:
+    elif column.unit == PERCENT and bare and (ratio < 0.1 or sized.max() <= 1 < column.typical):
         factor = 100.0
     if factor == 1.0:
         return found

@@ -71,7 +71,7 @@ def read(
 def read_like(raw: RawTable, source: str | os.PathLike[str]) -> RawTable:
     """Read a hold-out source with the columns, the task and the image size of the training source.
 
-    One class alone, or single rows of a class, are allowed here.
+    One class alone, or single rows of a class, are allowed here, and a table without the columns of ids and groups.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def read_like(raw: RawTable, source: str | os.PathLike[str]) -> RawTable:
 
     options = raw.source.options
     columns = {key: options.get(key) for key in ("target", "id_column", "group_column")}
-    return _read(source, columns, decide, options.get("image_size"), options.get("image_mode"))
+    return _read(source, columns, decide, options.get("image_size"), options.get("image_mode"), held=True)
 
 
 def from_frame(
@@ -166,6 +166,7 @@ def _read(
     decide: Decide,
     image_size: int | None,
     image_mode: str | None,
+    held: bool = False,
 ) -> RawTable:
     name = os.fspath(source)
     if name in BUILTIN_NAMES:
@@ -180,5 +181,5 @@ def _read(
     if format == "npz":
         return raw_of_npz(path, data, description, decide)
     sheet = read_sheet(path, format, data)
-    raw = raw_of_frame(sheet.frame, replace(description, details=sheet.details), decide)
+    raw = raw_of_frame(sheet.frame, replace(description, details=sheet.details), decide, held)
     return replace(raw, notes=(*sheet.notes, *raw.notes), doubts=(*sheet.doubts, *raw.doubts))

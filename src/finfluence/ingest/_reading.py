@@ -44,10 +44,22 @@ class FileReading:
         """Return how a column of dates is read; None if it holds none."""
         return self.dates.of(name, other, self.marks.file_mark == ",")
 
-    def date_order(self, name: str) -> str:
-        """Return the order of day and month that the cells of a column prove; "" for none."""
+    def date_order(self, name: str, digits: int) -> str:
+        """Return the order of day and month that the cells of a column prove; "" for none, and for other `digits`."""
         evidence = self.dates.columns.get(name)
-        return "" if evidence is None else evidence.order
+        return "" if evidence is None or evidence.digits != digits else evidence.order
+
+    def date_digits(self, name: str) -> int:
+        """Return the length of a column's dates without separators (210315): 6 or 8, 0 for all others.
+
+        Dates of one length say nothing of the order in those of another.
+
+        Returns
+        -------
+        int
+        """
+        evidence = self.dates.columns.get(name)
+        return 0 if evidence is None else evidence.digits
 
     def number_marks(self, name: str, otherwise: Marks | None = None) -> Marks:
         """Return the decimal mark of a column and what decided it."""
@@ -86,7 +98,10 @@ def _whole(series: pd.Series) -> bool:
     """Tell whether a column holds whole numbers, some of them perhaps missing."""
     if pd.api.types.is_integer_dtype(series.dtype):
         return True
-    return pd.api.types.is_float_dtype(series.dtype) and bool((series.dropna() % 1 == 0).all())
+    if not pd.api.types.is_float_dtype(series.dtype):
+        return False
+    values = series.dropna().to_numpy(dtype=np.float64)
+    return bool((values == np.round(values)).all())
 
 
 def without(cells: np.ndarray, words: Collection[str]) -> np.ndarray:

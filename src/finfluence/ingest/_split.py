@@ -11,7 +11,7 @@ from finfluence.errors import ConfigError, DataError, explain
 from finfluence.ingest._encoding import Encoded, encode
 from finfluence.ingest._held_target import held_numbers, in_training_words, target_doubts
 from finfluence.ingest._leaks import copies_with_other_labels, repeated_rows
-from finfluence.ingest._messages import counted, listed, nearest
+from finfluence.ingest._messages import listed, nearest
 from finfluence.ingest._raw import RawTable
 from finfluence.ingest._read import read_like
 from finfluence.ingest._same_layout import check_same_layout
@@ -67,6 +67,19 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
+def _alone(labels: np.ndarray) -> tuple[str, ...]:
+    """Return a note on classes of one row, which may be errors of spelling or a line that belongs to no row."""
+    keys = class_keys(labels)
+    counts = np.bincount(keys)
+    names = [str(labels[np.flatnonzero(keys == key)[0]]) for key in np.flatnonzero(counts == 1)]
+    if not names:
+        return ()
+    several = "classes" if len(names) > 1 else "class"
+    return (
+        f"{several} of a single row in the target: {listed(names)}; it stays in training, and nothing can test it",
+    )
+
+
 def parts(
     raw: RawTable,
     holdout: str | os.PathLike[str] | RawTable | None,
@@ -114,21 +127,16 @@ def _draw(raw: RawTable, fraction: float, seed: int) -> tuple[np.ndarray, np.nda
             )
         )
     keys = class_keys(raw.labels) if raw.task == "classification" else np.zeros(len(raw), dtype=np.int64)
-    held, alone = [], 0
+    held = []
     for key in range(int(keys.max()) + 1):
         members = np.flatnonzero(keys == key)
         count = int(np.clip(round(fraction * len(members)), 1, len(members) - 1)) if len(members) > 1 else 0
-        alone += len(members) == 1
         held.append(stream(seed, "hold-out", key).permutation(members)[:count])
     mask = np.zeros(len(raw), dtype=bool)
     mask[np.concatenate(held)] = True
     notes = [f"hold-out: {int(mask.sum())} of {len(raw)} rows, drawn by seed {seed}"]
     if raw.task == "classification":
         notes[0] += ", in each class alike"
-    if alone:
-        notes.append(
-            f"{counted(alone, 'class', 'has have')} a single row, which stays in training: nothing can test it"
-        )
     return np.flatnonzero(~mask), np.flatnonzero(mask), tuple(notes)
 
 
@@ -138,7 +146,8 @@ def _check_same_layout(raw: RawTable, other: RawTable) -> None:
         raw, other, "hold-out", "hold-out rows", another, "give hold-out data of the same format"
     )
     if raw.frame is not None and other.frame is not None:
-        _check_columns(list(raw.frame.columns), list(other.frame.columns))
+        spare = {raw.id_column, raw.group_column} - {other.id_column, other.group_column}
+        _check_columns([name for name in raw.frame.columns if name not in spare], list(other.frame.columns))
 
 
 def _check_columns(ours: list[str], theirs: list[str]) -> None:
@@ -190,7 +199,8 @@ def prepare(given: Parts, seed: int) -> tuple[Table, Table, Encoded]:
         y_held, said = target.encode(numbers), (*said, *target_doubts(train), *more)
     else:
         y, y_held = target.encode(train.labels), target.encode(held.labels)
-        said = (*spellings_of_one(train.labels, target.name), *said, *_untested(target, held, y, y_held))
+        said = (*spellings_of_one(train.labels, target.name), *said, *_alone(given.whole.labels))
+        said += _untested(target, held, y, y_held)
     encoded = encode(train, held, seed, given.whole, y)
     named = dict.fromkeys(
         name for name in (train.target_name, train.id_column, train.group_column) if name is not None

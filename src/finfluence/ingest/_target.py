@@ -13,6 +13,7 @@ from finfluence.ingest._marks import Marks
 from finfluence.ingest._messages import counted, listed
 from finfluence.ingest._numerals import numeral
 from finfluence.ingest._table import Target, Task
+from finfluence.ingest._truth import truth
 from finfluence.ingest._values import (
     MAYBE_UNLABELLED,
     MISSING_TARGET_WORDS,
@@ -177,6 +178,18 @@ def class_doubts(target: Target) -> tuple[str, ...]:
         notes.append(
             f"the target {target.name!r} mixes true or false with 0 or 1: they are classes of their own"
         )
+    said = [truth(name) for name in names]
+    if len(names) > 2 and None not in said and len(set(said)) == 2:
+        notes.append(
+            f"the target {target.name!r} holds {len(names)} spellings of true and false, {listed(names)}: each is a "
+            "class of its own; write them in one way"
+        )
+    found = [numeral(str(name).strip()) for name in names]
+    if len(names) > MAX_INTEGER_CLASSES and None not in found:
+        notes.append(
+            f"the target {target.name!r} holds {len(names)} numbers that are not written alike, such as "
+            f"{listed(_unlike(names), 3)}: each is a class of its own; write them with one unit, or none"
+        )
     if len(names) > 2 and all(are_dates(map(str, names))):
         notes.append(
             f"the target {target.name!r} holds dates, such as {str(names[0])!r}: each is a class of its own"
@@ -203,6 +216,16 @@ def class_doubts(target: Target) -> tuple[str, ...]:
                     f"the target {target.name!r} holds {what}, which {words}: they are classes of their own"
                 )
     return tuple(notes)
+
+
+def _unlike(names: list[object]) -> list[str]:
+    """Return one name for each unit or kind of number."""
+    kinds: dict[tuple[str, str], str] = {}
+    for name in map(str, names):
+        found = numeral(name.strip())
+        if found is not None:
+            kinds.setdefault((found.unit, found.loose), name)
+    return list(kinds.values())
 
 
 def spellings_of_one(labels: np.ndarray, name: str) -> tuple[str, ...]:
@@ -340,7 +363,9 @@ def _refuse_singletons(labels: np.ndarray, name: str) -> None:
             explain(
                 f"classes of the target {name!r} with several rows each",
                 f"{len(counts)} classes in {len(labels)} rows, {alone} of them with a single row",
-                "a column of names, ids, free text or measurements",
-                "name another target, or use --task regression if the values are numbers",
+                "a column of names, ids, free text or measurements; or numbers that are not written alike (some with a "
+                "unit, bounds such as <5)",
+                "name another target, or use --task regression if the values are plain numbers, all with one unit or "
+                "none",
             )
         )

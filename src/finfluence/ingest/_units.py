@@ -37,7 +37,8 @@ _SIDES = {"N": "S", "E": "W", "°N": "°S", "°E": "°W", "CR": "DR", "Cr": "Dr"
 _CELSIUS = {"°C": (1.0, 0.0), "°F": (5 / 9, -160 / 9)}
 
 _FAMILIES: tuple[dict[str, float], ...] = (
-    {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
+    {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3,
+     "TiB": 1024**4},
     {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6, "oz": 28.349523125, "lb": 453.59237},
     {"mm": 1e-3, "cm": 1e-2, "m": 1, "km": 1e3, "in": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344},
     {"ml": 1e-3, "cl": 1e-2, "dl": 0.1, "l": 1},
@@ -48,6 +49,7 @@ _FAMILIES: tuple[dict[str, float], ...] = (
     {"m/s": 1, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "kph": 1 / 3.6, "mph": 0.44704},
     {"W": 1, "kW": 1e3, "MW": 1e6, "GW": 1e9},
     {"Wh": 1, "kWh": 1e3, "MWh": 1e6, "GWh": 1e9},
+    {"%": 1, "‰": 0.1, "bp": 0.01},
     {"Hz": 1, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9},
     {"mV": 1e-3, "V": 1, "kV": 1e3},
     {"mA": 1e-3, "A": 1},
@@ -65,14 +67,14 @@ _SAME_UNIT = {
         "MB": "mb Mb", "GB": "gb Gb", "TB": "tb Tb", "s": "sec secs second seconds Sek Sekunden",
         "min": "mins minute minutes Min Minute Minuten", "h": "hr hrs hour hours Std Stunde Stunden",
         "days": "day Tag Tage", "weeks": "week wk wks Woche Wochen", "months": "month mos Monat Monate mois",
-        "years": "year yr yrs Jahr Jahre ans años anni",
+        "years": "year yr yrs Jahr Jahre ans años anni", "%": "percent pct Prozent pourcent", "bp": "bps",
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
 _ALONE = frozenset(
-    {"%", "‰", "°", "°C", "°F", "cc", "CC", "bhp", "hp", "HP", "PS", "rpm", "Nm", "kmpl", "km/kg", "mpg",
+    {"°", "°C", "°F", "cc", "CC", "bhp", "hp", "HP", "PS", "rpm", "Nm", "kmpl", "km/kg", "mpg",
      "px", "dB", "bpm", "kg/m²", "mg/dl", "mg/dL", "mmol/l", "mmHg", "pcs", "g/l", "µg", "µm", "nm", "years old",
-     "year old", "Jahre alt", "m³", "percent", "per cent", "Prozent", "pct", "bp", "bps", *_SIDES, *_SIDES.values()}
+     "year old", "Jahre alt", "m³", *_SIDES, *_SIDES.values()}
 )  # fmt: skip
 PERCENT = "%"
 
@@ -110,6 +112,8 @@ def canonical_unit(text: str) -> str:
         .replace("^2", "²")
         .replace("^3", "³")
     )
+    if bare == "per cent":
+        return PERCENT
     return _SAME_UNIT.get(bare) or _SAME_CURRENCY.get(bare, bare)
 
 

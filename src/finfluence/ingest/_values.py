@@ -47,6 +47,8 @@ _LOOK_ALIKE = str.maketrans(
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0)?")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9]\d*)\.\d*[1-9]")
 _CODE = re.compile(r"[+-]?0\d(?!\d*(?::\d\d|[hH]\d\d|\.\d\d\s?Uhr))")
+_BYTE = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_ADDRESS = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}(?::\d+|/\d+)?")
 _PHONE = re.compile(r"\+\d[\d ()/-]{8,}")
 
 
@@ -144,10 +146,12 @@ def class_order(value: Any) -> tuple[bool, Any]:
 def texts(series: pd.Series, missing: frozenset[str] = MISSING_WORDS) -> np.ndarray:
     """Return the cells as an object array of stripped texts, None where missing."""
     cells = series.astype(object)
-    try:
-        codes, uniques = pd.factorize(cells)
-    except TypeError:  # lists and dicts, as JSON lines and Parquet may hold
-        codes, uniques = pd.factorize(cells.map(_as_json))
+    gone = cells.isna().to_numpy()
+    words = [
+        None if no else cell if type(cell) is str else _as_word(cell)
+        for no, cell in zip(gone, cells, strict=True)
+    ]
+    codes, uniques = pd.factorize(np.array(words, dtype=object))
     cleaned = np.empty(len(uniques) + 1, dtype=object)
     cleaned[:-1] = [_text_or_none(value, missing) for value in uniques]
     cleaned[-1] = None
@@ -171,21 +175,32 @@ def plain_numbers(values: np.ndarray) -> np.ndarray:
 
 
 def looks_like_code(values: Iterable[str | None]) -> bool:
-    """Tell whether digits are used as a code (`"00501"`, `"+49 30 123456"`), not as a number or a time (`"03:45"`)."""
+    """Tell whether digits are used as a code, not as a number or a time (`"03:45"`).
+
+    Codes begin with a zero (`"00501"`); or all are telephone numbers (`"+49 30 123456"`) or internet addresses
+    (`"192.168.100.254"`, no thousands).
+
+    Returns
+    -------
+    bool
+    """
     present = [text for text in values if text is not None]
-    return any(map(_CODE.match, present)) or (bool(present) and all(map(_PHONE.fullmatch, present)))
+    if any(map(_CODE.match, present)):
+        return True
+    return bool(present) and any(all(map(kind.fullmatch, present)) for kind in (_PHONE, _ADDRESS))
 
 
-def _text_or_none(value: Any, missing: frozenset[str]) -> str | None:
-    text = str(value).strip()
+def _text_or_none(value: str, missing: frozenset[str]) -> str | None:
+    text = value.strip()
     if not text.isascii():
         text = unicodedata.normalize("NFC", whole(text.strip("\ufeff\u200b\u200e\u200f\u2060 ")))
     return None if text.casefold() in missing else text
 
 
-def _as_json(cell: Any) -> Any:
+def _as_word(cell: Any) -> str:
+    """Return a cell as text: True is not 1, as it would be where equal values were taken as one."""
     if isinstance(cell, np.ndarray | set):
         cell = list(cell)
-    return (
-        json.dumps(cell, default=str, ensure_ascii=False) if isinstance(cell, list | dict | tuple) else cell
-    )
+    if isinstance(cell, list | dict | tuple):
+        return json.dumps(cell, default=str, ensure_ascii=False)
+    return str(cell)

@@ -17,6 +17,7 @@ from finfluence.jobs.scan import (
     clean_scan,
     group_lines,
     group_questions,
+    questions_sentence,
     read_data,
     run_scan,
     verdict_of,
@@ -186,6 +187,7 @@ class Found:
 
 class Questions:
     apart = True
+    of_own_class = frozenset()
 
     def asked_rows(self, group):
         return 30
@@ -220,3 +222,20 @@ def test_harm_that_was_not_retrained_is_no_verdict_where_others_were(checks, bad
     assert [line["group"] for line in lines if line["bad"]] == bad
     by_name = {line["group"]: verdict_of(line) for line in lines}
     assert [by_name[name] for name in "bca"] == verdicts
+
+
+def test_a_group_of_classes_of_its_own_is_not_called_harmful(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(180, 2)), columns=["u", "v"])
+    frame["label"] = rng.choice(["x", "y", "z"], 180)
+    frame["site"] = np.where(frame["label"] == "z", "c", rng.choice(["a", "b"], 180))
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    options = ScanOptions(source=tmp_path / "d.csv", target="label", group_column="site", out=tmp_path / "o")
+    assert group_questions(read_data(options)).of_own_class == {"c"}
+    questions = Questions()
+    questions.of_own_class = frozenset("b")
+    lines = group_lines(Found(), [], questions)
+    assert [line["group"] for line in lines if line["bad"]] == ["c", "a"]
+    words = {line["group"]: verdict_of(line) for line in lines}
+    assert words == {"a": "harmful", "b": "its classes are its own", "c": "harmful"}
+    assert "What removing 'b' does cannot be told" in questions_sentence(lines, questions)

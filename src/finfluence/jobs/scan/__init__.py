@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._from_python import scan as scan
     from finfluence.jobs.scan._group_labels import judge_groups as judge_groups
     from finfluence.jobs.scan._group_lines import group_lines as group_lines
+    from finfluence.jobs.scan._group_lines import questions_sentence as questions_sentence
     from finfluence.jobs.scan._group_lines import verdict_of as verdict_of
     from finfluence.jobs.scan._group_questions import group_questions as group_questions
     from finfluence.jobs.scan._labels import RowLabels as RowLabels
@@ -51,10 +52,12 @@ if TYPE_CHECKING:
     from finfluence.jobs.scan._pipeline import run_scan as run_scan
     from finfluence.jobs.scan._result import ScanResult as ScanResult
     from finfluence.jobs.scan._result import in_short as in_short
+    from finfluence.jobs.scan._result import label_cells as label_cells
     from finfluence.jobs.scan._result import open_scan as open_scan
     from finfluence.jobs.scan._result import q_in_short as q_in_short
     from finfluence.jobs.scan._result import read_run as read_run
     from finfluence.jobs.scan._result import row_cells as row_cells
+    from finfluence.jobs.scan._result import shows_labels as shows_labels
     from finfluence.jobs.scan._retraining_check import automatic_runs as automatic_runs
     from finfluence.jobs.scan._self_test import Named as Named
     from finfluence.jobs.scan._self_test import judge as judge
@@ -79,6 +82,7 @@ _HOME = {
     "scan": "_from_python",
     "judge_groups": "_group_labels",
     "group_lines": "_group_lines",
+    "questions_sentence": "_group_lines",
     "verdict_of": "_group_lines",
     "group_questions": "_group_questions",
     "RowLabels": "_labels",
@@ -98,7 +102,17 @@ _HOME = {
     **dict.fromkeys(("Mitigation", "mitigate_scan"), "_mitigate"),
     "run_scan": "_pipeline",
     **dict.fromkeys(
-        ("ScanResult", "in_short", "open_scan", "q_in_short", "read_run", "row_cells"), "_result"
+        (
+            "ScanResult",
+            "in_short",
+            "label_cells",
+            "open_scan",
+            "q_in_short",
+            "read_run",
+            "row_cells",
+            "shows_labels",
+        ),
+        "_result",
     ),
     "automatic_runs": "_retraining_check",
     **dict.fromkeys(("Named", "judge"), "_self_test"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finfluence.jobs._words import between, change
+from finfluence.jobs._words import between, change, counted
 
 CLEANED, RANDOM = "cleaned − original", "random removals − original"
 MOST_RECALL_LOST = 0.1
@@ -27,11 +27,11 @@ def check_sentence(check: Mapping[str, Any] | None) -> str:
         return ""
     if not check["arms"]:
         return "The trainings of the retraining check diverged: nothing can be said about the effect of cleaning."
-    rows = f"{check['changed_rows']:,}"
+    rows, random = counted(check["changed_rows"], "row"), counted(check["changed_rows"], "random row")
     return (
         f"Trained again, {check['arms'][0]['runs']} times each (95 % intervals over trainings and held-out rows): "
-        f"cleaning {rows} rows {measured(check, CLEANED)}. "
-        f"Removing {rows} random rows instead {_of_loss(check, RANDOM)}."
+        f"cleaning {rows} {measured(check, CLEANED)}. "
+        f"Removing {random} instead {_of_loss(check, RANDOM)}."
     )
 
 

@@ -333,11 +333,11 @@ def _sentence(action: str, tried: Sequence[dict[str, Any]], on: str) -> str:
         return f"Recommended: keep the file as it is. Nothing that was tried surely does better on {on}."
     did = next(t for t in tried if t["action"] == action)
     what = {
-        DROP: f"drop the {did['rows']:,} named rows",
-        RELABEL: f"relabel {did['rows']:,} named rows",
-        REWEIGHT: f"train with each of {did['rows']:,} doubtful rows at the chance that it is right",
+        DROP: f"drop the {counted(did['rows'], 'named row')}",
+        RELABEL: f"relabel {counted(did['rows'], 'named row')}",
+        REWEIGHT: f"train with each of {counted(did['rows'], 'doubtful row')} at the chance that it is right",
         MITIGATE: f"keep the networks, and train {_HEAD[did.get('head', 'linear')]} on their features without the "
-        f"{did['rows']:,} named rows",
+        f"{counted(did['rows'], 'named row')}",
     }[action]
     said = f"Recommended: {what}. On {on}, this {did['did']}."
     if action == MITIGATE:

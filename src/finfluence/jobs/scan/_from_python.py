@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -98,6 +99,8 @@ def scan(
     >>> len(result.decisions), result.decisions.loc[0, "suggested_action"]
     (64, 'keep')
     """
+    if isinstance(data, pd.DataFrame):
+        target, id, group = (_name_in(data, name) for name in (target, id, group))
     rows = _rows_of(data, target, id, "train")
     held = None
     if holdout is not None:
@@ -170,6 +173,11 @@ class _Rows:
         return self.name if self.content is None else str(folder / INPUT / self.name)
 
 
+def _name_in(frame: pd.DataFrame, name: Any) -> Any:
+    """Return the text of a column's name where it is a number or a tuple; all else as it is."""
+    return str(name) if isinstance(name, (int, np.integer, tuple)) and name in frame.columns else name
+
+
 def _rows_of(data: Any, target: Any, id: str | None, name: str, like: _Rows | None = None) -> _Rows:
     """Return the rows; held-out ones are `like` those to train on."""
     if isinstance(data, tuple) and len(data) == 2:
@@ -200,7 +208,16 @@ def _rows_of_frame(
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
     nested: tuple[str, ...] = ()
     if frame.columns.is_unique:
-        frame, nested = flattened(frame.astype(_as_objects(frame)), (target, id))
+        nested = tuple(
+            f"column {column!r} has categories that are numbers: read as numbers; to keep them apart, make them words, "
+            f"as by frame[{column!r}].map('c{{}}'.format)"
+            for column, kind in frame.dtypes.items()
+            if column not in (target, id)
+            and isinstance(kind, pd.CategoricalDtype)
+            and pd.api.types.is_numeric_dtype(kind.categories.dtype)
+        )
+        frame, parts = flattened(frame.astype(_as_objects(frame)), (target, id))
+        frame, nested = frame.apply(_with_points), (*nested, *parts)
     names = (frame[id] if id in frame.columns else frame.index).tolist()
     by_index = not _counts(frame.index) if like is None else like.id_column is not None
     if id is None and by_index:
@@ -220,6 +237,15 @@ def _as_objects(frame: pd.DataFrame) -> dict[Hashable, type]:
         for name, kind in frame.dtypes.items()
         if isinstance(kind, pd.ArrowDtype) and pa.types.is_nested(kind.pyarrow_dtype)
     }
+
+
+def _with_points(series: pd.Series) -> pd.Series:
+    """Return decimals with a point in every number: beside 2.155 a bare 950 would look like thousands."""
+    if series.dtype != object or not any(isinstance(cell, Decimal) for cell in series):
+        return series
+    return series.map(
+        lambda cell: f"{cell}.0" if isinstance(cell, Decimal | int) and str(cell).isdigit() else cell
+    )
 
 
 def _as_csv(frame: pd.DataFrame) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finfluence.jobs._words import change
+from finfluence.jobs._words import change, counted
 from finfluence.jobs.scan._check_words import measured
 from finfluence.jobs.scan._group_labels import GROUP_LEVEL, holm
 from finfluence.jobs.scan._group_questions import GroupQuestions
@@ -44,7 +44,8 @@ def group_lines(
     list of dict
         `group`, `rows` (held-out ones included, where labels were judged), what `judge_groups` lists, `training_rows`,
         `own_loss`, `effect` on the held-out loss, `mu`, `lower`, `upper`, `p_value`, `p_value_adjusted` (Holm over the
-        groups), `harmful` (removal is estimated to lower the loss, at 5 % over all groups), `confirmed` (whether
+        groups), `harmful` (removal is estimated to lower the loss, at 5 % over all groups; never of a group
+        `of_own_class`, as `GroupQuestions` tells them), `confirmed` (whether
         training without it surely lowers the loss on other held-out rows; None where that was not tried), `asked_rows`,
         `bad` (a bad source of labels, or harmful: where groups were retrained without, confirmed to be so). Unknown
         numbers are None.
@@ -62,7 +63,8 @@ def group_lines(
     lines = []
     for k, group in enumerate(map(str, found.subsets.tolist())):
         known = labels.get(group, {})
-        harmful = bool(harm[k] > 0 and adjusted[k] <= GROUP_LEVEL)
+        alone = group in questions.of_own_class
+        harmful = bool(harm[k] > 0 and adjusted[k] <= GROUP_LEVEL) and not alone
         named = bool(known.get("named", False))
         confirmed = _confirmed((checks or {}).get(group))
         size = int(data["size"].values[k])
@@ -77,6 +79,7 @@ def group_lines(
                 **{v: _known(data[v].values[k]) for v in ("effect", "mu", "lower", "upper", "p_value")},
                 "p_value_adjusted": _known(adjusted[k]),
                 "harmful": harmful,
+                "of_own_class": alone,
                 "confirmed": confirmed,
                 "asked_rows": questions.asked_rows(group),
                 "bad": named or (harmful and (confirmed is True or not tried)),
@@ -157,7 +160,14 @@ def questions_sentence(lines: Sequence[Mapping[str, Any]], questions: GroupQuest
     counts = f"{low:,} to {high:,}" if low < high else f"{low:,}"
     none = "" if low else "; where there are none, it is not asked"
     asked = f"Each group is asked on held-out rows of other groups alone ({counts} rows{none})"
-    return f"{asked}: its own may share its faults."
+    alone = [line["group"] for line in lines if line.get("of_own_class")]
+    cannot = (
+        f" What removing {' or '.join(map(repr, alone[:5]))} does cannot be told: other groups hardly have rows of the "
+        "classes in it, and a model that no longer knows these does better on all others."
+        if alone
+        else ""
+    )
+    return f"{asked}: its own may share its faults.{cannot}"
 
 
 def groups_tables(
@@ -217,7 +227,10 @@ def verdict_of(line: Mapping[str, Any]) -> str:
         if unchecked
         else "harmful"
     )
-    words = (("bad source", line["named"]), (harm, line.get("harmful", False)))
+    words = (
+        ("bad source", line["named"]), (harm, line.get("harmful", False)),
+        ("its classes are its own", line.get("of_own_class", False)),
+    )  # fmt: skip
     return ", ".join(word for word, is_so in words if is_so)
 
 
@@ -242,16 +255,18 @@ def _of_checks(checks: Mapping[str, Any] | None) -> list[Table]:
 
 
 def _of_labels(line: Mapping[str, Any]) -> str:
+    labels, expected = counted(line["rows"], "label"), f"{line['expected']:,.0f}"
     return (
-        f"Bad source {line['group']}: the models contradict {line['contradicted']:,} of its {line['rows']:,} labels, "
-        f"where {line['expected']:,.0f} were expected ({_adjusted(line['p_label_adjusted'])})"
+        f"Bad source {line['group']}: the models contradict {line['contradicted']:,} of its {labels}, where {expected} "
+        f"were expected ({_adjusted(line['p_label_adjusted'])})"
     )
 
 
 def _of_influence(line: Mapping[str, Any]) -> str:
+    rows = counted(line["training_rows"], "row")
     return (
-        f"Harmful group {line['group']}: removing its {line['training_rows']:,} rows is estimated to lower the loss on "
-        f"held-out rows of other groups by {abs(line['effect']):.3g} ({_adjusted(line['p_value_adjusted'])})"
+        f"Harmful group {line['group']}: removing its {rows} is estimated to lower the loss on held-out "
+        f"rows of other groups by {abs(line['effect']):.3g} ({_adjusted(line['p_value_adjusted'])})"
     )
 
 
@@ -261,7 +276,7 @@ def _retrained(check: Mapping[str, Any]) -> str:
     found = {d["name"]: d for d in check["differences"] if d["metric"] == loss}
     return (
         f"trained again, leaving it out {change(loss, found[GONE])} on rows of other groups, where leaving out "
-        f"{check['changed_rows']:,} random rows {change(loss, found[INSTEAD])}"
+        f"{counted(check['changed_rows'], 'random row')} {change(loss, found[INSTEAD])}"
     )
 
 
@@ -273,8 +288,8 @@ def check_of_group(check: Mapping[str, Any]) -> str:
     str
     """
     return (
-        f"trained again {check['arms'][0]['runs']} times without its {check['changed_rows']:,} training rows, on "
-        f"held-out rows of other groups: leaving it out {measured(check, GONE)}"
+        f"trained again {check['arms'][0]['runs']} times without its {counted(check['changed_rows'], 'training row')}, "
+        f"on held-out rows of other groups: leaving it out {measured(check, GONE)}"
     )
 
 

@@ -13,6 +13,8 @@ from finfluence.result import LINEAR, TWIN, Influence
 from finfluence.runs import AnyQuery, mean_loss
 
 MOST_BLOCKS = 5
+_HARDLY = 0.2
+"""Share of its share in all rows below which a class is as good as missing among other groups."""
 _VALUES = ("effect", "effect_se", "spread", "se", "p_value", "mu", "lower", "upper")
 
 
@@ -28,11 +30,15 @@ class GroupQuestions:
         For each block, the positions of the query rows that its groups are asked on; empty where there are none.
     apart
         Whether the query rows say which group they are of. If not, every group is asked on all of them.
+    of_own_class
+        Groups most of whose rows are of classes that the groups outside their block hardly have: a model without them
+        no longer knows these classes, and does better on rows of the others, whatever their labels are.
     """
 
     block: dict[str, int]
     rows: tuple[np.ndarray, ...]
     apart: bool
+    of_own_class: frozenset[str] = frozenset()
 
     def asked_rows(self, group: str) -> int:
         """Return on how many held-out rows a group is asked."""
@@ -61,7 +67,23 @@ def group_questions(data: ScanData) -> GroupQuestions | None:
         block[str(groups[place])] = lightest
         load[:, lightest] += (1, sizes[place])
     of_rows = np.array([block[group] for group in held], dtype=np.int64)
-    return GroupQuestions(block, tuple(np.flatnonzero(of_rows != b) for b in range(load.shape[1])), True)
+    rows = tuple(np.flatnonzero(of_rows != b) for b in range(load.shape[1]))
+    alone = _of_own_class(data.train.y, names, block) if data.train.task == "classification" else frozenset()
+    return GroupQuestions(block, rows, True, alone)
+
+
+def _of_own_class(y: np.ndarray, names: np.ndarray, block: dict[str, int]) -> frozenset[str]:
+    at = np.array([block[name] for name in names.tolist()], dtype=np.int64)
+    whole = np.bincount(y) / len(y)
+    found = set()
+    for name in set(names.tolist()):
+        outside, own = y[at != block[name]], y[names == name]
+        if not len(outside):
+            continue
+        shares = np.bincount(outside, minlength=len(whole)) / len(outside)
+        if (shares < _HARDLY * whole)[own].mean() > 0.5:
+            found.add(name)
+    return frozenset(found)
 
 
 def loss_queries(held: Table, asked: Collection[str], unit: str, block: int | None = None) -> list[AnyQuery]:

@@ -10,12 +10,14 @@ from scipy.stats import spearmanr
 
 from finfluence.evaluate import jaccard, jaccard_by_chance, top_ids
 from finfluence.ingest import Table as Rows
+from finfluence.jobs._words import counted
 from finfluence.jobs.scan._check_words import CLEANED, check_sentence
 from finfluence.jobs.scan._decisions import Decided
 from finfluence.jobs.scan._estimate import Estimate
 from finfluence.jobs.scan._folder import CHOICE
 from finfluence.jobs.scan._options import HELD_OUT, OWN
 from finfluence.jobs.scan._tables import networks_tried
+from finfluence.jobs.scan._words import about_wrong
 from finfluence.labels import by_doubt
 from finfluence.report import (
     Agreement,
@@ -171,8 +173,7 @@ def _review(labels: Mapping[str, Any] | None, lines: pd.DataFrame) -> list[Table
                 )
                 for line in rows.to_dict("records")
             ),
-            note=f"Between {low:.0f} and {max(low, high):.0f} of these {len(rows)} labels are wrong. "
-            + str(labels["planted"]),
+            note=f"Of these {counted(len(rows), 'label')} {about_wrong(round(low), round(high))}. {labels['planted']}",
         )
     ]
 

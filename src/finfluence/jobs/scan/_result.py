@@ -198,7 +198,7 @@ class ScanResult:
 
     def _repr_html_(self) -> str:
         worst = self.worst()
-        labelled = bool(worst["confidence"].notna().any())
+        labelled = shows_labels(worst)
         columns = ["row", "μ", "95 % interval", "q", "own loss", "action"]
         columns += ["label", "models say"] if labelled else []
         columns.append("why")
@@ -273,8 +273,36 @@ def row_cells(line: Mapping[Any, Any], labelled: bool) -> list[Any]:
         in_short(line["own_loss"]),
         action,
     ]
-    cells += [line["label"], f"{line['predicted']} ({line['confidence']:.2f})"] if labelled else []
+    cells += label_cells(line) if labelled else []
     return [*cells, line["reason"]]
+
+
+def shows_labels(lines: pd.DataFrame) -> bool:
+    """Tell whether rows have something to show beside their label: a class and how sure it is, or a number."""
+    numbers = pd.api.types.is_numeric_dtype(lines["predicted"])
+    return bool(lines["predicted" if numbers else "confidence"].notna().any())
+
+
+def label_cells(line: Mapping[Any, Any]) -> list[str]:
+    """Return a row's label, and what models say: a class with its probability, or a number.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> label_cells({"label": "cat", "predicted": "dog", "confidence": 0.934})
+    ['cat', 'dog (0.93)']
+    >>> label_cells({"label": 1250.0, "predicted": 126.5431, "confidence": float("nan")})
+    ['1250', '126.5']
+    """
+    label, said = line["label"], line["predicted"]
+    shown = f"{label:.9g}" if isinstance(label, float) else str(label)
+    if isinstance(said, float):
+        return [shown, "–" if math.isnan(said) else f"{said:.4g}"]
+    sure = line["confidence"]
+    return [shown, str(said) if math.isnan(sure) else f"{said} ({sure:.2f})"]
 
 
 def in_short(value: float | None) -> str:

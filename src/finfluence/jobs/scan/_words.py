@@ -61,16 +61,15 @@ def verdict(found: Mapping[str, Any], fdr: float) -> str:
         else "loss on held-out rows or on one class of them"
     )
     harmful, doubted = found["harmful"], found["doubted"]
+    worse = f"{'makes' if harmful == 1 else 'make'} the {loss} worse"
+    carry = f"{'carries' if doubted == 1 else 'carry'} a label that the models contradict"
     if not doubted:
-        return f"{named:,} of {n} rows make the {loss} worse; {tail}"
+        return f"{named:,} of {n} rows {worse}; {tail}"
     if not harmful:
-        return (
-            f"{named:,} of {n} rows carry a label that the models contradict (none can be told to make the {loss} "
-            f"worse); {tail}"
-        )
+        return f"{named:,} of {n} rows {carry} (none can be told to make the {loss} worse); {tail}"
     return (
-        f"{named:,} of {n} rows are named: {harmful:,} make the {loss} worse, {doubted:,} carry a label that the "
-        f"models contradict ({found['both']:,} both); {tail}"
+        f"{named:,} of {n} rows {'is' if named == 1 else 'are'} named: {harmful:,} {worse}, {doubted:,} {carry} "
+        f"({found['both']:,} both); {tail}"
     )
 
 
@@ -127,12 +126,33 @@ def label_sentences(labels: Mapping[str, Any] | None, doubted: int) -> list[str]
     if not doubted:
         low, high = (round(v) for v in labels["expected_wrong"])
         said.append(
-            f"No label is named wrong. {REVIEW} begins with the {labels['listed']:,} most doubtful ones: between "
-            f"{low:,} and {max(low, high):,} of them are wrong."
+            f"No label is named wrong. {REVIEW} begins with the {labels['listed']:,} most doubtful ones: "
+            f"{about_wrong(low, high)}."
         )
     if labels["planted"]:
         said.append(f"{labels['planted'][:1].upper()}{labels['planted'][1:]}.")
     return said
+
+
+def about_wrong(low: int, high: int) -> str:
+    """Say how many of some labels are wrong, by the ends of a range.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> about_wrong(0, 0), about_wrong(1, 1), about_wrong(4, 4)
+    ('none of them is wrong', 'about one of them is wrong', 'about 4 of them are wrong')
+    >>> about_wrong(2, 9)
+    'between 2 and 9 of them are wrong'
+    """
+    high = max(low, high)
+    if low < high:
+        return f"between {low:,} and {high:,} of them are wrong"
+    few = {0: "none of them is wrong", 1: "about one of them is wrong"}
+    return few.get(low, f"about {low:,} of them are wrong")
 
 
 def choice_sentences(choice: Mapping[str, Any] | None) -> list[str]:
