@@ -193,7 +193,7 @@ def as_rows(data: Any) -> RowSource:
     ------
     DataError
         The data is none of these.
-    """
+    """  # noqa: DOC501 - made by a function
     if isinstance(data, RowSource):
         return data
     if isinstance(data, Mapping):
