@@ -70,6 +70,17 @@ def test_what_does_not_pool(runs: list[Influence]) -> None:
     refused(fine, "method 'fine', which has no effects to average")
 
 
+@pytest.mark.parametrize(
+    ("field", "got"),
+    [("size", "other numbers of rows"), ("sign", "with another sign"), ("unit", "in another unit")],
+)
+def test_namesakes_do_not_pool(runs: list[Influence], field: str, got: str) -> None:
+    values = runs[1].data[field].values
+    other = np.char.add(values, " of another") if field == "unit" else 1 - 2 * values
+    dimension = runs[1].data[field].dims
+    refused([runs[0], Influence(runs[1].data.assign_coords({field: (dimension, other)}))], got)
+
+
 def test_pooled_effects_are_means(runs: list[Influence]) -> None:
     pooled = pool(runs).data
     np.testing.assert_allclose(pooled.effect, np.mean([r.data.effect for r in runs], 0), rtol=1e-12)

@@ -278,6 +278,21 @@ def test_clipping_words(options):
         begin(clip_norm=1.0, clip_value=1.0)
 
 
+@pytest.mark.parametrize("weights", [[np.array([0.0, 1.0])], [np.array([-0.5, 1.0])], [0.0]])
+def test_rows_that_do_not_count_or_are_climbed(weights):
+    model, optimizer, tape = begin()
+    descend(model, optimizer, [0, 1])
+    with pytest.raises(ConfigError) as caught:
+        tape.step(ids=[[0, 1]], weights=weights)
+    assert_parts(
+        caught.value,
+        "weights above 0 at step 0",
+        "[",
+        "masked",
+        "leave rows of weight 0 out of ids and weights",
+    )
+
+
 def test_weights_words():
     model, optimizer, tape = begin()
     descend(model, optimizer, [0, 1])

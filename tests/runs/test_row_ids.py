@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import finfluence as fi
+import plain_training as pt
 from finfluence.errors import DataError
 from finfluence.runs import Rows, as_rows
 from four_parts import assert_parts
+from recorded_loops import begin, descend
 
 X = np.arange(12.0).reshape(4, 3)
 IDS = [7, 3, 9, 1]
@@ -85,3 +87,32 @@ def test_a_table_of_pandas_is_no_data_set_of_items(data):
         caught.value, "data[0], data[1], …", f"KeyError for data[0] of a {type(data).__name__}", "names of its columns",
         "to_numpy()",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [list, lambda ids: np.array(ids)])
+def test_ids_may_lie_in_what_the_loop_writes_on_again(make):
+    def recorded(held):
+        model, optimizer, tape = begin()
+        for ids in pt.recipe().order(0):
+            descend(model, optimizer, ids)
+            if held is not None:
+                held[:] = ids.tolist()
+            tape.step(ids=ids.tolist() if held is None else held)
+        return tape.finish()
+
+    assert recorded(make([0] * 4)).identity() == recorded(None).identity()
+
+
+def test_an_iterable_data_set_that_knows_its_length_has_no_rows():
+    class Stream(torch.utils.data.IterableDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self):
+            return iter([{"x": x} for x in X])
+
+    with pytest.raises(DataError) as caught:
+        as_rows(Stream())
+    assert_parts(
+        caught.value, "map-style torch Dataset", "Stream", "an iterable dataset", "fi.Rows(x=X, y=y, ids=ids)"
+    )

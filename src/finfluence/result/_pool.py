@@ -177,6 +177,13 @@ def _check(results: Sequence[Influence]) -> None:
         )
 
 
+_NAMED_ALIKE = {
+    "size": "subsets of the same names with other numbers of rows",
+    "sign": "queries of the same names with another sign",
+    "unit": "queries of the same names in another unit",
+}
+
+
 def _problem(results: Sequence[Influence]) -> str | None:
     if not results:
         return "no result"
@@ -186,6 +193,9 @@ def _problem(results: Sequence[Influence]) -> str | None:
         for axis in ("subset", "query"):
             if not np.array_equal(first[axis].values, result.data[axis].values):
                 problem = f"results over different {axis} axes"
+        for name, differ in _NAMED_ALIKE.items():
+            if problem is None and not np.array_equal(first[name].values, result.data[name].values):
+                problem = differ
         if made[0].method != other.method:
             problem = "results of different methods"
         if made[0].recipe_digest != other.recipe_digest:

@@ -169,6 +169,8 @@ def _first(dataset: Any) -> Any:
     """Return the item at position 0."""
     try:
         return dataset[0]
+    except NotImplementedError as error:
+        raise _no_items(dataset) from error
     except (KeyError, TypeError) as error:
         raise DataError(
             explain(
@@ -191,7 +193,7 @@ def as_rows(data: Any) -> RowSource:
     ------
     DataError
         The data is none of these.
-    """
+    """  # noqa: DOC501 - made by a function
     if isinstance(data, RowSource):
         return data
     if isinstance(data, Mapping):
@@ -202,7 +204,11 @@ def as_rows(data: Any) -> RowSource:
         and not isinstance(data, (np.ndarray, Tensor))
     ):
         return DatasetRows(data)
-    raise DataError(
+    raise _no_items(data)
+
+
+def _no_items(data: Any) -> DataError:
+    return DataError(
         explain(
             "fi.Rows(x=…, y=…), a dict of arrays, or a map-style torch Dataset",
             type(data).__name__,

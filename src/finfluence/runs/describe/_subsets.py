@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from finfluence.errors import DataError, explain
 from finfluence.runs.describe._recipe import Recipe
@@ -72,11 +73,23 @@ def find_subsets(task: Task, given: Given) -> Subsets:
         named = [(name, _listed(rows)) for name, rows in given.items()]
     else:
         for k, entry in enumerate(given):
-            alone = isinstance(entry, str) or np.ndim(entry) == 0
+            alone = _one(entry)
             named.append((_plain(entry), [_plain(entry)]) if alone else (f"subset {k}", _listed(entry)))
     place = {_plain(row): position for position, row in enumerate(ids.tolist())}
     positions = [_positions(name, rows, place) for name, rows in named]
     names = [name for name, _ in named]
+    odd = [name for name in names if not isinstance(name, (str, bytes, int, float, np.generic))]
+    if odd:
+        raise DataError(
+            explain(
+                "numbers or texts as names of subsets",
+                f"{odd[0]!r} of type {type(odd[0]).__name__}",
+                "groups of a table were passed, whose keys are tuples, dates or missing",
+                "name them by texts, {str(name): ids for name, ids in groups.items()}",
+            )
+        )
+    if len({type(n) for n in names}) > 1:
+        names = [str(name) for name in names]
     if not names or len(set(names)) < len(names):
         twice = next((n for n in names if names.count(n) > 1), None)
         raise DataError(
@@ -87,8 +100,7 @@ def find_subsets(task: Task, given: Given) -> Subsets:
                 "pass each subset once, or subsets=None for every row alone",
             )
         )
-    array = np.array(names) if len({type(n) for n in names}) == 1 else np.array([str(n) for n in names])
-    return Subsets(array, positions)
+    return Subsets(np.array(names), positions)
 
 
 def check_left(task: Task, subsets: Subsets) -> None:
@@ -157,6 +169,25 @@ def class_labels(task: Task) -> np.ndarray | None:
 
 
 def _positions(name: Any, rows: list[Any], place: dict[Any, int]) -> np.ndarray:
+    if any(isinstance(row, bool) for row in rows) and not any(isinstance(row, bool) for row in place):
+        raise DataError(
+            explain(
+                f"row ids of the data in subset '{name}'",
+                f"truth values, {len(rows)} of them",
+                "a mask over rows was passed, which would be read as the ids 0 and 1",
+                "pass the ids that it selects, ids[mask]",
+            )
+        )
+    nested = [row for row in rows if not isinstance(row, (str, bytes, int, float))]
+    if nested:
+        raise DataError(
+            explain(
+                f"numbers or texts as row ids in subset '{name}'",
+                f"{nested[0]!r} of type {type(nested[0]).__name__}",
+                "lists or arrays within a list, a slice, or objects",
+                "pass one flat list of ids for each subset, list(range(…)) in place of a slice",
+            )
+        )
     unknown = [row for row in rows if row not in place]
     if unknown:
         known = ", ".join(repr(row) for row in list(place)[:3])
@@ -182,11 +213,18 @@ def _positions(name: Any, rows: list[Any], place: dict[Any, int]) -> np.ndarray:
 
 
 def _listed(rows: Any) -> list[Any]:
-    return [_plain(rows)] if isinstance(rows, str) or np.ndim(rows) == 0 else [_plain(row) for row in rows]
+    return [_plain(rows)] if _one(rows) else [_plain(row) for row in rows]
+
+
+def _one(entry: Any) -> bool:
+    """Whether an entry is one id, not several."""
+    if isinstance(entry, (str, bytes)) or not isinstance(entry, Iterable):
+        return True
+    return isinstance(entry, (np.ndarray, Tensor)) and entry.ndim == 0
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, (np.generic, np.ndarray, Tensor)) and value.ndim == 0 else value
 
 
 def sum_over(subsets: list[np.ndarray], values: np.ndarray) -> np.ndarray:

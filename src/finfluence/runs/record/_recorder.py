@@ -403,6 +403,15 @@ def _weights(
             return tuple(float(w) for w in each), []
         of_rows = [w if w.ndim else np.full(n, w / n) for w, n in zip(each, sizes, strict=True)]
         return tuple(float(w.sum()) for w in of_rows), of_rows
+    if fitting:
+        raise ConfigError(
+            explain(
+                f"weights above 0 at step {step}",
+                repr([w.tolist() for w in each]),
+                "rows that are masked, padding of a last batch, or a loss that is climbed for some rows",
+                "leave rows of weight 0 out of ids and weights; give rows that are climbed a loss with the other sign",
+            )
+        )
     raise ConfigError(
         explain(
             f"one weight above 0 for each of {len(sizes)} micro-batches at step {step}, or for each of its rows",

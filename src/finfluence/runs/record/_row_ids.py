@@ -98,9 +98,9 @@ class RowIds:
 
 
 def kept_ids(ids: Any) -> Any:
-    """Return ids that stay what they are when the loop writes on its own tensor: int64 of the CPU as bytes."""
+    """Return ids that stay what they are when the loop writes on its own ones: int64 of the CPU as bytes."""
     if not isinstance(ids, Tensor):
-        return list(ids) if isinstance(ids, bytes) else ids
+        return list(ids)
     if type(ids) is Tensor and ids.dtype is torch.int64 and ids.is_cpu and ids.is_contiguous():
         return ctypes.string_at(ids.data_ptr(), 8 * ids.numel())
     return ids.clone()

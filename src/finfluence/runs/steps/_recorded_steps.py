@@ -196,9 +196,16 @@ class RecordedSteps:
                 loss = losses.mean() if entry.weights[m] == 1.0 else losses.mean() * entry.weights[m]
             loss.backward()
             total += loss.detach()
+        self._fill_gradients()
         plain = entry.weights == (1.0,) and not len(entry.shares) and row_loss is self.loss
         self.last_losses = losses.detach() if plain else None
         return total
+
+    def _fill_gradients(self) -> None:
+        """Set gradients to zero that the loop had without its loss (`zero_grad(set_to_none=False)`): steps use them."""
+        for p, had in zip(self.parameters, self.recording.has_grad or [], strict=False):
+            if had and p.grad is None:
+                p.grad = torch.zeros_like(p)
 
     def gradient(self) -> Tensor:
         """Return the gradients held as one vector [P], and forget them."""

@@ -54,6 +54,10 @@ class Update(Protocol):
     def hides_gradient(self) -> bool:
         """Whether what a step leaves does not tell its gradient, so that `departure` needs to be given it."""
 
+    @property
+    def coarse(self) -> bool:
+        """Whether steps may have been computed in fewer bits than their parameters have: how many is not known."""
+
     def departure(
         self,
         state: Tensor,

@@ -96,6 +96,11 @@ class Optimizer(ABC):
         """Whether what a step leaves does not tell its gradient; no matter here, for a recipe's steps are our own."""
         return False
 
+    @property
+    def coarse(self) -> bool:
+        """Whether steps may have been computed in fewer bits than their parameters have; not known of a recipe's."""
+        return True
+
     def departure(
         self,
         state: Tensor,
