@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import finfluence as fi
 import tiny_language as tl
 from finfluence.errors import ConfigError, NotSupportedError
-from finfluence.language import Encoded, TextRows, begins_answers, check_texts, load_model
+from finfluence.language import Encoded, TextRows, before_answers, check_texts, load_model
 from four_parts import assert_parts
 
 transformers = pytest.importorskip("transformers")
@@ -83,5 +83,7 @@ def test_places_that_the_model_has_no_embedding_for():
 
 
 def test_a_template_that_begins_no_answer_is_told():
-    assert begins_answers(tl.tokenizer(tl.TEMPLATE))
-    assert not begins_answers(tl.tokenizer(tl.TEMPLATE.replace("add_generation_prompt", "false")))
+    assert before_answers(tl.tokenizer(tl.TEMPLATE)) == ""
+    assert (
+        before_answers(tl.tokenizer(tl.TEMPLATE.replace("add_generation_prompt", "false"))) == "<|assistant|>"
+    )

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field
+from math import isnan
 from typing import Any
 
 from finfluence.jobs._options import flag_of
@@ -21,11 +22,13 @@ def signed(difference: Mapping[str, float]) -> str:
     --------
     >>> signed({"value": -0.11, "lower": -0.13, "upper": -0.09})
     '-0.11 [-0.13, -0.09]'
+    >>> signed({"value": -0.11, "lower": float("nan"), "upper": float("nan")})
+    '-0.11'
     """
     value, lower, upper = (
         0.0 if abs(difference[k]) < 1e-12 else difference[k] for k in ("value", "lower", "upper")
     )
-    return f"{value:+.3g} [{lower:+.3g}, {upper:+.3g}]"
+    return f"{value:+.3g}" + ("" if isnan(lower) else f" [{lower:+.3g}, {upper:+.3g}]")
 
 
 def size(difference: Mapping[str, float], scale: float = 1.0) -> str:

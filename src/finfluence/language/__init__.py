@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from finfluence.language._behaviours import each_text as each_text
     from finfluence.language._behaviours import held_out as held_out
     from finfluence.language._behaviours import log_prob as log_prob
+    from finfluence.language._behaviours import texts_of as texts_of
     from finfluence.language._behaviours import through as through
+    from finfluence.language._encode import AS_OF as AS_OF
     from finfluence.language._encode import Encoded as Encoded
     from finfluence.language._encode import EncodedRows as EncodedRows
     from finfluence.language._encode import Window as Window
-    from finfluence.language._encode import begins_answers as begins_answers
+    from finfluence.language._encode import asked as asked
+    from finfluence.language._encode import before_answers as before_answers
     from finfluence.language._encode import encode as encode
+    from finfluence.language._encode import writes_date as writes_date
     from finfluence.language._load import ALL as ALL
     from finfluence.language._load import Loaded as Loaded
     from finfluence.language._load import LoraOptions as LoraOptions
@@ -47,9 +51,12 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("HELD_OUT", "Behaviour", "read_behaviours"), "_behaviour_file"),
     **dict.fromkeys(
-        ("check_texts", "contrast", "each_text", "held_out", "log_prob", "through"), "_behaviours"
+        ("check_texts", "contrast", "each_text", "held_out", "log_prob", "texts_of", "through"), "_behaviours"
     ),
-    **dict.fromkeys(("Encoded", "EncodedRows", "Window", "begins_answers", "encode"), "_encode"),
+    **dict.fromkeys(
+        ("AS_OF", "Encoded", "EncodedRows", "Window", "asked", "before_answers", "encode", "writes_date"),
+        "_encode",
+    ),
     **dict.fromkeys(("ALL", "LoraOptions", "Loaded", "add_lora", "load_model", "load_tokenizer"), "_load"),
     **dict.fromkeys(
         ("DPO", "PreferenceRows", "SmoothedLoss", "mean_token_loss", "sum_token_loss", "token_losses"),

@@ -63,7 +63,8 @@ class Behaviour:
         if self.kind == HELD_OUT:
             return held_out(self.options["texts"], tokenizer, name=self.name, window=window)
         make: Any = log_prob if self.kind == LOG_PROB else contrast
-        made: Query = make(tokenizer=tokenizer, name=self.name, **self.options)
+        whole = Window(max(window.max_length, Window().max_length), "refuse")
+        made: Query = make(tokenizer=tokenizer, name=self.name, window=whole, **self.options)
         return made
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from finfluence.errors import ConfigError, explain
-from finfluence.language._encode import Tokenizer, Window
+from finfluence.language._encode import Tokenizer, Window, encode
 from finfluence.language._losses import token_losses
 from finfluence.language._model import check_logits, check_tokens
 from finfluence.language._prefix import Prefix
@@ -68,12 +68,13 @@ def check_texts(model: nn.Module, *asked: TextRows | Query) -> None:
     ConfigError, NotSupportedError
     """
     for one in asked:
-        for rows in [one] if isinstance(one, TextRows) else _texts_of(one):
+        for rows in [one] if isinstance(one, TextRows) else texts_of(one):
             check_tokens(model, (e.tokens for e in rows.encoded))
             check_logits(model, rows.batch(rows.ends()))
 
 
-def _texts_of(query: Query) -> list[TextRows]:
+def texts_of(query: Query) -> list[TextRows]:
+    """Return the texts of each term of a behaviour: its responses, then those that they are held against."""
     assert isinstance(query.fn, Measure)
     return [rows for _, rows in query.fn.terms]
 
@@ -132,6 +133,7 @@ def contrast(
     name: str,
     per_token: bool = True,
     wanted: bool = False,
+    window: Window = Window(too_long="refuse"),
 ) -> Query:
     """Query: how much likelier the model finds some responses than others to the same prompts.
 
@@ -142,14 +144,13 @@ def contrast(
     ----------
     against : sequence of str, or str
         The other responses.
-    prompts, responses, tokenizer, name, per_token, wanted
+    prompts, responses, tokenizer, name, per_token, wanted, window
         As of `log_prob`.
 
     Returns
     -------
     Query
     """
-    window = Window(too_long="refuse")
     terms = (
         (1.0, _rows(prompts, responses, tokenizer, window, name)),
         (-1.0, _rows(prompts, against, tokenizer, window, name)),
@@ -180,7 +181,7 @@ def held_out(
     Query
         In nats a token; a larger value is worse.
     """
-    rows = TextRows.of(texts, tokenizer, window=window, batch_size=AT_ONCE)
+    rows = _encoded(texts, tokenizer, window, name)
     return Query(Measure(((-1.0, rows),), True), name=name, unit="nats a token", sign=-1)
 
 
@@ -204,4 +205,10 @@ def _rows(
                 "give each prompt its response",
             )
         )
-    return TextRows.of(list(zip(prompts, listed, strict=True)), tokenizer, window=window, batch_size=AT_ONCE)
+    return _encoded(list(zip(prompts, listed, strict=True)), tokenizer, window, name)
+
+
+def _encoded(texts: Sequence[Any], tokenizer: Tokenizer, window: Window, name: str) -> TextRows:
+    """Return the texts of a behaviour; errors name them as its own, not as rows."""
+    named = [f"text {k} of behaviour {name}" for k in range(1, len(texts) + 1)]
+    return TextRows(encode(texts, tokenizer, named, window).rows, batch_size=AT_ONCE)

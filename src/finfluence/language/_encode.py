@@ -1,7 +1,10 @@
 """From a prompt and its response, or a conversation, to tokens, of which those of the responses are learned."""
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,6 +14,10 @@ from finfluence.errors import ConfigError, DataError, explain
 TooLong = Literal["truncate", "drop", "refuse"]
 TOO_LONG: tuple[TooLong, ...] = ("truncate", "drop", "refuse")
 _SHOWN = 3
+_MARK = "\u2603"
+_TODAY = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+AS_OF = date(2024, 7, 26)
+"""What a chat template gets in place of today's date: the same tokens on another day. Llama's own stands in there."""
 
 
 class Tokenizer(Protocol):
@@ -125,7 +132,8 @@ def encode(
         What becomes of texts that are too long.
     chat : bool, optional
         Whether pairs are written as a conversation by the tokenizer's chat template (default: where it has one).
-        Without it a row is the prompt, the response and the token that ends a text.
+        Without it a row is the prompt, the response and the token that ends a text, behind the one that begins a text,
+        if the tokenizer has these and the text does not hold them already.
 
     Returns
     -------
@@ -141,7 +149,11 @@ def encode(
 
     Notes
     -----
-    In a conversation the content of every turn of the assistant is learned, with the token that ends it.
+    In a conversation the content of every turn of the assistant is learned, with what the template writes behind it:
+    the token that ends the turn and, in many templates, a line break.
+
+    Prompt and response are tokens of their own, as they are when a model answers: none spans both. A blank that a
+    tokenizer puts before every text (sentencepiece) stands before the first piece only.
     """  # noqa: DOC501 - made by a function
     names = list(range(len(texts))) if ids is None else list(ids)
     templated = _templated(texts, tokenizer, chat)
@@ -169,22 +181,36 @@ def encode(
     return found
 
 
-def begins_answers(tokenizer: Tokenizer) -> bool:
-    """Whether the chat template writes what stands before an answer when it is asked to (add_generation_prompt).
+def before_answers(tokenizer: Tokenizer) -> str:
+    """Return what the chat template writes before an answer beyond what it begins one with (add_generation_prompt).
 
-    Where it does not, the name of the role is learned with the answer.
+    It is learned with the answer: an empty thought, say, or the name of the role where the template begins no answer.
 
     Returns
     -------
-    bool
+    str
 
     Raises
     ------
     ConfigError
-        The template cannot write a turn of the user alone.
+        The template cannot write a turn of the user and its answer.
     """
-    turn = [{"role": "user", "content": "?"}]
-    return _written(turn, tokenizer, "?", add_generation_prompt=True) != _written(turn, tokenizer, "?")
+    (_, _), (learned, _) = _of_chat(("?", _MARK), tokenizer, "?")
+    return learned[: learned.find(_MARK)]
+
+
+def asked(prompt: str, tokenizer: Tokenizer) -> tuple[list[int], int | None]:
+    """Return the tokens that stand before the response to a prompt, and the special token that ends a response.
+
+    Returns
+    -------
+    (list of int, int or None)
+    """
+    row = encode([(prompt, "x")], tokenizer, window=Window(max_length=sys.maxsize)).rows[0]
+    first = int(row.learned.argmax())
+    special = set(getattr(tokenizer, "all_special_ids", ())) - {getattr(tokenizer, "unk_token_id", None)}
+    ends = [int(t) for t in row.tokens[first:] if int(t) in special]
+    return row.tokens[:first].tolist(), ends[-1] if ends else None
 
 
 def _long(ids: list[Any], window: Window, expected: str, cause: str) -> DataError:
@@ -245,7 +271,8 @@ def _plain(text: Any) -> list[tuple[str, bool]]:
 def _of_chat(text: Any, tokenizer: Tokenizer, name: Any) -> list[tuple[str, bool]]:
     """Return a conversation in pieces, each with whether it is learned: what the template adds for a turn included."""
     turns = _turns(text)
-    pieces, written = [], ""
+    pieces: list[tuple[str, bool]] = []
+    written, asked_up_to = "", 0
     for k, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
@@ -263,11 +290,33 @@ def _of_chat(text: Any, tokenizer: Tokenizer, name: Any) -> list[tuple[str, bool
                 )
             )
         pieces += [(before[len(written) :], False), (after[len(before) :], True)]
-        written = after
+        _check_written(turns[asked_up_to:k], pieces[-2][0], name)
+        _check_written([turn], pieces[-1][0], name)
+        written, asked_up_to = after, k + 1
     return pieces
 
 
-def _written(turns: list[dict[str, str]], tokenizer: Tokenizer, name: Any, **options: bool) -> str:
+def _check_written(turns: list[dict[str, str]], written: str, name: Any) -> None:
+    """Raise unless the template wrote what was said in these turns."""
+    lost = next((turn for turn in turns if turn["content"].strip() not in written), None)
+    if lost is not None:
+        raise ConfigError(
+            explain(
+                "a chat template that writes every turn as it stands",
+                f"row {name!r}, of whose {lost['role']} turn it leaves something out or changes it: "
+                f"{lost['content'].strip()!r:.80}",
+                "it takes thoughts (<think>…</think>) out of answers, or knows no such role",
+                "write into the rows what the template keeps, give the tokenizer a template that keeps it, or give "
+                "prompts and responses as two fields with a plain tokenizer",
+            )
+        )
+
+
+def _written(turns: list[dict[str, str]], tokenizer: Tokenizer, name: Any, **options: Any) -> str:
+    if writes_date(tokenizer):
+        options["chat_template"] = _TODAY.sub(
+            lambda call: repr(AS_OF.strftime(call[2])), tokenizer.chat_template
+        )
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))
     except Exception as error:  # whatever a template of another's raises
@@ -280,6 +329,12 @@ def _written(turns: list[dict[str, str]], tokenizer: Tokenizer, name: Any, **opt
                 "two fields",
             )
         ) from error
+
+
+def writes_date(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template asks for today's date."""
+    template = getattr(tokenizer, "chat_template", None)
+    return isinstance(template, str) and _TODAY.search(template) is not None
 
 
 def _unasked(name: Any) -> DataError:
@@ -305,16 +360,41 @@ def _turns(text: Any) -> list[dict[str, str]]:
 def _joined(pieces: list[tuple[str, bool]], tokenizer: Tokenizer, ends: bool) -> Encoded:
     tokens: list[int] = []
     learned: list[bool] = []
+    before, blank = "", _puts_blank(tokenizer)
     for k, (text, is_response) in enumerate(pieces):
-        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = _behind(before, text, tokenizer) if before and blank else _ids(text, tokenizer)
+        before += text
         if k == 0:
             ids = _with_start(ids, tokenizer, ends)
         tokens += ids
         learned += [is_response] * len(ids)
-    if ends and tokenizer.eos_token_id is not None:
+    if (
+        ends
+        and tokenizer.eos_token_id is not None
+        and (not learned[-1] or tokens[-1] != tokenizer.eos_token_id)
+    ):
         tokens.append(tokenizer.eos_token_id)
         learned.append(True)
     return Encoded(np.array(tokens, dtype=np.int64), np.array(learned, dtype=bool))
+
+
+def _ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _puts_blank(tokenizer: Tokenizer) -> bool:
+    """Whether a text has a blank before it that it has not within another text."""
+    alone, within = _ids("x", tokenizer), _ids("0x", tokenizer)
+    return within[-len(alone) :] != alone
+
+
+def _behind(before: str, text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a text that stands behind another, without a blank of the tokenizer's own before it."""
+    for anchor in (before, "\n", "0"):
+        whole, head = _ids(anchor + text, tokenizer), _ids(anchor, tokenizer)
+        if whole[: len(head)] == head:
+            return whole[len(head) :]
+    return _ids(text, tokenizer)
 
 
 def _with_start(ids: list[int], tokenizer: Tokenizer, plain: bool) -> list[int]:

@@ -127,7 +127,7 @@ def read_records(path: str | Path, fields: Fields = Fields()) -> Records:
 
 def _object(line: str, number: int, place: Path) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_each_key_once)
     except ValueError as error:
         raise _unread(place, f"line {number}: {error}") from error
     except RecursionError as error:
@@ -144,6 +144,15 @@ def _object(line: str, number: int, place: Path) -> Mapping[str, Any]:
             )
         )
     return row
+
+
+def _each_key_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        names = [name for name, _ in members]
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"{twice!r} twice in one object, of which a program takes the one or the other")
+    return found
 
 
 def is_whole(text: str) -> bool:

@@ -15,6 +15,8 @@ from finfluence.jobs.tune._folder import HIDDEN
 from finfluence.jobs.tune._options import TuneOptions
 from finfluence.language import (
     ALL,
+    AS_OF,
+    HELD_OUT,
     Behaviour,
     EncodedRows,
     Fields,
@@ -23,7 +25,7 @@ from finfluence.language import (
     TextRows,
     Window,
     add_lora,
-    begins_answers,
+    before_answers,
     check_texts,
     encode,
     load_model,
@@ -31,7 +33,9 @@ from finfluence.language import (
     read_behaviours,
     read_records,
     sum_token_loss,
+    texts_of,
     through,
+    writes_date,
 )
 from finfluence.runs import AdamW, Query, Recipe
 from finfluence.runs.describe import checksums
@@ -142,7 +146,10 @@ def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | No
     fields = fields_of(options)
     records = read_records(Path(options.data), fields)
     asked = read_behaviours(Path(options.behaviour), fields) if behaviours is None else behaviours
-    given = Path(options.behaviour).read_bytes() if behaviours is None else repr(behaviours).encode()
+    if behaviours is None:
+        told_by = behaviours_digest(Path(options.behaviour), asked)
+    else:
+        told_by = digest(repr(behaviours).encode())
     loaded = load_model(options.model, options.dtype)
     window = Window(options.max_length, options.too_long)  # type: ignore[arg-type]
     found = encode(records.texts, loaded.tokenizer, records.ids, window)
@@ -157,16 +164,13 @@ def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | No
     )
     model = add_lora(loaded.model, lora)
     notes = [*found.sentences(window), *_template_note(loaded.tokenizer, options)]
+    notes += [*_special_notes(records.texts, loaded.tokenizer), *_repeated_notes(rows, queries)]
     names = {n: n for n, p in model.named_parameters() if p.requires_grad}
     trained = _above(_Trained(model, rows, queries, names), options, folder / HIDDEN, notes)
-    groups = (
-        None
-        if records.groups is None
-        else np.array([records.groups[p] for p in found.positions], dtype=object)
-    )
+    groups = None if records.groups is None else _groups([records.groups[p] for p in found.positions], notes)
     digests = {
         "data": digest(records.content),
-        "behaviours": digest(given),
+        "behaviours": told_by,
     }
     recipe = Recipe(
         data=trained.rows,
@@ -179,6 +183,12 @@ def prepare(options: TuneOptions, folder: Path, behaviours: list[Behaviour] | No
     )
     texts = Texts([records.texts[p] for p in found.positions], groups, asked, digests, notes)
     return Prepared(texts, loaded.tokenizer, model, recipe, trained)
+
+
+def behaviours_digest(path: Path, behaviours: list[Behaviour]) -> str:
+    """Return a hash of a file of behaviours and of the held-out files that it names."""
+    held_out = (repr(b.texts).encode() for b in behaviours if b.kind == HELD_OUT)
+    return digest(path.read_bytes(), *held_out)
 
 
 def check_data(run: Mapping[str, Any]) -> None:
@@ -229,6 +239,47 @@ def _rows(found: EncodedRows, ids: list[Any], options: TuneOptions) -> TextRows:
     return TextRows(found.rows, [ids[p] for p in found.positions], batch_size=options.batch_size)
 
 
+def _groups(names: list[str], notes: list[str]) -> np.ndarray | None:
+    """Return the sources of rows, or None where all have one: nothing would be left without it."""
+    if len(set(names)) == 1:
+        notes.append(
+            f"All rows have one source, {names[0]!r}: nothing is left without it, and it is not measured."
+        )
+        return None
+    return np.array(names, dtype=object)
+
+
+def _special_notes(texts: list[Any], tokenizer: Any) -> list[str]:
+    """Say where texts hold the words of special tokens, which are read as these tokens."""
+    special = list(getattr(tokenizer, "all_special_tokens", ()))
+    holding, shown = 0, ""
+    for text in texts:
+        said = text if isinstance(text, tuple) else [turn["content"] for turn in text]
+        found = next((word for word in special if any(word in part for part in said)), "")
+        holding, shown = holding + bool(found), shown or found
+    if not holding:
+        return []
+    return [
+        f"{holding:,} rows hold the words of special tokens, such as {shown!r}, and are read with these tokens: a text "
+        "that a chat template wrote before would be written by one twice."
+    ]
+
+
+def _repeated_notes(rows: TextRows, queries: list[Query]) -> list[str]:
+    """Say which behaviours ask for texts that are trained on."""
+    known = {row.tokens.tobytes() for row in rows.encoded}
+    notes = []
+    for query in queries:
+        texts = texts_of(query)[0].encoded
+        same = sum(row.tokens.tobytes() in known for row in texts)
+        if same:
+            notes.append(
+                f"{same:,} of {len(texts):,} texts of behaviour {query.name!r} are rows that are trained on: of these "
+                "it measures how well they were learned by heart."
+            )
+    return notes
+
+
 def _template_note(tokenizer: Any, options: TuneOptions) -> list[str]:
     if not getattr(tokenizer, "chat_template", None):
         if options.messages_field is not None:
@@ -236,12 +287,18 @@ def _template_note(tokenizer: Any, options: TuneOptions) -> list[str]:
         return [
             "The tokenizer has no chat template: a row is its prompt followed by its response, as they stand."
         ]
-    if begins_answers(tokenizer):
-        return []
-    return [
-        "The chat template begins no answer (it takes no notice of add_generation_prompt): what it writes before an "
-        "answer, such as the name of the role, is learned and measured with it."
-    ]
+    notes = []
+    if writes_date(tokenizer):
+        notes.append(
+            f"The chat template writes today's date: {AS_OF:%d %b %Y} stands in its place, so that texts are the same "
+            "on another day."
+        )
+    if head := before_answers(tokenizer):
+        notes.append(
+            f"The chat template writes {head!r} before an answer, and not where it is asked to begin one "
+            "(add_generation_prompt): that is learned and measured with it."
+        )
+    return notes
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from finfluence._files import digest, write_json
+from finfluence._files import write_json
 from finfluence._progress import Progress, silent
 from finfluence._seeds import stream, torch_seed
 from finfluence.ensemble import one_thread
@@ -21,7 +21,14 @@ from finfluence.jobs.tune._decide import GROUP, RANK, Decided, decide
 from finfluence.jobs.tune._estimate import load_estimate
 from finfluence.jobs.tune._folder import DECISION, HIDDEN, LOG, RETUNED, TuneFolder
 from finfluence.jobs.tune._options import TuneOptions
-from finfluence.jobs.tune._prepared import Prepared, check_data, check_model, fields_of, prepare
+from finfluence.jobs.tune._prepared import (
+    Prepared,
+    behaviours_digest,
+    check_data,
+    check_model,
+    fields_of,
+    prepare,
+)
 from finfluence.jobs.tune._report import rewrite_page
 from finfluence.jobs.tune._retune import ALL, measured_each, values_after
 from finfluence.language import HELD_OUT, Behaviour, read_behaviours, read_records
@@ -208,7 +215,8 @@ def _keys(kind: str, text: Any) -> list[str]:
 
 
 def _digest_now(tuned: TuneOptions) -> str:
-    return digest(Path(tuned.behaviour).read_bytes())
+    path = Path(tuned.behaviour)
+    return behaviours_digest(path, read_behaviours(path, fields_of(tuned)))
 
 
 def _alternatives(

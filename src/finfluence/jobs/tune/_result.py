@@ -294,7 +294,9 @@ def _decisions(result: TuneResult, top: float | None) -> Decisions:
     reason = frame["reason"].to_numpy(dtype=object)
     if top is not None:
         flagged = np.zeros(len(frame), bool)
-        flagged[np.argsort(frame["rank"].to_numpy(), kind="stable")[: max(1, round(top * len(frame)))]] = True
+        worst = result.lines.groupby("row_id", sort=False)["ranking_score"].max()
+        score = worst.reindex(frame["row_id"]).to_numpy()
+        flagged[np.argsort(-score, kind="stable")[: max(1, round(top * len(frame)))]] = True
         reason = np.where(flagged, "ranking", "")
     frame = frame.assign(
         flagged=flagged, suggested_action=np.where(flagged, "drop", "keep"), suggested_label=None, label=None,

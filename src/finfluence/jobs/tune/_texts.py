@@ -8,7 +8,7 @@ import torch
 
 from finfluence.jobs.tune._decide import Decided
 from finfluence.jobs.tune._prepared import Prepared
-from finfluence.language import token_losses
+from finfluence.language import asked, token_losses
 from finfluence.runs import Tape, gradients, initial_model, seeded
 
 SHOWN, TOKENS, SHINGLE, ALIKE = 20, 6, 3, 0.5
@@ -100,7 +100,7 @@ def near_duplicates(prepared: Prepared, positions: Sequence[int]) -> list[list[A
     return found
 
 
-def answers(prepared: Prepared, asked: int) -> list[list[str]]:
+def answers(prepared: Prepared, count: int) -> list[list[str]]:
     """Return [behaviour, prompt, answer] of the model as it is now, the likeliest token at each place.
 
     Returns
@@ -110,25 +110,25 @@ def answers(prepared: Prepared, asked: int) -> list[list[str]]:
     tokenizer, model = prepared.tokenizer, prepared.model
     shown = []
     for behaviour in prepared.texts.behaviours:
-        for prompt in behaviour.prompts[:asked]:
-            if getattr(tokenizer, "chat_template", None):
-                turns = [{"role": "user", "content": prompt}]
-                text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            else:
-                text = prompt
-            given = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(
-                model.device
-            )
-            if not given.shape[1]:
-                continue
+        for prompt in behaviour.prompts[:count]:
+            before, end = asked(prompt, tokenizer)
+            given = torch.tensor([before], device=model.device)
+            ends = _all_of(end, tokenizer.eos_token_id, model.generation_config.eos_token_id)
             with torch.no_grad():
                 out = model.generate(
-                    input_ids=given, attention_mask=torch.ones_like(given), do_sample=False,
-                    max_new_tokens=NEW_TOKENS, pad_token_id=tokenizer.eos_token_id,
+                    input_ids=given, attention_mask=torch.ones_like(given), do_sample=False, num_beams=1,
+                    repetition_penalty=1.0, no_repeat_ngram_size=0, max_new_tokens=NEW_TOKENS,
+                    eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0,
                 )  # fmt: skip
             answer = tokenizer.decode(out[0, given.shape[1] :], skip_special_tokens=True)
             shown.append([behaviour.name, prompt, answer.strip()])
     return shown
+
+
+def _all_of(*tokens: Any) -> list[int]:
+    """Return what ends an answer, from single tokens and lists of them: each once."""
+    flat = (t for one in tokens for t in (one if isinstance(one, list) else [one]))
+    return sorted({int(t) for t in flat if t is not None})
 
 
 def _shingles(tokens: np.ndarray) -> set[int]:
