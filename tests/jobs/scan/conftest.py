@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from small_forests import make_small
 
 
