@@ -13,7 +13,17 @@ from tools import house
 LINES = 600
 ARGUMENTS = 7
 # What users call with keywords: everything else takes an options object.
-FACADE = {"scan", "replay", "retrain", "plan", "train", "verify", "Tape.record", "Influence.build"}
+FACADE = {
+    "contrast",
+    "scan",
+    "replay",
+    "retrain",
+    "plan",
+    "train",
+    "verify",
+    "Tape.record",
+    "Influence.build",
+}
 SOURCES = sorted((ROOT / "src/finfluence").rglob("*.py"))
 AROUND = sorted(
     {p for d in ("tests", "benchmarks", "examples", "tools") for p in (ROOT / d).rglob("*.py")}
