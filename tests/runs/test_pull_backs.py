@@ -9,6 +9,7 @@ from recorded_loops import LOOPS, precise_newton_schulz
 
 
 @pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.quick(9)
 def test_written_out_pull_back_is_the_derivative_of_the_update(name, monkeypatch):
     monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", precise_newton_schulz)
     tape = LOOPS[name].run(record=True)[1].finish()

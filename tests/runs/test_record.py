@@ -23,6 +23,7 @@ def inside(model: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.quick(9)
 def test_training_is_the_same_to_the_bit_and_can_be_taken_again(name):
     loop = LOOPS[name]
     plain, _ = loop.run()

@@ -140,6 +140,7 @@ def test_without_labels_the_same_is_estimated_and_decides_nothing(noisy, advice)
     assert "accuracy without labels, estimated" in (noisy / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_bad_calls_are_told(tmp_path, noisy):
     with pytest.raises(ConfigError, match="at least two trainings"):
         DecideOptions(runs=1)
