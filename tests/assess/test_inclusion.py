@@ -63,6 +63,7 @@ def test_posterior_beats_difference_of_arms_james_stein_and_the_prediction():
     assert sums[1] < sums[2] < sums[3]
 
 
+@pytest.mark.slow
 def test_a_useless_prediction_does_no_harm():
     with_it, without = 0.0, 0.0
     for seed in range(5):

@@ -1,4 +1,4 @@
-"""One test, two devices: the CPU always, the GPU where there is one."""
+"""One test, two devices: the GPU where there is one, the CPU with the slow tests."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ GPU = pytest.param(
 )
 
 
-@pytest.fixture(params=["cpu", GPU])
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), GPU])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The device, with deterministic kernels and float32 products of full precision; settings are given back."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

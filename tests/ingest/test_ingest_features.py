@@ -157,6 +157,7 @@ def test_one_typing_error_is_cut_at_three():
     assert encoded.max() == 3.0
 
 
+@pytest.mark.slow
 def test_text_width_is_bounded_whatever_the_vocabulary():
     rng = np.random.default_rng(0)
     cells = np.array(

@@ -35,7 +35,7 @@ def tiny(n: int, **changes: object) -> fr.Recipe:
         (4, [0, 1, 3], {"sampling": "independent"}, 4),
     ],
 )
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_a_paired_order_has_the_law_of_the_unpaired_one(n, keep, changes, places):
     # 6,000 orders against the exact law; p > 1e-4 fails falsely once in 10,000
     recipe, rows = tiny(n, **changes), np.array(keep)

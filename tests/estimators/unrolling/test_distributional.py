@@ -70,6 +70,7 @@ def test_contrasts_are_those_of_the_runs():
     assert found.provenance.covers == ("batch order",) and len(found.provenance.seeds) == 6
 
 
+@pytest.mark.slow
 def test_the_law_without_a_row_is_that_of_retraining():
     """A mean by small batches: effect, spread and variance, against trainings without the row."""
     recipe = quadratic(2, 30, 0.3)

@@ -65,6 +65,7 @@ def test_the_same_seed_gives_the_same_head_and_another_one_another(encoded, mend
     assert one != another and other.found["heads"] != mended.found["heads"]
 
 
+@pytest.mark.slow
 def test_a_scan_keeps_its_network_and_its_report_has_the_chapter(tmp_path):
     rng = np.random.default_rng(1)
     y = rng.integers(2, size=320)

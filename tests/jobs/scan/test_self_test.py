@@ -99,8 +99,8 @@ def test_interrupted_it_goes_on_to_the_same_numbers(tmp_path):
     assert result.summary["self_test"] == whole.summary["self_test"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mixed", "images"])
-@pytest.mark.quick(1)
 def test_every_kind_of_data(tmp_path, kind):
     if kind == "mixed":
         options = {
