@@ -11,6 +11,12 @@ from typing import Any
 
 from finfluence.errors import StorageError, explain
 
+FREE_SPACE = (
+    "free some space or choose another folder, then run the same again, with --resume (resume=True) where it is taken: "
+    "everything finished so far is kept"
+)
+"""What to do where the disk is full or a folder read-only."""
+
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -47,8 +53,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
                 f"to write {target}",
                 f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}",
                 "the disk is full, or the folder is read-only",
-                "free some space or choose another folder, then run the same again, with --resume (resume=True) "
-                "where it is taken: everything finished so far is kept",
+                FREE_SPACE,
             )
         ) from error
     finally:

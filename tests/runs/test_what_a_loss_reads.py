@@ -1,7 +1,6 @@
 """A tape and a recipe belong to the loss they were made with: what it reads must stay, and it must be steady."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -149,18 +148,9 @@ def use_of(way: str, loss):
 WAYS = ("recorded", "trained", "retrained", "factory")
 
 
-def in_turn() -> list[Any]:
-    """Each change with each way; two ways of each in turn are quick enough for every run of the tests."""
-    dear = ("class", "retrained")
-    return [
-        pytest.param(name, way, marks=pytest.mark.slow if (k + j) % 2 or (name, way) == dear else ())
-        for k, name in enumerate(CHANGES)
-        for j, way in enumerate(WAYS)
-    ]
-
-
-@pytest.mark.parametrize(("name", "way"), in_turn())
-@pytest.mark.quick(4)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.quick(5)
 def test_what_the_loss_reads_and_was_changed_is_named(name, way):
     make, named = CHANGES[name]
     loss, change = make()

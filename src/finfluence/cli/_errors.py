@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from finfluence._files import FREE_SPACE
 from finfluence.cli._screen import complain, safe
 from finfluence.errors import FinfluenceError, explain
 
@@ -51,8 +52,7 @@ def reported(resume: str | None = None, log: Path | None = None) -> Iterator[Non
                 "to read and write the named files",
                 f"{error.strerror}{where}",
                 "the disk is full, or a folder is read-only",
-                "free some space or choose another folder, then run the same again, with --resume (resume=True) "
-                "where it is taken: everything finished so far is kept",
+                FREE_SPACE,
             )
         )
         raise typer.Exit(USER) from error

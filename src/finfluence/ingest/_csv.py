@@ -158,10 +158,10 @@ def _lines_that_are_no_rows(frame: pd.DataFrame) -> tuple[str, ...]:
         return ()
     first, last, others = (frame.iloc[part] for part in (0, -1, slice(1, -1)))
     said = []
-    plain = [
-        name for name in frame.columns if others[name].iloc[:_LOOKED_AT].map(_is_number).mean() > _MOSTLY
-    ]
-    words = [name for name in plain if not _is_number(first[name]) and str(first[name]).strip()]
+    worded = [name for name in frame.columns if str(first[name]).strip() and not _is_number(first[name])]
+    looked_at = list(frame.columns) if len(worded) > 1 else []
+    plain = [name for name in looked_at if others[name].iloc[:_LOOKED_AT].map(_is_number).mean() > _MOSTLY]
+    words = [name for name in plain if name in worded]
     if len(words) > 1 and 2 * len(words) > len(plain):
         said.append(
             f"the first line below the header holds no numbers where all others do ({listed(first[words], 3)}): remove "

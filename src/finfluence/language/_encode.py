@@ -159,10 +159,10 @@ def encode(
     templated = _templated(texts, tokenizer, chat)
     _check_responses(texts, names)
     found = EncodedRows([], [], [], [])
-    too_long, full = [], []
+    too_long, full, blank = [], [], _puts_blank(tokenizer)
     for position, (text, name) in enumerate(zip(texts, names, strict=True)):
         segments = _of_chat(text, tokenizer, name) if templated else _plain(text)
-        row = _joined(segments, tokenizer, ends=not templated)
+        row = _joined(segments, tokenizer, not templated, blank)
         if len(row) > window.max_length:
             too_long.append(name)
             if window.too_long == "drop":
@@ -357,10 +357,10 @@ def _turns(text: Any) -> list[dict[str, str]]:
     return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in text]
 
 
-def _joined(pieces: list[tuple[str, bool]], tokenizer: Tokenizer, ends: bool) -> Encoded:
+def _joined(pieces: list[tuple[str, bool]], tokenizer: Tokenizer, ends: bool, blank: bool) -> Encoded:
     tokens: list[int] = []
     learned: list[bool] = []
-    before, blank = "", _puts_blank(tokenizer)
+    before = ""
     for k, (text, is_response) in enumerate(pieces):
         ids = _behind(before, text, tokenizer) if before and blank else _ids(text, tokenizer)
         before += text

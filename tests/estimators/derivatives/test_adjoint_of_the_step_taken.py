@@ -4,7 +4,6 @@ In float64, to 1e-6 of the largest effect, or refused in words.
 """
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -277,16 +276,8 @@ def test_the_gradient_of_the_loss_is_taken_forward_over_reverse(name, optimizer)
     assert not any("derivatives were taken" in f for f in attrs["findings"])
 
 
-def in_turn(names) -> list[Any]:
-    """Each name with each optimiser, of which one in turn is quick enough for every run of the tests."""
-    return [
-        pytest.param(name, kind, marks=() if (k + j) % len(OPTIMIZERS) == 0 else pytest.mark.slow)
-        for k, name in enumerate(names)
-        for j, kind in enumerate(OPTIMIZERS)
-    ]
-
-
-@pytest.mark.parametrize(("name", "optimizer"), in_turn(ASYMMETRIC))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", ASYMMETRIC)
 @pytest.mark.quick(2)
 def test_another_gradient_is_taken_reverse_over_reverse(name, optimizer):
     attrs = assert_right(ASYMMETRIC[name], optimizer).data.attrs

@@ -396,48 +396,22 @@ def assert_right(of: Problem, optimizer: str) -> None:
     assert np.abs(got - want).max() < TOLERANCE * np.abs(want).max(), (got, want)
 
 
-QUICK_LOSSES = (
-    "class weights", "Huber", "entropy, detached", "gradient penalty", "straight through", "argmax straight through",
-    "inference mode", "two views", "gradient scaled", "where", "penalty of detached weights",
-)  # fmt: skip
-
-
-def slow_but(quick, cases) -> list[Any]:
-    """The cases, those whose name is not among the quick ones as slow tests."""
-    return [
-        pytest.param(*case, id="-".join(case), marks=() if case[0] in quick else pytest.mark.slow)
-        for case in cases
-    ]
-
-
 def alternating(names) -> list[tuple[str, str]]:
     """Each name with one of the optimisers, in turn."""
     kinds = list(OPTIMIZERS)
     return [(name, kinds[k % len(kinds)]) for k, name in enumerate(names)]
 
 
-QUICK = (
-    "SiLU",
-    "complex by pairs",
-    "one layer, two names",
-    "in place",
-    "forward hook",
-    "LayerNorm",
-    "tied, padding",
-    "bag",
-)
-
-
 def of_both_losses(models) -> list[Any]:
-    """Each model with a plain loss, and with one whose derivative is not symmetric: dear, so that most are slow tests."""
-    dear = [() if name in QUICK else pytest.mark.slow for name, _ in models]
-    return [pytest.param(ce, *model, id=f"plain-{'-'.join(model)}") for model in models] + [
-        pytest.param(focal, *model, id=f"detached-{'-'.join(model)}", marks=slow)
-        for model, slow in zip(models, dear, strict=True)
+    """Each model with a plain loss, and with one whose derivative is not symmetric."""
+    return [
+        pytest.param(loss, *model, id=f"{kind}-{'-'.join(model)}")
+        for kind, loss in (("plain", ce), ("detached", focal))
+        for model in models
     ]
 
 
-@pytest.mark.parametrize(("name", "optimizer"), slow_but(QUICK_LOSSES, alternating(LOSSES)))
+@pytest.mark.parametrize(("name", "optimizer"), alternating(LOSSES))
 @pytest.mark.quick(3)
 def test_losses(name, optimizer):
     assert_right(problem(mlp, LOSSES[name]), optimizer)

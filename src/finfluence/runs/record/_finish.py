@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -53,9 +52,6 @@ def finish(recorder: Recorder) -> RecordedSteps:
         if not as_left:
             keep_last(steps, recorder.states)
         recording.notes = notes(steps, recorder.skipped, checked)
-        numbers = np.array([entry.numbers for entry in recording.entries], dtype=np.float64)
-        irregular = irregular_options(recording.optimizer.rule.numbers, numbers)
-        recording.notes += [] if irregular is None else [irregular]
         if not as_left and _moved_since(steps, recorder):
             recording.notes.append(
                 "the model's weights were changed after the last step (averaged or earlier ones were loaded, for "
@@ -77,7 +73,8 @@ def notes(steps: RecordedSteps, skipped: int, checked: str | None) -> list[str]:
         )
     if skipped:
         lines.append(f"{skipped} steps that the gradient scaler skipped are left out")
-    return lines
+    irregular = irregular_options(steps.recording.optimizer.rule.numbers, steps.numbers)
+    return lines if irregular is None else [*lines, irregular]
 
 
 def check_options(optimizer: RecordedOptimizer, numbers: Sequence[Sequence[Sequence[float]]]) -> None:

@@ -54,8 +54,8 @@ class RecordedSteps:
         self.rows, self.loss, self.count = r.rows, exact(r.loss), len(r.entries)
         order = [np.concatenate(e.rows) for e in r.entries]
         self.order = [torch.from_numpy(rows) for rows in order]
-        self._numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
-        self.optimizer = RecordedUpdate(r, self._numbers, self.layout)
+        self.numbers = np.array([e.numbers for e in r.entries], dtype=np.float64)
+        self.optimizer = RecordedUpdate(r, self.numbers, self.layout)
         grouped = [
             [p for p, g in zip(self.parameters, r.optimizer.group_of, strict=True) if g == k]
             for k in range(len(r.optimizer.groups))
@@ -94,13 +94,13 @@ class RecordedSteps:
     @cached_property
     def noise(self) -> tuple[float, ...]:
         """Σ of squared learning rates of each epoch, averaged over parameters where groups differ."""
-        squares = (self._numbers[:, :, 0] ** 2) @ self._group_shares
+        squares = (self.numbers[:, :, 0] ** 2) @ self._group_shares
         return tuple(float(squares[e.start : e.stop].sum()) for e in self.epochs)
 
     @cached_property
     def rates(self) -> tuple[float, ...]:
         """Learning rate of every step, averaged over parameters where groups differ."""
-        return tuple((self._numbers[:, :, 0] @ self._group_shares).tolist())
+        return tuple((self.numbers[:, :, 0] @ self._group_shares).tolist())
 
     def rates_at(self, t: int) -> list[float]:
         """Return the learning rate of a step for each parameter."""
@@ -109,7 +109,7 @@ class RecordedSteps:
     def options_at(self, name: str, t: int) -> list[float]:
         """Return a numeric option of the optimiser at a step for each parameter."""
         optimizer = self.recording.optimizer
-        found: list[float] = self._numbers[t, optimizer.group_of, optimizer.rule.numbers.index(name)].tolist()
+        found: list[float] = self.numbers[t, optimizer.group_of, optimizer.rule.numbers.index(name)].tolist()
         return found
 
     @property

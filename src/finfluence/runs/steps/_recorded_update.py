@@ -58,10 +58,8 @@ class RecordedUpdate:
         self._groups = index.to(layout.device) if several else None
         clipped = recording.clipping.norm is not None or recording.clipping.value is not None
         self.hides_gradient = clipped or not self._rule.tells_gradient(needed)
-        rounded = (
-            layout.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest"
-        )  # TF32, bfloat16
-        self.coarse = rounded or self._recast or recording.precision is not None
+        full_precision = layout.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+        self.coarse = not full_precision or self._recast or recording.precision is not None
         self._turn = 0
 
     def update(
